@@ -1,0 +1,52 @@
+# One way to do each thing: people, hooks and CI (.ci/run) call the same targets.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+STAMP := $(VENV)/.setup-done
+BENCH_STAMP := $(VENV)/.setup-bench-done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo bench
+
+help:
+	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
+	@echo "make check   format, lint, types, import contracts, tidy test (seconds)"
+	@echo "make test    all tests: unit, contract, s3, and lab in network namespaces of its own"
+	@echo "make demo    a cluster on this machine, shown at work"
+	@echo "make bench   the benchmarks"
+	@echo
+	@echo "PYTHON=python3.12 make setup       another interpreter (3.11 or later)"
+	@echo "make test PYTEST_ARGS='-k cover'   a part of the tests"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11; call: PYTHON=/path/to/python make setup"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(PIP) install --editable '.[dev,bench]'
+	@touch $@
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/test_tidy.py
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: setup
+	$(BIN)/python -m ssastore.lab.demo
+
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m bench

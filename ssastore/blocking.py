@@ -1,0 +1,211 @@
+"""The client without ``await``: the same names on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+from ssastore.client import AsyncBucket, AsyncClient, Source
+from ssastore.core.locate import Location
+from ssastore.core.objects import CommonPrefix, ObjectInfo, ObjectReader
+from ssastore.limits import SHARDS_DEFAULT
+from ssastore.system import loop_factory
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop that runs until ``stop``."""
+
+    def __init__(self) -> None:
+        factory = loop_factory() or asyncio.new_event_loop
+        self.loop = factory()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="ssastore client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        async def step() -> tuple[bool, T | None]:
+            try:
+                return True, await anext(items)
+            except StopAsyncIteration:
+                return False, None
+
+        async def close() -> None:
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+        try:
+            while True:
+                is_item, item = self.run(step())
+                if not is_item:
+                    return
+                yield item  # type: ignore[misc]  # an item is there when is_item says so
+        finally:
+            if self.loop.is_running():
+                self.run(close())
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Reader:
+    """A stream of one version of an object; iterate over it, or ``read`` it all."""
+
+    def __init__(self, reader: ObjectReader, thread: _LoopThread) -> None:
+        self._reader = reader
+        self._thread = thread
+        self.info = reader.info
+        self.size = reader.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._thread.iterate(aiter(self._reader)):
+            yield bytes(chunk)
+
+    def read(self) -> bytes:
+        """All bytes of the range."""
+        return self._thread.run(self._reader.read())
+
+
+class Client:
+    """``AsyncClient`` without ``await``; takes the same arguments. Safe to share between threads."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """See ``AsyncClient``."""
+        self._start(lambda: AsyncClient(*args, **options))
+
+    def _start(self, make: Any) -> None:
+        self._thread = _LoopThread()
+
+        async def build() -> AsyncClient:
+            client: AsyncClient = make()
+            return client
+
+        try:
+            self._client = self._thread.run(build())
+        except BaseException:
+            self._thread.stop()
+            raise
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """See ``AsyncClient.from_url``."""
+        client = cls.__new__(cls)
+        client._start(lambda: AsyncClient.from_url(url, **options))
+        return client
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """See ``AsyncClient.from_env``."""
+        client = cls.__new__(cls)
+        client._start(lambda: AsyncClient.from_env(**options))
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections and end the thread."""
+        if self._thread.loop.is_closed():
+            return
+        self._thread.run(self._client.close())
+        self._thread.stop()
+
+    def bucket(self, name: str) -> Bucket:
+        """See ``AsyncClient.bucket``."""
+        return Bucket(self._client.bucket(name), self._thread)
+
+    def create_bucket(self, name: str, *, shards: int = SHARDS_DEFAULT) -> Bucket:
+        """See ``AsyncClient.create_bucket``."""
+        return Bucket(self._thread.run(self._client.create_bucket(name, shards=shards)), self._thread)
+
+    def delete_bucket(self, name: str) -> None:
+        """See ``AsyncClient.delete_bucket``."""
+        self._thread.run(self._client.delete_bucket(name))
+
+    def list_buckets(self) -> Iterator[str]:
+        """See ``AsyncClient.list_buckets``."""
+        return self._thread.iterate(self._client.list_buckets())
+
+    def put_content(self, content: bytes) -> str:
+        """See ``AsyncClient.put_content``."""
+        return self._thread.run(self._client.put_content(content))
+
+    def get_content(self, digest: str) -> bytes:
+        """See ``AsyncClient.get_content``."""
+        return self._thread.run(self._client.get_content(digest))
+
+    def locate_content(self, digest: str) -> Location:
+        """See ``AsyncClient.locate_content``."""
+        return self._client.locate_content(digest)
+
+
+class Bucket:
+    """``AsyncBucket`` without ``await``."""
+
+    def __init__(self, bucket: AsyncBucket, thread: _LoopThread) -> None:
+        self._bucket = bucket
+        self._thread = thread
+        self.name = bucket.name
+
+    def put(
+        self,
+        key: str,
+        data: Source,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> ObjectInfo:
+        """See ``AsyncBucket.put``. An async iterable must belong to this client's own loop."""
+        assert not isinstance(data, AsyncIterable), "the blocking client takes blocking sources"
+        return self._thread.run(
+            self._bucket.put(
+                key,
+                data,
+                content_type=content_type,
+                metadata=metadata,
+                if_match=if_match,
+                if_none_match=if_none_match,
+            )
+        )
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """See ``AsyncBucket.get``."""
+        return self._thread.run(self._bucket.get(key, start=start, length=length))
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Reader:
+        """See ``AsyncBucket.open``."""
+        return Reader(self._thread.run(self._bucket.open(key, start=start, length=length)), self._thread)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See ``AsyncBucket.head``."""
+        return self._thread.run(self._bucket.head(key))
+
+    def delete(self, key: str, *, if_match: str | None = None) -> bool:
+        """See ``AsyncBucket.delete``."""
+        return self._thread.run(self._bucket.delete(key, if_match=if_match))
+
+    def list(
+        self, prefix: str = "", *, delimiter: str = "", start_after: str = ""
+    ) -> Iterator[ObjectInfo | CommonPrefix]:
+        """See ``AsyncBucket.list``."""
+        return self._thread.iterate(self._bucket.list(prefix, delimiter=delimiter, start_after=start_after))
+
+    def locate(self, key: str) -> Location:
+        """See ``AsyncBucket.locate``."""
+        return self._thread.run(self._bucket.locate(key))
+
+    def explain(self, key: str) -> dict[str, Any]:
+        """See ``AsyncBucket.explain``."""
+        return self._thread.run(self._bucket.explain(key))

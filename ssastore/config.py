@@ -1,0 +1,184 @@
+"""Settings of a node and of a gateway: one TOML file each, checked in full before anything starts.
+
+A wrong setting is a ConfigError that names file, line and what would be right.
+Secrets are never in the file: it names files that only their owner can read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from ssastore.errors import ConfigError
+from ssastore.limits import CALL_DEADLINE_MS, CALL_DEADLINE_MS_MAX, MAP_BYTES_DEFAULT, MIB
+from ssastore.transport.session import Credentials
+
+C = TypeVar("C")
+
+_FILE_BYTES_MAX = 1 * MIB
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_WORKERS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """``ssastore node --config FILE``."""
+
+    name: str
+    "Name of this node, as in the control store."
+    control: str
+    "Path of the control store's Unix socket."
+    data_dir: str
+    "Where this node's data is. One node, one directory."
+    secrets_file: str
+    "JSON with cluster_secret and access_keys; readable by its owner only."
+    port: int = 7480
+    "Native protocol, on all addresses of the host."
+    workers: int = 1
+    "Processes that share the node by lane, 1 to 16."
+    map_bytes: int = MAP_BYTES_DEFAULT
+    "Most that one worker can store; the file grows only as it is written."
+    manage_routes: bool = True
+    "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
+    log_format: str = "text"
+    "text or json."
+
+    def check(self) -> None:
+        """Raise ConfigError for a value that no node can have."""
+        _require(_NAME.fullmatch(self.name) is not None, "name", "lower-case letters, digits, hyphens")
+        _check_port("port", self.port)
+        _require(1 <= self.workers <= _WORKERS_MAX, "workers", f"1 to {_WORKERS_MAX}")
+        _require(16 * MIB <= self.map_bytes <= 1 << 46, "map_bytes", "16 MiB to 64 TiB")
+        _require(self.log_format in ("text", "json"), "log_format", "text or json")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """``ssastore gateway --config FILE``."""
+
+    control: str
+    "Path of the control store's Unix socket."
+    secrets_file: str
+    "JSON with cluster_secret and access_keys; readable by its owner only."
+    s3_listen: str = "[::]:7482"
+    "Address and port of the S3 interface; empty when a socket is handed down."
+    admin_listen: str = "[::1]:7481"
+    "Address and port of health, status and metrics; empty for none."
+    region: str = "us-east-1"
+    "Region that requests are signed for."
+    deadline_ms: int = 10_000
+    "Bound on one call to a node, retries included: S3 clients retry by themselves."
+    log_format: str = "text"
+    "text or json."
+
+    def check(self) -> None:
+        """Raise ConfigError for a value that no gateway can have."""
+        for name in ("s3_listen", "admin_listen"):
+            if text := getattr(self, name):
+                parse_listen(text)
+        _require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
+        _require(self.log_format in ("text", "json"), "log_format", "text or json")
+
+
+assert CALL_DEADLINE_MS <= CALL_DEADLINE_MS_MAX
+
+
+def _require(claim: bool, name: str, wanted: str) -> None:
+    if not claim:
+        raise ConfigError(f"{name} must be {wanted}")
+
+
+def _check_port(name: str, port: int) -> None:
+    _require(1 <= port <= 65535, name, "1 to 65535")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """(host, port) of ``HOST:PORT``, IPv6 hosts in brackets. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"{text!r} must be HOST:PORT, as in [::1]:7482")
+    _check_port("port", int(port))
+    return host.strip("[]"), int(port)
+
+
+def load(path: str, kind: type[C]) -> C:
+    """Settings from a TOML file.
+
+    Raises:
+        ConfigError: unreadable, too large, not TOML, an unknown, missing or wrong setting; the
+            message starts with file and line.
+    """
+    try:
+        size = os.stat(path).st_size
+        if size > _FILE_BYTES_MAX:
+            raise ConfigError(f"{path}: {size} bytes, a configuration has at most {_FILE_BYTES_MAX}")
+        text = Path(path).read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{_where(path, text, name)}: unknown setting {name!r}")
+        if type(value) is not types[name]:
+            wanted = types[name].__name__
+            raise ConfigError(f"{_where(path, text, name)}: {name} must be {wanted}, got {value!r}")
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
+    if missing:
+        raise ConfigError(f"{path}: missing {', '.join(missing)}")
+    settings: Any = kind(**values)
+    try:
+        settings.check()
+    except ConfigError as error:
+        raise ConfigError(f"{_where(path, text, str(error).split(' ', 1)[0])}: {error}") from None
+    checked: C = settings
+    return checked
+
+
+def _where(path: str, text: str, name: str) -> str:
+    """``path:line`` of a setting, as far as it can be found."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.split("=", 1)[0].strip().strip('"') == name:
+            return f"{path}:{number}"
+    return path
+
+
+def load_secrets(path: str) -> Credentials:
+    """Cluster secret and access keys.
+
+    Raises:
+        ConfigError: missing, not JSON of that shape, or readable by others than its owner.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_IMODE(mode) & 0o077:
+            raise ConfigError(f"{path}: readable by others; run: chmod 600 {path}")
+        content = json.loads(Path(path).read_text())
+        secret = bytes.fromhex(content["cluster_secret"])
+        keys = {str(name): str(value).encode() for name, value in content["access_keys"].items()}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Not "from": the cause would quote the secret.
+        raise ConfigError(f"{path}: must be JSON with cluster_secret (hex) and access_keys") from None
+    if len(secret) < 16:
+        raise ConfigError(f"{path}: cluster_secret must have at least 16 bytes")
+    return Credentials(secret, keys)
+
+
+def write_secrets(path: str, cluster_secret: bytes, access_keys: dict[str, str]) -> None:
+    """Write a secrets file that only its owner can read, or nothing."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"cluster_secret": cluster_secret.hex(), "access_keys": access_keys}, file)
+        file.flush()
+        os.fsync(file.fileno())

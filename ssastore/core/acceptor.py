@@ -1,0 +1,320 @@
+"""One request against one environment, in one transaction. Pure.
+
+``Acceptor.read`` and ``Acceptor.write`` check, in this order and inside the
+transaction: the plane and locator of the request's IID against its name
+(MISDIRECTED), then the IID's slice against what is ACTIVE here (NOT_MINE), then
+the request itself.  The connection's own address only picked node and worker.
+
+A write is decided and applied in one transaction: with one replica that makes
+every record a linearizable register; its reply may leave when the commit is
+durable, which is the store's promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgpack
+from blake3 import blake3
+
+from ssastore.core.listing import scan_page, slice_holds
+from ssastore.core.metadata import summary
+from ssastore.core.records import (
+    LIVE,
+    TOMBSTONE,
+    TOMBSTONES_END,
+    TOMBSTONES_FIRST,
+    Record,
+    blob_key,
+    decode_record,
+    record_key,
+    reference_key,
+    shut_key,
+    split_live,
+    tombstone_key,
+)
+from ssastore.env import ReadTxn, WriteTxn
+from ssastore.keyspace import (
+    TAIL_BITS,
+    locator_of,
+    plane_of,
+    position_in_shard,
+    position_of,
+    position_of_blob,
+    position_of_key,
+    shard_locator,
+    shard_of_key,
+    slice16_of,
+)
+from ssastore.limits import METADATA_BYTES_MAX, SEGMENTS_MAX
+from ssastore.messages import (
+    Condition,
+    Delete,
+    Get,
+    GetBlob,
+    Put,
+    PutBlob,
+    Scan,
+    Shut,
+    Status,
+)
+
+Reply = tuple[list[Any], bytes | memoryview]
+"""Header items after the request id (status first, put in front by the shell) and body."""
+
+WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE))
+_METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
+
+_shard_locator = lru_cache(maxsize=65536)(shard_locator)
+
+
+def place_key(key: bytes) -> bytes:
+    """The part of a record's key that places it: uploads and parts stand beside their object's key."""
+    end = key.find(b"\0")
+    return key if end < 0 else key[:end]
+
+
+def expected_position(bucket: int, shards: int, key: bytes) -> int:
+    """The position that a record's key hashes to."""
+    key = place_key(key)
+    if not shards:
+        return position_of_key(bucket, 0, key)
+    return position_in_shard(_shard_locator(bucket, shard_of_key(key, shards)), key)
+
+
+def _shut_locator(locator: int, shards: int) -> int:
+    """Where the mark of a shut bucket stands: in the shard's locator, or once in the /80 if hashed."""
+    return locator if shards else locator & ~0xFFFF
+
+
+class Refusal(Exception):
+    """A request that gets a status other than OK. Raised before anything is written."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class Acceptor:
+    """The requests of one worker's environment.
+
+    Args:
+        replicas: planes 0 to ``replicas - 1`` hold data.
+        worker: index of this worker; ``workers`` is how many share the node by lane.
+    """
+
+    def __init__(self, *, replicas: int, worker: int, workers: int) -> None:
+        self.replicas = replicas
+        self.worker = worker
+        self.workers = workers
+        self._active: set[int] = set()
+        self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {
+            Get.TYPE: self._get,
+            Scan.TYPE: self._scan,
+            GetBlob.TYPE: self._get_blob,
+        }
+        self._writes: dict[int, Callable[[Any, WriteTxn, bytes | memoryview, int], Reply]] = {
+            Put.TYPE: self._put,
+            Delete.TYPE: self._delete,
+            Shut.TYPE: self._shut,
+            PutBlob.TYPE: self._put_blob,
+        }
+
+    def activate(self, slice16s: set[int]) -> None:
+        """Set which /80 slices are ACTIVE at this node; other lanes than ours are left out."""
+        self._active = {s for s in slice16s if s % 16 % self.workers == self.worker}
+
+    @property
+    def active(self) -> set[int]:
+        """The /80 slices, as 16-bit numbers, that this worker serves."""
+        return self._active
+
+    def read(self, request: Any, txn: ReadTxn) -> Reply:
+        """Answer a read. Raises Refusal, CorruptObject."""
+        return self._reads[request.TYPE](request, txn)
+
+    def write(self, request: Any, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        """Decide and apply a write. Raises Refusal (nothing written), StoreFull, CorruptObject."""
+        return self._writes[request.TYPE](request, txn, body, now_ms)
+
+    # -- checks -------------------------------------------------------------------------------------
+
+    def _check_owned(self, iid: int) -> None:
+        if slice16_of(iid) not in self._active:
+            raise Refusal(Status.NOT_MINE, f"slice {slice16_of(iid):04x} is not served here")
+
+    def _check_place(self, request: Get | Put | Delete) -> int:
+        """The locator of a record's request, after the checks that every request gets."""
+        iid = request.iid
+        if expected_position(request.bucket, request.shards, request.key) != position_of(iid):
+            raise Refusal(Status.MISDIRECTED, "the key does not hash to the address it was sent to")
+        return self._check_iid(iid)
+
+    def _check_iid(self, iid: int) -> int:
+        if not 0 <= plane_of(iid) < self.replicas:
+            raise Refusal(Status.MISDIRECTED, f"plane {plane_of(iid):x} holds no data here")
+        self._check_owned(iid)
+        return locator_of(iid)
+
+    def _check_shard(self, request: Scan | Shut) -> int:
+        """The locator of a request that is for a whole shard; the tail of its IID is free."""
+        if request.shards:
+            locator = _shard_locator(request.bucket, request.shard)
+            if position_of(request.iid) >> TAIL_BITS != locator:
+                raise Refusal(Status.MISDIRECTED, "the shard does not hash to the address it was sent to")
+        return self._check_iid(request.iid)
+
+    def _check_blob(self, request: PutBlob | GetBlob) -> int:
+        if position_of_blob(request.digest) != position_of(request.iid):
+            raise Refusal(Status.MISDIRECTED, "the digest does not hash to the address it was sent to")
+        return self._check_iid(request.iid)
+
+    # -- reads --------------------------------------------------------------------------------------
+
+    def _get(self, request: Get, txn: ReadTxn) -> Reply:
+        locator = self._check_place(request)
+        stored = txn.get(record_key(locator, request.kind, request.bucket, request.key))
+        found = split_live(stored) if stored is not None else None
+        if found is None:
+            raise Refusal(Status.NOT_FOUND, "no such record")
+        modified_ms, metadata, data = found
+        return [modified_ms, bytes(metadata)], b"" if request.head_only else bytes(data)
+
+    def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
+        locator = self._check_shard(request)
+        if request.shards:
+            return scan_page(txn, record_key(locator, request.kind, request.bucket, b""), request)
+        found = slice_holds(txn, slice16_of(request.iid), request.kind, request.bucket)
+        return [found], b""
+
+    def _get_blob(self, request: GetBlob, txn: ReadTxn) -> Reply:
+        stored = txn.get(blob_key(self._check_blob(request), request.digest))
+        if stored is None:
+            raise Refusal(Status.NOT_FOUND, "no such blob")
+        return [], bytes(stored)
+
+    # -- writes -------------------------------------------------------------------------------------
+
+    def _put(self, request: Put, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self._check_place(request)
+        if len(request.metadata) > _METADATA_MAX:
+            raise Refusal(Status.BAD_REQUEST, "metadata is too long")
+        if txn.get(shut_key(_shut_locator(locator, request.shards), request.bucket)) is not None:
+            raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        old = self._current(txn, stored_key)
+        if (result := self._repeated(old, request.op_id)) is not None:
+            return [result], b""
+        self._check_condition(request, old)
+        # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
+        new = Record(LIVE, max(now_ms, old.modified_ms if old else 0), request.metadata, body)
+        if old:
+            new.recent = old.recent
+        new.remember(request.op_id, now_ms)
+        txn.put(stored_key, *new.encode())
+        return [new.modified_ms], b""
+
+    def _delete(self, request: Delete, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self._check_place(request)
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        old = self._current(txn, stored_key)
+        if self._repeated(old, request.op_id) is not None:
+            return [True], b""
+        self._check_condition(request, old)
+        if old is None or not old.is_live:
+            return [False], b""
+        tombstone = Record(TOMBSTONE, now_ms, recent=old.recent)
+        tombstone.remember(request.op_id, now_ms)
+        txn.put(stored_key, *tombstone.encode(), use_reserve=True)
+        txn.put(tombstone_key(now_ms, stored_key), stored_key, use_reserve=True)
+        return [True], b""
+
+    def _shut(self, request: Shut, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self._check_shard(request)
+        mark = shut_key(_shut_locator(locator, request.shards), request.bucket)
+        if request.shut:
+            txn.put(mark, now_ms.to_bytes(8, "big"), use_reserve=True)
+        else:
+            txn.delete(mark)
+        return [], b""
+
+    def _put_blob(self, request: PutBlob, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self._check_blob(request)
+        if blake3(body).digest() != request.digest:
+            raise Refusal(Status.BAD_REQUEST, "the blob does not match its digest")
+        stored_key = blob_key(locator, request.digest)
+        existed = txn.get(stored_key) is not None
+        if not existed:
+            txn.put(stored_key, body)
+        if request.reference:
+            reference = reference_key(locator, request.digest, request.reference)
+            txn.put(reference, now_ms.to_bytes(8, "big"), request.reference)
+        return [existed], b""
+
+    # -- the register -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _current(txn: WriteTxn, stored_key: bytes) -> Record | None:
+        stored = txn.get(stored_key)
+        # A copy: in a write transaction a page that a view shows may be changed under it.
+        return None if stored is None else decode_record(bytes(stored))
+
+    @staticmethod
+    def _repeated(old: Record | None, op_id: bytes) -> int | None:
+        """modified_ms that the operation got when it was applied before, else None."""
+        if old:
+            for seen, _, modified_ms in old.recent:
+                if seen == op_id:
+                    return modified_ms
+        return None
+
+    @staticmethod
+    def _check_condition(request: Put | Delete, old: Record | None) -> None:
+        if request.condition == Condition.NONE:
+            return
+        exists = old is not None and old.is_live
+        if request.condition == Condition.IF_ABSENT:
+            if exists:
+                raise Refusal(Status.PRECONDITION_FAILED, "the object exists")
+            return
+        if not exists:
+            raise Refusal(Status.NOT_FOUND, "no such object to match")
+        assert old is not None
+        if request.condition == Condition.IF_ETAG and summary(old.metadata)[0] != request.etag:
+            raise Refusal(Status.PRECONDITION_FAILED, "the object has another ETag")
+
+
+def collect_tombstones(txn: WriteTxn, before_ms: int, limit: int) -> int:
+    """Drop up to ``limit`` tombstones that were written before ``before_ms``; how many went.
+
+    A key that was written again since has a live record, which stays.
+    """
+    end = min(TOMBSTONES_FIRST + before_ms.to_bytes(8, "big"), TOMBSTONES_END)
+    due: list[tuple[bytes, bytes]] = []
+    for queue_key, stored_key in txn.scan(TOMBSTONES_FIRST, end):
+        due.append((queue_key, bytes(stored_key)))
+        if len(due) == limit:
+            break
+    for queue_key, stored_key in due:
+        stored = txn.get(stored_key)
+        if stored is not None:
+            record = decode_record(bytes(stored))
+            if not record.is_live and record.modified_ms < before_ms:
+                txn.delete(stored_key)
+        txn.delete(queue_key)
+    return len(due)
+
+
+def encode_coverage(active: set[int], epoch: int) -> bytes:
+    """Body of a COVERAGE frame: msgpack [epoch, runs of first and end of 16-bit slice numbers]."""
+    runs: list[list[int]] = []
+    for number in sorted(active):
+        if runs and runs[-1][1] == number:
+            runs[-1][1] = number + 1
+        else:
+            runs.append([number, number + 1])
+    packed: bytes = msgpack.packb([epoch, runs])
+    return packed

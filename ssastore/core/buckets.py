@@ -1,0 +1,232 @@
+"""Buckets: records of the system bucket, cached by clients, and the protocol that deletes them.
+
+A bucket's record is all that is read before an object's first access.  Its id is
+drawn at random, so a bucket that is created again never meets its old objects; a
+write with an id that is shut is refused, and the caller reads the record again.
+
+Deletion: the record goes to ``deleting``; writes are shut in every shard; all
+shards are scanned.  A live object found reopens them all, else the record goes.
+Whoever finds ``deleting`` may run the same steps again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from blake3 import blake3
+
+from ssastore.core.listing import Page, merge_shards
+from ssastore.core.metadata import Metadata
+from ssastore.core.registers import IF_ABSENT, Place, Registers, When
+from ssastore.env import Clock, Randomness
+from ssastore.errors import (
+    BucketAlreadyExists,
+    BucketNotEmpty,
+    BucketNotFound,
+    CorruptObject,
+    InvalidBucketName,
+    ObjectNotFound,
+    PreconditionFailed,
+)
+from ssastore.keyspace import GROUPS
+from ssastore.limits import SHARDS_DEFAULT, SHARDS_MAX
+from ssastore.messages import Condition, Kind
+
+SYSTEM = Place(bucket=0, shards=16)
+"The system bucket: built in, indexed."
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_IPV4_LIKE = re.compile(r"\d+\.\d+\.\d+\.\d+")
+_PARTS_AT_ONCE = 64
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket's record."""
+
+    name: str
+    place: Place
+    created_ms: int
+    state: str
+    etag: str
+
+    @property
+    def is_indexed(self) -> bool:
+        return self.place.shards > 0
+
+
+def check_bucket_name(name: str) -> None:
+    """Raise InvalidBucketName unless the S3 rules allow the name."""
+    if (
+        not _NAME.fullmatch(name)
+        or ".." in name
+        or _IPV4_LIKE.fullmatch(name)
+        or name.startswith("xn--")
+        or name.endswith(("-s3alias", "--ol-s3"))
+    ):
+        raise InvalidBucketName(
+            f"{name[:80]!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen, "
+            "beginning and ending with a letter or digit"
+        )
+
+
+def _record_key(name: str) -> bytes:
+    return b"bucket/" + name.encode()
+
+
+def _encode(bucket: Bucket) -> tuple[Metadata, bytes]:
+    data = json.dumps(
+        {
+            "id": f"{bucket.place.bucket:016x}",
+            "shards": bucket.place.shards,
+            "created_ms": bucket.created_ms,
+            "state": bucket.state,
+        }
+    ).encode()
+    return Metadata(blake3(data).hexdigest(length=16), len(data)), data
+
+
+def _decode(name: str, etag: str, data: bytes) -> Bucket:
+    try:
+        fields = json.loads(data)
+        place = Place(int(fields["id"], 16), int(fields["shards"]))
+        return Bucket(name, place, int(fields["created_ms"]), str(fields["state"]), etag)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptObject(f"the record of bucket {name!r} is not one") from error
+
+
+class Buckets:
+    """Bucket records, with a cache that is dropped when a request shows that it is old."""
+
+    def __init__(self, registers: Registers, clock: Clock, randomness: Randomness) -> None:
+        self._registers = registers
+        self._clock = clock
+        self._randomness = randomness
+        self._cache: dict[str, Bucket] = {}
+
+    async def read(self, name: str) -> Bucket:
+        """The bucket's record, from the store. Raises BucketNotFound, InvalidBucketName."""
+        check_bucket_name(name)
+        self._cache.pop(name, None)
+        try:
+            found = await self._registers.get(SYSTEM, Kind.OBJECT, _record_key(name))
+        except ObjectNotFound:
+            raise BucketNotFound(f"no bucket {name!r}") from None
+        bucket = _decode(name, found.metadata.etag, bytes(found.data))
+        if bucket.state != "active":
+            raise BucketNotFound(f"bucket {name!r} is being deleted")
+        self._cache[name] = bucket
+        return bucket
+
+    def cached(self, name: str) -> Bucket | None:
+        """The record as last read, if it was."""
+        return self._cache.get(name)
+
+    async def use(self, name: str, work: Callable[[Bucket], Awaitable[T]]) -> T:
+        """Run ``work`` with the bucket; once more with a fresh record if the old one may be why it failed.
+
+        "No such object" from a cached id can mean that the bucket was deleted, or deleted and made
+        again, so it is checked before it is believed.
+        """
+        known = self._cache.get(name)
+        if known is None:
+            return await work(await self.read(name))
+        try:
+            return await work(known)
+        except (BucketNotFound, ObjectNotFound):
+            fresh = await self.read(name)
+            if fresh.place == known.place:
+                raise
+            return await work(fresh)
+
+    async def create(self, name: str, *, shards: int = SHARDS_DEFAULT) -> Bucket:
+        """Create a bucket; ``shards`` 0 makes it hashed. Raises BucketAlreadyExists."""
+        check_bucket_name(name)
+        if not 0 <= shards <= SHARDS_MAX:
+            raise InvalidBucketName(f"a bucket has 0 (hashed) to {SHARDS_MAX} shards, got {shards}")
+        bucket_id = int.from_bytes(self._randomness.bytes(8), "big") or 1
+        bucket = Bucket(name, Place(bucket_id, shards), self._clock.now_ms(), "active", "")
+        try:
+            return await self._write(bucket, IF_ABSENT)
+        except PreconditionFailed:
+            raise BucketAlreadyExists(f"bucket {name!r} exists") from None
+
+    async def _write(self, bucket: Bucket, condition: When) -> Bucket:
+        metadata, data = _encode(bucket)
+        await self._registers.put(
+            SYSTEM, Kind.OBJECT, _record_key(bucket.name), metadata, data, condition=condition
+        )
+        written = replace(bucket, etag=metadata.etag)
+        self._cache.pop(bucket.name, None)
+        if written.state == "active":
+            self._cache[bucket.name] = written
+        return written
+
+    async def list(self) -> AsyncIterator[Bucket]:
+        """All buckets in order of name."""
+        prefix = _record_key("")
+
+        async def fetch(shard: int, after: bytes, limit: int) -> Page:
+            return await self._registers.page(
+                SYSTEM, Kind.OBJECT, shard, prefix=prefix, after=after, limit=limit
+            )
+
+        rows = merge_shards(fetch, SYSTEM.shards, b"", limit=1000, gather=asyncio.gather)
+        async for key, *_ in rows:
+            try:
+                yield await self.read(key[len(prefix) :].decode())
+            except BucketNotFound:
+                continue  # deleted since its row was read
+
+    async def delete(self, name: str) -> None:
+        """Delete an empty bucket. Raises BucketNotFound, BucketNotEmpty."""
+        check_bucket_name(name)
+        try:
+            found = await self._registers.get(SYSTEM, Kind.OBJECT, _record_key(name))
+        except ObjectNotFound:
+            raise BucketNotFound(f"no bucket {name!r}") from None
+        bucket = _decode(name, found.metadata.etag, bytes(found.data))
+        try:
+            if bucket.state == "active":
+                sealed = replace(bucket, state="deleting")
+                bucket = await self._write(sealed, When(Condition.IF_ETAG, bucket.etag))
+            await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=True))
+            if any(await self._for_each_part(bucket, lambda part: self._holds(bucket, part))):
+                await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=False))
+                await self._write(replace(bucket, state="active"), When(Condition.IF_ETAG, bucket.etag))
+                raise BucketNotEmpty(f"bucket {name!r} is not empty")
+            condition = When(Condition.IF_ETAG, bucket.etag)
+            await self._registers.delete(SYSTEM, Kind.OBJECT, _record_key(name), condition=condition)
+        except (PreconditionFailed, ObjectNotFound):
+            raise BucketNotFound(f"bucket {name!r} was changed or deleted by somebody else") from None
+        finally:
+            self._cache.pop(name, None)
+
+    async def _for_each_part(self, bucket: Bucket, work: Callable[[int], Awaitable[T]]) -> list[T]:
+        """``work`` on every shard, or on every group of a hashed bucket."""
+        results: list[T] = []
+        parts = range(bucket.place.shards or GROUPS)
+        for at in range(0, len(parts), _PARTS_AT_ONCE):
+            results += await asyncio.gather(*[work(part) for part in parts[at : at + _PARTS_AT_ONCE]])
+        return results
+
+    async def _shut(self, bucket: Bucket, part: int, *, shut: bool) -> None:
+        await self._registers.shut(bucket.place, part, shut=shut)
+
+    async def _holds(self, bucket: Bucket, part: int) -> bool:
+        """Whether a shard or group holds a live object."""
+        if not bucket.is_indexed:
+            return await self._registers.slice_holds(bucket.place, Kind.OBJECT, part)
+        after = b""
+        while True:
+            page = await self._registers.page(bucket.place, Kind.OBJECT, part, after=after, limit=1)
+            if page.rows or not page.truncated:
+                return bool(page.rows)
+            after = page.last

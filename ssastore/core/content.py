@@ -1,0 +1,255 @@
+"""Bytes of an object to blobs and back, in bounded memory. Coroutines on a Caller.
+
+A stream is cut into chunks; each is a blob at an address of its own, so one large
+object is spread over the cluster.  The record that names them is written last and
+changes once: a reader sees one version, never a mixture.  Every blob is verified
+by whoever reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from ssastore.core.caller import Caller
+from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
+from ssastore.core.registers import PLANE
+from ssastore.env import spawn
+from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge
+from ssastore.keyspace import iid_of, position_of_blob
+from ssastore.limits import (
+    CHUNK_BYTES,
+    INLINE_BYTES_MAX,
+    OBJECT_BYTES_MAX,
+    SEGMENTS_MAX,
+    STREAM_CHUNKS_INFLIGHT,
+)
+from ssastore.messages import GetBlob, PutBlob
+from ssastore.wire import Body
+
+_MANIFEST_SEGMENTS = 65_536
+"Segments of one manifest blob: 42 bytes each, so it fits a chunk."
+
+assert _MANIFEST_SEGMENTS * 48 <= CHUNK_BYTES
+assert OBJECT_BYTES_MAX / CHUNK_BYTES / _MANIFEST_SEGMENTS <= SEGMENTS_MAX, "two levels hold any object"
+
+
+class Budget:
+    """Chunks that all streams of a client may hold beyond the first of each.
+
+    The first chunk of a stream is free, so no stream ever waits for another.
+    """
+
+    def __init__(self, chunks: int) -> None:
+        self._free = chunks
+
+    def take(self) -> bool:
+        """Take one if there is one."""
+        if self._free <= 0:
+            return False
+        self._free -= 1
+        return True
+
+    def give(self) -> None:
+        """Return one."""
+        self._free += 1
+
+
+class Blobs:
+    """Blobs by digest, at their computed addresses."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def put(self, content: Body, reference: bytes = b"") -> bytes:
+        """Store a blob of at most CHUNK_BYTES; its digest. The same content is stored once."""
+        if len(content) > CHUNK_BYTES:
+            raise ObjectTooLarge(f"a blob has at most {CHUNK_BYTES} bytes, got {len(content)}")
+        digest: bytes = blake3(content).digest()
+        iid = iid_of(position_of_blob(digest), PLANE)
+        await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+        return digest
+
+    async def get(self, digest: bytes) -> Body:
+        """A blob, verified. Raises ObjectNotFound, CorruptObject."""
+        iid = iid_of(position_of_blob(digest), PLANE)
+        _, content = await self._caller.call(GetBlob(iid, digest), iid)
+        if blake3(content).digest() != digest:
+            raise CorruptObject(f"blob {digest.hex()} does not match its digest")
+        return content
+
+
+@dataclass(slots=True)
+class Content:
+    """What a stream became: inline ``data``, or ``segments``."""
+
+    size: int
+    data: bytes = b""
+    segments: list[Segment] = field(default_factory=list)
+
+
+class ContentWriter:
+    """Takes bytes, keeps at most a few chunks, gives the Content at the end.
+
+    ``reference`` is the name of the record that will point to the blobs.  If the
+    stream fails, call ``cancel``: blobs already written stay without a record.
+    """
+
+    def __init__(
+        self, blobs: Blobs, reference: bytes, budget: Budget, *, inline_bytes_max: int = INLINE_BYTES_MAX
+    ) -> None:
+        self._blobs = blobs
+        self._reference = reference
+        self._budget = budget
+        self._inline_bytes_max = inline_bytes_max
+        self._buffer = bytearray()
+        self._size = 0
+        self._tasks: deque[tuple[asyncio.Task[bytes], int, bool]] = deque()
+        self._segments: list[Segment] = []
+        self._manifests: list[Segment] = []
+
+    async def write(self, data: Body) -> None:
+        """Add bytes; returns when there is room for more."""
+        self._size += len(data)
+        if self._size > OBJECT_BYTES_MAX:
+            raise ObjectTooLarge(f"an object has at most {OBJECT_BYTES_MAX} bytes")
+        view = memoryview(data)
+        while view:
+            room = CHUNK_BYTES - len(self._buffer)
+            self._buffer += view[:room]
+            view = view[room:]
+            if len(self._buffer) == CHUNK_BYTES:
+                await self._send()
+
+    async def finish(self) -> Content:
+        """Everything is stored; where it is."""
+        if self._size <= self._inline_bytes_max:
+            return Content(self._size, bytes(self._buffer))
+        if self._buffer:
+            await self._send()
+        while self._tasks:
+            await self._collect()
+        segments = self._segments
+        if self._manifests or len(segments) > SEGMENTS_MAX:
+            await self._fold()
+            segments = self._manifests
+        return Content(self._size, b"", segments)
+
+    async def cancel(self) -> None:
+        """Stop what is under way and give the budget back."""
+        for task, _, is_extra in self._tasks:
+            task.cancel()
+            if is_extra:
+                self._budget.give()
+        await asyncio.gather(*[task for task, _, _ in self._tasks], return_exceptions=True)
+        self._tasks.clear()
+
+    async def _send(self) -> None:
+        content, self._buffer = self._buffer, bytearray()
+        is_extra = False
+        while self._tasks:
+            if len(self._tasks) < STREAM_CHUNKS_INFLIGHT and self._budget.take():
+                is_extra = True
+                break
+            await self._collect()
+        view = memoryview(content)
+        task = spawn("put blob", self._blobs.put(view, self._reference))
+        self._tasks.append((task, len(content), is_extra))
+
+    async def _collect(self) -> None:
+        """Wait for the oldest blob under way; order of completion does not matter, order here does."""
+        task, size, is_extra = self._tasks[0]
+        digest = await asyncio.shield(task)
+        self._tasks.popleft()
+        if is_extra:
+            self._budget.give()
+        self._segments.append(Segment(SegmentKind.DATA, digest, size))
+        if len(self._segments) == _MANIFEST_SEGMENTS:
+            await self._fold()
+
+    async def _fold(self) -> None:
+        """Move the segments collected so far into a manifest blob."""
+        if self._segments:
+            self._manifests.append(await write_manifest(self._blobs, self._segments, self._reference))
+            self._segments = []
+
+
+async def write_manifest(blobs: Blobs, segments: list[Segment], reference: bytes) -> Segment:
+    """Store a list of segments as a manifest blob; the segment that stands for it."""
+    digest = await blobs.put(encode_manifest(segments), reference)
+    return Segment(SegmentKind.MANIFEST, digest, sum(segment.size for segment in segments))
+
+
+async def fold_segments(blobs: Blobs, segments: list[Segment], reference: bytes) -> list[Segment]:
+    """At most SEGMENTS_MAX segments for the same bytes."""
+    if len(segments) <= SEGMENTS_MAX:
+        return segments
+    runs = [segments[at : at + _MANIFEST_SEGMENTS] for at in range(0, len(segments), _MANIFEST_SEGMENTS)]
+    return [await write_manifest(blobs, run, reference) for run in runs]
+
+
+async def _data_segments(
+    blobs: Blobs, segments: list[Segment], start: int, end: int
+) -> AsyncIterator[tuple[Segment, int, int]]:
+    """(segment, first, last + 1) of the DATA segments that hold bytes ``start`` to ``end - 1``."""
+    at = 0
+    for segment in segments:
+        low, high = max(start - at, 0), min(end - at, segment.size)
+        if low < high:
+            if segment.kind == SegmentKind.DATA:
+                yield segment, low, high
+            else:
+                inner = decode_manifest(await blobs.get(segment.digest))
+                async for found in _data_segments(blobs, inner, low, high):
+                    yield found
+        at += segment.size
+
+
+async def read_content(
+    blobs: Blobs, segments: list[Segment], start: int, end: int, budget: Budget
+) -> AsyncIterator[Body]:
+    """Bytes ``start`` to ``end - 1`` in order, with read-ahead.
+
+    Raises:
+        CorruptObject: a blob is missing, or is not what its digest says.
+    """
+    wanted = _data_segments(blobs, segments, start, end)
+    ahead: deque[tuple[asyncio.Task[Body], int, int, bool]] = deque()
+    is_more = True
+    try:
+        while True:
+            while is_more and len(ahead) < STREAM_CHUNKS_INFLIGHT:
+                is_extra = bool(ahead)
+                if is_extra and not budget.take():
+                    break
+                entry = await anext(wanted, None)
+                if entry is None:
+                    is_more = False
+                    if is_extra:
+                        budget.give()
+                    break
+                segment, low, high = entry
+                ahead.append((spawn("get blob", blobs.get(segment.digest)), low, high, is_extra))
+            if not ahead:
+                return
+            task, low, high, is_extra = ahead[0]
+            try:
+                content = await asyncio.shield(task)
+            except ObjectNotFound:
+                raise CorruptObject("a blob of the object is missing") from None
+            ahead.popleft()
+            if is_extra:
+                budget.give()
+            if high > len(content):
+                raise CorruptObject("a blob is shorter than its segment")
+            yield content if high - low == len(content) else memoryview(content)[low:high]
+    finally:
+        for task, _, _, is_extra in ahead:
+            task.cancel()
+            if is_extra:
+                budget.give()
+        await asyncio.gather(*[entry[0] for entry in ahead], return_exceptions=True)

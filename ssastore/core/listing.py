@@ -1,0 +1,169 @@
+"""Ordered listing: a page of one shard, and the merge of all shards. Pure but for the fetches.
+
+A shard is one contiguous range in key order, so a page is a range scan.  With a
+delimiter everything below a common prefix is skipped by one seek, not read.  A
+page's body is a msgpack array of rows:
+
+    [key, modified_ms, etag, size]     an object
+    [common prefix]                    a roll-up
+
+A listing of a bucket merges the shards' pages.  It never goes past a shard whose
+next page is not there yet, so a listing is complete or it fails: never short.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from ssastore.core.metadata import summary
+from ssastore.core.records import decode_record, record_key, split_live
+from ssastore.env import ReadTxn
+from ssastore.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
+from ssastore.messages import Scan
+
+Row = list[Any]
+
+_ROW_OVERHEAD_BYTES = 64
+
+
+def end_of_prefix(prefix: bytes) -> bytes | None:
+    """The first byte string after all that start with ``prefix``; None when there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
+def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], bytes]:
+    """One page: ([truncated, last key seen], body). ``start`` is the stored key of the empty key.
+
+    Tombstones count towards the work of a page but not its rows, so a page can be
+    empty and truncated; the next one goes on after the last key seen.
+    """
+    prefix, delimiter = request.prefix, request.delimiter
+    end = end_of_prefix(start + prefix)
+    assert end is not None, "locator and kind in front are never all ones"
+    limit = min(request.limit, SCAN_PAGE_ITEMS_MAX)
+    rows: list[Row] = []
+    seek = max(start + prefix, start + request.after + b"\0") if request.after else start + prefix
+    last = request.after
+    if delimiter and (rolled := _common_prefix(request.after, prefix, delimiter)) == request.after != b"":
+        after_rolled = end_of_prefix(start + rolled)
+        assert after_rolled is not None
+        seek = after_rolled
+    work = size = 0
+    while seek is not None and seek < end:
+        skip_to: bytes | None = None
+        for stored_key, value in txn.scan(seek, end):
+            if len(rows) >= limit or size >= SCAN_PAGE_BYTES_MAX or work >= 4 * SCAN_PAGE_ITEMS_MAX:
+                return [True, last], msgpack.packb(rows)
+            work += 1
+            key = stored_key[len(start) :]
+            found = split_live(value)
+            if found is None:
+                last = key
+                continue
+            common = _common_prefix(key, prefix, delimiter) if delimiter else b""
+            if common:
+                rows.append([common])
+                last = common
+                skip_to = end_of_prefix(start + common)
+                break
+            modified_ms, metadata, _ = found
+            rows.append([key, modified_ms, *summary(metadata)])
+            size += len(key) + _ROW_OVERHEAD_BYTES
+            last = key
+        if skip_to is None:
+            break
+        seek = skip_to
+    return [False, last], msgpack.packb(rows)
+
+
+def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
+    """The roll-up that ``key`` belongs to: up to and with the delimiter after ``prefix``, or empty."""
+    if not key.startswith(prefix):
+        return b""
+    at = key.find(delimiter, len(prefix))
+    return key[: at + len(delimiter)] if at >= 0 else b""
+
+
+def slice_holds(txn: ReadTxn, slice16: int, kind: int, bucket: int) -> bool:
+    """Whether a /80 holds a live record of a hashed bucket. One seek per locator in use."""
+    locator, last = slice16 << 16, slice16 << 16 | 0xFFFF
+    end = (last + 1).to_bytes(5, "big")[1:]
+    seek = record_key(locator, kind, bucket, b"")
+    while True:
+        entry = next(iter(txn.scan(seek, end)), None)
+        if entry is None:
+            return False
+        key, value = entry
+        locator = int.from_bytes(key[:4], "big")
+        wanted = record_key(locator, kind, bucket, b"")
+        if key.startswith(wanted):
+            if decode_record(value).is_live:
+                return True
+            seek = key + b"\0"
+        elif key < wanted:
+            seek = wanted
+        elif locator == last:
+            return False
+        else:
+            seek = record_key(locator + 1, kind, bucket, b"")
+
+
+@dataclass(slots=True)
+class Page:
+    """A decoded page of one shard."""
+
+    rows: list[Row]
+    truncated: bool
+    last: bytes
+
+
+Fetch = Callable[[int, bytes, int], Awaitable[Page]]
+"""(shard, after, limit) -> the shard's next page."""
+
+
+async def merge_shards(
+    fetch: Fetch, shards: int, after: bytes, *, limit: int, gather: Callable[..., Awaitable[list[Page]]]
+) -> AsyncIterator[Row]:
+    """Rows of all shards in key order, each common prefix once.
+
+    Args:
+        fetch: reads one page of one shard; raises when the shard cannot be read.
+        shards: how many.
+        after: exclusive start.
+        limit: rows that the caller will take, about; sizes the pages.
+        gather: runs the first fetches side by side (``asyncio.gather`` in production).
+    """
+    # A key goes to a random shard, so each shard will give about limit / shards of the answer; the
+    # margin makes a second round trip rare.
+    share = min(SCAN_PAGE_ITEMS_MAX, limit // shards + 4 * int((limit / shards) ** 0.5) + 4)
+    pages = await gather(*[fetch(shard, after, share) for shard in range(shards)])
+    heap: list[tuple[bytes, int, int]] = []
+    for shard, page in enumerate(pages):
+        while not page.rows and page.truncated:
+            page = await fetch(shard, page.last, share)
+        pages[shard] = page
+        if page.rows:
+            heap.append((page.rows[0][0], shard, 0))
+    heapq.heapify(heap)
+    previous: bytes | None = None
+    while heap:
+        key, shard, index = heap[0]
+        page = pages[shard]
+        row = page.rows[index]
+        if key != previous:
+            previous = key
+            yield row
+        index += 1
+        while index >= len(page.rows) and page.truncated:
+            page = pages[shard] = await fetch(shard, page.last, share)
+            index = 0
+        if index < len(page.rows):
+            heapq.heapreplace(heap, (page.rows[index][0], shard, index))
+        else:
+            heapq.heappop(heap)

@@ -1,0 +1,111 @@
+"""What a record says of its object: ETag, size, headers, and where the bytes are. Pure.
+
+Encoded as one msgpack array, so that the node can read ETag and size without
+knowing the rest:
+
+    [etag, size, segments, headers, user, extra]
+
+``segments`` is empty when the data is inline; else a list of [kind, digest, bytes].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+
+from ssastore.errors import CorruptObject, ObjectTooLarge
+from ssastore.limits import CHUNK_BYTES, METADATA_BYTES_MAX, SEGMENTS_MAX
+from ssastore.messages import DIGEST_BYTES
+
+
+class SegmentKind(IntEnum):
+    """What the blob of a segment holds."""
+
+    DATA = 0
+    MANIFEST = 1
+    "A msgpack list of segments, which may be manifests again."
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of an object's bytes: the blob that holds it (or lists it), and how many bytes it is."""
+
+    kind: int
+    digest: bytes
+    size: int
+
+
+@dataclass(slots=True)
+class Metadata:
+    """A record's metadata.
+
+    ``headers`` are HTTP entity headers in lower case (content-type, cache-control ...), ``user``
+    the caller's own names, ``extra`` what a front end keeps for itself (checksums, part sizes).
+    """
+
+    etag: str
+    size: int
+    segments: list[Segment] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    user: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Raises ObjectTooLarge when headers and user metadata are above METADATA_BYTES_MAX."""
+        described: bytes = msgpack.packb([self.headers, self.user, self.extra])
+        if len(described) > METADATA_BYTES_MAX:
+            raise ObjectTooLarge(f"metadata of {len(described)} bytes is above {METADATA_BYTES_MAX}")
+        if len(self.segments) > SEGMENTS_MAX:
+            raise ObjectTooLarge(f"{len(self.segments)} segments belong into a manifest")
+        segments = [(s.kind, s.digest, s.size) for s in self.segments]
+        packed: bytes = msgpack.packb([self.etag, self.size, segments, self.headers, self.user, self.extra])
+        return packed
+
+
+def _unpack(packed: bytes | memoryview) -> Any:
+    try:
+        return msgpack.unpackb(packed, max_ext_len=0)
+    except Exception as error:
+        raise CorruptObject(f"stored metadata is not msgpack: {type(error).__name__}") from error
+
+
+def _segments(rows: Any) -> list[Segment]:
+    segments = [Segment(kind, digest, size) for kind, digest, size in rows]
+    for segment in segments:
+        if segment.kind not in (0, 1) or len(segment.digest) != DIGEST_BYTES or segment.size < 0:
+            raise CorruptObject("a stored segment is not one")
+    return segments
+
+
+def decode_metadata(packed: bytes | memoryview) -> Metadata:
+    """Raises CorruptObject when the bytes are not metadata."""
+    try:
+        etag, size, rows, headers, user, extra = _unpack(packed)
+        return Metadata(etag, size, _segments(rows), headers, user, extra)
+    except (TypeError, ValueError) as error:
+        raise CorruptObject("stored metadata has an unknown shape") from error
+
+
+def summary(packed: bytes | memoryview) -> tuple[str, int]:
+    """(ETag, size in bytes) of encoded metadata, for listings and preconditions."""
+    etag, size = _unpack(packed)[:2]
+    return etag, size
+
+
+def encode_manifest(segments: list[Segment]) -> bytes:
+    """A manifest blob. Raises ObjectTooLarge when it does not fit a blob."""
+    packed: bytes = msgpack.packb([(s.kind, s.digest, s.size) for s in segments])
+    if len(packed) > CHUNK_BYTES:
+        raise ObjectTooLarge(f"a manifest of {len(segments)} segments does not fit a blob")
+    return packed
+
+
+def decode_manifest(packed: bytes | memoryview) -> list[Segment]:
+    """Raises CorruptObject when the bytes are no manifest."""
+    try:
+        return _segments(_unpack(packed))
+    except (TypeError, ValueError) as error:
+        raise CorruptObject("a manifest has an unknown shape") from error

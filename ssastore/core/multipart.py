@@ -1,0 +1,284 @@
+"""Multipart uploads: parts beside their object's key, one register change at the end.
+
+    UPLOAD  key NUL upload-id            open -> completing -> gone
+    PART    key NUL upload-id number     ETag, size, segments of one part
+
+Completion is safe to repeat: the object is written under an operation id made from
+the upload id, and names the upload, so a repeated call finds its own result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from ssastore.core.content import Blobs, Content, fold_segments
+from ssastore.core.listing import Page, merge_shards
+from ssastore.core.metadata import Metadata, Segment
+from ssastore.core.registers import ALWAYS, IF_ABSENT, Found, Place, Registers, When, when
+from ssastore.env import Randomness
+from ssastore.errors import ObjectNotFound, PreconditionFailed, RequestError, UploadNotFound
+from ssastore.keyspace import shard_of_key
+from ssastore.limits import PART_BYTES_MIN, PARTS_MAX
+from ssastore.messages import OP_ID_BYTES, Condition, Kind
+
+_READS_AT_ONCE = 64
+
+
+class InvalidPart(RequestError):
+    """A part that the completion names was not uploaded, or has another ETag."""
+
+
+class InvalidPartOrder(RequestError):
+    """The parts of a completion are not in ascending order."""
+
+
+class PartTooSmall(RequestError):
+    """A part that is not the last is below PART_BYTES_MIN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One uploaded part."""
+
+    number: int
+    etag: str
+    size: int
+    modified_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An open upload."""
+
+    key: bytes
+    upload_id: str
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a completion made."""
+
+    etag: str
+    size: int
+    modified_ms: int
+
+
+def _upload_key(key: bytes, upload_id: str) -> bytes:
+    # A forged id cannot reach another record: after the NUL only hexadecimal digits are accepted.
+    if len(upload_id) != 32 or not set(upload_id) <= set("0123456789abcdef"):
+        raise UploadNotFound("no such upload")
+    return key + b"\0" + upload_id.encode()
+
+
+def _part_key(key: bytes, upload_id: str, number: int) -> bytes:
+    return _upload_key(key, upload_id) + number.to_bytes(2, "big")
+
+
+class Multipart:
+    """Uploads of one bucket."""
+
+    def __init__(self, registers: Registers, blobs: Blobs, place: Place, randomness: Randomness) -> None:
+        self._registers = registers
+        self._blobs = blobs
+        self._place = place
+        self._randomness = randomness
+
+    async def create(self, key: bytes, headers: dict[str, str], user: dict[str, str]) -> str:
+        """Open an upload; its id."""
+        upload_id = self._randomness.bytes(16).hex()
+        metadata = Metadata(self._randomness.bytes(8).hex(), 0, [], headers, user, {"state": "open"})
+        stored_key = _upload_key(key, upload_id)
+        await self._registers.put(self._place, Kind.UPLOAD, stored_key, metadata, condition=IF_ABSENT)
+        return upload_id
+
+    async def read(self, key: bytes, upload_id: str) -> Found:
+        """The upload's record. Raises UploadNotFound."""
+        try:
+            return await self._registers.get(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
+        except ObjectNotFound:
+            raise UploadNotFound("no such upload: completed, aborted, or never opened") from None
+
+    async def put_part(self, key: bytes, upload_id: str, number: int, etag: str, content: Content) -> int:
+        """Record a part whose content is stored; replaces an earlier one of that number."""
+        metadata = Metadata(etag, content.size, content.segments)
+        return await self._registers.put(
+            self._place, Kind.PART, _part_key(key, upload_id, number), metadata, content.data
+        )
+
+    async def parts(self, key: bytes, upload_id: str, after: int = 0) -> AsyncIterator[Part]:
+        """Uploaded parts with numbers above ``after``, in order."""
+        prefix = _upload_key(key, upload_id)
+        shard = shard_of_key(key, self._place.shards)
+        start = prefix + after.to_bytes(2, "big")
+        while True:
+            page = await self._registers.page(
+                self._place, Kind.PART, shard, prefix=prefix, after=start, limit=1000
+            )
+            for stored_key, modified_ms, etag, size in page.rows:
+                yield Part(int.from_bytes(stored_key[len(prefix) :], "big"), etag, size, modified_ms)
+            if not page.truncated:
+                return
+            start = page.last
+
+    async def uploads(self, prefix: bytes, after: bytes) -> AsyncIterator[Upload]:
+        """Open uploads in order of key, then id. ``after`` is key NUL id, or empty."""
+
+        async def fetch(shard: int, start: bytes, limit: int) -> Page:
+            return await self._registers.page(
+                self._place, Kind.UPLOAD, shard, prefix=prefix, after=start, limit=limit
+            )
+
+        rows = merge_shards(fetch, self._place.shards, after, limit=1000, gather=asyncio.gather)
+        async for stored_key, modified_ms, *_ in rows:
+            key, _, upload_id = stored_key.partition(b"\0")
+            yield Upload(key, upload_id.decode(), modified_ms)
+
+    async def abort(self, key: bytes, upload_id: str) -> None:
+        """Drop an open upload and its parts. Raises UploadNotFound, also while it is completing."""
+        found = await self.read(key, upload_id)
+        if found.metadata.extra.get("state") != "open":
+            raise UploadNotFound("the upload is being completed")
+        condition = When(Condition.IF_ETAG, found.metadata.etag)
+        try:
+            await self._registers.delete(
+                self._place, Kind.UPLOAD, _upload_key(key, upload_id), condition=condition
+            )
+        except (PreconditionFailed, ObjectNotFound):
+            raise UploadNotFound("the upload was completed or aborted meanwhile") from None
+        await self._drop_parts(key, upload_id)
+
+    async def complete(
+        self,
+        key: bytes,
+        upload_id: str,
+        parts: Sequence[tuple[int, str]],
+        etag: str,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Completed:
+        """Make the object of the named parts, in one register change.
+
+        Args:
+            key: the object's.
+            upload_id: from ``create``.
+            parts: (number, ETag) in ascending order.
+            etag: of the object to be.
+            if_match: precondition on the object.
+            if_none_match: ``"*"``.
+
+        Raises:
+            UploadNotFound, InvalidPart, InvalidPartOrder, PartTooSmall, PreconditionFailed.
+        """
+        numbers = [number for number, _ in parts]
+        if numbers != sorted(set(numbers)):
+            raise InvalidPartOrder("parts must be in ascending order, each once")
+        if not 0 < len(parts) <= PARTS_MAX:
+            raise InvalidPart(f"a completion names 1 to {PARTS_MAX} parts")
+        try:
+            upload = await self.read(key, upload_id)
+        except UploadNotFound:
+            return await self._completed_before(key, upload_id)
+        records = await self._read_parts(key, upload_id, parts)
+        metadata = await self._assemble(key, upload_id, upload, records, numbers, etag)
+        await self._set_completing(key, upload_id, upload)
+        op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
+        try:
+            modified_ms = await self._registers.put(
+                self._place,
+                Kind.OBJECT,
+                key,
+                metadata,
+                condition=when(if_match, if_none_match),
+                op_id=op_id,
+            )
+        except (PreconditionFailed, ObjectNotFound):
+            await self._set_state(key, upload_id, upload.metadata, "open", ALWAYS)
+            raise
+        await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
+        await self._drop_parts(key, upload_id)
+        return Completed(etag, metadata.size, modified_ms)
+
+    # -- steps --------------------------------------------------------------------------------------
+
+    async def _completed_before(self, key: bytes, upload_id: str) -> Completed:
+        """The result of an earlier call of this completion, if the object is still its own."""
+        try:
+            found = await self._registers.get(self._place, Kind.OBJECT, key, head_only=True)
+        except ObjectNotFound:
+            raise UploadNotFound("no such upload") from None
+        if found.metadata.extra.get("upload") != upload_id:
+            raise UploadNotFound("no such upload: completed, aborted, or never opened")
+        return Completed(found.metadata.etag, found.metadata.size, found.modified_ms)
+
+    async def _read_parts(
+        self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]]
+    ) -> list[Metadata]:
+        async def read(number: int, etag: str) -> Metadata:
+            try:
+                found = await self._registers.get(
+                    self._place, Kind.PART, _part_key(key, upload_id, number), head_only=True
+                )
+            except ObjectNotFound:
+                raise InvalidPart(f"part {number} was not uploaded") from None
+            if found.metadata.etag != etag:
+                raise InvalidPart(f"part {number} has another ETag")
+            return found.metadata
+
+        records: list[Metadata] = []
+        for at in range(0, len(parts), _READS_AT_ONCE):
+            records += await asyncio.gather(*[read(*part) for part in parts[at : at + _READS_AT_ONCE]])
+        for number, record in zip([number for number, _ in parts], records[:-1], strict=False):
+            if record.size < PART_BYTES_MIN:
+                raise PartTooSmall(f"part {number} has {record.size} bytes, below {PART_BYTES_MIN}")
+        return records
+
+    async def _assemble(
+        self,
+        key: bytes,
+        upload_id: str,
+        upload: Found,
+        records: list[Metadata],
+        numbers: list[int],
+        etag: str,
+    ) -> Metadata:
+        """The object's metadata: the parts' segments one after the other."""
+        segments: list[Segment] = [segment for record in records for segment in record.segments]
+        segments = await fold_segments(self._blobs, segments, key)
+        size = sum(record.size for record in records)
+        extra = {"upload": upload_id, "parts": len(numbers)}
+        return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)
+
+    async def _set_completing(self, key: bytes, upload_id: str, upload: Found) -> None:
+        """After this no abort wins. A completion that stopped half way is taken up again."""
+        if upload.metadata.extra.get("state") == "completing":
+            return
+        condition = When(Condition.IF_ETAG, upload.metadata.etag)
+        try:
+            await self._set_state(key, upload_id, upload.metadata, "completing", condition)
+        except (PreconditionFailed, ObjectNotFound):
+            raise UploadNotFound("the upload was completed or aborted meanwhile") from None
+
+    async def _set_state(
+        self, key: bytes, upload_id: str, old: Metadata, state: str, condition: When
+    ) -> None:
+        etag = self._randomness.bytes(8).hex()
+        metadata = Metadata(etag, 0, [], old.headers, old.user, {"state": state})
+        await self._registers.put(
+            self._place, Kind.UPLOAD, _upload_key(key, upload_id), metadata, condition=condition
+        )
+
+    async def _drop_parts(self, key: bytes, upload_id: str) -> None:
+        numbers = [part.number async for part in self.parts(key, upload_id)]
+        for at in range(0, len(numbers), _READS_AT_ONCE):
+            await asyncio.gather(
+                *[
+                    self._registers.delete(self._place, Kind.PART, _part_key(key, upload_id, number))
+                    for number in numbers[at : at + _READS_AT_ONCE]
+                ]
+            )

@@ -1,0 +1,241 @@
+"""Objects: what ``put``, ``get``, ``head``, ``delete`` and ``list`` mean. Coroutines on a Caller.
+
+The front ends (client, S3) differ in how bytes arrive and what an ETag is; from
+there on they share this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssastore.core.buckets import Bucket, Buckets
+from ssastore.core.caller import Caller
+from ssastore.core.content import Blobs, Budget, Content, ContentWriter, read_content
+from ssastore.core.listing import Page, merge_shards
+from ssastore.core.metadata import Metadata, Segment
+from ssastore.core.multipart import Multipart
+from ssastore.core.registers import Found, Registers, key_bytes, when
+from ssastore.env import Clock, Randomness
+from ssastore.errors import RangeNotSatisfiable, RequestError
+from ssastore.limits import LIST_KEYS_MAX
+from ssastore.messages import Kind
+from ssastore.wire import Body
+
+_BUDGET_CHUNKS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object without its bytes.
+
+    ``modified_ms`` is milliseconds since the epoch; ``headers`` are entity headers in lower case,
+    ``metadata`` the caller's own.  Entries of a listing have neither.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified_ms: int
+    headers: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CommonPrefix:
+    """All keys that share the text up to the delimiter, rolled into one entry."""
+
+    prefix: str
+
+
+class ObjectReader:
+    """One version of an object: ``info``, and its bytes (or a range of them) once.
+
+    Iterate with ``async for`` over chunks of up to CHUNK_BYTES, or ``read`` it all.
+    """
+
+    def __init__(self, info: ObjectInfo, found: Found, blobs: Blobs, budget: Budget) -> None:
+        self.info = info
+        self.start = 0
+        self.end = info.size
+        self._data = found.data
+        self._segments: list[Segment] = found.metadata.segments
+        self._blobs = blobs
+        self._budget = budget
+
+    def narrow(self, start: int, length: int | None) -> ObjectReader:
+        """Only ``length`` bytes from ``start``, or fewer where the object ends. Returns itself.
+
+        A negative ``start`` counts from the end.
+
+        Raises:
+            RangeNotSatisfiable: ``start`` is at or after the end of an object that has bytes.
+        """
+        size = self.info.size
+        first = max(size + start, 0) if start < 0 else start
+        if first >= size and first > 0:
+            raise RangeNotSatisfiable(f"offset {start} of an object of {size} bytes")
+        self.start = first
+        self.end = size if length is None else min(size, first + max(length, 0))
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes that will be read."""
+        return self.end - self.start
+
+    async def __aiter__(self) -> AsyncIterator[Body]:
+        if not self._segments:
+            if self.size:
+                yield self._data if self.size == len(self._data) else self._data[self.start : self.end]
+            return
+        chunks = read_content(self._blobs, self._segments, self.start, self.end, self._budget)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]  # it is an async generator
+
+    async def read(self) -> bytes:
+        """All bytes of the range."""
+        if not self._segments:
+            return bytes(self._data if self.size == len(self._data) else self._data[self.start : self.end])
+        return b"".join([chunk async for chunk in self])
+
+
+def _info(key: str, found: Found) -> ObjectInfo:
+    known = found.metadata
+    return ObjectInfo(key, known.size, known.etag, found.modified_ms, known.headers, known.user, known.extra)
+
+
+class Objects:
+    """Objects of one service, as seen by one client."""
+
+    def __init__(self, caller: Caller, clock: Clock, randomness: Randomness) -> None:
+        self.registers = Registers(caller, randomness)
+        self.blobs = Blobs(caller)
+        self.buckets = Buckets(self.registers, clock, randomness)
+        self._budget = Budget(_BUDGET_CHUNKS)
+        self._randomness = randomness
+
+    def multipart(self, bucket: Bucket) -> Multipart:
+        """Uploads of a bucket. Raises RequestError for a hashed one, which has no ordered parts."""
+        if not bucket.is_indexed:
+            raise RequestError("multipart uploads need an indexed bucket")
+        return Multipart(self.registers, self.blobs, bucket.place, self._randomness)
+
+    def writer(self, bucket: Bucket, key: bytes, *, inline_bytes_max: int | None = None) -> ContentWriter:
+        """A writer for the bytes of an object that ``commit`` will name."""
+        reference = bucket.place.bucket.to_bytes(8, "big") + key
+        if inline_bytes_max is None:
+            return ContentWriter(self.blobs, reference, self._budget)
+        return ContentWriter(self.blobs, reference, self._budget, inline_bytes_max=inline_bytes_max)
+
+    async def commit(
+        self,
+        bucket: str,
+        key: str,
+        content: Content,
+        etag: str,
+        *,
+        headers: dict[str, str] | None = None,
+        metadata: dict[str, str] | None = None,
+        extra: dict[str, Any] | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> ObjectInfo:
+        """Make an object of stored content, in one register change."""
+        described = Metadata(etag, content.size, content.segments, headers or {}, metadata or {}, extra or {})
+        condition = when(if_match, if_none_match)
+        name = key_bytes(key)
+
+        async def write(record: Bucket) -> int:
+            return await self.registers.put(
+                record.place, Kind.OBJECT, name, described, content.data, condition=condition
+            )
+
+        modified_ms = await self.buckets.use(bucket, write)
+        return ObjectInfo(
+            key, content.size, etag, modified_ms, described.headers, described.user, described.extra
+        )
+
+    async def open(self, bucket: str, key: str) -> ObjectReader:
+        """The current version. Raises ObjectNotFound, BucketNotFound."""
+        found = await self._found(bucket, key, head_only=False)
+        return ObjectReader(_info(key, found), found, self.blobs, self._budget)
+
+    async def head(self, bucket: str, key: str) -> ObjectInfo:
+        """What is known of the current version, without its bytes."""
+        return _info(key, await self._found(bucket, key, head_only=True))
+
+    async def _found(self, bucket: str, key: str, *, head_only: bool) -> Found:
+        name = key_bytes(key)
+        return await self.buckets.use(
+            bucket,
+            lambda record: self.registers.get(record.place, Kind.OBJECT, name, head_only=head_only),
+        )
+
+    async def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> bool:
+        """Delete an object; whether there was one. Raises PreconditionFailed, ObjectNotFound (if_match)."""
+        name = key_bytes(key)
+        condition = when(if_match, None)
+        return await self.buckets.use(
+            bucket,
+            lambda record: self.registers.delete(record.place, Kind.OBJECT, name, condition=condition),
+        )
+
+    async def bucket(self, name: str) -> Bucket:
+        """A bucket's record, from the cache if it was read before."""
+        return self.buckets.cached(name) or await self.buckets.read(name)
+
+    async def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        start_after: str = "",
+        page_size: int = LIST_KEYS_MAX,
+        gather: Callable[..., Any] = asyncio.gather,
+    ) -> AsyncIterator[ObjectInfo | CommonPrefix]:
+        """Keys in byte order, each common prefix once. Complete, or it raises.
+
+        Args:
+            bucket: its name.
+            prefix: only keys that start so.
+            delimiter: roll up what follows it after the prefix.
+            start_after: exclusive; a common prefix here is skipped whole.
+            page_size: how many entries the caller will take, about.
+            gather: for tests.
+
+        Raises:
+            RequestError: the bucket is hashed; those have no order.
+            Unavailable: a shard cannot be read; names its slice.
+        """
+        # A listing answers from a cached id only after checking it: an empty bucket and a deleted
+        # one look the same from the shards.
+        record = await self.buckets.read(bucket)
+        if not record.is_indexed:
+            raise RequestError(f"bucket {bucket!r} is hashed: it has no ordered listing")
+
+        async def fetch(shard: int, after: bytes, limit: int) -> Page:
+            return await self.registers.page(
+                record.place,
+                Kind.OBJECT,
+                shard,
+                prefix=prefix.encode(),
+                after=after,
+                delimiter=delimiter.encode(),
+                limit=limit,
+            )
+
+        rows = merge_shards(fetch, record.place.shards, start_after.encode(), limit=page_size, gather=gather)
+        async for row in rows:
+            if len(row) == 1:
+                yield CommonPrefix(row[0].decode())
+            else:
+                key, modified_ms, etag, size = row
+                yield ObjectInfo(key.decode(), size, etag, modified_ms)

@@ -1,0 +1,276 @@
+"""The network of a lab: hosts as network namespaces on one link, with a router.
+
+    our own namespace is the router             a namespace for each host
+
+      br0  <infra>::1/64 ----- port "n1" ------ eth0  <infra>::11/64
+       |                 ----- port "client" -- eth0  <infra>::12/64
+       |
+      unreachable <service /64>,  <prefix> via <infra>::11, ...
+
+All hosts share the link, so that the former owner of a slice can forward
+straight to the new one, whatever the router still believes.
+
+Nothing of it is seen from outside, and it is gone with the last process and the
+last descriptor of its namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
+from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, rt_proto, rt_type
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from ssastore.errors import EnvironmentProblem
+from ssastore.lab.namespaces import in_namespace, new_net_namespace
+from ssastore.routes.netlink import LOOPBACK_INDEX, TABLE_LOCAL, TABLE_MAIN, NetlinkRoutes
+from ssastore.routes.rtnetlink import Rtnetlink
+
+MTU_DEFAULT = 1500
+
+# Interface numbers are chosen and not asked for, which saves a message for each.
+BRIDGE_INDEX = 2
+ETH0_INDEX = 2
+PORT_INDEX_FIRST = 100
+
+ROUTER_NUMBER = 0x1
+HOST_NUMBER_FIRST = 0x11
+"Interface identifiers on the link; the first host is ``::11``, so that n1 and ::11 go together."
+
+BRIDGE_MAC = "02:00:00:00:00:01"
+"Left alone, a bridge takes over the lowest one of its ports: a new host would change the router's."
+
+_DEFAULT_ROUTE = IPv6Network("::/0")
+
+_SETTINGS = {
+    # An address under duplicate detection stays silent for a second.
+    "conf/default/accept_dad": "0",
+    "conf/default/accept_ra": "0",
+    # All are on one link, so the router redirects a client to the node behind an address; the
+    # client would go on sending there after the slice has moved.
+    "conf/default/accept_redirects": "0",
+    # "No route" is an answer that clients wait for. By default it is sent about once a second.
+    "icmp/ratelimit": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A network namespace on the link."""
+
+    address: IPv6Address
+    namespace: int
+    "Descriptor that keeps the namespace."
+    port: int
+    "Interface number of its port of the bridge."
+
+
+class Fabric:
+    """Router and hosts; made by ``build`` in a process that is root of its namespaces."""
+
+    def __init__(self, service: IPv6Network, *, mtu: int, forwarding: bool) -> None:
+        self.service = service
+        self.infra = infra_of(service)
+        self.router = self.infra[ROUTER_NUMBER]
+        self._mtu = mtu
+        self._forwarding = forwarding
+        self._hosts: dict[str, Host] = {}
+        self._rtnetlink = Rtnetlink()
+
+    @classmethod
+    def build(
+        cls,
+        service: IPv6Network,
+        hosts: Iterable[str],
+        *,
+        mtu: int = MTU_DEFAULT,
+        forwarding: bool = False,
+    ) -> Fabric:
+        """Make the calling thread's network namespace the router, and connect new hosts to it.
+
+        Args:
+            service: the service prefix; unreachable but for what ``router_routes`` adds.
+            hosts: their names, at most 15 bytes each.
+            mtu: of the link. 9000 and more saves CPU in benchmarks.
+            forwarding: whether hosts forward packets, as the former owner of a slice does.
+
+        Raises:
+            EnvironmentProblem: the kernel refused a part of it.
+        """
+        fabric = cls(service, mtu=mtu, forwarding=forwarding)
+        try:
+            fabric._set_up_router()
+            for host in hosts:
+                fabric.add_host(host)
+        except BaseException:
+            fabric.close()
+            raise
+        return fabric
+
+    def close(self) -> None:
+        """Let go of the hosts. Each goes when the last process in it has ended."""
+        self._rtnetlink.close()
+        while self._hosts:
+            _, host = self._hosts.popitem()
+            os.close(host.namespace)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names, in the order in which they were added."""
+        return list(self._hosts)
+
+    def address_of(self, host: str) -> IPv6Address:
+        """The host's own address on the link: next hop of its slices."""
+        return self._hosts[host].address
+
+    def namespace_fd(self, host: str) -> int:
+        """Descriptor of the host's network namespace, valid until ``close``."""
+        return self._hosts[host].namespace
+
+    def router_routes(self) -> NetlinkRoutes:
+        """The router's routes. To be called in the router's namespace."""
+        return NetlinkRoutes(TABLE_MAIN)
+
+    def host_routes(self, host: str) -> NetlinkRoutes:
+        """A host's routes, from wherever the calling thread is."""
+        with in_namespace(self._hosts[host].namespace):
+            return NetlinkRoutes(TABLE_LOCAL)
+
+    def add_host(self, name: str) -> None:
+        """Connect one more host.
+
+        Raises:
+            EnvironmentProblem: the name is taken or too long, or the kernel refused.
+        """
+        count = len(self._hosts)
+        address = self.infra[HOST_NUMBER_FIRST + count]
+        host = Host(address, new_net_namespace(), PORT_INDEX_FIRST + count)
+        try:
+            with _translated(f"host {name}"):
+                self._set_up_host(name, host)
+        except BaseException:
+            os.close(host.namespace)
+            raise
+        self._hosts[name] = host
+
+    def set_link(self, host: str, *, up: bool) -> None:
+        """Plug or pull the host's cable, at the router's end.
+
+        Packets from and to a host that is pulled vanish, until neighbour discovery gives up
+        after some seconds and the router answers "unreachable".
+        """
+        port = self._hosts[host].port
+        with _translated(f"link of {host}"):
+            self._rtnetlink.request(RTM_NEWLINK, _link(port, up=up))
+
+    def _set_up_router(self) -> None:
+        with _translated("router"):
+            _write_settings({**_SETTINGS, "conf/all/forwarding": "1"})
+            _create(self._rtnetlink, RTM_NEWLINK, self._bridge())
+            self._rtnetlink.request(RTM_NEWLINK, _link(LOOPBACK_INDEX))
+            _create(self._rtnetlink, RTM_NEWADDR, _address(BRIDGE_INDEX, self.router))
+            _create(self._rtnetlink, RTM_NEWROUTE, _route("unreachable", self.service))
+
+    def _set_up_host(self, name: str, host: Host) -> None:
+        with in_namespace(host.namespace):
+            # Before there is an interface, which takes the defaults when it is made.
+            _write_settings({**_SETTINGS, "conf/all/forwarding": str(int(self._forwarding))})
+            inside = Rtnetlink()
+        try:
+            _create(self._rtnetlink, RTM_NEWLINK, self._cable(name, host))
+            for index in (LOOPBACK_INDEX, ETH0_INDEX):
+                inside.request(RTM_NEWLINK, _link(index))
+            _create(inside, RTM_NEWADDR, _address(ETH0_INDEX, host.address))
+            _create(inside, RTM_NEWROUTE, _route("unicast", _DEFAULT_ROUTE, self.router))
+        finally:
+            inside.close()
+
+    def _bridge(self) -> Any:
+        return _link(
+            BRIDGE_INDEX,
+            IFLA_IFNAME="br0",
+            IFLA_MTU=self._mtu,
+            IFLA_ADDRESS=BRIDGE_MAC,
+            IFLA_LINKINFO=_kind("bridge"),
+        )
+
+    def _cable(self, name: str, host: Host) -> Any:
+        """A pair of interfaces: a port of the bridge here, eth0 over there."""
+        eth0 = {
+            "index": ETH0_INDEX,
+            "attrs": [["IFLA_IFNAME", "eth0"], ["IFLA_MTU", self._mtu], ["IFLA_NET_NS_FD", host.namespace]],
+        }
+        return _link(
+            host.port,
+            IFLA_IFNAME=name,
+            IFLA_MTU=self._mtu,
+            IFLA_MASTER=BRIDGE_INDEX,
+            IFLA_LINKINFO=_kind("veth", {"attrs": [["VETH_INFO_PEER", eth0]]}),
+        )
+
+
+def infra_of(service: IPv6Network) -> IPv6Network:
+    """The prefix of the lab's link: the other half of the /63 around the service prefix."""
+    return IPv6Network((int(service.network_address) ^ 1 << 64, 64))
+
+
+def _link(index: int, *, up: bool = True, **attributes: Any) -> Any:
+    message = ifinfmsg()
+    message.update(index=index, flags=IFF_UP if up else 0, change=IFF_UP)
+    message["attrs"] = [list(attribute) for attribute in attributes.items()]
+    return message
+
+
+def _kind(name: str, data: Any = None) -> dict[str, Any]:
+    return {"attrs": [["IFLA_INFO_KIND", name], *([["IFLA_INFO_DATA", data]] if data else [])]}
+
+
+def _address(index: int, address: IPv6Address) -> Any:
+    message = ifaddrmsg()
+    message.update(family=socket.AF_INET6, prefixlen=64, index=index, flags=IFA_F_NODAD)
+    message["attrs"] = [["IFA_ADDRESS", str(address)]]
+    return message
+
+
+def _route(kind: str, network: IPv6Network, gateway: IPv6Address | None = None) -> Any:
+    """A route of the lab itself, of a protocol that the slice routes do not have."""
+    message = rtmsg()
+    message.update(
+        family=socket.AF_INET6,
+        dst_len=network.prefixlen,
+        table=TABLE_MAIN,
+        proto=rt_proto["static"],
+        type=rt_type[kind],
+    )
+    message["attrs"] = [["RTA_DST", str(network.network_address)]]
+    if gateway is not None:
+        message["attrs"].append(["RTA_GATEWAY", str(gateway)])
+    return message
+
+
+def _create(rtnetlink: Rtnetlink, kind: int, message: Any) -> None:
+    rtnetlink.request(kind, message, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _write_settings(settings: dict[str, str]) -> None:
+    """Set sysctls below net.ipv6, in the calling thread's network namespace."""
+    for name, value in settings.items():
+        Path("/proc/sys/net/ipv6", name).write_text(value)
+
+
+@contextmanager
+def _translated(part: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblem(f"building the lab's network, {part}: {error.strerror}") from error

@@ -1,0 +1,197 @@
+"""Every bound of the system, with its unit in the name and its reason below it.
+
+Numbers that depend on one another are tied by assertions at the end, so a
+change of one cannot silently break another.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+# -- objects ---------------------------------------------------------------------------------------
+
+KEY_BYTES_MAX = 1024
+"S3's limit for a key, in bytes of UTF-8."
+
+CHUNK_BYTES = 4 * MIB
+"Largest blob. An object above ``INLINE_BYTES_MAX`` is cut into blobs of this size (the last one shorter)."
+
+INLINE_BYTES_MAX = 64 * KIB
+"Objects up to this size live inside their record: one round trip and one commit."
+
+METADATA_BYTES_MAX = 8 * KIB
+"Encoded metadata of a record, without blob list and inline data."
+
+SEGMENTS_MAX = 64
+"Blobs that a record names itself; beyond it the list moves into a manifest blob."
+
+OBJECT_BYTES_MAX = 5 * TIB
+"S3's limit for one object."
+
+RECENT_OPS_MAX = 64
+RECENT_OPS_MS = 10 * 60 * 1000
+"Operations a record remembers, so that a repeated call gets its first result."
+
+SHARDS_DEFAULT = 16
+SHARDS_MAX = 4096
+"Shards of an indexed bucket; each is one slice in key order."
+
+# -- native protocol --------------------------------------------------------------------------------
+
+FRAME_HEADER_BYTES_MAX = 64 * KIB - 1
+"A frame's msgpack header; its length field has 16 bits."
+
+FRAME_BODY_BYTES_MAX = CHUNK_BYTES
+FRAME_BYTES_MAX = 2 + FRAME_HEADER_BYTES_MAX + FRAME_BODY_BYTES_MAX
+
+MSGPACK_NESTING_MAX = 16
+MSGPACK_ITEMS_MAX = 4096
+
+SCAN_PAGE_ITEMS_MAX = 1000
+SCAN_PAGE_BYTES_MAX = 1 * MIB
+"One page of a range scan; the scanner stops at whichever comes first."
+
+GREETING_TIMEOUT_MS = 10_000
+"From accept to the end of the greeting; then the connection is closed."
+
+IDLE_TIMEOUT_MS = 10 * 60 * 1000
+"A connection without a frame for this long is closed by the node."
+
+STALL_TIMEOUT_MS = 60_000
+"A peer that has not read its replies for this long is closed."
+
+INFLIGHT_REQUESTS_MAX = 4096
+"Requests of one connection that are not answered yet; then the node stops reading from it."
+
+INFLIGHT_BYTES_MAX = 32 * MIB
+"Bytes of one connection's unfinished writes; then the node stops reading from it."
+
+CONNECTIONS_MAX = 8192
+"Connections of one worker."
+
+WRITE_BUFFER_BYTES = 1 * MIB
+"Replies buffered for one connection before the node stops working for it."
+
+# -- time -------------------------------------------------------------------------------------------
+
+DIAL_TIMEOUT_MS = 3_000
+CALL_DEADLINE_MS = 30_000
+"Default deadline of one client call, retries included."
+CALL_DEADLINE_MS_MAX = 60_000
+ATTEMPT_TIMEOUT_MS = 10_000
+"One attempt of a call; then the connection is taken for dead."
+RETRY_BASE_MS = 5
+RETRY_CAP_MS = 320
+CONTROL_TIMEOUT_MS = 5_000
+
+# -- store ------------------------------------------------------------------------------------------
+
+STORED_KEY_BYTES_MAX = 1200
+"Longest key that a store takes: locator, kind, bucket id, object key, upload id, part number."
+
+STORED_VALUE_BYTES_MAX = CHUNK_BYTES + 64 * KIB
+
+MAP_BYTES_DEFAULT = 64 * GIB
+"Size of the sparse LMDB map of one worker; the file grows only as it is written."
+
+MAP_RESERVE_PERCENT = 10
+"Share of the map that only deletes may use: copy-on-write needs free pages to delete."
+
+DISK_RESERVE_BYTES = 64 * MIB
+"New data is refused while the file system has less than this free."
+
+STORE_READERS_MAX = 48
+"""Read transactions of one store open at once; LMDB's table of them then fits one page, which is allocated
+when the store opens and cannot fail later on a full disk."""
+
+COMMIT_OPS_MAX = 1024
+COMMIT_BYTES_MAX = 16 * MIB
+"One group commit; the bytes bound memory, since LMDB holds dirty pages on the heap."
+
+# -- control store ----------------------------------------------------------------------------------
+
+CONTROL_KEY_BYTES_MAX = 256
+"In UTF-8. LMDB takes 511 bytes, of which the file format needs one."
+
+CONTROL_OPS_MAX = 128
+"Writes of one transaction, and compares of it: what etcd takes by default (--max-txn-ops)."
+
+CONTROL_TRANSACTION_BYTES_MAX = 1 * MIB
+"Keys and values of one transaction; etcd takes requests of 1.5 MiB by default."
+
+CONTROL_BYTES_MAX = 64 * MIB
+"All keys and values; new data is refused above it, deletes go on. 4096 groups need 1 MiB."
+
+CONTROL_MAP_BYTES = 512 * MIB
+"LMDB map of the embedded store: room for page rounding and copy-on-write, so it never fills first."
+
+CONTROL_LEASES_MAX = 4096
+
+CONTROL_EVENTS_MAX = 10_000
+CONTROL_EVENTS_BYTES_MAX = 16 * MIB
+"Changes remembered for watches; who asks for older ones lists again."
+
+CONTROL_FRAME_BYTES_MAX = 8 * MIB
+CONTROL_PAGE_BYTES = 1 * MIB
+"Items or events of one frame of the embedded store's socket, give or take one item."
+
+CONTROL_CONNECTIONS_MAX = 1024
+CONTROL_REQUESTS_MAX = 256
+"Requests of one connection that are not answered yet; then the server stops reading from it."
+CONTROL_WATCHES_MAX = 256
+"Watches of one connection."
+CONTROL_WATCH_WINDOW = 4
+"Frames of events sent ahead of a watch's consumer: bounds what a slow one keeps in memory."
+
+# -- S3 ---------------------------------------------------------------------------------------------
+
+PART_BYTES_MIN = 5 * MIB
+PART_BYTES_MAX = 5 * GIB
+PARTS_MAX = 10_000
+LIST_KEYS_MAX = 1000
+XML_BYTES_MAX = 2 * MIB
+XML_DEPTH_MAX = 32
+XML_ELEMENTS_MAX = 5 * PARTS_MAX
+"Elements of one request body: a completion of all parts has four elements each (number, ETag, checksum)."
+
+PRESIGNED_S_MAX = 7 * 24 * 3600
+"Longest life of a presigned URL, in seconds."
+
+SIGNING_KEYS_MAX = 10_000
+"Derived SigV4 signing keys that are kept; each is good for one secret, day and region."
+
+AWS_CHUNK_LINE_BYTES_MAX = 1 * KIB
+"Header line of one aws-chunked chunk: size and signature need 98 bytes."
+
+AWS_CHUNK_BYTES_MAX = 16 * MIB
+"A signed chunk is held back until its signature is verified; SDKs send 64 KiB to 1 MiB."
+
+AWS_SMALL_CHUNK_BYTES = 8 * KIB
+AWS_SMALL_CHUNKS_MAX = 10_000
+"Chunks below ``AWS_SMALL_CHUNK_BYTES`` (S3 allows one): bounds the CPU a body of tiny chunks costs to 0.1 s."
+
+AWS_TRAILER_BYTES_MAX = 16 * KIB
+USER_METADATA_BYTES_MAX = 2 * KIB
+"S3's bound on the sum of user metadata names and values."
+CLOCK_SKEW_MS = 15 * 60 * 1000
+
+STREAM_CHUNKS_INFLIGHT = 4
+"Blobs of one stream under way at once, in each direction: bounds memory to about this many chunks."
+
+assert CHUNK_BYTES <= FRAME_BODY_BYTES_MAX, "a blob must fit a frame"
+assert INLINE_BYTES_MAX + METADATA_BYTES_MAX < FRAME_BODY_BYTES_MAX
+assert METADATA_BYTES_MAX + KEY_BYTES_MAX + SEGMENTS_MAX * 48 + 256 <= FRAME_HEADER_BYTES_MAX
+assert FRAME_BODY_BYTES_MAX + 4 * KIB <= STORED_VALUE_BYTES_MAX
+assert KEY_BYTES_MAX + 13 + 17 + 3 <= STORED_KEY_BYTES_MAX
+assert SCAN_PAGE_BYTES_MAX + METADATA_BYTES_MAX + KEY_BYTES_MAX < FRAME_BODY_BYTES_MAX
+assert COMMIT_BYTES_MAX >= STORED_VALUE_BYTES_MAX, "one largest write must fit a commit"
+assert ATTEMPT_TIMEOUT_MS <= CALL_DEADLINE_MS <= CALL_DEADLINE_MS_MAX
+assert RETRY_CAP_MS == RETRY_BASE_MS * 64
+assert XML_ELEMENTS_MAX >= 4 * PARTS_MAX + 1, "a completion of all parts must be readable"
+assert XML_BYTES_MAX >= 200 * PARTS_MAX, "a part's four elements take up to 180 bytes"
+assert CALL_DEADLINE_MS_MAX < RECENT_OPS_MS, "a repeated call must still find its first result"
+assert 2 * (CONTROL_PAGE_BYTES + CONTROL_TRANSACTION_BYTES_MAX) < CONTROL_FRAME_BYTES_MAX
+assert CONTROL_BYTES_MAX * 4 <= CONTROL_MAP_BYTES, "the map must not fill before the bound on data does"

@@ -1,0 +1,327 @@
+"""Requests and replies of the native protocol, as typed values. Pure.
+
+A request is a frame whose header is ``[type, request id, IID, fields ...]``; its
+reply is ``[status, request id, fields ...]``.  A status other than OK carries one
+text.  Types are exact: a field of another type, a missing or an extra field is a
+``BadFrame``.  All integers are unsigned and big endian inside byte strings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar
+
+from ssastore.errors import BadFrame
+from ssastore.limits import SHARDS_MAX, STORED_KEY_BYTES_MAX
+from ssastore.wire import Header
+
+PROTOCOL_VERSION = 1
+NONCE_BYTES = 16
+OP_ID_BYTES = 16
+DIGEST_BYTES = 32
+MAC_BYTES = 32
+
+_U64_END = 1 << 64
+
+
+class Status(IntEnum):
+    """First item of a reply's header."""
+
+    OK = 0
+    NOT_FOUND = 1
+    PRECONDITION_FAILED = 2
+    NO_BUCKET = 3
+    NOT_MINE = 4
+    MISDIRECTED = 5
+    FULL = 6
+    OVERLOADED = 7
+    CORRUPT = 8
+    BAD_REQUEST = 9
+    DENIED = 10
+    INTERNAL = 11
+    COVERAGE = 100
+    "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
+
+
+class Kind(IntEnum):
+    """What a record is; the byte after the locator in its stored key."""
+
+    SHUT = 0x08
+    OBJECT = 0x10
+    UPLOAD = 0x20
+    PART = 0x21
+    BLOB = 0x40
+    REF = 0x41
+
+
+RECORD_KINDS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
+"Kinds that clients read and write as registers."
+
+
+class Condition(IntEnum):
+    """Precondition of a write; evaluated in the transaction that decides it."""
+
+    NONE = 0
+    IF_ABSENT = 1
+    IF_PRESENT = 2
+    IF_ETAG = 3
+
+
+M = TypeVar("M", bound="Message")
+
+
+@dataclass(slots=True)
+class Message:
+    """A frame header with named fields. ``TYPES`` are the exact types of all header items."""
+
+    TYPE: ClassVar[int]
+    TYPES: ClassVar[tuple[type, ...]]
+
+    def header(self, request_id: int) -> Header:
+        """The header items in order."""
+        names: tuple[str, ...] = self.__slots__  # type: ignore[assignment]  # dataclass made it a tuple
+        return [self.TYPE, request_id, *[getattr(self, name) for name in names]]
+
+    @classmethod
+    def decode(cls: type[M], header: Header) -> M:
+        """Raises BadFrame when fields are missing, extra, of another type or out of range."""
+        if tuple(map(type, header)) != cls.TYPES:
+            raise BadFrame(f"{cls.__name__} with fields of the wrong number or type")
+        message = cls(*header[2:])
+        message.check()
+        return message
+
+    def check(self) -> None:
+        """Raise BadFrame when a field is out of its range."""
+
+
+def _require(claim: bool, what: str) -> None:
+    if not claim:
+        raise BadFrame(what)
+
+
+def _check_place(bucket: int, shards: int, key: bytes) -> None:
+    _require(0 <= bucket < _U64_END and 0 <= shards <= SHARDS_MAX, "bucket or shard count out of range")
+    _require(0 < len(key) <= STORED_KEY_BYTES_MAX, "key is empty or too long")
+
+
+# -- greeting ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Hello(Message):
+    """Client's first frame: what it believes, who it is. ``replicas`` 0 means "tell me"."""
+
+    TYPE = 1
+    TYPES = (int, int, int, str, int, int, str, str, bytes, str)
+    protocol: int
+    hash_name: str
+    rule_version: int
+    replicas: int
+    role: str
+    key_id: str
+    nonce: bytes
+    cluster_id: str
+
+    def check(self) -> None:
+        _require(self.role in ("client", "node"), "unknown role")
+        _require(len(self.nonce) == NONCE_BYTES, "nonce of the wrong length")
+        _require(len(self.key_id) <= 128 and len(self.cluster_id) <= 64, "name too long")
+
+
+@dataclass(slots=True)
+class Welcome(Message):
+    """Node's answer: what the cluster is, and its challenge."""
+
+    TYPE = 2
+    TYPES = (int, int, int, str, int, int, str, bytes)
+    protocol: int
+    hash_name: str
+    rule_version: int
+    replicas: int
+    cluster_id: str
+    nonce: bytes
+
+    def check(self) -> None:
+        _require(len(self.nonce) == NONCE_BYTES, "nonce of the wrong length")
+
+
+@dataclass(slots=True)
+class Proof(Message):
+    """Both directions: a MAC over the greeting with the shared secret (``transport.greeting``)."""
+
+    TYPE = 3
+    TYPES = (int, int, bytes)
+    mac: bytes
+
+    def check(self) -> None:
+        _require(len(self.mac) == MAC_BYTES, "MAC of the wrong length")
+
+
+# -- requests ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Get(Message):
+    """Read a record. Reply: modified_ms, metadata; body: inline data unless ``head_only``."""
+
+    TYPE = 16
+    TYPES = (int, int, int, int, int, int, bytes, bool)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    head_only: bool
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, self.key)
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+
+
+@dataclass(slots=True)
+class Put(Message):
+    """Write a record: metadata here, inline data in the body. Reply: modified_ms."""
+
+    TYPE = 17
+    TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, bytes)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    op_id: bytes
+    condition: int
+    etag: str
+    metadata: bytes
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, self.key)
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+        _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
+        _require(0 <= self.condition <= 3, "no such condition")
+
+
+@dataclass(slots=True)
+class Delete(Message):
+    """Write a tombstone. Reply: whether there was something to delete."""
+
+    TYPE = 18
+    TYPES = (int, int, int, int, int, int, bytes, bytes, int, str)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    op_id: bytes
+    condition: int
+    etag: str
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, self.key)
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+        _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
+        _require(0 <= self.condition <= 3, "no such condition")
+
+
+@dataclass(slots=True)
+class Scan(Message):
+    """A page of one shard in key order (``core.listing``). Reply: truncated; body: the page.
+
+    ``after`` is exclusive; keys start with ``prefix``; with a ``delimiter`` keys that hold it
+    after the prefix are rolled up.  ``shards`` 0: the slice of a hashed bucket, only counted.
+    """
+
+    TYPE = 19
+    TYPES = (int, int, int, int, int, int, int, bytes, bytes, bytes, int)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    shard: int
+    prefix: bytes
+    after: bytes
+    delimiter: bytes
+    limit: int
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, b"-")
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+        _require(0 <= self.shard < max(self.shards, 1), "no such shard")
+        _require(self.limit > 0, "limit must be positive")
+        _require(
+            max(len(self.prefix), len(self.after), len(self.delimiter)) <= STORED_KEY_BYTES_MAX,
+            "key too long",
+        )
+
+
+@dataclass(slots=True)
+class Shut(Message):
+    """Refuse (or, with ``shut`` false, take again) writes for a bucket id in the locator of ``iid``."""
+
+    TYPE = 20
+    TYPES = (int, int, int, int, int, int, bool)
+    iid: int
+    bucket: int
+    shards: int
+    shard: int
+    shut: bool
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, b"-")
+        _require(0 <= self.shard < max(self.shards, 1), "no such shard")
+
+
+@dataclass(slots=True)
+class PutBlob(Message):
+    """Store the body under its digest; ``reference`` names the record that will point to it."""
+
+    TYPE = 24
+    TYPES = (int, int, int, bytes, bytes)
+    iid: int
+    digest: bytes
+    reference: bytes
+
+    def check(self) -> None:
+        _require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
+        _require(len(self.reference) <= STORED_KEY_BYTES_MAX, "reference too long")
+
+
+@dataclass(slots=True)
+class GetBlob(Message):
+    """Read a blob. Reply body: all of it; the reader verifies the digest."""
+
+    TYPE = 25
+    TYPES = (int, int, int, bytes)
+    iid: int
+    digest: bytes
+
+    def check(self) -> None:
+        _require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
+
+
+@dataclass(slots=True)
+class Report(Message):
+    """Figures of the worker behind ``iid``. Reply body: a msgpack map (``core.acceptor``)."""
+
+    TYPE = 32
+    TYPES = (int, int, int)
+    iid: int
+
+
+REQUESTS: dict[int, type[Message]] = {
+    message.TYPE: message for message in (Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report)
+}
+
+
+def decode_request(header: Header) -> Any:
+    """The request of a frame header.
+
+    Raises:
+        BadFrame: unknown type, or fields that do not fit it.
+    """
+    message = REQUESTS.get(header[0])
+    if message is None:
+        raise BadFrame(f"unknown message type {header[0]}")
+    return message.decode(header)

@@ -1,0 +1,217 @@
+"""A storage node: the supervisor of W workers.
+
+    ssastore node --config FILE
+
+It accepts the addresses of what the node owns (AnyIP), opens the W listening
+sockets, and keeps W workers running.  The kernel steers a connection by the lane
+digit of its destination to the socket with that index in the order of opening, so
+the sockets are held here for the node's whole life: a worker that dies comes back
+to its own socket, and what waits in its backlog is answered then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from ssastore.config import NodeConfig, load, load_secrets
+from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.core.cluster import Cluster
+from ssastore.core.routeplan import diff
+from ssastore.env import Route, spawn
+from ssastore.errors import ConfigError, DataDirError, SsaStoreError
+from ssastore.keyspace import minimal_cover
+from ssastore.observe import configure_logging
+from ssastore.rebalance import read_cluster
+from ssastore.routes.netlink import NetlinkRoutes
+from ssastore.system import refuse_optimised, run
+from ssastore.transport.steering import attach_lane_steering
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_RESTART_BASE_S = 0.1
+_RESTART_CAP_S = 5.0
+_STEADY_S = 10.0
+_STOP_S = 15.0
+
+EXIT_CONFIG = 2
+EXIT_DATA_DIR = 3
+
+
+def open_listeners(port: int, workers: int) -> list[socket.socket]:
+    """W sockets on one port of all addresses, steered by lane.
+
+    AnyIP needs the wildcard address: binding a single address of the range fails.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(workers):
+            listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(("::", port))
+            listener.listen(_BACKLOG)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise ConfigError(f"port {port}: {error.strerror}") from None
+    if workers > 1:
+        attach_lane_steering(listeners[0], workers)
+    return listeners
+
+
+def claim_data_dir(path: str, cluster_id: str, name: str, workers: int) -> None:
+    """Check that a directory is this node's, or make it so.
+
+    Raises:
+        DataDirError: not a directory, not writable, or of another cluster, node or worker count.
+    """
+    identity = {"cluster_id": cluster_id, "node": name, "workers": workers}
+    directory = Path(path)
+    marker = directory / "node.json"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not marker.exists():
+            temporary = directory / "node.json.new"
+            temporary.write_text(json.dumps(identity))
+            temporary.rename(marker)
+            return
+        found = json.loads(marker.read_text())
+    except OSError as error:
+        raise DataDirError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise DataDirError(f"{marker} is not JSON") from None
+    for what, mine in identity.items():
+        theirs = found.get(what) if isinstance(found, dict) else None
+        if theirs != mine:
+            raise DataDirError(f"{path} belongs to another {what}: {theirs}, not {mine}")
+
+
+class Supervisor:
+    """Routes, sockets and workers of one node."""
+
+    def __init__(self, config_path: str, config: NodeConfig) -> None:
+        self._config_path = config_path
+        self._config = config
+        self._listeners: list[socket.socket] = []
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._failed: int | None = None
+
+    async def serve(self) -> int:
+        """Run until SIGTERM or SIGINT, or until a worker finds that it must not run; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        cluster = await self._read_cluster()
+        claim_data_dir(
+            self._config.data_dir, cluster.record.cluster_id, self._config.name, self._config.workers
+        )
+        self._listeners = open_listeners(self._config.port, self._config.workers)
+        if self._config.manage_routes:
+            self._accept_addresses(cluster)
+        keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(self._config.workers)]
+        await self._stopping.wait()
+        for process in self._running.values():
+            process.terminate()
+        _, late = await asyncio.wait(keepers, timeout=_STOP_S)
+        for process in self._running.values() if late else ():
+            process.kill()
+        log.info("node.stopped")
+        return self._failed or 0
+
+    async def _read_cluster(self) -> Cluster:
+        control = EmbeddedControlStore(self._config.control)
+        try:
+            return await read_cluster(control)
+        finally:
+            await control.close()
+
+    def _accept_addresses(self, cluster: Cluster) -> None:
+        """AnyIP for exactly the cover of what this node owns."""
+        owned = minimal_cover(cluster.slices_of(self._config.name))
+        service = cluster.record.network
+        wanted = {Route(str(piece.network(service))) for piece in owned}
+        routes = NetlinkRoutes()
+        try:
+            for change in diff(wanted, routes.installed()):
+                change.apply(routes)
+        finally:
+            routes.close()
+        log.info("addresses.accepted", extra={"prefixes": sorted(route.prefix for route in wanted)})
+
+    async def _keep(self, index: int) -> None:
+        """Keep one worker running."""
+        loop = asyncio.get_running_loop()
+        delay_s = _RESTART_BASE_S
+        while not self._stopping.is_set():
+            started = loop.time()
+            process = await self._start(index)
+            code = await process.wait()
+            self._running.pop(index, None)
+            if self._stopping.is_set():
+                return
+            if code in (EXIT_CONFIG, EXIT_DATA_DIR):
+                self._failed = code
+                self._stopping.set()
+                return
+            log.error("worker.died", extra={"worker": index, "code": code})
+            # One crash is mended at once; a worker that dies again and again is not spun.
+            delay_s = (
+                _RESTART_BASE_S if loop.time() - started > _STEADY_S else min(2 * delay_s, _RESTART_CAP_S)
+            )
+            try:
+                async with asyncio.timeout(delay_s):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _start(self, index: int) -> asyncio.subprocess.Process:
+        listen_fd = self._listeners[index].fileno()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ssastore.worker",
+            self._config_path,
+            str(index),
+            str(listen_fd),
+            pass_fds=(listen_fd,),
+        )
+        self._running[index] = process
+        if self._stopping.is_set():
+            process.terminate()
+        return process
+
+
+def main(config_path: str) -> int:
+    """Run a node; the exit code: 0 stopped, 2 configuration, 3 data directory."""
+    refuse_optimised()
+    try:
+        config = load(config_path, NodeConfig)
+        configure_logging(config.name, log_format=config.log_format)
+        load_secrets(config.secrets_file)
+        return run(_serve(config_path, config))
+    except DataDirError as error:
+        print(f"ssastore: {error}", file=sys.stderr)
+        return EXIT_DATA_DIR
+    except ConfigError as error:
+        print(f"ssastore: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except SsaStoreError as error:
+        print(f"ssastore: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(config_path: str, config: NodeConfig) -> int:
+    return await Supervisor(os.path.abspath(config_path), config).serve()

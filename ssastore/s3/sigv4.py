@@ -1,0 +1,487 @@
+"""Who sent this request: AWS Signature Version 4, verified.
+
+One function, ``authenticate``, turns a request into a ``Principal`` or refuses it.
+It works on the bytes as they were sent: the raw path is signed as it is (S3 neither
+normalises nor encodes it twice), and the same bytes later make the key.
+
+    canonical request   method, raw path, sorted query, signed headers, their names, payload hash
+    string to sign      algorithm, time, scope = date/region/s3/aws4_request, SHA-256 of the above
+    signature           HMAC with a key derived from secret, date, region, service
+
+Credentials come in the ``Authorization`` header or in the query (a presigned URL),
+never in both.  Every ``x-amz-*`` header and ``host`` must be signed, or a man in the
+middle could add, say, ``x-amz-copy-source`` to a valid request.
+
+Codes.  Unknown keys are InvalidAccessKeyId and wrong signatures SignatureDoesNotMatch,
+as in AWS, because tools and people act on the difference ("wrong key" against "wrong
+secret or clock or proxy").  So existence of a key id is visible; it is no secret, it
+travels in every URL.  The *time* is the same for both: an unknown key is verified
+against a dummy secret.  A wrong scope or a malformed list of signed headers is 403;
+what cannot be parsed at all is 400.
+
+What is not handled: SigV4A and Signature V2 (refused by name), session tokens
+(refused: there are no temporary credentials), POST policies.  A captured request can
+be replayed for 15 minutes, as in S3; ``If-None-Match`` protects a PUT.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from functools import lru_cache
+from hashlib import sha256
+from urllib.parse import quote_from_bytes
+
+from ssastore.limits import CLOCK_SKEW_MS, PRESIGNED_S_MAX, SIGNING_KEYS_MAX
+from ssastore.s3.errors import S3Error
+from ssastore.s3.names import percent_decode
+
+ALGORITHM = b"AWS4-HMAC-SHA256"
+SERVICE = b"s3"
+TERMINATOR = b"aws4_request"
+EMPTY_SHA256 = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+_AUTHORIZATION_BYTES_MAX = 8192
+_ACCESS_KEY_BYTES_MAX = 128
+_DUMMY_SECRET = "no such key; this one is verified against to take the same time"  # noqa: S105
+
+_HEX_DIGITS = b"0123456789abcdef"
+_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_HEADER_CLAIMS = (b"Credential", b"SignedHeaders", b"Signature")
+_QUERY_CLAIMS = (b"Algorithm", b"Credential", b"Date", b"Expires", b"SignedHeaders", b"Signature")
+_QUERY_PREFIX = b"X-Amz-"
+# Twice the same of these is an attempt to let two readers see two requests.
+_SINGLE_HEADERS = frozenset({b"authorization", b"host", b"x-amz-content-sha256", b"x-amz-date"})
+
+
+class PayloadMode(Enum):
+    """How the body is protected: what ``x-amz-content-sha256`` says."""
+
+    SIGNED = "the SHA-256 of the body"
+    UNSIGNED = "UNSIGNED-PAYLOAD"
+    UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+    CHUNKS_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+
+    @property
+    def is_aws_chunked(self) -> bool:
+        """The body is framed by aws-chunked and must go through ``chunked.ChunkedDecoder``."""
+        return self not in (PayloadMode.SIGNED, PayloadMode.UNSIGNED)
+
+    @property
+    def has_trailer(self) -> bool:
+        """Trailing headers follow the last chunk."""
+        return self in (PayloadMode.UNSIGNED_TRAILER, PayloadMode.CHUNKS_TRAILER)
+
+    @property
+    def signs_chunks(self) -> bool:
+        """Each chunk carries a signature."""
+        return self in (PayloadMode.CHUNKS, PayloadMode.CHUNKS_TRAILER)
+
+
+_PAYLOAD_MODES = {mode.value.encode(): mode for mode in PayloadMode if mode is not PayloadMode.SIGNED}
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request as it was sent: nothing decoded, headers in order."""
+
+    method: str
+    path: bytes
+    "Raw path, without the query."
+    query: bytes
+    "Raw query, without the question mark; empty if there is none."
+    headers: Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Proof that a request was authenticated, and what its body must match."""
+
+    access_key: str
+    payload: PayloadMode
+    payload_sha256: bytes | None
+    "Digest that the body must have; None unless the mode is SIGNED."
+    chain: SignatureChain | None
+    "Verifies the chunks of the body; None unless they are signed."
+    is_presigned: bool
+
+
+class SignatureChain:
+    """The signatures of a chunked body: each covers its chunk and the signature before it."""
+
+    __slots__ = ("_previous", "_scope", "_signing_key")
+
+    def __init__(self, signing_key: bytes, *, timestamp: bytes, scope: bytes, seed: bytes) -> None:
+        self._signing_key = signing_key
+        self._scope = timestamp + b"\n" + scope + b"\n"
+        self._previous = seed
+
+    def check_chunk(self, data_sha256: str, signature: bytes) -> None:
+        """Verify the next chunk by the hex SHA-256 of its data. S3Error SignatureDoesNotMatch."""
+        covered = self._previous + b"\n" + EMPTY_SHA256 + b"\n" + data_sha256.encode()
+        self._check(b"AWS4-HMAC-SHA256-PAYLOAD\n" + self._scope + covered, signature)
+
+    def check_trailer(self, trailer_sha256: str, signature: bytes) -> None:
+        """Verify the trailing headers, hashed as lines ``name:value\\n``, after the last chunk."""
+        covered = self._previous + b"\n" + trailer_sha256.encode()
+        self._check(b"AWS4-HMAC-SHA256-TRAILER\n" + self._scope + covered, signature)
+
+    def _check(self, string_to_sign: bytes, signature: bytes) -> None:
+        expected = hmac.digest(self._signing_key, string_to_sign, "sha256").hex().encode()
+        if not hmac.compare_digest(expected, signature):
+            raise S3Error("SignatureDoesNotMatch", "The signature of a chunk of the body does not match.")
+        self._previous = expected
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What the request says about itself, before anything of it is believed."""
+
+    access_key: str
+    date: bytes
+    region: bytes
+    signed_headers: bytes
+    signature: bytes
+    timestamp: bytes
+    signed_at_ms: int
+    payload: bytes
+    expires_s: int = 0
+    "How long a presigned URL is good for; 0 if the credentials came in the header."
+
+    @property
+    def scope(self) -> bytes:
+        return b"/".join((self.date, self.region, SERVICE, TERMINATOR))
+
+
+def authenticate(
+    request: SignedRequest,
+    *,
+    now_ms: int,
+    region: str,
+    secret_of: Callable[[str], str | None],
+    allow_unsigned_payload: bool = True,
+) -> Principal:
+    """Verify the signature of ``request``.
+
+    Args:
+        secret_of: the secret of an access key id, None if there is no such key. Called once.
+        allow_unsigned_payload: whether header-signed requests may leave their body unsigned
+            (UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER). Over plain HTTP such a body can
+            be changed on the way, so a service that does not trust its network passes False there.
+            Presigned URLs are not affected: whoever holds one chooses the body anyway.
+
+    Raises:
+        S3Error: AccessDenied (no credentials, expired, header not signed), InvalidAccessKeyId,
+            SignatureDoesNotMatch, RequestTimeTooSkewed and AuthorizationHeaderMalformed (wrong region)
+            with 403; what is malformed with 400.
+    """
+    headers = _fold(request.headers)
+    pairs = _canonical_query(request.query)
+    claim = _claim(headers, pairs)
+    _check_time(claim, now_ms)
+    if claim.region != region.encode():
+        raise _wrong_region(claim, region)
+    if headers.get(b"x-amz-security-token"):
+        raise S3Error("InvalidToken")
+    mode = _payload_mode(claim, allow_unsigned_payload)
+
+    canonical = b"\n".join(
+        (
+            request.method.encode("latin-1"),
+            request.path,
+            _joined(pairs),
+            _canonical_headers(headers, claim.signed_headers),
+            claim.signed_headers,
+            claim.payload,
+        )
+    )
+    signing_key = _verify(claim, canonical, secret_of(claim.access_key))
+    return Principal(
+        claim.access_key,
+        mode,
+        bytes.fromhex(claim.payload.decode()) if mode is PayloadMode.SIGNED else None,
+        SignatureChain(signing_key, timestamp=claim.timestamp, scope=claim.scope, seed=claim.signature)
+        if mode.signs_chunks
+        else None,
+        claim.expires_s > 0,
+    )
+
+
+# -- what the request claims ------------------------------------------------------------------------
+
+
+def _fold(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by lower-case name, runs of white space made one blank, repeated ones joined by a comma."""
+    folded: dict[bytes, bytes] = {}
+    for name, value in headers:
+        name = name.lower()
+        value = b" ".join(value.split())
+        if name in folded:
+            if name in _SINGLE_HEADERS:
+                raise S3Error("InvalidArgument", "A header was given twice.", ArgumentName=name.decode())
+            value = folded[name] + b"," + value
+        folded[name] = value
+    return folded
+
+
+def _canonical_query(query: bytes) -> list[tuple[bytes, bytes]]:
+    """Parameters in canonical spelling and order; the same reading of ``+`` as ``names.parse_query``."""
+    pairs = []
+    for pair in query.split(b"&"):
+        if pair:
+            name, _, value = pair.partition(b"=")
+            pairs.append((_canonical(name), _canonical(value)))
+    pairs.sort()
+    return pairs
+
+
+def _canonical(part: bytes) -> bytes:
+    if not part.translate(None, _UNRESERVED):
+        return part
+    return quote_from_bytes(percent_decode(part.replace(b"+", b" ")), safe="-._~").encode()
+
+
+def _joined(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    return b"&".join([name + b"=" + value for name, value in pairs if name != b"X-Amz-Signature"])
+
+
+def _claim(headers: dict[bytes, bytes], pairs: list[tuple[bytes, bytes]]) -> _Claim:
+    """The credentials, wherever they are. S3Error if there are none, two, or malformed ones."""
+    authorization = headers.get(b"authorization")
+    in_query: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        if name == b"AWSAccessKeyId":
+            raise _unsupported()
+        if name.startswith(_QUERY_PREFIX):
+            if name in in_query:
+                raise S3Error("AuthorizationQueryParametersError", "A parameter was given twice.")
+            in_query[name[len(_QUERY_PREFIX) :]] = percent_decode(value)
+    is_presigned = b"Signature" in in_query or b"Credential" in in_query or b"Algorithm" in in_query
+    if authorization is None:
+        if not is_presigned:
+            raise S3Error("AccessDenied")
+        return _claim_of_query(headers, in_query)
+    if is_presigned:
+        raise S3Error("InvalidArgument", "Only one auth mechanism allowed: Authorization header or query.")
+    return _claim_of_header(headers, authorization)
+
+
+def _claim_of_header(headers: dict[bytes, bytes], authorization: bytes) -> _Claim:
+    if not authorization or len(authorization) > _AUTHORIZATION_BYTES_MAX:
+        raise S3Error("InvalidArgument", "Authorization header is invalid.", ArgumentName="Authorization")
+    algorithm, _, rest = authorization.partition(b" ")
+    if algorithm != ALGORITHM:
+        raise _unsupported()
+    found: dict[bytes, bytes] = {}
+    for component in rest.split(b","):
+        name, _, value = component.strip().partition(b"=")
+        if name not in _HEADER_CLAIMS or name in found or not value:
+            raise S3Error("AuthorizationHeaderMalformed")
+        found[name] = value
+    if len(found) != len(_HEADER_CLAIMS):
+        raise S3Error("AuthorizationHeaderMalformed", "Credential, SignedHeaders and Signature are required.")
+    timestamp, signed_at_ms = _time_of_headers(headers)
+    payload = headers.get(b"x-amz-content-sha256")
+    if payload is None:
+        raise S3Error("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
+    access_key, date, region = _credential(found[b"Credential"], "AuthorizationHeaderMalformed")
+    return _Claim(
+        access_key,
+        date,
+        region,
+        found[b"SignedHeaders"],
+        found[b"Signature"],
+        timestamp,
+        signed_at_ms,
+        payload,
+    )
+
+
+def _claim_of_query(headers: dict[bytes, bytes], found: dict[bytes, bytes]) -> _Claim:
+    malformed = "AuthorizationQueryParametersError"
+    if any(not found.get(name) for name in _QUERY_CLAIMS):
+        needed = ", ".join((_QUERY_PREFIX + name).decode() for name in _QUERY_CLAIMS)
+        raise S3Error(malformed, f"Query-string authentication needs {needed}.")
+    if found[b"Algorithm"] != ALGORITHM:
+        raise S3Error(malformed, "X-Amz-Algorithm only supports AWS4-HMAC-SHA256.")
+    expires = found[b"Expires"]
+    expires_s = int(expires) if expires.isdigit() and len(expires) <= len(str(PRESIGNED_S_MAX)) else 0
+    if not 1 <= expires_s <= PRESIGNED_S_MAX:
+        raise S3Error(malformed, f"X-Amz-Expires must be between 1 and {PRESIGNED_S_MAX} seconds.")
+    signed_at_ms = _milliseconds(found[b"Date"])
+    if signed_at_ms is None:
+        raise S3Error(malformed, "X-Amz-Date must be in the form yyyyMMdd'T'HHmmss'Z'.")
+    if found.get(b"Security-Token"):
+        raise S3Error("InvalidToken")
+    in_header = headers.get(b"x-amz-content-sha256")
+    payload = found.get(b"Content-Sha256", in_header or PayloadMode.UNSIGNED.value.encode())
+    if in_header not in (None, payload):
+        raise S3Error("InvalidArgument", "x-amz-content-sha256 of header and query differ.")
+    access_key, date, region = _credential(found[b"Credential"], malformed)
+    return _Claim(
+        access_key,
+        date,
+        region,
+        found[b"SignedHeaders"],
+        found[b"Signature"],
+        found[b"Date"],
+        signed_at_ms,
+        payload,
+        expires_s,
+    )
+
+
+def _credential(credential: bytes, malformed: str) -> tuple[str, bytes, bytes]:
+    """Access key, date and region of ``KEY/date/region/s3/aws4_request``."""
+    parts = credential.split(b"/")
+    if len(parts) != 5:
+        message = "Credential must be ACCESS_KEY/date/region/s3/aws4_request."
+        raise S3Error(malformed, message, status=403)
+    access_key, date, region, service, terminator = parts
+    if service != SERVICE or terminator != TERMINATOR:
+        raise S3Error("SignatureDoesNotMatch", "Credential must be scoped to s3/aws4_request.")
+    if not access_key or len(access_key) > _ACCESS_KEY_BYTES_MAX or not access_key.isascii():
+        raise S3Error("InvalidAccessKeyId")
+    return access_key.decode(), date, region
+
+
+def _payload_mode(claim: _Claim, allow_unsigned: bool) -> PayloadMode:
+    mode = _PAYLOAD_MODES.get(claim.payload)
+    if mode is None:
+        if len(claim.payload) != 64 or claim.payload.translate(None, _HEX_DIGITS):
+            allowed = ", ".join(_PAYLOAD_MODES[name].value for name in _PAYLOAD_MODES)
+            message = f"x-amz-content-sha256 must be {allowed}, or a valid sha256 value."
+            raise S3Error("InvalidArgument", message, status=403)
+        return PayloadMode.SIGNED
+    if claim.expires_s:
+        if mode is not PayloadMode.UNSIGNED:
+            raise S3Error("InvalidRequest", "A presigned request cannot stream its body in signed chunks.")
+    elif not allow_unsigned and mode in (PayloadMode.UNSIGNED, PayloadMode.UNSIGNED_TRAILER):
+        raise S3Error("AccessDenied", "The body of a request over plain HTTP must be signed.")
+    return mode
+
+
+# -- time -------------------------------------------------------------------------------------------
+
+
+def _milliseconds(timestamp: bytes) -> int | None:
+    """Milliseconds since the epoch of ``yyyyMMddTHHmmssZ``; None if it is no such time."""
+    digits = timestamp[:8] + timestamp[9:15]
+    if len(timestamp) != 16 or timestamp[8:9] != b"T" or timestamp[15:] != b"Z" or not digits.isdigit():
+        return None
+    month, day, hour, minute, second = [int(digits[at : at + 2]) for at in range(4, 14, 2)]
+    try:
+        return int(datetime(int(digits[:4]), month, day, hour, minute, second, tzinfo=UTC).timestamp()) * 1000
+    except ValueError:
+        return None
+
+
+def _time_of_headers(headers: dict[bytes, bytes]) -> tuple[bytes, int]:
+    """The time to sign, from ``x-amz-date`` or else ``Date`` (RFC 1123): its text and milliseconds."""
+    timestamp = headers.get(b"x-amz-date")
+    if timestamp is None:
+        try:
+            date = parsedate_to_datetime(headers[b"date"][:64].decode("ascii"))
+            # "-0000" gives a time without a zone; it must not be read in the zone of this machine.
+            date = date.astimezone(UTC) if date.tzinfo else date
+            timestamp = date.strftime("%Y%m%dT%H%M%SZ").encode()
+        except (KeyError, ValueError, OverflowError):
+            timestamp = b""
+    signed_at_ms = _milliseconds(timestamp)
+    if signed_at_ms is None:
+        raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
+    return timestamp, signed_at_ms
+
+
+def _check_time(claim: _Claim, now_ms: int) -> None:
+    """The scope's date is that of the time, and the time is now (or the URL has not expired)."""
+    if claim.date != claim.timestamp[:8]:
+        message = "Date in Credential scope does not match the date of the request."
+        raise S3Error("SignatureDoesNotMatch", message)
+    if not claim.expires_s:
+        if abs(now_ms - claim.signed_at_ms) > CLOCK_SKEW_MS:
+            raise S3Error(
+                "RequestTimeTooSkewed",
+                RequestTime=claim.timestamp.decode(),
+                ServerTime=_iso8601(now_ms),
+                MaxAllowedSkewMilliseconds=CLOCK_SKEW_MS,
+            )
+    elif claim.signed_at_ms - now_ms > CLOCK_SKEW_MS:
+        raise S3Error("AccessDenied", "Request is not valid yet", ServerTime=_iso8601(now_ms))
+    elif now_ms > claim.signed_at_ms + claim.expires_s * 1000:
+        expired_at = _iso8601(claim.signed_at_ms + claim.expires_s * 1000)
+        raise S3Error("AccessDenied", "Request has expired", Expires=expired_at, ServerTime=_iso8601(now_ms))
+
+
+def _iso8601(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# -- the signature ----------------------------------------------------------------------------------
+
+
+def _canonical_headers(headers: dict[bytes, bytes], signed_headers: bytes) -> bytes:
+    """One line for each signed header. S3Error if the list is malformed or leaves one out."""
+    names = signed_headers.split(b";")
+    signed = set(names)
+    if b"host" not in signed or len(signed) != len(names) or names != sorted(names):
+        message = "SignedHeaders must be a sorted list without repetitions that has host in it."
+        raise S3Error("SignatureDoesNotMatch", message)
+    unsigned = [name for name in headers if name.startswith(b"x-amz-") and name not in signed]
+    if unsigned:
+        raise S3Error(
+            "AccessDenied",
+            "There were headers present in the request which were not signed",
+            HeadersNotSigned=b", ".join(unsigned).decode("latin-1"),
+        )
+    try:
+        return b"".join([name + b":" + headers[name] + b"\n" for name in names])
+    except KeyError:
+        message = "SignedHeaders names a header that the request does not have."
+        raise S3Error("SignatureDoesNotMatch", message) from None
+
+
+@lru_cache(maxsize=SIGNING_KEYS_MAX)
+def _signing_key(secret: str, date: bytes, region: bytes) -> bytes:
+    """The key of a day and a region. Keyed by the secret, so a changed one never meets the old key."""
+    key = ("AWS4" + secret).encode()
+    for part in (date, region, SERVICE, TERMINATOR):
+        key = hmac.digest(key, part, "sha256")
+    return key
+
+
+def _verify(claim: _Claim, canonical: bytes, secret: str | None) -> bytes:
+    """The signing key, if it made the claimed signature."""
+    signing_key = _signing_key(_DUMMY_SECRET if secret is None else secret, claim.date, claim.region)
+    digest = sha256(canonical).hexdigest().encode()
+    string_to_sign = b"\n".join((ALGORITHM, claim.timestamp, claim.scope, digest))
+    expected = hmac.digest(signing_key, string_to_sign, "sha256").hex().encode()
+    is_right = hmac.compare_digest(expected, claim.signature)
+    if secret is None:
+        raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
+    if not is_right:
+        # Both texts are made of the request alone: they help its author and tell nobody a secret.
+        raise S3Error(
+            "SignatureDoesNotMatch",
+            AWSAccessKeyId=claim.access_key,
+            StringToSign=string_to_sign.decode("latin-1"),
+            CanonicalRequest=canonical.decode("latin-1"),
+        )
+    return signing_key
+
+
+def _unsupported() -> S3Error:
+    message = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+    return S3Error("InvalidRequest", message)
+
+
+def _wrong_region(claim: _Claim, region: str) -> S3Error:
+    # SDKs read the right region from the Region element and try again; they do so with any status.
+    code = "AuthorizationQueryParametersError" if claim.expires_s else "AuthorizationHeaderMalformed"
+    message = f"the region '{claim.region.decode('latin-1')[:64]}' is wrong; expecting '{region}'"
+    return S3Error(code, message, status=403, Region=region)

@@ -1,0 +1,63 @@
+"""Changes that were submitted: how many go into one commit, and how their futures are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from ssastore.env import WriteTxn
+from ssastore.limits import COMMIT_BYTES_MAX, COMMIT_OPS_MAX
+
+Change: TypeAlias = Callable[[WriteTxn], Any]
+
+Outcome: TypeAlias = tuple[Any, BaseException | None]
+"Result and error of one change; the result counts when the error is None."
+
+
+class Submitted(NamedTuple):
+    """A change that waits for its commit."""
+
+    change: Change
+    size: int
+    future: asyncio.Future[Any]
+
+
+def take_batch(waiting: deque[Submitted]) -> list[Submitted]:
+    """Take the first changes of ``waiting``, at least one, within the limits of one commit."""
+    batch = [waiting.popleft()]
+    room = COMMIT_BYTES_MAX - batch[0].size
+    while waiting and len(batch) < COMMIT_OPS_MAX:
+        room -= waiting[0].size
+        if room < 0:
+            break
+        batch.append(waiting.popleft())
+    return batch
+
+
+def settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
+    """Give a change's outcome to its caller.
+
+    A caller that has cancelled the future gets nothing; what it asked for has happened all the same.
+    """
+    result, error = outcome
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):
+        # A future cannot carry it: awaiting it would end the generator below.
+        future.set_exception(RuntimeError("a change raised StopIteration"))
+    else:
+        future.set_exception(error)
+
+
+def without_caller(error: BaseException) -> BaseException:
+    """``error`` without the frame that caught it.
+
+    That frame knows the whole batch, and the batch's outcomes know the error: a cycle, which would keep
+    megabytes until the garbage collector comes by, for an error as ordinary as a false condition.
+    """
+    trace = error.__traceback__
+    return error.with_traceback(trace.tb_next if trace else None)

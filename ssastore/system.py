@@ -1,0 +1,55 @@
+"""The real world behind ``ssastore.env``: wall clock, the kernel's randomness, the event loop to use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class SystemClock:
+    """Wall clock."""
+
+    def now_ms(self) -> int:
+        """See ``env.Clock``."""
+        return time.time_ns() // 1_000_000
+
+
+class SystemRandomness:
+    """The kernel's generator."""
+
+    def bytes(self, count: int) -> bytes:
+        """See ``env.Randomness``."""
+        return os.urandom(count)
+
+    def below(self, bound: int) -> int:
+        """See ``env.Randomness``."""
+        return secrets.randbelow(bound)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed, else None for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a program's main coroutine on the best loop there is."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main)
+
+
+def refuse_optimised() -> None:
+    """``python -O`` strips the assertions that guard our own invariants: exit instead."""
+    if sys.flags.optimize:
+        raise SystemExit("ssastore: refusing to run under python -O, its assertions must stay on")

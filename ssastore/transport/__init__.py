@@ -1,0 +1,1 @@
+"""Connections of the native protocol: framing, greeting, server side, client side, dialling."""

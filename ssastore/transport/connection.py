@@ -1,0 +1,201 @@
+"""Client side of a connection: greeting, requests in flight, coverage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from ssastore.env import Randomness
+from ssastore.errors import AccessDenied, BadFrame, ConfigError, PeerError, UnexpectedMessage
+from ssastore.keyspace import HASH_NAME, RULE_VERSION
+from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BYTES_MAX, GREETING_TIMEOUT_MS
+from ssastore.messages import NONCE_BYTES, PROTOCOL_VERSION, Hello, Proof, Status, Welcome
+from ssastore.transport.channel import FrameChannel
+from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, check_welcome, is_proof, proof
+from ssastore.wire import Body, Frame, Header
+
+log = logging.getLogger(__name__)
+
+Reply = tuple[Header, Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who dials: role and key for the greeting, and what the client believes of the cluster."""
+
+    role: str
+    key_id: str
+    secret: bytes
+    replicas: int = 0
+    cluster_id: str = ""
+
+    def __repr__(self) -> str:
+        """Without the secret: this ends in tracebacks and logs."""
+        return f"Identity(role={self.role!r}, key_id={self.key_id!r})"
+
+
+class Connection(FrameChannel):
+    """One connection to one worker.
+
+    ``on_coverage(connection)`` is called when the worker says what it serves; ``slices`` then
+    holds the 16-bit slice numbers.
+    """
+
+    def __init__(
+        self, identity: Identity, randomness: Randomness, on_coverage: Callable[[Connection], None]
+    ) -> None:
+        super().__init__(FRAME_BYTES_MAX)
+        self._identity = identity
+        self._on_coverage = on_coverage
+        self._hello = Hello(
+            PROTOCOL_VERSION,
+            HASH_NAME,
+            RULE_VERSION,
+            identity.replicas,
+            identity.role,
+            identity.key_id,
+            randomness.bytes(NONCE_BYTES),
+            identity.cluster_id,
+        )
+        self.welcome: Welcome | None = None
+        self.slices: list[range] = []
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._is_proved = False
+        self._next_id = 1
+        self._pending: dict[int, tuple[asyncio.Future[Reply], float]] = {}
+        self._lost: Exception | None = None
+
+    # -- opening ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.send(self._hello.header(0))
+
+    async def greeted(self) -> None:
+        """Wait for the end of the greeting.
+
+        Raises:
+            ConfigError: client and cluster disagree.
+            AccessDenied: unknown key, wrong secret, or the node could not prove that it knows it.
+            OSError: the connection ended, or the greeting took too long.
+        """
+        try:
+            async with asyncio.timeout(GREETING_TIMEOUT_MS / 1000):
+                await self._ready
+        except TimeoutError:
+            self.abort()
+            raise OSError("the node did not finish the greeting in time") from None
+
+    def _greet(self, header: Header, body: Body) -> None:
+        if header[0] == Status.DENIED:
+            raise_later: Exception = AccessDenied("the node refused the access key")
+            self._finish_greeting(raise_later)
+        elif self.welcome is None:
+            if header[0] != Welcome.TYPE:
+                raise UnexpectedMessage("the first answer is not a Welcome")
+            self.welcome = Welcome.decode(header)
+            try:
+                check_welcome(self._hello, self.welcome)
+            except ConfigError as error:
+                self._finish_greeting(error)
+                return
+            mac = proof(self._identity.secret, CLIENT_SIDE, self._hello, self.welcome)
+            self.send(Proof(mac).header(0))
+        elif not self._is_proved:
+            if header[0] != Proof.TYPE:
+                raise UnexpectedMessage("the second answer is not a Proof")
+            mac = Proof.decode(header).mac
+            if not is_proof(mac, self._identity.secret, NODE_SIDE, self._hello, self.welcome):
+                self._finish_greeting(AccessDenied("the node did not prove that it knows the secret"))
+                return
+            self._is_proved = True
+        else:
+            self._cover(header, body)
+            self._finish_greeting(None)
+
+    def _finish_greeting(self, error: Exception | None) -> None:
+        if error is not None:
+            self.abort()
+        if not self._ready.done():
+            if error is None:
+                self._ready.set_result(None)
+            else:
+                self._ready.set_exception(error)
+                self._ready.exception()  # retrieved: nobody may be waiting any more
+
+    def _cover(self, header: Header, body: Body) -> None:
+        if header[0] != Status.COVERAGE:
+            raise UnexpectedMessage("expected the coverage")
+        try:
+            _, runs = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
+            slices = [range(first, end) for first, end in runs if 0 <= first < end <= 1 << 16]
+        except (TypeError, ValueError, msgpack.UnpackException) as error:
+            raise BadFrame("coverage is not a list of ranges") from error
+        self.slices = slices
+        self._on_coverage(self)
+
+    # -- requests -----------------------------------------------------------------------------------
+
+    @property
+    def inflight_count(self) -> int:
+        return len(self._pending)
+
+    def request(self, fields: list[Any], body: Body = b"") -> asyncio.Future[Reply]:
+        """Send ``[type, None, fields ...]``; the future gets the reply's header and body.
+
+        It raises OSError when the connection ends first.
+        """
+        request_id = self._next_id
+        self._next_id += 1
+        fields[1] = request_id
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        if self._lost is not None or not self.is_open:
+            future.set_exception(ConnectionResetError("the connection is closed"))
+            return future
+        self._pending[request_id] = (future, self._loop.time())
+        self.send(fields, body)
+        return future
+
+    def handle(self, frames: deque[Frame]) -> None:
+        while frames:
+            header, body = frames.popleft()
+            if not self._ready.done():
+                self._greet(header, body)
+            elif header[0] == Status.COVERAGE:
+                self._cover(header, body)
+            else:
+                entry = self._pending.pop(header[1], None) if len(header) > 1 else None
+                if entry is None:
+                    raise UnexpectedMessage("a reply to no request")
+                if not entry[0].done():
+                    entry[0].set_result((header, body))
+
+    def check_alive(self, now: float) -> None:
+        """Abort when the oldest request has waited too long. Replies come out of order, but an
+        answer that is 10 s late means that worker or path are gone."""
+        if self._pending:
+            _, sent_at = next(iter(self._pending.values()))
+            if now - max(sent_at, self.last_seen) > ATTEMPT_TIMEOUT_MS / 1000:
+                self._lost = ConnectionResetError(f"no answer in {ATTEMPT_TIMEOUT_MS} ms")
+                self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        error = self._lost or exc
+        if not isinstance(error, OSError):
+            error = ConnectionResetError("the node closed the connection")
+        self._lost = error
+        self._finish_greeting(error)
+        pending, self._pending = self._pending, {}
+        for future, _ in pending.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def on_peer_error(self, error: PeerError) -> None:
+        log.warning("connection.closed", extra={"reason": str(error)})

@@ -1,0 +1,200 @@
+"""Dial the address, or reuse a connection whose coverage holds it.
+
+The pool knows no nodes: only which open connection last said that it serves a
+slice.  That is a hint.  A node that does not serve the slice answers NOT_MINE, the
+hint is forgotten and the address itself is dialled, which always works: with hints
+off the pool is slower and still correct.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv6Network
+
+from ssastore.core.caller import STATUS_ERRORS
+from ssastore.env import Links, Randomness, spawn
+from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
+from ssastore.keyspace import address_of, slice16_of
+from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
+from ssastore.messages import Delete, Message, Put, Status
+from ssastore.transport.connection import Connection, Identity, Reply
+from ssastore.wire import Body
+
+_DIALS_AT_ONCE = 4
+_SLICE_SHIFT = 48
+_UNCERTAIN = (Put, Delete)
+"Requests whose repetition by somebody else could matter: losing their answer leaves a doubt."
+
+
+class Pool:
+    """Connections of one client to one service. Implements ``core.caller.Caller``."""
+
+    def __init__(
+        self,
+        service: IPv6Network,
+        port: int,
+        identity: Identity,
+        *,
+        links: Links,
+        randomness: Randomness,
+        deadline_ms: int = CALL_DEADLINE_MS,
+        use_hints: bool = True,
+    ) -> None:
+        """Nothing connects before the first call.
+
+        Args:
+            service: the /64.
+            port: native port of every node.
+            identity: for the greeting.
+            links: how to reach an address.
+            randomness: nonces and jitter.
+            deadline_ms: bound on one call, retries included.
+            use_hints: reuse connections by coverage; off, every call dials its address.
+        """
+        self.service = service
+        self.port = port
+        self.identity = identity
+        self._links = links
+        self._randomness = randomness
+        self._deadline_ms = deadline_ms
+        self._use_hints = use_hints
+        self._by_slice: dict[int, Connection] = {}
+        self._connections: set[Connection] = set()
+        self._dialling = asyncio.Semaphore(_DIALS_AT_ONCE)
+        self._watchdog: asyncio.Task[None] | None = None
+        self.dial_count = 0
+        self.replicas = identity.replicas
+        self.cluster_id = identity.cluster_id
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    async def call(self, message: Message, iid: int, body: Body = b"") -> Reply:
+        """Send a request to the worker that serves ``iid``; its OK reply.
+
+        Raises:
+            the class of ``core.caller.STATUS_ERRORS`` for a refusal,
+            Unavailable: nobody answers at the address within the deadline,
+            OutcomeUnknown: a write was sent and no answer came within the deadline,
+            ConfigError, AccessDenied: from the greeting.
+        """
+        connection = self._by_slice.get(iid >> _SLICE_SHIFT)
+        if connection is not None and connection.is_open and self._use_hints:
+            try:
+                reply = await connection.request(message.header(0), body)
+            except OSError as error:
+                return await self._retry(message, iid, body, error, True)
+            status = reply[0][0]
+            if status == Status.OK:
+                return reply
+            return await self._settle(message, iid, body, reply)
+        return await self._retry(message, iid, body, None, False)
+
+    async def _settle(self, message: Message, iid: int, body: Body, reply: Reply) -> Reply:
+        """An answer that is not OK: raise it, or try again where that can help."""
+        status, text = reply[0][0], str(reply[0][2])
+        if status in (Status.NOT_MINE, Status.OVERLOADED):
+            self._by_slice.pop(iid >> _SLICE_SHIFT, None)
+            return await self._retry(message, iid, body, OSError(text), False)
+        raise STATUS_ERRORS.get(status, PeerError)(text)
+
+    async def _retry(
+        self, message: Message, iid: int, body: Body, cause: Exception | None, in_doubt: bool
+    ) -> Reply:
+        """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._deadline_ms / 1000
+        attempt = 0
+        while True:
+            is_sent = False
+            try:
+                async with asyncio.timeout_at(deadline):
+                    connection = await self._connection_for(iid)
+                    is_sent = True
+                    reply = await connection.request(message.header(0), body)
+                status = reply[0][0]
+                if status == Status.OK:
+                    return reply
+                if status not in (Status.NOT_MINE, Status.OVERLOADED):
+                    raise STATUS_ERRORS.get(status, PeerError)(str(reply[0][2]))
+                self._by_slice.pop(iid >> _SLICE_SHIFT, None)
+                cause = OSError(str(reply[0][2]))
+            except OSError as error:
+                if isinstance(error, SsaStoreError):
+                    raise
+                cause, in_doubt = error, in_doubt or is_sent
+            delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
+            attempt += 1
+            if loop.time() + delay >= deadline:
+                break
+            await asyncio.sleep(delay)
+        where = f"slice {slice16_of(iid):04x} at [{address_of(self.service, iid)}]:{self.port}"
+        if in_doubt and isinstance(message, _UNCERTAIN):
+            raise OutcomeUnknown(f"{where} took the request and did not answer: {cause}")
+        raise Unavailable(f"{where} does not answer: {cause}")
+
+    async def _connection_for(self, iid: int) -> Connection:
+        """An open connection to who serves ``iid``: by hint, else dialled."""
+        async with self._dialling:
+            if self._use_hints:
+                # Another dial may have ended at the same worker while this one waited.
+                known = self._by_slice.get(iid >> _SLICE_SHIFT)
+                if known is not None and known.is_open:
+                    return known
+            self.dial_count += 1
+            connection = await self._links.dial(
+                address_of(self.service, iid),
+                self.port,
+                lambda: Connection(self.identity, self._randomness, self._covered),
+            )
+            self._connections.add(connection)
+            try:
+                await connection.greeted()
+            except BaseException:
+                self._forget(connection)
+                connection.abort()
+                raise
+        assert connection.welcome is not None
+        self.replicas, self.cluster_id = connection.welcome.replicas, connection.welcome.cluster_id
+        if self._watchdog is None:
+            self._watchdog = spawn("pool watchdog", self._watch())
+        return connection
+
+    def _covered(self, connection: Connection) -> None:
+        """A worker said what it serves: newest word wins."""
+        if not self._use_hints:
+            return
+        self._forget_hints(connection)
+        for run in connection.slices:
+            self._by_slice.update(dict.fromkeys(run, connection))
+
+    def _forget_hints(self, connection: Connection) -> None:
+        self._by_slice = {s: c for s, c in self._by_slice.items() if c is not connection}
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._forget_hints(connection)
+
+    async def _watch(self) -> None:
+        """Once a second: drop connections that ended, abort those that answer nothing."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1)
+            for connection in list(self._connections):
+                connection.check_alive(loop.time())
+                if not connection.is_open:
+                    self._forget(connection)
+                elif not self._use_hints and not connection.inflight_count:
+                    connection.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        for connection in list(self._connections):
+            connection.close()
+        self._connections.clear()
+        self._by_slice.clear()
+        await asyncio.sleep(0)

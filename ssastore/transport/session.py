@@ -1,0 +1,298 @@
+"""Node side of a connection: greeting, limits, requests to the acceptor, replies.
+
+The hot path is plain: frames that arrived together share one read transaction;
+writes go to the store's group commit and are answered when it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssastore.core.acceptor import WRITES, Acceptor, Refusal, Reply
+from ssastore.env import Clock, Randomness, Store
+from ssastore.errors import CorruptObject, PeerError, StoreFull, UnexpectedMessage
+from ssastore.keyspace import HASH_NAME, RULE_VERSION
+from ssastore.limits import (
+    CONNECTIONS_MAX,
+    FRAME_BYTES_MAX,
+    GREETING_TIMEOUT_MS,
+    IDLE_TIMEOUT_MS,
+    INFLIGHT_BYTES_MAX,
+    INFLIGHT_REQUESTS_MAX,
+    STALL_TIMEOUT_MS,
+)
+from ssastore.messages import (
+    NONCE_BYTES,
+    PROTOCOL_VERSION,
+    Hello,
+    Proof,
+    Report,
+    Status,
+    Welcome,
+    decode_request,
+)
+from ssastore.transport.channel import FrameChannel
+from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
+from ssastore.wire import Body, Frame
+
+log = logging.getLogger(__name__)
+
+_GREETING_FRAME_BYTES = 1024
+_WRITE_OVERHEAD_BYTES = 512
+
+
+@dataclass(slots=True)
+class Credentials:
+    """Secrets that open a connection: access keys for clients, the cluster secret for nodes."""
+
+    cluster_secret: bytes
+    access_keys: dict[str, bytes]
+
+    def secret_of(self, hello: Hello) -> bytes | None:
+        """The secret that proves the role in ``hello``; None when there is no such key."""
+        if hello.role == "node":
+            return self.cluster_secret
+        return self.access_keys.get(hello.key_id)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a worker counts for status and metrics."""
+
+    requests: dict[int, int] = field(default_factory=dict)
+    refusals: dict[int, int] = field(default_factory=dict)
+    accepted: int = 0
+    denied: int = 0
+    peer_errors: int = 0
+
+
+class Service:
+    """What all sessions of one worker share."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        acceptor: Acceptor,
+        credentials: Credentials,
+        cluster_id: str,
+        clock: Clock,
+        randomness: Randomness,
+        describe: Any,
+    ) -> None:
+        """``describe`` returns the body of a Report's reply, as bytes."""
+        self.store = store
+        self.acceptor = acceptor
+        self.credentials = credentials
+        self.cluster_id = cluster_id
+        self.clock = clock
+        self.randomness = randomness
+        self.describe = describe
+        self.coverage = b""
+        self.counters = Counters()
+        self.sessions: set[Session] = set()
+        self.emptied = asyncio.Event()
+        self.emptied.set()
+        self._no_such_key = randomness.bytes(32)
+
+    def session(self) -> Session:
+        """A protocol for a new connection."""
+        return Session(self)
+
+    def secret_for(self, hello: Hello) -> tuple[bytes, bool]:
+        """(secret, whether it is real): an unknown key is checked too, at the same cost."""
+        secret = self.credentials.secret_of(hello)
+        return (secret, True) if secret is not None else (self._no_such_key, False)
+
+    def reap(self) -> None:
+        """Close connections that are idle, or whose peer has stopped reading. Call it every second."""
+        now = asyncio.get_running_loop().time()
+        for session in list(self.sessions):
+            session.check_alive(now)
+
+
+class Session(FrameChannel):
+    """One connection."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(_GREETING_FRAME_BYTES)
+        self._service = service
+        self._hello: Hello | None = None
+        self._welcome: Welcome | None = None
+        self._is_greeted = False
+        self.role = ""
+        self._inflight = 0
+        self._inflight_bytes = 0
+        self._is_reading = True
+        self._is_stopping = False
+        self._made_at = self._loop.time()
+        self._choked_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._service.counters.accepted += 1
+        if len(self._service.sessions) >= CONNECTIONS_MAX:
+            log.warning("connection.refused", extra={"reason": "too many connections"})
+            self.abort()
+            return
+        self._service.sessions.add(self)
+        self._service.emptied.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._service.sessions.discard(self)
+        if not self._service.sessions:
+            self._service.emptied.set()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._choked_at = self._loop.time()
+        self._set_reading(False)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._settle()
+
+    def check_alive(self, now: float) -> None:
+        """Close when the greeting, the next request or the reading of replies takes too long."""
+        if not self._is_greeted:
+            if now - self._made_at > GREETING_TIMEOUT_MS / 1000:
+                self.abort()
+        elif self.is_choked:
+            if now - self._choked_at > STALL_TIMEOUT_MS / 1000:
+                self.abort()
+        elif not self._inflight and now - self.last_seen > IDLE_TIMEOUT_MS / 1000:
+            self.close()
+
+    def on_peer_error(self, error: PeerError) -> None:
+        self._service.counters.peer_errors += 1
+        log.warning("connection.closed", extra={"reason": str(error)})
+
+    def stop(self) -> None:
+        """Take no more requests; close when those in flight are answered."""
+        self._set_reading(False)
+        self._backlog.clear()
+        self._is_stopping = True
+        if not self._inflight:
+            self.close()
+
+    # -- frames -------------------------------------------------------------------------------------
+
+    def handle(self, frames: deque[Frame]) -> None:
+        while frames and not self._is_greeted:
+            self._greet(*frames.popleft())
+            if not self.is_open:
+                return
+        if not frames:
+            return
+        with self._service.store.read() as txn:
+            while frames and not self.is_choked and self._has_room():
+                header, body = frames.popleft()
+                request = decode_request(header)
+                request_id = header[1]
+                counts = self._service.counters.requests
+                counts[request.TYPE] = counts.get(request.TYPE, 0) + 1
+                try:
+                    if request.TYPE in WRITES:
+                        self._submit(request_id, request, body)
+                    elif request.TYPE == Report.TYPE:
+                        self.send([Status.OK, request_id], self._service.describe())
+                    else:
+                        fields, data = self._service.acceptor.read(request, txn)
+                        self.send([0, request_id, *fields], data)
+                except (Refusal, CorruptObject) as error:
+                    self._refuse(request_id, error)
+        self._settle()
+
+    def _has_room(self) -> bool:
+        return self._inflight < INFLIGHT_REQUESTS_MAX and self._inflight_bytes < INFLIGHT_BYTES_MAX
+
+    def _settle(self) -> None:
+        """Read from the peer exactly when there is room and nothing is left over."""
+        self._set_reading(self._has_room() and not self.is_choked and not self._backlog)
+
+    def _set_reading(self, wanted: bool) -> None:
+        if wanted is self._is_reading or self._transport is None:
+            return
+        self._is_reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # -- writes -------------------------------------------------------------------------------------
+
+    def _submit(self, request_id: int, request: Any, body: Body) -> None:
+        now_ms = self._service.clock.now_ms()
+        acceptor = self._service.acceptor
+        size = len(body) + _WRITE_OVERHEAD_BYTES
+        self._inflight += 1
+        self._inflight_bytes += size
+        future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)
+        future.add_done_callback(lambda done: self._written(request_id, size, done))
+
+    def _written(self, request_id: int, size: int, done: asyncio.Future[Reply]) -> None:
+        self._inflight -= 1
+        self._inflight_bytes -= size
+        error = done.exception()
+        if error is None:
+            fields, data = done.result()
+            self.send([0, request_id, *fields], data)
+        else:
+            self._refuse(request_id, error)
+        if self._is_stopping:
+            if not self._inflight:
+                self.close()
+        elif not self._is_reading and self.is_open:
+            self.wake()
+            self._settle()
+
+    def _refuse(self, request_id: int, error: BaseException) -> None:
+        if isinstance(error, Refusal):
+            status, text = error.status, error.text
+        elif isinstance(error, StoreFull):
+            status, text = Status.FULL, str(error)
+        elif isinstance(error, CorruptObject):
+            status, text = Status.CORRUPT, str(error)
+            log.error("record.corrupt", extra={"reason": text})
+        else:
+            status, text = Status.INTERNAL, type(error).__name__
+            log.error("request.failed", exc_info=error)
+        refusals = self._service.counters.refusals
+        refusals[status] = refusals.get(status, 0) + 1
+        self.send([int(status), request_id, text])
+
+    # -- greeting -----------------------------------------------------------------------------------
+
+    def _greet(self, header: list[Any], body: Body) -> None:
+        if self._hello is None:
+            if header[0] != Hello.TYPE:
+                raise UnexpectedMessage("the first frame is not a Hello")
+            self._hello = Hello.decode(header)
+            self._welcome = Welcome(
+                PROTOCOL_VERSION,
+                HASH_NAME,
+                RULE_VERSION,
+                self._service.acceptor.replicas,
+                self._service.cluster_id,
+                self._service.randomness.bytes(NONCE_BYTES),
+            )
+            self.send(self._welcome.header(0))
+            return
+        if header[0] != Proof.TYPE or self._welcome is None:
+            raise UnexpectedMessage("the second frame is not a Proof")
+        secret, is_real = self._service.secret_for(self._hello)
+        mac = Proof.decode(header).mac
+        if not (is_proof(mac, secret, CLIENT_SIDE, self._hello, self._welcome) and is_real):
+            self._service.counters.denied += 1
+            self.send([Status.DENIED, 0, "unknown access key or wrong secret"])
+            raise UnexpectedMessage(f"greeting denied for role {self._hello.role}")
+        self._is_greeted = True
+        self.role = self._hello.role
+        self._decoder.allow(FRAME_BYTES_MAX)
+        self.send(Proof(proof(secret, NODE_SIDE, self._hello, self._welcome)).header(0))
+        self.send([int(Status.COVERAGE), 0], self._service.coverage)

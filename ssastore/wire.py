@@ -1,0 +1,136 @@
+"""Frames of the native protocol: bytes to (header, body) and back.
+
+    offset  size  meaning
+    0       4     length of what follows, big endian: 2 + header + body
+    4       2     length of the header, big endian
+    6       h     header: one msgpack array, first item the message type
+    6+h     ...   body: raw bytes (object data, a blob, a page of a listing)
+
+The header is small and typed, the body is never copied into msgpack.  A decoder
+takes bytes cut anywhere; what is not a frame raises ``BadFrame`` and the
+connection must be closed, since there is no way to find the next frame.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgpack
+
+from ssastore.errors import BadFrame, ObjectTooLarge
+from ssastore.limits import FRAME_BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, KIB
+
+Header = list[Any]
+Body = bytes | memoryview
+Frame = tuple[Header, Body]
+
+_PREFIX = struct.Struct(">IH")
+_LENGTH_BYTES = 4
+_HEADER_ITEMS_MAX = 64
+_COPY_BYTES_MAX = 64 * KIB
+"Bodies up to this size are copied into one buffer with their header: cheaper than a second write."
+
+_packb = msgpack.packb
+_unpackb = msgpack.unpackb
+
+
+def encode(header: Header, body: Body = b"") -> list[Body]:
+    """One frame as buffers to be written in order.
+
+    Raises:
+        ObjectTooLarge: header or body is above its limit.
+    """
+    packed = _packb(header)
+    if len(packed) > FRAME_HEADER_BYTES_MAX or len(body) > FRAME_BODY_BYTES_MAX:
+        raise ObjectTooLarge(f"a frame of {len(packed)} + {len(body)} bytes is above the limit")
+    start = _PREFIX.pack(2 + len(packed) + len(body), len(packed)) + packed
+    if len(body) <= _COPY_BYTES_MAX:
+        return [b"".join((start, body))]
+    return [start, body]
+
+
+def _refuse_ext(code: int, data: bytes) -> None:
+    raise BadFrame(f"extension type {code} in a header")
+
+
+def decode_header(packed: Body) -> Header:
+    """A frame's header.
+
+    Raises:
+        BadFrame: not exactly one msgpack array of at most 64 items with an integer first.
+    """
+    try:
+        header = _unpackb(
+            packed,
+            max_array_len=_HEADER_ITEMS_MAX,
+            max_map_len=0,
+            max_ext_len=0,
+            ext_hook=_refuse_ext,
+        )
+    except BadFrame:
+        raise
+    except Exception as error:  # msgpack raises half a dozen unrelated types for bad input
+        raise BadFrame(f"header is not msgpack: {type(error).__name__}") from error
+    if type(header) is not list or not header or type(header[0]) is not int:
+        raise BadFrame("header is not an array that starts with a message type")
+    return header
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames. Keeps at most one unfinished frame."""
+
+    __slots__ = ("_have", "_limit", "_need", "_pieces")
+
+    def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
+        """``limit`` bounds a frame in bytes; small before the greeting, so strangers cost little."""
+        self._pieces: list[bytes] = []
+        self._have = 0
+        self._need = 0
+        self._limit = limit
+
+    def allow(self, limit: int) -> None:
+        """Raise the bound on frames to ``limit`` bytes."""
+        self._limit = limit
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return self._have
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Frames that are complete with ``data``, in order.
+
+        Raises:
+            BadFrame: a length is impossible or a header is not valid.
+        """
+        if self._pieces:
+            self._pieces.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        frames: list[Frame] = []
+        at, total = 0, len(data)
+        whole = memoryview(data)
+        while total - at > _LENGTH_BYTES + 1:
+            length, header_length = _PREFIX.unpack_from(data, at)
+            if length > self._limit or header_length + 2 > length or not header_length:
+                raise BadFrame(f"frame of {length} bytes with a header of {header_length}")
+            end = at + _LENGTH_BYTES + length
+            if end > total:
+                self._need = end - at
+                break
+            body_at = at + _PREFIX.size + header_length
+            header = decode_header(whole[at + _PREFIX.size : body_at])
+            frames.append(
+                (header, data[body_at:end] if end - body_at <= _COPY_BYTES_MAX else whole[body_at:end])
+            )
+            at = end
+        else:
+            self._need = _PREFIX.size
+        self._have = total - at
+        if self._have:
+            self._pieces.append(data[at:] if at else data)
+        return frames
