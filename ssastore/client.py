@@ -186,7 +186,7 @@ class AsyncClient:
 
     async def list_buckets(self) -> AsyncIterator[str]:
         """Names of all buckets in order."""
-        async for bucket in self.objects.buckets.list():
+        async for bucket in self.objects.buckets.all():
             yield bucket.name
 
     # -- content ------------------------------------------------------------------------------------

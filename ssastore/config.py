@@ -22,7 +22,7 @@ from ssastore.transport.session import Credentials
 C = TypeVar("C")
 
 _FILE_BYTES_MAX = 1 * MIB
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _WORKERS_MAX = 16
 
 
@@ -51,7 +51,7 @@ class NodeConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value that no node can have."""
-        _require(_NAME.fullmatch(self.name) is not None, "name", "lower-case letters, digits, hyphens")
+        _require(_NAME.fullmatch(self.name) is not None, "name", "letters, digits, dot, hyphen, underscore")
         _check_port("port", self.port)
         _require(1 <= self.workers <= _WORKERS_MAX, "workers", f"1 to {_WORKERS_MAX}")
         _require(16 * MIB <= self.map_bytes <= 1 << 46, "map_bytes", "16 MiB to 64 TiB")

@@ -2,7 +2,8 @@
 
     SsaStoreError
     ├─ RequestError (ValueError)     the caller asked for the impossible; never retry
-    │    InvalidKey, InvalidBucketName, ObjectTooLarge, RangeNotSatisfiable
+    │    InvalidKey, InvalidBucketName, ObjectTooLarge, RangeNotSatisfiable, InvalidPart,
+    │    InvalidPartOrder, PartTooSmall
     ├─ AccessDenied (PermissionError)
     │                                the credentials do not allow it; never retry
     ├─ NotFound (FileNotFoundError)  a normal answer, not a failure
@@ -49,6 +50,18 @@ class ObjectTooLarge(RequestError):
 
 class RangeNotSatisfiable(RequestError):
     """The byte range lies outside the object."""
+
+
+class InvalidPart(RequestError):
+    """A part that the completion names was not uploaded, or has another ETag."""
+
+
+class InvalidPartOrder(RequestError):
+    """The parts of a completion are not in ascending order."""
+
+
+class PartTooSmall(RequestError):
+    """A part that is not the last is below PART_BYTES_MIN."""
 
 
 class AccessDenied(SsaStoreError, PermissionError):

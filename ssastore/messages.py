@@ -80,7 +80,7 @@ class Message:
 
     def header(self, request_id: int) -> Header:
         """The header items in order."""
-        names: tuple[str, ...] = self.__slots__  # type: ignore[assignment]  # dataclass made it a tuple
+        names: tuple[str, ...] = self.__slots__
         return [self.TYPE, request_id, *[getattr(self, name) for name in names]]
 
     @classmethod

@@ -23,6 +23,7 @@ from pathlib import Path
 from ssastore.config import NodeConfig, load, load_secrets
 from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.cluster import Cluster
+from ssastore.core.planner import owned_slices
 from ssastore.core.routeplan import diff
 from ssastore.env import Route, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
@@ -132,7 +133,7 @@ class Supervisor:
         return self._failed or 0
 
     async def _read_cluster(self) -> Cluster:
-        control = EmbeddedControlStore(self._config.control)
+        control = EmbeddedControlStore(Path(self._config.control))
         try:
             return await read_cluster(control)
         finally:
@@ -140,7 +141,7 @@ class Supervisor:
 
     def _accept_addresses(self, cluster: Cluster) -> None:
         """AnyIP for exactly the cover of what this node owns."""
-        owned = minimal_cover(cluster.slices_of(self._config.name))
+        owned = minimal_cover(owned_slices(cluster.groups, self._config.name))
         service = cluster.record.network
         wanted = {Route(str(piece.network(service))) for piece in owned}
         routes = NetlinkRoutes()
@@ -201,7 +202,7 @@ def main(config_path: str) -> int:
         config = load(config_path, NodeConfig)
         configure_logging(config.name, log_format=config.log_format)
         load_secrets(config.secrets_file)
-        return run(_serve(config_path, config))
+        return run(_serve(os.path.abspath(config_path), config))
     except DataDirError as error:
         print(f"ssastore: {error}", file=sys.stderr)
         return EXIT_DATA_DIR
@@ -214,4 +215,4 @@ def main(config_path: str) -> int:
 
 
 async def _serve(config_path: str, config: NodeConfig) -> int:
-    return await Supervisor(os.path.abspath(config_path), config).serve()
+    return await Supervisor(config_path, config).serve()

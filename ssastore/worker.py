@@ -23,6 +23,7 @@ import msgpack
 from ssastore.config import NodeConfig, load, load_secrets
 from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.acceptor import Acceptor, collect_tombstones, encode_coverage
+from ssastore.core.planner import owned_slices
 from ssastore.env import Store, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.keyspace import slice16_of
@@ -97,7 +98,7 @@ class Worker:
 
     async def _build(self) -> Service:
         config = self._config
-        control = EmbeddedControlStore(config.control)
+        control = EmbeddedControlStore(Path(config.control))
         try:
             cluster = await read_cluster(control)
         finally:
@@ -105,10 +106,10 @@ class Worker:
         if config.name not in {node.name for node in cluster.nodes}:
             raise ConfigError(f"node {config.name!r} is not in the cluster")
         acceptor = Acceptor(replicas=cluster.record.replicas, worker=self._index, workers=config.workers)
-        acceptor.activate({slice16_of(piece.first) for piece in cluster.slices_of(config.name)})
+        acceptor.activate({slice16_of(piece.first) for piece in owned_slices(cluster.groups, config.name)})
         path = Path(config.data_dir) / f"worker-{self._index}"
         self._store = LmdbStore.open(path, map_bytes=config.map_bytes)
-        service = Service(
+        service: Service = Service(
             store=self._store,
             acceptor=acceptor,
             credentials=load_secrets(config.secrets_file),

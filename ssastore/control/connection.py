@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,9 @@ class Session:
                 for page in frames.pages(events):
                     if page:
                         await window.acquire()
-                        await self._send(frames.encode(request.number, frames.PART, frames.pack_records(page)))
+                        await self._send(
+                            frames.encode(request.number, frames.PART, frames.pack_records(page))
+                        )
         except (SsaStoreError, WatchCompacted) as error:
             await self._send(frames.encode_error(request.number, error))
 
@@ -150,7 +151,10 @@ class Session:
 
 
 class Link:
-    """The client's end: calls by number and what was answered to them so far."""
+    """The client's end: calls by number and what was answered to them so far.
+
+    ``call`` does all of it; a watch opens its call, takes answer after answer, and closes it.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -173,8 +177,27 @@ class Link:
         self._writer.transport.abort()
         await self._reading
 
+    async def call(self, verb: str, *arguments: Any) -> list[Any]:
+        """Payloads of all answers to a call; raises what ``open`` and ``answer`` do."""
+        number = self.open(verb, *arguments)
+        payloads: list[Any] = []
+        is_last = False
+        try:
+            await self._drain()
+            while not is_last:
+                is_last, payload = await self.answer(number)
+                payloads.append(payload)
+            return payloads
+        finally:
+            self.forget(number)
+
     def open(self, verb: str, *arguments: Any) -> int:
-        """Send a call; its number is for ``answer`` and, in the end, ``forget``."""
+        """Send a call; its number is for ``answer`` and, in the end, ``forget``.
+
+        Raises:
+            Unavailable: the connection was lost before.
+            RequestError: the arguments are too large or no values of the store.
+        """
         if self.is_lost:
             raise Unavailable("the connection to the control server was lost")
         number = next(self._numbers)
@@ -208,6 +231,12 @@ class Link:
     def forget(self, number: int) -> None:
         """Drop a call; what is still answered to it is ignored."""
         del self._calls[number]
+
+    async def _drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except OSError:
+            pass  # Lost: the answer will say so.
 
     async def _read(self) -> None:
         try:

@@ -17,12 +17,13 @@ revision; every other one raises WatchCompacted.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssastore.control import frames
 from ssastore.control.connection import Link, Session
@@ -32,6 +33,8 @@ from ssastore.control.state import Change, ControlState
 from ssastore.env import Compare, Event, Item, Write
 from ssastore.errors import DataDirError, Unavailable
 from ssastore.limits import CONTROL_CONNECTIONS_MAX, CONTROL_PAGE_BYTES, CONTROL_TIMEOUT_MS
+
+T = TypeVar("T")
 
 
 class EmbeddedControlServer:
@@ -47,6 +50,7 @@ class EmbeddedControlServer:
         self._socket_path = socket_path
         self._sessions: dict[Session, asyncio.Future[None]] = {}
         self._listener: asyncio.Server | None = None
+        self._is_closed = False
 
     @classmethod
     async def start(
@@ -73,6 +77,7 @@ class EmbeddedControlServer:
     async def close(self) -> None:
         """Finish what is under way, disconnect everybody, close the file, remove the socket."""
         assert self._listener, "made by start"
+        self._is_closed = True
         self._listener.close()
         self._engine.stop()
         for session in self._sessions:
@@ -85,7 +90,7 @@ class EmbeddedControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(self._engine, reader, writer)
-        if len(self._sessions) >= CONTROL_CONNECTIONS_MAX or not (self._listener and self._listener.is_serving()):
+        if self._is_closed or len(self._sessions) >= CONTROL_CONNECTIONS_MAX:
             session.abort()
             return
         ended = self._sessions[session] = asyncio.get_running_loop().create_future()
@@ -130,7 +135,7 @@ class EmbeddedControlStore:
         return revision
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Event]:
-        link = await self._within_timeout(self._connected())
+        link = await self._in_time(self._connected())
         number = link.open(frames.WATCH, prefix, after_revision)
         try:
             while True:
@@ -165,12 +170,18 @@ class EmbeddedControlStore:
 
     async def _answers(self, verb: str, *arguments: Any) -> Sequence[Any]:
         """Payloads of all answers to a call."""
+        return await self._in_time(self._ask(verb, *arguments))
+
+    async def _ask(self, verb: str, *arguments: Any) -> Sequence[Any]:
+        link = await self._connected()
+        return await link.call(verb, *arguments)
+
+    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(self._timeout_s):
-                link = await self._connected()
-                return await link.call(verb, *arguments)
+                return await work
         except TimeoutError as error:
-            raise self._too_late() from error
+            raise Unavailable(f"the control server at {self._path} did not answer in time") from error
 
     async def _connected(self) -> Link:
         """The connection, a new one if there is none or it was lost."""
@@ -197,7 +208,7 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket that a killed server left; DataDirError when somebody listens there."""
+    """Remove the socket that a killed server left; OSError when somebody listens there."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -209,4 +220,4 @@ def _remove_stale(path: Path) -> None:
             return
         except BlockingIOError:
             pass  # So many are waiting to be accepted: somebody listens.
-    raise DataDirError(f"another server listens at {path}")
+    raise OSError(errno.EADDRINUSE, "another server listens there")

@@ -169,7 +169,7 @@ class Buckets:
             self._cache[bucket.name] = written
         return written
 
-    async def list(self) -> AsyncIterator[Bucket]:
+    async def all(self) -> AsyncIterator[Bucket]:
         """All buckets in order of name."""
         prefix = _record_key("")
 

@@ -175,16 +175,11 @@ class GroupRecord:
     def decode(value: bytes) -> GroupRecord:
         """Inverse of ``encode``. ConfigError: not such a record."""
         fields = _decode(value, "group record", _GROUP_FIELDS)
-        planes = fields["planes"]
-        if type(planes) is not list or any(
-            type(plane) is not dict or plane.keys() != _PLANE_FIELDS for plane in planes
-        ):
-            raise ConfigError("group record: planes must be a list of owner, epoch and state")
-        name = fields["group"]
+        name, planes = fields["group"], fields["planes"]
         group = _GROUP_OF_NAME.get(name) if type(name) is str else None
-        if group is None:
-            raise ConfigError(f"group record: no such group {name!r}")
-        return GroupRecord(group, tuple([PlaneOwner(**plane) for plane in planes]), fields["cfg"])
+        if group is None or type(planes) is not list:
+            raise ConfigError(f"group record: no such group {name!r}, or its planes are not a list")
+        return GroupRecord(group, tuple([_decode_plane(plane) for plane in planes]), fields["cfg"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +272,11 @@ def _decode(value: bytes, what: str, fields: set[str]) -> dict[str, Any]:
     if type(number) is not int or number != FORMAT:
         raise ConfigError(f"{what}: format {number!r}, this version reads {FORMAT}")
     return _fields(found, what, fields)
+
+
+def _decode_plane(found: Any) -> PlaneOwner:
+    fields = _fields(found, "plane of a group", _PLANE_FIELDS)
+    return PlaneOwner(fields["owner"], fields["epoch"], fields["state"])
 
 
 def _fields(found: Any, what: str, fields: set[str]) -> dict[str, Any]:

@@ -20,24 +20,19 @@ from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.registers import ALWAYS, IF_ABSENT, Found, Place, Registers, When, when
 from ssastore.env import Randomness
-from ssastore.errors import ObjectNotFound, PreconditionFailed, RequestError, UploadNotFound
+from ssastore.errors import (
+    InvalidPart,
+    InvalidPartOrder,
+    ObjectNotFound,
+    PartTooSmall,
+    PreconditionFailed,
+    UploadNotFound,
+)
 from ssastore.keyspace import shard_of_key
 from ssastore.limits import PART_BYTES_MIN, PARTS_MAX
 from ssastore.messages import OP_ID_BYTES, Condition, Kind
 
 _READS_AT_ONCE = 64
-
-
-class InvalidPart(RequestError):
-    """A part that the completion names was not uploaded, or has another ETag."""
-
-
-class InvalidPartOrder(RequestError):
-    """The parts of a completion are not in ascending order."""
-
-
-class PartTooSmall(RequestError):
-    """A part that is not the last is below PART_BYTES_MIN."""
 
 
 @dataclass(frozen=True, slots=True)

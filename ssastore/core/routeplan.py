@@ -59,7 +59,7 @@ def parse(route: Route) -> tuple[IPv6Network, IPv6Address | None]:
     network = IPv6Network(route.prefix)
     via = None if route.via is None else IPv6Address(route.via)
     if str(network) != route.prefix or (via is not None and str(via) != route.via):
-        raise ValueError(f"{route} is not in canonical spelling: {network}, {via}")
+        raise ValueError(f"not in canonical spelling: {network}, {via}")
     return network, via
 
 

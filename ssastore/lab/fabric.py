@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
-from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, rt_proto, rt_type
+from pyroute2.netlink.rtnl import (
+    RTM_GETLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    rt_proto,
+    rt_type,
+)
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -47,14 +55,22 @@ ROUTER_NUMBER = 0x1
 HOST_NUMBER_FIRST = 0x11
 "Interface identifiers on the link; the first host is ``::11``, so that n1 and ::11 go together."
 
+LINK_LOCAL = IPv6Network("fe80::/64")
+"Everybody has its number here too: neighbour discovery asks from this address."
+
+UP_TIMEOUT_S = 10
+UP_POLL_S = 0.0005
+"A carrier is noticed by a kernel thread, some 0.1 ms later; until then frames are dropped."
+
 BRIDGE_MAC = "02:00:00:00:00:01"
 "Left alone, a bridge takes over the lowest one of its ports: a new host would change the router's."
 
 _DEFAULT_ROUTE = IPv6Network("::/0")
 
 _SETTINGS = {
-    # An address under duplicate detection stays silent for a second.
-    "conf/default/accept_dad": "0",
+    # An address that the kernel makes up comes later than the link, and without one a host can
+    # ask nobody on behalf of others.
+    "conf/default/addr_gen_mode": "1",
     "conf/default/accept_ra": "0",
     # All are on one link, so the router redirects a client to the node behind an address; the
     # client would go on sending there after the slice has moved.
@@ -111,7 +127,8 @@ class Fabric:
         try:
             fabric._set_up_router()
             for host in hosts:
-                fabric.add_host(host)
+                fabric._connect(host)
+            fabric._wait_until_up(BRIDGE_INDEX, *(host.port for host in fabric._hosts.values()))
         except BaseException:
             fabric.close()
             raise
@@ -152,6 +169,10 @@ class Fabric:
         Raises:
             EnvironmentProblem: the name is taken or too long, or the kernel refused.
         """
+        self._connect(name)
+        self._wait_until_up(self._hosts[name].port)
+
+    def _connect(self, name: str) -> None:
         count = len(self._hosts)
         address = self.infra[HOST_NUMBER_FIRST + count]
         host = Host(address, new_net_namespace(), PORT_INDEX_FIRST + count)
@@ -172,13 +193,28 @@ class Fabric:
         port = self._hosts[host].port
         with _translated(f"link of {host}"):
             self._rtnetlink.request(RTM_NEWLINK, _link(port, up=up))
+        if up:
+            self._wait_until_up(port)
+
+    def _wait_until_up(self, *indexes: int) -> None:
+        """Until frames pass; with no host there is nobody to wait for."""
+        deadline = time.monotonic() + UP_TIMEOUT_S
+        while self._hosts and not set(indexes) <= self._indexes_up():
+            if time.monotonic() > deadline:
+                raise EnvironmentProblem(f"the lab's links are not up after {UP_TIMEOUT_S} s")
+            time.sleep(UP_POLL_S)
+
+    def _indexes_up(self) -> set[int]:
+        with _translated("links"):
+            links = self._rtnetlink.dump(RTM_GETLINK, ifinfmsg())
+        return {link["index"] for link in links if link.get_attr("IFLA_OPERSTATE") == "UP"}
 
     def _set_up_router(self) -> None:
         with _translated("router"):
             _write_settings({**_SETTINGS, "conf/all/forwarding": "1"})
             _create(self._rtnetlink, RTM_NEWLINK, self._bridge())
             self._rtnetlink.request(RTM_NEWLINK, _link(LOOPBACK_INDEX))
-            _create(self._rtnetlink, RTM_NEWADDR, _address(BRIDGE_INDEX, self.router))
+            self._number(self._rtnetlink, BRIDGE_INDEX, ROUTER_NUMBER)
             _create(self._rtnetlink, RTM_NEWROUTE, _route("unreachable", self.service))
 
     def _set_up_host(self, name: str, host: Host) -> None:
@@ -190,10 +226,15 @@ class Fabric:
             _create(self._rtnetlink, RTM_NEWLINK, self._cable(name, host))
             for index in (LOOPBACK_INDEX, ETH0_INDEX):
                 inside.request(RTM_NEWLINK, _link(index))
-            _create(inside, RTM_NEWADDR, _address(ETH0_INDEX, host.address))
+            self._number(inside, ETH0_INDEX, int(host.address) - int(self.infra.network_address))
             _create(inside, RTM_NEWROUTE, _route("unicast", _DEFAULT_ROUTE, self.router))
         finally:
             inside.close()
+
+    def _number(self, rtnetlink: Rtnetlink, index: int, number: int) -> None:
+        """Give an interface its addresses."""
+        for network in (LINK_LOCAL, self.infra):
+            _create(rtnetlink, RTM_NEWADDR, _address(index, network[number]))
 
     def _bridge(self) -> Any:
         return _link(

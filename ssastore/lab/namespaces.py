@@ -83,7 +83,8 @@ def enter_new_user_and_net() -> None:
 def in_new_namespaces(function: Callable[..., T], *args: Any) -> T:
     """Call a function in a forked child that is root of new namespaces; its result, or its exception.
 
-    Result and exception come back by pickle. The caller does not move and may have threads.
+    Result and exception come back by pickle. The caller does not move; its other threads do not
+    exist in the child.
 
     Raises:
         NamespaceRefused: as ``enter_new_user_and_net``.
@@ -145,9 +146,8 @@ def spawn_in(
     """
     # A lab that was killed must not leave nodes behind, and nothing but the kernel can see to
     # that; there is no way to ask for it without preexec_fn.
-    return subprocess.Popen(  # noqa: PLW1509
-        argv, pass_fds=pass_fds, preexec_fn=partial(_begin_child, namespace), **options
-    )
+    begin = partial(_begin_child, namespace)
+    return subprocess.Popen(argv, pass_fds=pass_fds, preexec_fn=begin, **options)  # noqa: PLW1509
 
 
 def join(pid: int, namespace: int | None = None) -> None:

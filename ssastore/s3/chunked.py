@@ -80,7 +80,7 @@ def parse_trailer_names(value: str | None) -> tuple[str, ...]:
     """
     if value is None:
         return ()
-    names = tuple(name.strip().lower() for name in value[:AWS_TRAILER_BYTES_MAX].split(","))
+    names = tuple(name.strip().lower() for name in value.split(","))
     if len(set(names)) != len(names) or not all(name.startswith("x-amz-checksum-") for name in names):
         raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
     return names

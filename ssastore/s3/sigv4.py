@@ -258,9 +258,10 @@ def _claim(headers: dict[bytes, bytes], pairs: list[tuple[bytes, bytes]]) -> _Cl
         if name == b"AWSAccessKeyId":
             raise _unsupported()
         if name.startswith(_QUERY_PREFIX):
-            if name in in_query:
+            claim_name = name[len(_QUERY_PREFIX) :]
+            if claim_name in in_query:
                 raise S3Error("AuthorizationQueryParametersError", "A parameter was given twice.")
-            in_query[name[len(_QUERY_PREFIX) :]] = percent_decode(value)
+            in_query[claim_name] = percent_decode(value)
     is_presigned = b"Signature" in in_query or b"Credential" in in_query or b"Algorithm" in in_query
     if authorization is None:
         if not is_presigned:

@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 DATA_NAME = "data.mdb"
 
+LIB_VERSION = 0
+"LMDB 0.9 and its file format, whatever a later binding or the environment prefers for new files."
+
 LONG_NAME = b"ssastore-long".ljust(511, b"-")
 "Name of the database `long`. LMDB keeps it among the records of the main database, so no key may equal it."
 
@@ -127,6 +130,7 @@ def _open_databases(directory: DataDir, map_bytes: int) -> Databases:
             max_readers=STORE_READERS_MAX,
             max_dbs=1,
             max_spare_txns=1,
+            lib_version=LIB_VERSION,
         )
     except (lmdb.Error, OSError) as error:
         raise _cannot_open(path, error) from error

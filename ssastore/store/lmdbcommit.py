@@ -8,8 +8,12 @@ the disk is full.
 
 from __future__ import annotations
 
+import errno
+
 import lmdb
 
+from ssastore.errors import StoreFull
+from ssastore.limits import COMMIT_BYTES_MAX
 from ssastore.store.changes import Change, Outcome, without_caller
 from ssastore.store.datadir import DataDir
 from ssastore.store.lmdbtxn import Databases, LmdbWriteTxn, lacks_room, translated
@@ -57,10 +61,18 @@ class GroupCommit:
         try:
             txn.commit()
         except lmdb.Error as error:
-            if lacks_room(error):
-                raise _Abandoned(translated(error)) from None
+            if lacks_room(error) or self._is_short_write(error):
+                raise _Abandoned(StoreFull(f"the store is full: {error}")) from None
             return [(None, translated(error)) for _ in changes]
         return outcomes
+
+    def _is_short_write(self, error: lmdb.Error) -> bool:
+        """Whether a failed commit means a full disk.
+
+        A write that fits in part returns a count and no error, which LMDB reports as EIO; a disk that cannot
+        take one commit is then the likelier cause than a broken one.
+        """
+        return error.code == errno.EIO and self._directory.free_bytes() < COMMIT_BYTES_MAX
 
     def _room(self, txn: LmdbWriteTxn) -> Room:
         """What this transaction may put."""

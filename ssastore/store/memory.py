@@ -76,6 +76,8 @@ class MemoryReadTxn:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
+        self._records: _Records | None = None
+        "None outside the ``with`` block."
         self._views: list[memoryview] = []
 
     def __enter__(self) -> MemoryReadTxn:
@@ -85,21 +87,27 @@ class MemoryReadTxn:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store.unpin(self._records)
-        del self._records
+        self._store.unpin(self._open())
+        self._records = None
         for view in self._views:
             view.release()
 
     def get(self, key: bytes) -> memoryview | None:
         """See ``env.ReadTxn.get``."""
-        value = self._records.get(key)
+        value = self._open().get(key)
         if value is not None:
             self._views.append(value)
         return value
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """See ``env.ReadTxn.scan``."""
-        return self._records.scan(first, end)
+        for item in self._open().scan(first, end):
+            yield item
+            self._open()
+
+    def _open(self) -> _Records:
+        assert self._records is not None, "the read transaction has ended"
+        return self._records
 
 
 class MemoryWriteTxn:
@@ -197,6 +205,8 @@ class MemoryStore:
         self._waiting.clear()
         for submitted in forgotten:
             submitted.future.cancel()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def poke(self, key: bytes, sealed: bytes) -> None:
         """Replace what is stored for an existing key, seal included, as a failing disk does."""

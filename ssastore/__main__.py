@@ -1,0 +1,5 @@
+"""``python -m ssastore``."""
+
+from ssastore.cli import main
+
+main()

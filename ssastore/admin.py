@@ -1,0 +1,121 @@
+"""Health, status and metrics of a cluster, as a gateway sees it: JSON and Prometheus text over HTTP.
+
+/livez     this process answers
+/readyz    every worker of every node answers at an address of its own
+/status    the same with figures
+/metrics   the gateway's counters
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from aiohttp import web
+
+from ssastore.core.cluster import Cluster
+from ssastore.core.planner import owned_slices
+from ssastore.env import Links, Randomness
+from ssastore.errors import SsaStoreError
+from ssastore.keyspace import Slice, minimal_cover
+from ssastore.messages import Report
+from ssastore.transport.connection import Identity
+from ssastore.transport.pool import Pool
+
+_ASK_MS = 1500
+_ALL_TAILS = 0x7FFFFFFF
+
+
+class ClusterWatch:
+    """Asks every worker of every node, each at a slice address that it should serve."""
+
+    def __init__(self, cluster: Cluster, identity: Identity, links: Links, randomness: Randomness) -> None:
+        self._cluster = cluster
+        # Without hints every question is dialled, so it proves the route and the steering too.
+        self._pool = Pool(
+            cluster.record.network,
+            cluster.nodes[0].port,
+            identity,
+            links=links,
+            randomness=randomness,
+            deadline_ms=_ASK_MS,
+            use_hints=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    async def report(self) -> dict[str, Any]:
+        """What every node says; ``ready`` is true when all workers answered as themselves."""
+        nodes = await asyncio.gather(*[self._node(node.name) for node in self._cluster.nodes])
+        missing = [f"{n['name']} worker {w['worker']}" for n in nodes for w in n["workers"] if not w["ok"]]
+        record = self._cluster.record
+        return {
+            "schema": "ssastore.status/1",
+            "ready": not missing,
+            "reason": f"no answer from {', '.join(missing)}" if missing else "",
+            "cluster_id": record.cluster_id,
+            "service": record.service,
+            "replicas": record.replicas,
+            "nodes": nodes,
+        }
+
+    async def _node(self, name: str) -> dict[str, Any]:
+        record = next(node for node in self._cluster.nodes if node.name == name)
+        slices = owned_slices(self._cluster.groups, name)
+        network = self._cluster.record.network
+        asked = await asyncio.gather(
+            *[self._worker(name, index, slices, record.workers) for index in range(record.workers)]
+        )
+        return {
+            "name": name,
+            "address": record.address,
+            "slices": len(slices),
+            "prefixes": [str(piece.network(network)) for piece in minimal_cover(slices)],
+            "workers": asked,
+        }
+
+    async def _worker(self, name: str, index: int, slices: list[Slice], workers: int) -> dict[str, Any]:
+        mine = [piece for piece in slices if piece.lane % workers == index]
+        if not mine:
+            return {"worker": index, "ok": True, "idle": True}
+        try:
+            iid = mine[0].first | _ALL_TAILS
+            _, body = await self._pool.call(Report(iid), iid)
+            found = msgpack.unpackb(body, strict_map_key=False)
+        except SsaStoreError as error:
+            return {"worker": index, "ok": False, "error": str(error)}
+        is_itself = found.get("node") == name and found.get("worker") == index
+        return {**found, "ok": is_itself}
+
+
+def admin_server(watch: ClusterWatch, requests: Callable[[], dict[tuple[str, int], int]]) -> web.Server:
+    """The protocol factory for ``loop.create_server``."""
+
+    async def handle(http: web.BaseRequest) -> web.StreamResponse:
+        if http.method not in ("GET", "HEAD"):
+            return web.Response(status=405)
+        if http.path == "/livez":
+            return web.json_response({"alive": True})
+        if http.path in ("/readyz", "/status"):
+            report = await watch.report()
+            is_refused = http.path == "/readyz" and not report["ready"]
+            return web.json_response(report, status=503 if is_refused else 200)
+        if http.path == "/metrics":
+            return web.Response(text=_metrics(requests()), content_type="text/plain")
+        return web.Response(status=404)
+
+    return web.Server(handle, access_log=None)
+
+
+def _metrics(requests: dict[tuple[str, int], int]) -> str:
+    lines = [
+        "# HELP ssastore_s3_requests_total S3 requests answered, by operation and HTTP status.",
+        "# TYPE ssastore_s3_requests_total counter",
+    ]
+    for (name, status), count in sorted(requests.items()):
+        lines.append(f'ssastore_s3_requests_total{{op="{name}",code="{status}"}} {count}')
+    return "\n".join(lines) + "\n"

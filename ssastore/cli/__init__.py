@@ -1,0 +1,111 @@
+"""The command line. Commands live in modules that are imported when they are used.
+
+``ssastore --help`` prints in under 100 ms: nothing heavy is imported at the top of
+this module, and a command's module only when that command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "up": ("lab", "Start a cluster on this machine, without root."),
+    "down": ("lab", "Stop a running lab."),
+    "exec": ("lab", "Run a command on a host of the lab."),
+    "ready": ("lab", "Wait until every worker of the lab answers."),
+    "status": ("lab", "Nodes, prefixes and figures of the lab."),
+    "put": ("objects", "Store files or standard input."),
+    "get": ("objects", "Read an object."),
+    "ls": ("objects", "List buckets or objects."),
+    "rm": ("objects", "Delete objects or an empty bucket."),
+    "stat": ("objects", "Show what is known of an object."),
+    "mb": ("objects", "Make a bucket."),
+    "locate": ("objects", "Compute where a key lives."),
+    "explain": ("objects", "Show step by step how a key is found."),
+    "s3": ("s3", "Settings for S3 tools."),
+    "node": ("daemons", "Run a storage node."),
+    "gateway": ("daemons", "Run an S3 gateway."),
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"ssastore.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ssastore", message="ssastore %(version)s")
+@click.option(
+    "--context", metavar="NAME", envvar="SSASTORE_CONTEXT", help="The lab to use; default: the newest."
+)
+@click.pass_context
+def cli(ctx: click.Context, context: str | None) -> None:
+    """An object store whose clients compute the IPv6 address of the node that holds an object.
+
+    \b
+    Start here:
+      ssastore up                        a cluster of 4 nodes, here, without root
+      ssastore put photos/cat.jpg FILE   store a file
+      ssastore explain photos/cat.jpg    see how it is found
+      eval "$(ssastore s3 env)"          and use aws, boto3, rclone
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 data directory,
+    4 not found, 5 may work later.
+    """
+    ctx.obj = context
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented exit code of an exception."""
+    from ssastore import errors
+
+    if isinstance(error, errors.NotFound):
+        return 4
+    if isinstance(error, errors.TryLater):
+        return 5
+    if isinstance(error, errors.DataDirError):
+        return 3
+    if isinstance(error, errors.ConfigError | errors.RequestError):
+        return 2
+    return 1
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit."""
+    from ssastore.errors import SsaStoreError
+
+    try:
+        code = cli.main(arguments, prog_name="ssastore", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        print("ssastore: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SsaStoreError as error:
+        print(f"ssastore: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # The reader has gone (`ssastore ls | head`): nothing more to say, and no traceback either.
+        sys.stderr.close()
+        sys.exit(141)

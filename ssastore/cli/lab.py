@@ -1,0 +1,188 @@
+"""``up``, ``down``, ``exec``, ``ready``, ``status``: a cluster on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import click
+
+_UP_WAIT_S = 90
+_DOWN_WAIT_S = 30
+_PORT = click.IntRange(1, 65535)
+
+
+@click.command("up")
+@click.option("--nodes", type=click.IntRange(1, 64), default=4, show_default=True, help="Storage nodes.")
+@click.option("--replicas", type=int, default=1, show_default=True, help="Copies of everything.")
+@click.option(
+    "--workers", type=click.IntRange(1, 16), default=None, help="Processes a node; default: cores / nodes."
+)
+@click.option(
+    "--data", "data_dir", type=click.Path(file_okay=False), help="Keep the data here; default: none is kept."
+)
+@click.option("--s3-port", type=_PORT, default=7482, show_default=True, help="S3 on 127.0.0.1.")
+@click.option(
+    "--admin-port", type=_PORT, default=7481, show_default=True, help="Health and status on 127.0.0.1."
+)
+@click.option("--service", metavar="PREFIX/64", help="Service prefix; default: a random one of fd00::/8.")
+@click.option("--name", default="lab", show_default=True, help="Name of this lab's context.")
+@click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
+@click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")
+def up_command(detach: bool, **options: Any) -> int:
+    """Start a cluster of real network hosts on this machine, without root.
+
+    Nodes are network namespaces on a router's bridge; S3 and status are reachable on 127.0.0.1.
+    Runs in the foreground until Ctrl-C; with --data the data survives a restart.
+    """
+    from ssastore.lab.up import UpOptions, up
+
+    if options["workers"] is None:
+        options["workers"] = max(1, min(16, (os.cpu_count() or 1) // options["nodes"]))
+    if detach:
+        return _up_detached(options["name"])
+    return up(UpOptions(**options), lambda found: _banner(found, options))
+
+
+def _banner(found: Any, options: dict[str, Any]) -> None:
+    simulated = "  (simulated network)" if found.is_simulated else ""
+    kept = found.data_dir if options["data_dir"] else "dropped at the end (keep it with --data DIR)"
+    print(
+        f"ssastore  {len(found.nodes)} nodes · {options['workers']} worker(s) each · "
+        f"{found.service}{simulated}\n"
+        f'  S3      http://127.0.0.1:{found.s3_port}    keys: eval "$(ssastore s3 env)"\n'
+        f"  status  ssastore status    http://127.0.0.1:{found.admin_port}/status\n"
+        f"  data    {kept}\n"
+        "  try     ssastore mb photos; ssastore put photos/cat.jpg FILE; ssastore explain photos/cat.jpg\n"
+        "          ssastore exec -- ip -6 route    ssastore exec --host n1 -- ip -6 route show table local",
+        flush=True,
+    )
+
+
+def _up_detached(name: str) -> int:
+    """Start the same command without --detach in a session of its own, and wait for its banner."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ssastore", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if "ssastore exec --host" in line:
+            return 0
+    return process.wait() or 1
+
+
+@click.command("down")
+@click.pass_obj
+def down_command(context: str | None) -> int:
+    """Stop a running lab and wait until it is gone."""
+    from ssastore.errors import Unavailable
+    from ssastore.lab.context import find
+
+    found = find(context)
+    os.kill(found.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_WAIT_S
+    while found.is_running:
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"lab {found.name!r} (process {found.pid}) is still there after {_DOWN_WAIT_S} s"
+            )
+        time.sleep(0.05)
+    return 0
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--host", default="client", show_default=True, help="Host to run on: client, gw, n1, n2 ...")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> int:
+    """Run a command on a host of the lab, as a client's machine would.
+
+    SSASTORE_URL and the access key are in its environment: Client.from_env() just works.
+    """
+    from ssastore.lab.context import find
+
+    found = find(context)
+    key, secret = found.access_key()
+    environment = os.environ | {
+        "SSASTORE_URL": found.url,
+        "SSASTORE_ACCESS_KEY": key,
+        "SSASTORE_SECRET_KEY": secret,
+    }
+    found.enter(host)
+    try:
+        os.execvpe(command[0], list(command), environment)  # noqa: S606
+    except OSError as error:
+        raise click.ClickException(f"{command[0]}: {error.strerror}") from None
+
+
+@click.command("ready")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds to wait; default: ask once."
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.pass_obj
+def ready_command(context: str | None, wait_s: float, as_json: bool) -> int:
+    """Wait until every worker of every node answers; exit code 5 when not."""
+    import asyncio
+
+    from ssastore.errors import ConfigError
+    from ssastore.lab.context import find
+    from ssastore.lab.status import wait_until_ready
+
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            found = find(context)
+            break
+        except ConfigError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    report = asyncio.run(wait_until_ready(found.admin_port, max(0.0, deadline - time.monotonic())))
+    print(json.dumps(report) if as_json else f"ready: {len(report['nodes'])} nodes of {report['service']}")
+    return 0
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.pass_obj
+def status_command(context: str | None, as_json: bool) -> int:
+    """Health first, then every node: prefixes, objects, bytes."""
+    from ssastore.lab.context import find
+    from ssastore.lab.status import fetch
+
+    found = find(context)
+    _, report = fetch(found.admin_port, "/status")
+    if as_json:
+        print(json.dumps(report | {"context": found.name}))
+        return 0
+    health = "all workers answer" if report["ready"] else report["reason"]
+    print(f"{report['service']}  replicas {report['replicas']}  {health}")
+    print(f"{'node':8} {'worker':>6} {'slices':>6} {'records':>9} {'stored':>9} {'requests':>9}  prefixes")
+    for node in report["nodes"]:
+        for worker in node["workers"]:
+            print(_row(node, worker))
+    return 0
+
+
+def _row(node: dict[str, Any], worker: dict[str, Any]) -> str:
+    if not worker["ok"]:
+        why = worker.get("error", "somebody else did")
+        return f"{node['name']:8} {worker['worker']:6} does not answer: {why}"
+    requests = sum(worker.get("requests", {}).values())
+    return (
+        f"{node['name']:8} {worker['worker']:6} {worker.get('slices', 0):6} {worker.get('records', 0):9} "
+        f"{worker.get('used_bytes', 0) / 2**20:8.1f}M {requests:9}  {' '.join(node['prefixes'][:4])}"
+    )

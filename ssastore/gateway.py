@@ -1,0 +1,126 @@
+"""The S3 gateway: a client of the service that speaks HTTP on its other side. Keeps no state.
+
+ssastore gateway --config FILE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from ssastore.admin import ClusterWatch, admin_server
+from ssastore.client import AsyncClient
+from ssastore.config import GatewayConfig, load, load_secrets, parse_listen
+from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.core.cluster import Cluster
+from ssastore.core.planner import owned_slices
+from ssastore.env import Links
+from ssastore.errors import ConfigError, SsaStoreError
+from ssastore.keyspace import Slice
+from ssastore.observe import configure_logging
+from ssastore.rebalance import read_cluster
+from ssastore.s3.server import S3Server
+from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
+from ssastore.transport.connection import Identity
+from ssastore.transport.tcp import LoopbackLinks, TcpLinks
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_DRAIN_S = 10
+
+
+def _listen(text: str) -> socket.socket:
+    host, port = parse_listen(text)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{text}: {error.strerror}") from None
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def simulated_links(cluster: Cluster) -> LoopbackLinks:
+    """Links of a simulated network: every owner is a port of ``::1``."""
+    ports: dict[Slice, int] = {
+        piece: node.port for node in cluster.nodes for piece in owned_slices(cluster.groups, node.name)
+    }
+    return LoopbackLinks(ports)
+
+
+async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, is_simulated: bool) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    credentials = load_secrets(config.secrets_file)
+    control = EmbeddedControlStore(Path(config.control))
+    try:
+        cluster = await read_cluster(control)
+    finally:
+        await control.close()
+    links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
+    record = cluster.record
+    identity = Identity("node", "gateway", credentials.cluster_secret, record.replicas, record.cluster_id)
+    client = AsyncClient(
+        record.network,
+        port=cluster.nodes[0].port,
+        deadline_ms=config.deadline_ms,
+        links=links,
+        identity=identity,
+    )
+    clock, randomness = SystemClock(), SystemRandomness()
+    s3 = S3Server(
+        client.objects,
+        region=config.region,
+        access_keys=credentials.access_keys,
+        clock=clock,
+        randomness=randomness,
+    )
+    watch = ClusterWatch(cluster, identity, links, randomness)
+    http = s3.http_server()
+    s3_socket = socket.socket(fileno=s3_fd) if s3_fd is not None else _listen(config.s3_listen)
+    servers = [await loop.create_server(http, sock=s3_socket)]
+    if admin_fd is not None or config.admin_listen:
+        admin_socket = (
+            socket.socket(fileno=admin_fd) if admin_fd is not None else _listen(config.admin_listen)
+        )
+        servers.append(await loop.create_server(admin_server(watch, lambda: s3.requests), sock=admin_socket))
+    log.info("gateway.ready", extra={"service": record.service})
+    await stopped.wait()
+    for server in servers:
+        server.close()
+    await http.shutdown(_DRAIN_S)
+    await watch.close()
+    await client.close()
+    log.info("gateway.stopped")
+    return 0
+
+
+def main(
+    config_path: str, s3_fd: int | None = None, admin_fd: int | None = None, *, is_simulated: bool
+) -> int:
+    """Run a gateway; the exit code: 0 stopped, 2 configuration, 1 anything else."""
+    refuse_optimised()
+    try:
+        config = load(config_path, GatewayConfig)
+        configure_logging("gateway", log_format=config.log_format)
+        # What was imported stays; the collector need not walk it again and again.
+        gc.freeze()
+        return run(serve(config, s3_fd, admin_fd, is_simulated))
+    except ConfigError as error:
+        print(f"ssastore: {error}", file=sys.stderr)
+        return 2
+    except SsaStoreError as error:
+        print(f"ssastore: {error}", file=sys.stderr)
+        return 1

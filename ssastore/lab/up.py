@@ -1,0 +1,411 @@
+"""``ssastore up``: a cluster of real network hosts on one machine, without root.
+
+The process enters a user and a network namespace of its own, which become the
+router; every node is a namespace on the router's bridge and runs ``ssastore node``
+there, the command that an operator runs on a machine.  S3 and admin sockets are
+opened before entering, so they serve the localhost of the machine outside.
+
+Where the kernel forbids namespaces the nodes are ports of ``::1`` and the network
+is simulated; the banner says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from ssastore.client import NATIVE_PORT
+from ssastore.config import load_secrets, write_secrets
+from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
+from ssastore.core.cluster import Cluster, NodeRecord
+from ssastore.core.planner import owned_slices
+from ssastore.core.routeplan import diff
+from ssastore.env import Route, spawn
+from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused
+from ssastore.keyspace import minimal_cover, service_network
+from ssastore.lab import context as contexts
+from ssastore.lab.context import Context
+from ssastore.lab.fabric import Fabric
+from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
+from ssastore.lab.status import wait_until_ready
+from ssastore.rebalance import form_cluster, read_cluster
+from ssastore.system import SystemClock, SystemRandomness, run
+
+REGION = "us-east-1"
+GATEWAY_HOST = "gw"
+CLIENT_HOST = "client"
+MTU = 65_000
+"Of the links between hosts: one machine's memory, where a small frame only costs CPU."
+
+_READY_S = 60
+_STOP_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What ``ssastore up`` was asked for."""
+
+    nodes: int
+    replicas: int
+    workers: int
+    data_dir: str | None
+    s3_port: int
+    admin_port: int
+    name: str
+    service: str | None
+    simulate: bool
+
+
+def check_options(options: UpOptions) -> None:
+    """Raises ConfigError for what cannot be started."""
+    if options.replicas != 1:
+        raise ConfigError(
+            f"--replicas {options.replicas}: this version keeps one replica of everything (--replicas 1)"
+        )
+    if options.nodes < options.replicas:
+        raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
+    if options.service is not None:
+        try:
+            service_network(options.service)
+        except ValueError as error:
+            raise ConfigError(f"--service: {error}") from None
+
+
+def _listener(port: int) -> socket.socket:
+    """A socket on the localhost of the machine, opened before any namespace is entered."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"port {port} of 127.0.0.1: {error.strerror}") from None
+    listener.listen(1024)
+    return listener
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        probe.bind(("::1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _random_service() -> str:
+    """A /64 of a random unique local prefix (RFC 4193), another for every lab."""
+    prefix = 0xFD << 120 | int.from_bytes(os.urandom(5), "big") << 80 | 1 << 64
+    return str(IPv6Network((prefix, 64)))
+
+
+def prepare_data_dir(options: UpOptions) -> tuple[Path, str]:
+    """The lab's directory and its service prefix, both kept for the next start.
+
+    Raises:
+        DataDirError: the directory belongs to a lab of another shape.
+    """
+    try:
+        directory = Path(options.data_dir or tempfile.mkdtemp(prefix="ssastore-"))
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker = directory / "lab.json"
+        if not marker.exists():
+            service = str(service_network(options.service)) if options.service else _random_service()
+            shape = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
+            key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
+            if not (directory / "secrets.json").exists():
+                write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
+            temporary = directory / "lab.json.new"
+            temporary.write_text(json.dumps(shape | {"workers": options.workers}))
+            temporary.rename(marker)
+            return directory, service
+        shape = json.loads(marker.read_text())
+    except OSError as error:
+        raise DataDirError(f"{options.data_dir}: {error.strerror}") from None
+    except ValueError:
+        raise DataDirError(f"{marker} is not JSON") from None
+    asked = {"nodes": options.nodes, "replicas": options.replicas, "workers": options.workers}
+    for what, wanted in asked.items():
+        if shape.get(what) != wanted:
+            raise DataDirError(
+                f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
+                "start it with the same number, or with another --data"
+            )
+    if options.service and str(service_network(options.service)) != shape["service"]:
+        raise DataDirError(f"{directory} holds a lab with the service prefix {shape['service']}")
+    return directory, shape["service"]
+
+
+class Lab:
+    """The processes of one lab. Made and used in one thread, which must live as long as it."""
+
+    def __init__(self, options: UpOptions, directory: Path, service: str) -> None:
+        self._options = options
+        self._directory = directory
+        self._service = service_network(service)
+        self._fabric: Fabric | None = None
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ports: dict[str, int] = {}
+        self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
+        # A Unix socket's path has at most 107 bytes, and a data directory may be deep.
+        self._runtime = Path(tempfile.mkdtemp(prefix="ssa-"))
+        self._control_path = self._runtime / "control.sock"
+        self._secrets = str(directory / "secrets.json")
+        for part in ("config", "log", "nodes"):
+            (directory / part).mkdir(mode=0o700, exist_ok=True)
+
+    # -- building -----------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Make the network. Raises NamespaceRefused when the kernel forbids it."""
+        if self._options.simulate:
+            raise NamespaceRefused("asked for a simulated network")
+        enter_new_user_and_net()
+        hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
+        self._fabric = Fabric.build(self._service, hosts, mtu=MTU)
+
+    def simulate(self) -> None:
+        """Do without a network: every node is a port of ``::1``."""
+        kept = self._directory / "ports.json"
+        if not kept.exists():
+            kept.write_text(json.dumps({name: _free_port() for name in self._names}))
+        self._ports = json.loads(kept.read_text())
+
+    def _node_records(self) -> list[NodeRecord]:
+        records = []
+        for number, name in enumerate(self._names, 1):
+            # In a simulated network the address is a label that nothing dials.
+            address = (
+                str(self._fabric.address_of(name))
+                if self._fabric
+                else str(ipaddress.IPv6Address(int(self._service.network_address) + (1 << 64) + number))
+            )
+            records.append(
+                NodeRecord(
+                    name=name,
+                    address=address,
+                    port=self._ports.get(name, NATIVE_PORT),
+                    zone="",
+                    weight=1,
+                    workers=self._options.workers,
+                )
+            )
+        return records
+
+    def _announce(self, cluster: Cluster) -> None:
+        """The router's routes: every node's cover by way of its node address."""
+        assert self._fabric is not None
+        wanted: set[Route] = set()
+        for name in self._names:
+            via = str(self._fabric.address_of(name))
+            for piece in minimal_cover(owned_slices(cluster.groups, name)):
+                wanted.add(Route(str(piece.network(self._service)), via))
+        routes = self._fabric.router_routes()
+        try:
+            for change in diff(wanted, routes.installed()):
+                change.apply(routes)
+        finally:
+            routes.close()
+
+    def _write_config(self, name: str, settings: dict[str, object]) -> str:
+        path = self._directory / "config" / f"{name}.toml"
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    def _start(self, host: str, name: str, arguments: list[str], pass_fds: tuple[int, ...] = ()) -> None:
+        argv = [sys.executable, "-m", "ssastore", *arguments]
+        with open(self._directory / "log" / f"{name}.log", "ab") as log:
+            if self._fabric is not None:
+                namespace = self._fabric.namespace_fd(host)
+                process = spawn_in(
+                    namespace, argv, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+            else:
+                process = subprocess.Popen(
+                    argv, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+        self._processes[name] = process
+
+    def start_node(self, name: str) -> None:
+        """Start one node's supervisor."""
+        path = self._write_config(
+            name,
+            {
+                "name": name,
+                "control": str(self._control_path),
+                "data_dir": str((self._directory / "nodes" / name).resolve()),
+                "secrets_file": self._secrets,
+                "port": self._ports.get(name, NATIVE_PORT),
+                "workers": self._options.workers,
+                "manage_routes": self._fabric is not None,
+            },
+        )
+        self._start(name, name, ["node", "--config", path])
+
+    def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
+        """Start the S3 gateway on sockets of the machine outside."""
+        path = self._write_config(
+            "gateway",
+            {"control": str(self._control_path), "secrets_file": self._secrets, "region": REGION},
+        )
+        fds = (s3.fileno(), admin.fileno())
+        arguments = ["gateway", "--config", path, "--s3-fd", str(fds[0]), "--admin-fd", str(fds[1])]
+        if self._ports:
+            arguments.append("--simulated")
+        self._start(GATEWAY_HOST, "gateway", arguments, fds)
+
+    def context(self) -> Context:
+        """What other commands need to know."""
+        fabric = self._fabric
+        hosts = {name: fabric.namespace_fd(name) for name in fabric.hosts} if fabric else {}
+        return Context(
+            name=self._options.name,
+            pid=os.getpid(),
+            started_ms=time.time_ns() // 1_000_000,
+            service=str(self._service),
+            port=NATIVE_PORT,
+            replicas=self._options.replicas,
+            data_dir=str(self._directory.resolve()),
+            control=str(self._control_path),
+            secrets_file=str(Path(self._secrets).resolve()),
+            s3_port=self._options.s3_port,
+            admin_port=self._options.admin_port,
+            region=REGION,
+            hosts=hosts,
+            nodes=self._names,
+            ports=self._ports,
+        )
+
+    # -- running ------------------------------------------------------------------------------------
+
+    async def serve(
+        self, s3: socket.socket, admin: socket.socket, on_ready: Callable[[Context], None]
+    ) -> int:
+        """Run until SIGTERM or SIGINT; the exit code."""
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        server = await EmbeddedControlServer.start(self._directory / "control", self._control_path)
+        control = EmbeddedControlStore(self._control_path)
+        try:
+            await form_cluster(
+                control,
+                self._service,
+                self._options.replicas,
+                self._node_records(),
+                now_ms=SystemClock().now_ms(),
+                random_bytes=SystemRandomness().bytes,
+            )
+            cluster = await read_cluster(control)
+            if self._fabric is not None:
+                self._announce(cluster)
+            for name in self._names:
+                self.start_node(name)
+            self.start_gateway(s3, admin)
+            found = self.context()
+            await self._wait_ready(found, stopped)
+            contexts.write(found)
+            if not stopped.is_set():
+                on_ready(found)
+            spawn("watch processes", self._watch(stopped))
+            await stopped.wait()
+            return 0
+        finally:
+            contexts.remove(self._options.name)
+            await self._stop()
+            await control.close()
+            await server.close()
+
+    async def _wait_ready(self, found: Context, stopped: asyncio.Event) -> None:
+        """Until the gateway reaches every worker; fails early when a process has ended."""
+        ready = spawn("wait until ready", wait_until_ready(found.admin_port, _READY_S))
+        watch = spawn("watch start", self._first_death())
+        stop = spawn("wait for stop", stopped.wait())
+        done, _ = await asyncio.wait({ready, watch, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ready, watch, stop):
+            task.cancel()
+        if watch in done:
+            name = watch.result()
+            log = self._directory / "log" / f"{name}.log"
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
+        if ready in done:
+            ready.result()
+
+    async def _first_death(self) -> str:
+        while True:
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    return name
+            await asyncio.sleep(0.1)
+
+    async def _watch(self, stopped: asyncio.Event) -> None:
+        """Say which process ended; a node that was ended on purpose stays down."""
+        reported: set[str] = set()
+        while not stopped.is_set():
+            for name, process in self._processes.items():
+                if process.poll() is not None and name not in reported:
+                    reported.add(name)
+                    print(f"ssastore: {name} ended with code {process.returncode}", file=sys.stderr)
+            await asyncio.sleep(0.5)
+
+    async def _stop(self) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + _STOP_S
+        for process in self._processes.values():
+            while process.poll() is None and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if self._fabric is not None:
+            self._fabric.close()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+
+def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
+    """Run a lab in the foreground until it is told to stop; the exit code.
+
+    Raises:
+        ConfigError, DataDirError, EnvironmentProblem: it could not be started.
+    """
+    check_options(options)
+    if _running(options.name):
+        raise ConfigError(f"a lab named {options.name!r} is running; stop it with: ssastore down")
+    s3, admin = _listener(options.s3_port), _listener(options.admin_port)
+    directory, service = prepare_data_dir(options)
+    load_secrets(str(directory / "secrets.json"))
+    lab = Lab(options, directory, service)
+    try:
+        lab.enter()
+    except NamespaceRefused as error:
+        print(f"ssastore: SIMULATED NETWORK: nodes are ports of ::1 ({error})", file=sys.stderr)
+        lab.simulate()
+    try:
+        return run(lab.serve(s3, admin, on_ready))
+    finally:
+        if options.data_dir is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _running(name: str) -> bool:
+    try:
+        contexts.find(name)
+    except ConfigError:
+        return False
+    return True

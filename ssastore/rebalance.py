@@ -1,0 +1,210 @@
+"""Who owns what, as the cluster decides it: the front door to forming a cluster and reading its layout.
+
+What is decided is in ``core.planner`` (pure) and ``core.cluster`` (records, checks);
+here it is written to and read from the control store.
+
+A layout has more keys than a transaction may write, so forming is done in steps that
+anybody can repeat or finish:
+
+    1  claim     cluster absent: write ``cluster``, and ``forming`` with the list of nodes
+    2  fill      ``forming`` unchanged: write the nodes and groups that are missing, in portions
+    3  finish    ``forming`` unchanged: delete it
+
+Only one claim wins.  The layout follows from the list of nodes alone, so all who fill
+write the same.  Every step compares ``forming``, so one who was held up half way
+cannot write into a cluster that others have finished and changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv6Network
+
+from ssastore.core.cluster import (
+    CLUSTER_ID_BYTES,
+    CLUSTER_KEY,
+    FORMING_KEY,
+    GROUP_PREFIX,
+    NODE_PREFIX,
+    Cluster,
+    ClusterRecord,
+    FormingRecord,
+    GroupRecord,
+    NodeRecord,
+    check_nodes,
+    group_key,
+    node_key,
+)
+from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.env import Compare, ControlStore, Item, Write
+from ssastore.errors import ConfigError, TryLater
+from ssastore.keyspace import Slice
+from ssastore.limits import CONTROL_OPS_MAX
+
+__all__ = ["Cluster", "form_cluster", "ownership_of", "read_cluster"]
+
+_READS_MAX = 3
+"Nodes and groups are read one after the other; a change in between may need a second look."
+
+
+async def form_cluster(
+    control: ControlStore,
+    service: IPv6Network,
+    replicas: int,
+    nodes: Sequence[NodeRecord],
+    *,
+    now_ms: int,
+    random_bytes: Callable[[int], bytes],
+) -> ClusterRecord:
+    """Make the cluster, or finish making it, or find that it is already made.
+
+    Any number of processes may call this at once with the same arguments, and again after a crash;
+    all get the same record.
+
+    Args:
+        service: the service /64.
+        nodes: all nodes, in any order.
+        now_ms: goes into a new record.
+        random_bytes: draws the id of a new cluster; ``Randomness.bytes``.
+
+    Raises:
+        ConfigError: the arguments make no cluster, or another one than there is.
+        Unavailable: the control store does not answer; call again.
+    """
+    nodes = sorted(nodes, key=lambda node: node.name)
+    record = ClusterRecord(random_bytes(CLUSTER_ID_BYTES).hex(), str(service), replicas, now_ms)
+    check_nodes(service, nodes)
+    groups = initial_layout(nodes, replicas)
+    await control.transact(
+        [Compare(CLUSTER_KEY, 0)],
+        [Write(CLUSTER_KEY, record.encode()), Write(FORMING_KEY, FormingRecord(tuple(nodes)).encode())],
+    )
+    formed = await _read_record(control)
+    forming = await control.get(FORMING_KEY)
+    present = FormingRecord.decode(forming.value).nodes if forming else await _read_nodes(control)
+    _require_same(formed, record, present, nodes)
+    if forming:
+        await _fill(control, Compare(FORMING_KEY, forming.revision), nodes, groups)
+    return formed
+
+
+async def read_cluster(control: ControlStore) -> Cluster:
+    """The cluster with all its nodes and groups, checked.
+
+    Raises:
+        ConfigError: there is no cluster, or its layout breaks an invariant of ``core.cluster``.
+        TryLater: it is being formed at this moment.
+        Unavailable: the control store does not answer.
+    """
+    for attempt in range(_READS_MAX):
+        cluster, is_one_moment = await _read_once(control)
+        try:
+            cluster.check()
+        except ConfigError:
+            if is_one_moment or attempt == _READS_MAX - 1:
+                raise
+        else:
+            break
+    return cluster
+
+
+async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
+    """The /80 slices that a node owns, in address order; raises what ``read_cluster`` does.
+
+    Raises:
+        ConfigError: the cluster has no such node.
+    """
+    cluster = await read_cluster(control)
+    if node not in [record.name for record in cluster.nodes]:
+        raise ConfigError(f"the cluster has no node {node}: add it, or correct the name in its configuration")
+    return owned_slices(cluster.groups, node)
+
+
+async def _fill(
+    control: ControlStore, unchanged: Compare, nodes: Sequence[NodeRecord], groups: Sequence[GroupRecord]
+) -> None:
+    """Write what is missing and finish, unless somebody else has finished."""
+    wanted = {node_key(node.name): node.encode() for node in nodes}
+    wanted.update((group_key(record.group), record.encode()) for record in groups)
+    present = [item.key for prefix in (NODE_PREFIX, GROUP_PREFIX) for item in (await control.list(prefix))[0]]
+    for key in present:
+        wanted.pop(key, None)
+    for portion in _portions([Write(key, value) for key, value in wanted.items()]):
+        await control.transact([unchanged], portion)
+    await control.transact([unchanged], [Write(FORMING_KEY, None)])
+
+
+def _portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+    for first in range(0, len(writes), CONTROL_OPS_MAX):
+        yield writes[first : first + CONTROL_OPS_MAX]
+
+
+async def _read_record(control: ControlStore) -> ClusterRecord:
+    item = await control.get(CLUSTER_KEY)
+    if item is None:
+        raise ConfigError("the control store holds no cluster: form one first, or correct its address")
+    return ClusterRecord.decode(item.value)
+
+
+async def _read_nodes(control: ControlStore) -> list[NodeRecord]:
+    items, _ = await control.list(NODE_PREFIX)
+    return [_decode_node(item) for item in items]
+
+
+async def _read_once(control: ControlStore) -> tuple[Cluster, bool]:
+    """The cluster, unchecked, and whether nodes and groups are of one moment."""
+    record = await _read_record(control)
+    if await control.get(FORMING_KEY):
+        raise TryLater("the cluster is being formed; if the command that forms it died, run it again")
+    # Groups first: a node is listed before it owns anything.
+    groups, groups_revision = await control.list(GROUP_PREFIX)
+    nodes, nodes_revision = await control.list(NODE_PREFIX)
+    cluster = Cluster(record, tuple(map(_decode_node, nodes)), tuple(map(_decode_group, groups)))
+    return cluster, groups_revision == nodes_revision
+
+
+def _decode_node(item: Item) -> NodeRecord:
+    node = NodeRecord.decode(item.value)
+    _require_key(item, node_key(node.name))
+    return node
+
+
+def _decode_group(item: Item) -> GroupRecord:
+    record = GroupRecord.decode(item.value)
+    _require_key(item, group_key(record.group))
+    return record
+
+
+def _require_key(item: Item, key: str) -> None:
+    if item.key != key:
+        raise ConfigError(f"the control store holds the record of {key} under {item.key}")
+
+
+def _require_same(
+    formed: ClusterRecord, wanted: ClusterRecord, present: Sequence[NodeRecord], nodes: Sequence[NodeRecord]
+) -> None:
+    """ConfigError when a cluster that exists is not the one that was asked for."""
+    differences = [
+        f"its {what} is {has}, not {asked}"
+        for what, has, asked in (
+            ("service prefix", formed.service, wanted.service),
+            ("replica count", formed.replicas, wanted.replicas),
+        )
+        if has != asked
+    ]
+    differences.extend(_node_differences({n.name: n for n in present}, {n.name: n for n in nodes}))
+    if differences:
+        raise ConfigError(
+            f"this control store already holds cluster {formed.cluster_id}, and {'; '.join(differences)}. "
+            "Ask for what it is, change it with plan and apply, or use an empty control store"
+        )
+
+
+def _node_differences(present: dict[str, NodeRecord], nodes: dict[str, NodeRecord]) -> Iterator[str]:
+    for name in sorted(present.keys() | nodes.keys()):
+        if name not in present:
+            yield f"it has no node {name}"
+        elif name not in nodes:
+            yield f"it has a node {name}, which was not asked for"
+        elif present[name] != nodes[name]:
+            yield f"its node {name} is {present[name]}, not {nodes[name]}"

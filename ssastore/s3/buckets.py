@@ -1,0 +1,162 @@
+"""Bucket operations and listings."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field
+
+from ssastore.core.objects import CommonPrefix, Objects
+from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
+from ssastore.s3 import xml
+from ssastore.s3.errors import S3Error
+from ssastore.s3.names import parse_number
+from ssastore.s3.request import Request, Response
+
+_TOKEN_VERSION = b"1"
+
+
+def encode_token(last: str) -> str:
+    """A continuation token: opaque to clients, the last entry of the page to us."""
+    return urlsafe_b64encode(_TOKEN_VERSION + last.encode()).decode()
+
+
+def decode_token(token: str) -> str:
+    """The entry that a page goes on after. S3Error InvalidArgument for what is no token of ours."""
+    try:
+        raw = urlsafe_b64decode(token.encode("ascii"))
+        if (
+            raw[:1] == _TOKEN_VERSION
+            and len(raw) <= KEY_BYTES_MAX + 1
+            and urlsafe_b64encode(raw).decode() == token
+        ):
+            return raw[1:].decode()
+    except ValueError:
+        pass
+    raise S3Error(
+        "InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token"
+    )
+
+
+@dataclass(slots=True)
+class _Page:
+    objects: list[xml.ListedObject] = field(default_factory=list)
+    prefixes: list[str] = field(default_factory=list)
+    last: str = ""
+    is_truncated: bool = False
+
+
+class BucketOperations:
+    """Handlers; one method an operation."""
+
+    def __init__(self, objects: Objects, region: str) -> None:
+        self._objects = objects
+        self._region = region
+
+    async def list_buckets(self, request: Request) -> Response:
+        """All buckets."""
+        buckets = [(bucket.name, bucket.created_ms) async for bucket in self._objects.buckets.all()]
+        return Response.xml(xml.list_buckets(request.principal.access_key, buckets))
+
+    async def create_bucket(self, request: Request) -> Response:
+        """Create a bucket; 409 BucketAlreadyOwnedByYou when it exists."""
+        assert request.bucket is not None
+        wanted = xml.parse_bucket_configuration(await request.small_body(XML_BYTES_MAX))
+        if wanted not in (None, "", self._region):
+            raise S3Error("InvalidLocationConstraint", LocationConstraint=str(wanted)[:64])
+        await self._objects.buckets.create(request.bucket)
+        return Response(200, b"", {"Location": f"/{request.bucket}"})
+
+    async def head_bucket(self, request: Request) -> Response:
+        """Whether the bucket exists."""
+        assert request.bucket is not None
+        await self._objects.buckets.read(request.bucket)
+        return Response(200, b"", {"x-amz-bucket-region": self._region})
+
+    async def delete_bucket(self, request: Request) -> Response:
+        """Delete an empty bucket."""
+        assert request.bucket is not None
+        await self._objects.buckets.delete(request.bucket)
+        return Response(204)
+
+    async def get_bucket_location(self, request: Request) -> Response:
+        """The region."""
+        assert request.bucket is not None
+        await self._objects.buckets.read(request.bucket)
+        return Response.xml(xml.location(self._region))
+
+    async def list_objects(self, request: Request) -> Response:
+        """ListObjects (V1) or, with ``list-type=2``, ListObjectsV2."""
+        query = request.query
+        version = query.get("list-type", "1")
+        if version not in ("1", "2"):
+            raise S3Error("InvalidArgument", "Invalid list type", ArgumentName="list-type")
+        encoding = xml.check_encoding_type(query.get("encoding-type"))
+        most = parse_number("max-keys", query.get("max-keys", str(LIST_KEYS_MAX)), least=0)
+        limit = min(most, LIST_KEYS_MAX)
+        assert request.bucket is not None
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter") or None
+        if version == "1":
+            marker = query.get("marker", "")
+            page = await self._page(request.bucket, prefix, delimiter, marker, limit)
+            return Response.xml(
+                xml.list_objects_v1(
+                    bucket=request.bucket,
+                    prefix=prefix,
+                    marker=marker,
+                    max_keys=limit,
+                    is_truncated=page.is_truncated,
+                    objects=page.objects,
+                    owner=request.principal.access_key,
+                    common_prefixes=page.prefixes,
+                    delimiter=delimiter,
+                    encoding_type=encoding,
+                    next_marker=page.last if page.is_truncated and delimiter else None,
+                )
+            )
+        token = query.get("continuation-token")
+        start_after = query.get("start-after")
+        after = decode_token(token) if token is not None else start_after or ""
+        page = await self._page(request.bucket, prefix, delimiter, after, limit)
+        return Response.xml(
+            xml.list_objects_v2(
+                bucket=request.bucket,
+                prefix=prefix,
+                max_keys=limit,
+                objects=page.objects,
+                common_prefixes=page.prefixes,
+                delimiter=delimiter,
+                encoding_type=encoding,
+                start_after=start_after,
+                continuation_token=token,
+                next_token=encode_token(page.last) if page.is_truncated else None,
+                owner=request.principal.access_key if query.get("fetch-owner") == "true" else None,
+            )
+        )
+
+    async def _page(self, bucket: str, prefix: str, delimiter: str | None, after: str, limit: int) -> _Page:
+        """One page: up to ``limit`` entries after ``after``, and whether more follow."""
+        page = _Page()
+        entries = self._objects.list(
+            bucket, prefix=prefix, delimiter=delimiter or "", start_after=after, page_size=limit + 1
+        )
+        try:
+            if limit == 0:
+                await self._objects.buckets.read(bucket)
+                return page
+            count = 0
+            async for entry in entries:
+                if count == limit:
+                    page.is_truncated = True
+                    break
+                count += 1
+                if isinstance(entry, CommonPrefix):
+                    page.prefixes.append(entry.prefix)
+                    page.last = entry.prefix
+                else:
+                    page.objects.append(
+                        xml.ListedObject(entry.key, entry.modified_ms, entry.etag, entry.size)
+                    )
+                    page.last = entry.key
+        finally:
+            await entries.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        return page

@@ -1,0 +1,157 @@
+"""What an operation gets and gives: a request that was authenticated, and a response. Pure.
+
+An operation cannot be called without a ``Principal``: the only way to make one is
+``sigv4.authenticate``, and the server makes it before it looks at the path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ssastore.s3.checksums import BodyCheck, declared_checksum, parse_content_md5
+from ssastore.s3.chunked import ChunkedDecoder, parse_decoded_length, parse_trailer_names
+from ssastore.s3.errors import S3Error
+from ssastore.s3.names import ETags, parse_etags
+from ssastore.s3.sigv4 import Principal
+from ssastore.wire import Body
+
+
+class RawBody(Protocol):
+    """The request's body as it arrives."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that will come, if the client said so."""
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes. Raises S3Error IncompleteBody or RequestTimeout when they stop coming."""
+        ...
+
+
+@dataclass(slots=True)
+class Request:
+    """One authenticated request."""
+
+    method: str
+    bucket: str | None
+    key: str | None
+    query: dict[str, str]
+    headers: Mapping[str, str]
+    "Case-insensitive."
+    principal: Principal
+    request_id: str
+    body: RawBody
+
+    def upload(self) -> VerifiedBody:
+        """The body of an upload, decoded and checked. Raises S3Error for contradicting headers."""
+        return VerifiedBody(self)
+
+    async def small_body(self, limit: int) -> bytes:
+        """All of a small body, verified. S3Error MaxMessageLengthExceeded above ``limit`` bytes."""
+        body = VerifiedBody(self)
+        if body.size is not None and body.size > limit:
+            raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=limit)
+        taken = bytearray()
+        async for piece in body.pieces():
+            taken += piece
+            if len(taken) > limit:
+                raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=limit)
+        return bytes(taken)
+
+    def precondition(self) -> dict[str, str]:
+        """``if_match`` and ``if_none_match`` of a write, as the store takes them.
+
+        Raises:
+            S3Error: NotImplemented for conditions that S3 does not define for writes.
+        """
+        wanted = parse_etags("If-Match", self.headers.get("If-Match"))
+        unwanted = parse_etags("If-None-Match", self.headers.get("If-None-Match"))
+        if wanted is not None and unwanted is not None:
+            raise S3Error("InvalidArgument", "A write takes If-Match or If-None-Match, not both.")
+        if unwanted is not None:
+            if not unwanted.any:
+                raise S3Error("NotImplemented", "A write takes If-None-Match only with the value *.")
+            return {"if_none_match": "*"}
+        if wanted is None:
+            return {}
+        return {"if_match": _single_tag(wanted)}
+
+
+def _single_tag(tags: ETags) -> str:
+    if tags.any:
+        return "*"
+    if len(tags.strong) != 1 or tags.weak:
+        raise S3Error("NotImplemented", "A write takes If-Match with one strong ETag.")
+    return tags.strong[0]
+
+
+@dataclass(slots=True)
+class Response:
+    """What goes back; ``stream`` yields exactly ``length`` bytes and replaces ``body``."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[Body] | None = None
+    length: int = 0
+
+    @staticmethod
+    def xml(document: bytes, status: int = 200) -> Response:
+        """A response with an XML body."""
+        return Response(status, document, {"Content-Type": "application/xml"})
+
+
+class VerifiedBody:
+    """The bytes of an upload, taken out of aws-chunked and compared with every digest claimed.
+
+    Nothing of it may become visible before ``pieces`` has ended without an error.
+    """
+
+    def __init__(self, request: Request) -> None:
+        principal, headers = request.principal, request.headers
+        self._raw = request.body
+        self._decoder: ChunkedDecoder | None = None
+        trailers: tuple[str, ...] = ()
+        self.size = request.body.length
+        if principal.payload.is_aws_chunked:
+            self.size = parse_decoded_length(headers.get("x-amz-decoded-content-length"))
+            if principal.payload.has_trailer:
+                trailers = parse_trailer_names(headers.get("x-amz-trailer"))
+            self._decoder = ChunkedDecoder(
+                principal.payload,
+                decoded_length=self.size,
+                chain=principal.chain,
+                announced_trailers=trailers,
+            )
+        self.declared = declared_checksum(headers, trailers)
+        self._check = BodyCheck(
+            sha256=principal.payload_sha256,
+            md5=parse_content_md5(headers.get("Content-MD5")),
+            declared=self.declared,
+        )
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Decoded bytes; raises S3Error at the end when a length, digest or signature is wrong."""
+        if self._decoder is None:
+            async for piece in self._raw.pieces():
+                self._check.update(piece)
+                yield piece
+            self._check.verify()
+            return
+        async for raw in self._raw.pieces():
+            for piece in self._decoder.feed(raw):
+                self._check.update(piece)
+                yield piece
+        self._check.verify(self._decoder.finish())
+
+    def md5_hex(self) -> str:
+        """MD5 of what has passed."""
+        return self._check.md5_digest().hex()
+
+    def checksum(self) -> tuple[str, bytes] | None:
+        """(algorithm, digest) of the declared checksum, to be kept and given back."""
+        digest = self._check.checksum_digest()
+        return (self.declared.algorithm.name, digest) if self.declared and digest is not None else None

@@ -1,0 +1,137 @@
+"""Which operation a request is. Pure.
+
+Every sub-resource that S3 defines is named here: one that is not served answers
+501 with its name, so that a tool says what it lacks instead of misreading an
+answer to another question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ssastore.s3.errors import S3Error
+
+_BUCKET_SUBRESOURCES = (
+    "accelerate",
+    "acl",
+    "analytics",
+    "cors",
+    "encryption",
+    "intelligent-tiering",
+    "inventory",
+    "lifecycle",
+    "logging",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "policyStatus",
+    "publicAccessBlock",
+    "replication",
+    "requestPayment",
+    "tagging",
+    "versioning",
+    "versions",
+    "website",
+)
+_OBJECT_SUBRESOURCES = (
+    "acl",
+    "attributes",
+    "legal-hold",
+    "partNumber",
+    "restore",
+    "retention",
+    "select",
+    "tagging",
+    "torrent",
+    "versionId",
+)
+_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
+
+_SERVICE = {"GET": "ListBuckets"}
+_BUCKET = {"GET": "ListObjects", "HEAD": "HeadBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket"}
+_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
+_UPLOAD = {
+    "GET": "ListParts",
+    "PUT": "UploadPart",
+    "POST": "CompleteMultipartUpload",
+    "DELETE": "AbortMultipartUpload",
+}
+
+# Request headers that change what an operation means; ignoring one would be a lie.
+_UNSERVED_HEADERS = (
+    "x-amz-copy-source",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-bucket-object-lock-enabled",
+    "x-amz-tagging",
+    "x-amz-website-redirect-location",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+)
+_ACLS_THAT_CHANGE_NOTHING = ("private", "bucket-owner-full-control", "bucket-owner-read")
+
+
+def _unserved(name: str) -> S3Error:
+    return S3Error("NotImplemented", f"{name} is not implemented by this server.", Resource=name)
+
+
+def route(
+    method: str, bucket: str | None, key: str | None, query: Mapping[str, str], headers: Mapping[str, str]
+) -> str:
+    """The name of the operation, as in the S3 reference.
+
+    Raises:
+        S3Error: MethodNotAllowed; NotImplemented for what is not served, by name.
+    """
+    if method not in _METHODS:
+        raise S3Error("MethodNotAllowed")
+    for name in _UNSERVED_HEADERS:
+        if name in headers:
+            raise _unserved(f"header {name}")
+    if headers.get("x-amz-acl", "private") not in _ACLS_THAT_CHANGE_NOTHING:
+        raise _unserved(f"x-amz-acl: {headers['x-amz-acl'][:64]}")
+    if bucket is None:
+        return _of(_SERVICE, method)
+    if key is None:
+        return _route_bucket(method, query)
+    return _route_object(method, query)
+
+
+def _of(operations: Mapping[str, str], method: str) -> str:
+    if method not in operations:
+        raise S3Error("MethodNotAllowed")
+    return operations[method]
+
+
+def _route_bucket(method: str, query: Mapping[str, str]) -> str:
+    for name in _BUCKET_SUBRESOURCES:
+        if name in query:
+            raise _unserved(f"bucket sub-resource {name}")
+    if "location" in query:
+        return _of({"GET": "GetBucketLocation"}, method)
+    if "uploads" in query:
+        return _of({"GET": "ListMultipartUploads"}, method)
+    if "delete" in query:
+        return _of({"POST": "DeleteObjects"}, method)
+    if method == "POST":
+        raise _unserved("browser-based upload by POST")
+    return _of(_BUCKET, method)
+
+
+def _route_object(method: str, query: Mapping[str, str]) -> str:
+    if "uploads" in query:
+        return _of({"POST": "CreateMultipartUpload"}, method)
+    if "uploadId" in query:
+        return _of(_UPLOAD, method)
+    for name in _OBJECT_SUBRESOURCES:
+        # The only version of an unversioned object is "null".
+        if name in query and not (name == "versionId" and query[name] == "null"):
+            raise _unserved(f"object sub-resource {name}")
+    return _of(_OBJECT, method)

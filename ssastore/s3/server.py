@@ -1,0 +1,275 @@
+"""The HTTP shell of the S3 interface, on aiohttp's low-level server.
+
+One way through: limits, ``authenticate``, route, operation, response.  Every
+failure leaves as S3's XML error, or, once a body has begun, as a broken
+connection: never as a short answer that looks whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import formatdate
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from ssastore.core.objects import Objects
+from ssastore.env import Clock, Randomness
+from ssastore.errors import SsaStoreError
+from ssastore.s3 import xml
+from ssastore.s3.buckets import BucketOperations
+from ssastore.s3.errors import S3Error, from_store_error
+from ssastore.s3.names import parse_query, split_path
+from ssastore.s3.objects import ObjectOperations
+from ssastore.s3.request import Request, Response
+from ssastore.s3.router import route
+from ssastore.s3.sigv4 import SignedRequest, authenticate
+from ssastore.s3.uploads import UploadOperations
+
+log = logging.getLogger(__name__)
+
+LINE_BYTES_MAX = 8190
+HEADERS_MAX = 100
+_BODY_STALL_S = 30.0
+_IDLE_S = 75.0
+_DISCARD_BYTES_MAX = 256 * 1024
+
+Operation = Callable[[Request], Awaitable[Response]]
+
+
+class HttpBody:
+    """The body of an aiohttp request, with a limit on how long it may stall."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.length = _content_length(request)
+        self._is_awaited = request.headers.get("Expect", "").lower() == "100-continue"
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See ``request.RawBody``."""
+        if self._is_awaited:
+            self._is_awaited = False
+            # Only now: a client that waits for it need not send a body that is refused.
+            transport = self._request.transport
+            if transport is not None:
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        received = 0
+        while True:
+            try:
+                async with asyncio.timeout(_BODY_STALL_S):
+                    piece = await self._request.content.readany()
+            except TimeoutError:
+                raise S3Error("RequestTimeout") from None
+            except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
+                raise S3Error("IncompleteBody") from None
+            if not piece:
+                break
+            received += len(piece)
+            yield piece
+        if self.length is not None and received != self.length:
+            raise S3Error("IncompleteBody")
+
+
+def _content_length(request: web.BaseRequest) -> int | None:
+    if request.headers.get("Content-Length") is not None:
+        return request.content_length
+    return None if request.headers.get("Transfer-Encoding") else 0
+
+
+class S3Server:
+    """S3 for one service."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        *,
+        region: str,
+        access_keys: dict[str, bytes],
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        """``access_keys`` maps key id to secret."""
+        self._region = region
+        self._secrets = {name: secret.decode() for name, secret in access_keys.items()}
+        self._clock = clock
+        self._randomness = randomness
+        self.requests: dict[tuple[str, int], int] = {}
+        buckets, single, uploads = (
+            BucketOperations(objects, region),
+            ObjectOperations(objects),
+            UploadOperations(objects),
+        )
+        self._operations: dict[str, Operation] = {
+            "ListBuckets": buckets.list_buckets,
+            "CreateBucket": buckets.create_bucket,
+            "HeadBucket": buckets.head_bucket,
+            "DeleteBucket": buckets.delete_bucket,
+            "GetBucketLocation": buckets.get_bucket_location,
+            "ListObjects": buckets.list_objects,
+            "GetObject": single.get_object,
+            "HeadObject": single.head_object,
+            "PutObject": single.put_object,
+            "DeleteObject": single.delete_object,
+            "DeleteObjects": single.delete_objects,
+            "CreateMultipartUpload": uploads.create_multipart_upload,
+            "UploadPart": uploads.upload_part,
+            "CompleteMultipartUpload": uploads.complete_multipart_upload,
+            "AbortMultipartUpload": uploads.abort_multipart_upload,
+            "ListParts": uploads.list_parts,
+            "ListMultipartUploads": uploads.list_multipart_uploads,
+        }
+
+    def http_server(self) -> web.Server:
+        """The protocol factory for ``loop.create_server``."""
+        return web.Server(
+            self.handle,
+            access_log=None,
+            keepalive_timeout=_IDLE_S,
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,
+        )
+
+    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        """One request from its headers to the last byte of its response."""
+        request_id = self._randomness.bytes(8).hex().upper()
+        name = "-"
+        try:
+            request = self._authenticate(http, request_id)
+            name, response = await self._perform(http, request)
+            return await self._respond(http, request_id, name, response)
+        except S3Error as error:
+            failure = error
+        except SsaStoreError as error:
+            failure = from_store_error(error)
+            if failure.status >= 500:
+                log.warning("request.failed", extra={"op": name, "id": request_id, "reason": str(error)})
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("request.crashed", extra={"op": name, "id": request_id})
+            failure = S3Error("InternalError")
+        return await self._fail(http, request_id, name, failure)
+
+    # -- steps --------------------------------------------------------------------------------------
+
+    def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
+        """Who asks; nothing of the request is acted on before. Raises S3Error."""
+        expect = http.headers.get("Expect")
+        if expect is not None and expect.lower() != "100-continue":
+            raise S3Error("ExpectationFailed")
+        raw_path, _, raw_query = http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
+        signed = SignedRequest(http.method, raw_path, raw_query, http.raw_headers)
+        principal = authenticate(
+            signed, now_ms=self._clock.now_ms(), region=self._region, secret_of=self._secrets.get
+        )
+        bucket, key = split_path(raw_path)
+        return Request(
+            http.method,
+            bucket,
+            key,
+            parse_query(raw_query),
+            http.headers,
+            principal,
+            request_id,
+            HttpBody(http),
+        )
+
+    async def _perform(self, http: web.BaseRequest, request: Request) -> tuple[str, Response]:
+        name = route(request.method, request.bucket, request.key, request.query, request.headers)
+        return name, await self._operations[name](request)
+
+    def _headers(self, request_id: str) -> dict[str, str]:
+        return {
+            "x-amz-request-id": request_id,
+            "x-amz-id-2": request_id,
+            "Server": "ssastore",
+            "Date": formatdate(self._clock.now_ms() / 1000, usegmt=True),
+            "X-Content-Type-Options": "nosniff",
+        }
+
+    def _count(self, name: str, status: int) -> None:
+        self.requests[name, status] = self.requests.get((name, status), 0) + 1
+
+    async def _respond(
+        self, http: web.BaseRequest, request_id: str, name: str, response: Response
+    ) -> web.StreamResponse:
+        headers = self._headers(request_id) | response.headers
+        if response.stream is None:
+            answer = web.Response(status=response.status, headers=headers, body=response.body or None)
+            if http.method == "HEAD":
+                answer.content_length = response.length
+            self._count(name, response.status)
+            await answer.prepare(http)
+            await answer.write_eof()
+            return answer
+        return await self._stream(http, name, response, headers)
+
+    async def _stream(
+        self, http: web.BaseRequest, name: str, response: Response, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        assert response.stream is not None
+        try:
+            # The first chunk before the status line: what is missing or cannot be reached is an error
+            # that the client can read, not a connection that breaks.
+            first = await anext(response.stream, b"")
+            answer = web.StreamResponse(status=response.status, headers=headers)
+            answer.content_length = response.length
+            await answer.prepare(http)
+            self._count(name, response.status)
+            try:
+                await answer.write(first)
+                async for piece in response.stream:
+                    await answer.write(piece)
+                await answer.write_eof()
+            except SsaStoreError as error:
+                log.warning("response.broken", extra={"op": name, "reason": str(error)})
+                if http.transport is not None:
+                    http.transport.abort()
+                raise ConnectionResetError("the rest of the object cannot be read") from error
+            return answer
+        finally:
+            await response.stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
+
+    async def _fail(
+        self, http: web.BaseRequest, request_id: str, name: str, failure: S3Error
+    ) -> web.StreamResponse:
+        self._count(name, failure.status)
+        headers = self._headers(request_id) | failure.headers | {"Content-Type": "application/xml"}
+        if failure.status == 503:
+            headers.setdefault("Retry-After", "1")
+        body = xml.error(failure, resource=http.path[:1024], request_id=request_id)
+        answer = web.Response(status=failure.status, headers=headers)
+        if http.method == "HEAD" or failure.status == 304:
+            answer.content_length = 0
+        else:
+            answer.body = body
+        if not await self._discard(http):
+            answer.force_close()
+        await answer.prepare(http)
+        await answer.write_eof()
+        return answer
+
+    @staticmethod
+    async def _discard(http: web.BaseRequest) -> bool:
+        """Read what is left of a small body, so that the connection can be used again."""
+        if http.headers.get("Expect") or (http.content_length or 0) > _DISCARD_BYTES_MAX:
+            return http.content.at_eof()
+        if "Transfer-Encoding" in http.headers:
+            return False
+        try:
+            async with asyncio.timeout(1):
+                while await http.content.readany():
+                    continue
+        except (TimeoutError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
+            return False
+        return True
+
+
+def figures(server: S3Server) -> dict[str, Any]:
+    """Requests by operation and status, for status and metrics."""
+    return {f"{name} {status}": count for (name, status), count in sorted(server.requests.items())}

@@ -1,0 +1,155 @@
+"""Multipart operations."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ssastore.core.multipart import Multipart
+from ssastore.core.objects import Objects
+from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
+from ssastore.s3 import xml
+from ssastore.s3.errors import S3Error
+from ssastore.s3.names import parse_number, user_metadata
+from ssastore.s3.objects import check_size, checksum_headers, entity_headers, kept_checksum, store_body
+from ssastore.s3.request import Request, Response
+
+
+def multipart_etag(part_etags: list[str]) -> str:
+    """S3's ETag of a multipart object: MD5 of the parts' MD5s, a hyphen, their number."""
+    try:
+        joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
+    except ValueError:
+        raise S3Error("InvalidPart") from None
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"
+
+
+class UploadOperations:
+    """Handlers; one method an operation."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def _multipart(self, request: Request) -> Multipart:
+        assert request.bucket is not None
+        return self._objects.multipart(await self._objects.bucket(request.bucket))
+
+    async def create_multipart_upload(self, request: Request) -> Response:
+        """Open an upload."""
+        assert request.bucket is not None and request.key is not None
+        headers, metadata = entity_headers(request), user_metadata(request.headers)
+        multipart = await self._multipart(request)
+        upload_id = await multipart.create(request.key.encode(), headers, metadata)
+        document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
+        response = Response.xml(document)
+        if algorithm := request.headers.get("x-amz-checksum-algorithm"):
+            response.headers["x-amz-checksum-algorithm"] = algorithm
+        return response
+
+    async def upload_part(self, request: Request) -> Response:
+        """Store one part."""
+        assert request.bucket is not None and request.key is not None
+        number = parse_number("partNumber", request.query.get("partNumber", ""), least=1, most=PARTS_MAX)
+        body = request.upload()
+        check_size(body.size, PART_BYTES_MAX)
+        multipart = await self._multipart(request)
+        key, upload_id = request.key.encode(), request.query["uploadId"]
+        await multipart.read(key, upload_id)
+        bucket = await self._objects.bucket(request.bucket)
+        content = await store_body(body, self._objects.writer(bucket, key, inline_bytes_max=0))
+        etag = body.md5_hex()
+        await multipart.put_part(key, upload_id, number, etag, content)
+        return Response(200, b"", {"ETag": f'"{etag}"', **checksum_headers(kept_checksum(body))})
+
+    async def complete_multipart_upload(self, request: Request) -> Response:
+        """Make the object of its parts, in one change."""
+        assert request.bucket is not None and request.key is not None
+        condition = request.precondition()
+        parts = xml.parse_complete_upload(await request.small_body(XML_BYTES_MAX))
+        multipart = await self._multipart(request)
+        completed = await multipart.complete(
+            request.key.encode(),
+            request.query["uploadId"],
+            parts,
+            multipart_etag([etag for _, etag in parts]),
+            **condition,
+        )
+        return Response.xml(
+            xml.completed_upload(
+                url=f"/{request.bucket}/{request.key}",
+                bucket=request.bucket,
+                key=request.key,
+                etag=completed.etag,
+            )
+        )
+
+    async def abort_multipart_upload(self, request: Request) -> Response:
+        """Drop an upload and its parts."""
+        assert request.key is not None
+        multipart = await self._multipart(request)
+        await multipart.abort(request.key.encode(), request.query["uploadId"])
+        return Response(204)
+
+    async def list_parts(self, request: Request) -> Response:
+        """Parts of an open upload, in order."""
+        assert request.bucket is not None and request.key is not None
+        query = request.query
+        most = parse_number("max-parts", query.get("max-parts", str(LIST_KEYS_MAX)), least=0)
+        limit = min(most, LIST_KEYS_MAX)
+        marker = parse_number("part-number-marker", query.get("part-number-marker", "0"), least=0)
+        multipart = await self._multipart(request)
+        key, upload_id = request.key.encode(), query["uploadId"]
+        await multipart.read(key, upload_id)
+        parts: list[xml.ListedPart] = []
+        is_truncated = False
+        async for part in multipart.parts(key, upload_id, min(marker, PARTS_MAX)):
+            if len(parts) == limit:
+                is_truncated = True
+                break
+            parts.append(xml.ListedPart(part.number, part.modified_ms, part.etag, part.size))
+        return Response.xml(
+            xml.list_parts(
+                bucket=request.bucket,
+                key=request.key,
+                upload_id=upload_id,
+                owner=request.principal.access_key,
+                part_number_marker=marker,
+                max_parts=limit,
+                is_truncated=is_truncated,
+                parts=parts,
+                encoding_type=xml.check_encoding_type(query.get("encoding-type")),
+            )
+        )
+
+    async def list_multipart_uploads(self, request: Request) -> Response:
+        """Open uploads of a bucket, in order of key."""
+        assert request.bucket is not None
+        query = request.query
+        if query.get("delimiter"):
+            raise S3Error("NotImplemented", "delimiter of ListMultipartUploads is not implemented.")
+        most = parse_number("max-uploads", query.get("max-uploads", str(LIST_KEYS_MAX)), least=0)
+        limit = min(most, LIST_KEYS_MAX)
+        key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
+        # Without an id the marker means "after all uploads of that key": 0xff is above any id.
+        after = key_marker.encode() + b"\0" + (id_marker.encode() or b"\xff") if key_marker else b""
+        multipart = await self._multipart(request)
+        uploads: list[xml.ListedUpload] = []
+        is_truncated = False
+        async for upload in multipart.uploads(query.get("prefix", "").encode(), after):
+            if len(uploads) == limit:
+                is_truncated = True
+                break
+            uploads.append(xml.ListedUpload(upload.key.decode(), upload.upload_id, upload.started_ms))
+        last = uploads[-1] if uploads and is_truncated else None
+        return Response.xml(
+            xml.list_uploads(
+                bucket=request.bucket,
+                prefix=query.get("prefix", ""),
+                owner=request.principal.access_key,
+                key_marker=key_marker,
+                upload_id_marker=id_marker,
+                max_uploads=limit,
+                uploads=uploads,
+                encoding_type=xml.check_encoding_type(query.get("encoding-type")),
+                next_marker=(last.key, last.upload_id) if last else None,
+            )
+        )

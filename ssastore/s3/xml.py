@@ -1,0 +1,501 @@
+"""The XML of S3: responses written, three request bodies read. Standard library only.
+
+Writing is string building through one escape function.  XML 1.0 has no way at all to
+carry most control characters, yet a key may hold them.  AWS writes ``&#x1;``, which no
+XML 1.0 parser accepts, so that one odd key makes a whole page unreadable.  Here:
+
+* with ``encoding-type=url``, which SDKs ask for by themselves, keys, prefixes and
+  markers are percent-encoded and nothing is lost;
+* without it a character that XML cannot carry becomes U+FFFD: the page stays readable,
+  and the one key shows that it needs ``encoding-type=url``.  CR, which parsers would turn
+  into LF, is written as a character reference.
+
+Reading is expat with everything dangerous refused: no DOCTYPE (so no entities, no
+fetches, no blow-up), UTF-8 only, bounds on bytes, depth and elements.  Bodies have two
+levels, fields and rows of fields; both are read without building a tree.  Elements that
+are not known are ignored, as in S3, wherever that cannot change the meaning.  The
+namespace may be missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+from xml.parsers import expat
+
+from ssastore.limits import LIST_KEYS_MAX, PARTS_MAX, XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
+from ssastore.s3.errors import S3Error
+from ssastore.s3.names import parse_number
+
+CONTENT_TYPE = "application/xml"
+
+_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+_STORAGE_CLASS = "STANDARD"
+
+_NEEDS_ESCAPE = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;"}
+
+
+# -- writing ----------------------------------------------------------------------------------------
+
+
+def _escape(text: str) -> str:
+    if _NEEDS_ESCAPE.search(text) is None:
+        return text
+    return _NEEDS_ESCAPE.sub(lambda match: _ESCAPES.get(match.group(), "\ufffd"), text)
+
+
+def _element(name: str, value: str | int | None) -> str:
+    """One element with text; nothing at all for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    return f"<{name}>{_escape(str(value))}</{name}>"
+
+
+def _document(root: str, *content: str) -> bytes:
+    body = "".join(content)
+    return f'{_DECLARATION}<{root} xmlns="{_NAMESPACE}">{body}</{root}>'.encode()
+
+
+def _etag(etag: str) -> str:
+    return _element("ETag", f'"{etag}"')
+
+
+def _encoder(encoding_type: str | None) -> Callable[[str], str]:
+    """How keys are written: ``encoding_type`` is None or ``url``."""
+    if encoding_type is None:
+        return str
+    return lambda text: quote(text, safe="/-._~")
+
+
+def check_encoding_type(value: str | None) -> str | None:
+    """An ``encoding-type`` parameter. S3Error InvalidArgument if it is anything but ``url``."""
+    if value not in (None, "url"):
+        raise S3Error("InvalidArgument", "Invalid Encoding Method specified", ArgumentName="encoding-type")
+    return value
+
+
+def iso8601(at_ms: int) -> str:
+    """A time as S3 writes it into XML: UTC with milliseconds."""
+    seconds, milliseconds = divmod(at_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One object of a listing. ``etag`` is without quotes, here and everywhere in this module."""
+
+    key: str
+    modified_ms: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPart:
+    """One uploaded part."""
+
+    number: int
+    modified_ms: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedUpload:
+    """One open multipart upload."""
+
+    key: str
+    upload_id: str
+    initiated_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFailure:
+    """An object that DeleteObjects could not delete, and why."""
+
+    key: str
+    version_id: str | None
+    error: S3Error
+
+
+def error(failure: S3Error, *, resource: str, request_id: str) -> bytes:
+    """The body of an answer that is not a success. S3 gives it no namespace."""
+    fields = "".join(_element(name, value) for name, value in failure.fields.items())
+    return (
+        f"{_DECLARATION}<Error>{_element('Code', failure.code)}{_element('Message', failure.message)}{fields}"
+        f"{_element('Resource', resource)}{_element('RequestId', request_id)}</Error>"
+    ).encode()
+
+
+def _owner(owner: str) -> str:
+    return f"<Owner>{_element('ID', owner)}{_element('DisplayName', owner)}</Owner>"
+
+
+def list_buckets(owner: str, buckets: Iterable[tuple[str, int]]) -> bytes:
+    """``buckets`` are (name, time of creation in ms)."""
+    listed = "".join(
+        f"<Bucket>{_element('Name', name)}{_element('CreationDate', iso8601(created_ms))}</Bucket>"
+        for name, created_ms in buckets
+    )
+    return _document("ListAllMyBucketsResult", _owner(owner), f"<Buckets>{listed}</Buckets>")
+
+
+def location(region: str) -> bytes:
+    """The answer of GetBucketLocation; us-east-1 is the empty one, as in S3."""
+    return _document("LocationConstraint", "" if region == "us-east-1" else _escape(region))
+
+
+def _contents(objects: Iterable[ListedObject], encode: Callable[[str], str], owner: str | None) -> str:
+    owned = _owner(owner) if owner is not None else ""
+    return "".join(
+        f"<Contents>{_element('Key', encode(listed.key))}"
+        f"{_element('LastModified', iso8601(listed.modified_ms))}{_etag(listed.etag)}"
+        f"{_element('Size', listed.size)}{owned}{_element('StorageClass', _STORAGE_CLASS)}</Contents>"
+        for listed in objects
+    )
+
+
+def _common_prefixes(prefixes: Iterable[str], encode: Callable[[str], str]) -> str:
+    return "".join(
+        f"<CommonPrefixes>{_element('Prefix', encode(prefix))}</CommonPrefixes>" for prefix in prefixes
+    )
+
+
+def _encoded(name: str, value: str | None, encode: Callable[[str], str]) -> str:
+    return _element(name, None if value is None else encode(value))
+
+
+def list_objects_v2(
+    *,
+    bucket: str,
+    prefix: str,
+    max_keys: int,
+    objects: Sequence[ListedObject],
+    common_prefixes: Sequence[str] = (),
+    delimiter: str | None = None,
+    encoding_type: str | None = None,
+    start_after: str | None = None,
+    continuation_token: str | None = None,
+    next_token: str | None = None,
+    owner: str | None = None,
+) -> bytes:
+    """One page of ListObjectsV2; truncated if there is a ``next_token``; ``owner`` for fetch-owner."""
+    encode = _encoder(encoding_type)
+    return _document(
+        "ListBucketResult",
+        _element("Name", bucket),
+        _encoded("Prefix", prefix, encode),
+        _encoded("Delimiter", delimiter, encode),
+        _element("MaxKeys", max_keys),
+        _element("EncodingType", encoding_type),
+        _element("KeyCount", len(objects) + len(common_prefixes)),
+        _element("IsTruncated", next_token is not None),
+        _element("ContinuationToken", continuation_token),
+        _element("NextContinuationToken", next_token),
+        _encoded("StartAfter", start_after, encode),
+        _contents(objects, encode, owner),
+        _common_prefixes(common_prefixes, encode),
+    )
+
+
+def list_objects_v1(
+    *,
+    bucket: str,
+    prefix: str,
+    marker: str,
+    max_keys: int,
+    is_truncated: bool,
+    objects: Sequence[ListedObject],
+    owner: str,
+    common_prefixes: Sequence[str] = (),
+    delimiter: str | None = None,
+    encoding_type: str | None = None,
+    next_marker: str | None = None,
+) -> bytes:
+    """One page of ListObjects; S3 sends ``next_marker`` only where a delimiter was given."""
+    encode = _encoder(encoding_type)
+    return _document(
+        "ListBucketResult",
+        _element("Name", bucket),
+        _encoded("Prefix", prefix, encode),
+        _encoded("Marker", marker, encode),
+        _encoded("NextMarker", next_marker, encode),
+        _encoded("Delimiter", delimiter, encode),
+        _element("MaxKeys", max_keys),
+        _element("EncodingType", encoding_type),
+        _element("IsTruncated", is_truncated),
+        _contents(objects, encode, owner),
+        _common_prefixes(common_prefixes, encode),
+    )
+
+
+def copied_object(etag: str, modified_ms: int) -> bytes:
+    """The answer of CopyObject."""
+    return _document("CopyObjectResult", _element("LastModified", iso8601(modified_ms)), _etag(etag))
+
+
+def copied_part(etag: str, modified_ms: int) -> bytes:
+    """The answer of UploadPartCopy."""
+    return _document("CopyPartResult", _element("LastModified", iso8601(modified_ms)), _etag(etag))
+
+
+def initiated_upload(*, bucket: str, key: str, upload_id: str) -> bytes:
+    """The answer of CreateMultipartUpload."""
+    return _document(
+        "InitiateMultipartUploadResult",
+        _element("Bucket", bucket),
+        _element("Key", key),
+        _element("UploadId", upload_id),
+    )
+
+
+def completed_upload(*, url: str, bucket: str, key: str, etag: str) -> bytes:
+    """The answer of CompleteMultipartUpload; ``url`` is where the object is now."""
+    return _document(
+        "CompleteMultipartUploadResult",
+        _element("Location", url),
+        _element("Bucket", bucket),
+        _element("Key", key),
+        _etag(etag),
+    )
+
+
+def delete_result(deleted: Iterable[tuple[str, str | None]], failures: Iterable[DeleteFailure]) -> bytes:
+    """The answer of DeleteObjects; ``deleted`` are (key, version), empty in quiet mode."""
+    return _document(
+        "DeleteResult",
+        "".join(
+            f"<Deleted>{_element('Key', key)}{_element('VersionId', version_id)}</Deleted>"
+            for key, version_id in deleted
+        ),
+        "".join(
+            f"<Error>{_element('Key', failure.key)}{_element('VersionId', failure.version_id)}"
+            f"{_element('Code', failure.error.code)}{_element('Message', failure.error.message)}</Error>"
+            for failure in failures
+        ),
+    )
+
+
+def list_parts(
+    *,
+    bucket: str,
+    key: str,
+    upload_id: str,
+    owner: str,
+    part_number_marker: int,
+    max_parts: int,
+    is_truncated: bool,
+    parts: Sequence[ListedPart],
+    encoding_type: str | None = None,
+) -> bytes:
+    """One page of ListParts."""
+    listed = "".join(
+        f"<Part>{_element('PartNumber', part.number)}{_element('LastModified', iso8601(part.modified_ms))}"
+        f"{_etag(part.etag)}{_element('Size', part.size)}</Part>"
+        for part in parts
+    )
+    return _document(
+        "ListPartsResult",
+        _element("Bucket", bucket),
+        _element("EncodingType", encoding_type),
+        _encoded("Key", key, _encoder(encoding_type)),
+        _element("UploadId", upload_id),
+        f"<Initiator>{_element('ID', owner)}{_element('DisplayName', owner)}</Initiator>",
+        _owner(owner),
+        _element("StorageClass", _STORAGE_CLASS),
+        _element("PartNumberMarker", part_number_marker),
+        _element("NextPartNumberMarker", parts[-1].number if parts else part_number_marker),
+        _element("MaxParts", max_parts),
+        _element("IsTruncated", is_truncated),
+        listed,
+    )
+
+
+def list_uploads(
+    *,
+    bucket: str,
+    prefix: str,
+    owner: str,
+    key_marker: str,
+    upload_id_marker: str,
+    max_uploads: int,
+    uploads: Sequence[ListedUpload],
+    common_prefixes: Sequence[str] = (),
+    delimiter: str | None = None,
+    encoding_type: str | None = None,
+    next_marker: tuple[str, str] | None = None,
+) -> bytes:
+    """One page of ListMultipartUploads; truncated if there is a ``next_marker`` (key, upload id)."""
+    encode = _encoder(encoding_type)
+    who = f"<Initiator>{_element('ID', owner)}{_element('DisplayName', owner)}</Initiator>{_owner(owner)}"
+    listed = "".join(
+        f"<Upload>{_element('Key', encode(upload.key))}{_element('UploadId', upload.upload_id)}{who}"
+        f"{_element('StorageClass', _STORAGE_CLASS)}{_element('Initiated', iso8601(upload.initiated_ms))}"
+        "</Upload>"
+        for upload in uploads
+    )
+    next_key, next_upload_id = next_marker or (None, None)
+    return _document(
+        "ListMultipartUploadsResult",
+        _element("Bucket", bucket),
+        _encoded("KeyMarker", key_marker, encode),
+        _element("UploadIdMarker", upload_id_marker),
+        _encoded("NextKeyMarker", next_key, encode),
+        _element("NextUploadIdMarker", next_upload_id),
+        _encoded("Prefix", prefix, encode),
+        _encoded("Delimiter", delimiter, encode),
+        _element("EncodingType", encoding_type),
+        _element("MaxUploads", max_uploads),
+        _element("IsTruncated", next_marker is not None),
+        listed,
+        _common_prefixes(common_prefixes, encode),
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads one body: the fields of its root, and the rows named ``row`` with their fields."""
+
+    def __init__(self, root: str, row: str) -> None:
+        self._root = root
+        self._row = row
+        self._path: list[str] = []
+        self._elements = 0
+        self._text: list[str] = []
+        self._is_leaf = True
+        self.fields: dict[str, str] = {}
+        self.rows: list[dict[str, str]] = []
+
+    def read(self, body: bytes) -> None:
+        if len(body) > XML_BYTES_MAX:
+            raise S3Error("MalformedXML", f"The body must not be above {XML_BYTES_MAX} bytes.")
+        parser = expat.ParserCreate("utf-8")  # overrides what the document declares, which is checked below
+        parser.buffer_text = True
+        parser.XmlDeclHandler = self._declaration
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._characters
+        try:
+            parser.Parse(body, True)
+        except expat.ExpatError:
+            raise S3Error("MalformedXML") from None
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if encoding is not None and encoding.lower() not in ("utf-8", "utf8"):
+            raise S3Error("MalformedXML", "The body must be UTF-8.")
+
+    def _doctype(self, *parts: object) -> None:
+        raise S3Error("MalformedXML", "The body must not have a DOCTYPE.")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._elements += 1
+        if self._elements > XML_ELEMENTS_MAX or len(self._path) == XML_DEPTH_MAX:
+            raise S3Error("MalformedXML", "The body has too many or too deeply nested elements.")
+        name = tag.rpartition(":")[2]
+        if not self._path and name != self._root:
+            raise S3Error("MalformedXML", f"The body must be a {self._root}.")
+        self._path.append(name)
+        if len(self._path) == 2 and name == self._row:
+            self.rows.append({})
+        self._text.clear()
+        self._is_leaf = True
+
+    def _end(self, tag: str) -> None:
+        name = self._path.pop()
+        if len(self._path) == 1 and name != self._row and self._is_leaf:
+            self._keep(self.fields, name)
+        elif len(self._path) == 2 and self._path[1] == self._row:
+            if not self._is_leaf:  # to keep the half of a key or to drop a condition would change the meaning
+                raise S3Error("MalformedXML", f"{name} must be text.")
+            self._keep(self.rows[-1], name)
+        self._text.clear()
+        self._is_leaf = False
+
+    def _keep(self, fields: dict[str, str], name: str) -> None:
+        if name in fields:
+            raise S3Error("MalformedXML", f"{name} was given twice.")
+        fields[name] = "".join(self._text)
+
+    def _characters(self, text: str) -> None:
+        self._text.append(text)
+
+
+def _read(body: bytes, *, root: str, row: str) -> _Reader:
+    reader = _Reader(root, row)
+    reader.read(body)
+    return reader
+
+
+def parse_complete_upload(body: bytes) -> list[tuple[int, str]]:
+    """The parts of a CompleteMultipartUpload: (number, ETag without quotes), numbers ascending.
+
+    Raises:
+        S3Error: MalformedXML (also for no parts at all), InvalidArgument for a number outside 1 to
+            10,000, InvalidPartOrder.
+    """
+    parts: list[tuple[int, str]] = []
+    for row in _read(body, root="CompleteMultipartUpload", row="Part").rows:
+        if "PartNumber" not in row or "ETag" not in row:
+            raise S3Error("MalformedXML", "A Part needs PartNumber and ETag.")
+        number = parse_number("PartNumber", row["PartNumber"].strip(), least=1, most=PARTS_MAX)
+        if parts and number <= parts[-1][0]:
+            raise S3Error("InvalidPartOrder")
+        parts.append((number, row["ETag"].strip().strip('"')))
+    if not parts:
+        raise S3Error("MalformedXML", "At least one Part is needed.")
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteEntry:
+    """One object that DeleteObjects names."""
+
+    key: str
+    version_id: str | None
+    etag: str | None
+    "Condition: delete only if this is the ETag (without quotes); ``*`` for any."
+
+
+def parse_delete(body: bytes) -> tuple[bool, list[DeleteEntry]]:
+    """Whether DeleteObjects is quiet, and what to delete: 1 to 1,000 entries, repetitions allowed.
+
+    Raises:
+        S3Error: MalformedXML, or NotImplemented for a condition other than ETag: to ignore it would
+            delete what the caller wants kept.
+    """
+    reader = _read(body, root="Delete", row="Object")
+    quiet = reader.fields.get("Quiet", "false").strip().lower()
+    if quiet not in ("true", "false"):
+        raise S3Error("MalformedXML", "Quiet must be true or false.")
+    if not 1 <= len(reader.rows) <= LIST_KEYS_MAX:
+        raise S3Error("MalformedXML", f"Between 1 and {LIST_KEYS_MAX} objects can be named.")
+    return quiet == "true", [_delete_entry(row) for row in reader.rows]
+
+
+def _delete_entry(row: dict[str, str]) -> DeleteEntry:
+    if not row.get("Key"):
+        raise S3Error("MalformedXML", "An Object needs a Key.")
+    if "LastModifiedTime" in row or "Size" in row:
+        raise S3Error("NotImplemented", "Conditions on LastModifiedTime and Size are not supported.")
+    etag = row.get("ETag")
+    if etag is not None:
+        etag = etag.strip().strip('"')
+    return DeleteEntry(row["Key"], row.get("VersionId") or None, etag)
+
+
+def parse_bucket_configuration(body: bytes) -> str | None:
+    """The location that CreateBucket asks for; None for no body, or none named in it."""
+    if not body.strip():
+        return None
+    reader = _read(body, root="CreateBucketConfiguration", row="")
+    return reader.fields.get("LocationConstraint", "").strip() or None

@@ -1,0 +1,101 @@
+"""A small cluster inside the test's own process: real frames over the loopback, memory or LMDB below.
+
+Every node is a port of ``::1``; the client's links map an address to the owner's port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgpack
+
+from ssastore.client import AsyncClient
+from ssastore.core.acceptor import Acceptor, encode_coverage
+from ssastore.env import Store
+from ssastore.keyspace import Slice
+from ssastore.store.memory import MemoryStore
+from ssastore.system import SystemClock, SystemRandomness
+from ssastore.transport.session import Credentials, Service
+from ssastore.transport.tcp import LoopbackLinks
+
+SERVICE = "fd5a:1:2:3::/64"
+KEY, SECRET = "TESTKEY", "test-secret"
+CREDENTIALS = Credentials(b"c" * 32, {KEY: SECRET.encode()})
+
+
+class SmallNode:
+    """One worker on a port of ``::1`` that owns a quarter (or so) of plane 0."""
+
+    def __init__(self, first: int, end: int, store: Store) -> None:
+        self.slices = set(range(first, end))
+        self.store = store
+        acceptor = Acceptor(replicas=1, worker=0, workers=1)
+        acceptor.activate(self.slices)
+        self.service = Service(
+            store=store,
+            acceptor=acceptor,
+            credentials=CREDENTIALS,
+            cluster_id="ab" * 16,
+            clock=SystemClock(),
+            randomness=SystemRandomness(),
+            describe=lambda: msgpack.packb({"node": "small"}),
+        )
+        self.service.coverage = encode_coverage(acceptor.active, 1)
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.get_running_loop().create_server(self.service.session, "::1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        for session in list(self.service.sessions):
+            session.abort()
+        await asyncio.sleep(0)
+
+
+class SmallCluster:
+    """Nodes and clients."""
+
+    def __init__(self, nodes: list[SmallNode]) -> None:
+        self.nodes = nodes
+        self._clients: list[AsyncClient] = []
+
+    def links(self) -> LoopbackLinks:
+        return LoopbackLinks({Slice(s << 48, 16): node.port for node in self.nodes for s in node.slices})
+
+    def client(self, **options: Any) -> AsyncClient:
+        options.setdefault("links", self.links())
+        options.setdefault("deadline_ms", 2000)
+        client = AsyncClient(SERVICE, access_key=KEY, secret_key=SECRET, **options)
+        self._clients.append(client)
+        return client
+
+    def node_of(self, iid: int) -> SmallNode:
+        return next(node for node in self.nodes if iid >> 48 in node.slices)
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+        for node in self.nodes:
+            await node.stop()
+            await node.store.close()
+
+
+@asynccontextmanager
+async def small_cluster(count: int = 4, make_store: Callable[[int], Store] | None = None) -> Any:
+    """``count`` nodes that share plane 0 evenly."""
+    step = 4096 // count
+    nodes = []
+    for index in range(count):
+        store = make_store(index) if make_store else MemoryStore()
+        nodes.append(SmallNode(index * step, (index + 1) * step, store))
+        await nodes[-1].start()
+    cluster = SmallCluster(nodes)
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
