@@ -139,7 +139,7 @@ def ready_command(context: str | None, wait_s: float, as_json: bool) -> int:
 
     from ssastore.errors import ConfigError
     from ssastore.lab.context import find
-    from ssastore.lab.status import wait_until_ready
+    from ssastore.lab.status import AdminLink, wait_until_ready
 
     deadline = time.monotonic() + wait_s
     while True:
@@ -150,7 +150,7 @@ def ready_command(context: str | None, wait_s: float, as_json: bool) -> int:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-    report = asyncio.run(wait_until_ready(found.admin_port, max(0.0, deadline - time.monotonic())))
+    report = asyncio.run(wait_until_ready(AdminLink(found.admin_port), max(0.0, deadline - time.monotonic())))
     print(json.dumps(report) if as_json else f"ready: {len(report['nodes'])} nodes of {report['service']}")
     return 0
 

@@ -164,7 +164,7 @@ def put_command(
     bucket, key = _need_key(target)
 
     async def work(client: AsyncClient) -> None:
-        with open(0 if file == "-" else file, "rb", closefd=file != "-") as source:  # noqa: ASYNC230
+        with open(0 if file == "-" else file, "rb", closefd=file != "-") as source:
             total = None if file == "-" else os.fstat(source.fileno()).st_size
             with _Bar(key, total, quiet) as bar:
                 info = await client.bucket(bucket).put(
@@ -204,7 +204,7 @@ def get_command(
             return
         partial = Path(f"{file}.part-{os.getpid()}")
         try:
-            with open(partial, "wb") as target, _Bar(key, reader.size, quiet) as bar:  # noqa: ASYNC230
+            with open(partial, "wb") as target, _Bar(key, reader.size, quiet) as bar:
                 async for chunk in reader:
                     target.write(chunk)
                     bar.update(len(chunk))

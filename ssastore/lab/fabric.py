@@ -226,6 +226,9 @@ class Fabric:
             _create(self._rtnetlink, RTM_NEWLINK, self._cable(name, host))
             for index in (LOOPBACK_INDEX, ETH0_INDEX):
                 inside.request(RTM_NEWLINK, _link(index))
+            # Not before both ends are up: a port that joins without carrier makes the bridge lose
+            # and regain its own, and "up" would be seen too early.
+            self._rtnetlink.request(RTM_NEWLINK, _link(host.port, IFLA_MASTER=BRIDGE_INDEX))
             self._number(inside, ETH0_INDEX, int(host.address) - int(self.infra.network_address))
             _create(inside, RTM_NEWROUTE, _route("unicast", _DEFAULT_ROUTE, self.router))
         finally:
@@ -246,7 +249,7 @@ class Fabric:
         )
 
     def _cable(self, name: str, host: Host) -> Any:
-        """A pair of interfaces: a port of the bridge here, eth0 over there."""
+        """A pair of interfaces: a port for the bridge here, eth0 over there."""
         eth0 = {
             "index": ETH0_INDEX,
             "attrs": [["IFLA_IFNAME", "eth0"], ["IFLA_MTU", self._mtu], ["IFLA_NET_NS_FD", host.namespace]],
@@ -255,7 +258,6 @@ class Fabric:
             host.port,
             IFLA_IFNAME=name,
             IFLA_MTU=self._mtu,
-            IFLA_MASTER=BRIDGE_INDEX,
             IFLA_LINKINFO=_kind("veth", {"attrs": [["VETH_INFO_PEER", eth0]]}),
         )
 

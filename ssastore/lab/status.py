@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import time
 from typing import Any
 
@@ -17,20 +18,45 @@ from ssastore.errors import Unavailable
 _POLL_S = 0.05
 
 
-def fetch(admin_port: int, path: str, timeout_s: float = 5.0) -> tuple[int, Any]:
-    """(HTTP status, decoded JSON) of ``path``. Raises Unavailable when nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", admin_port, timeout=timeout_s)
+class AdminLink:
+    """HTTP to a gateway's admin interface on 127.0.0.1, one request after the other."""
+
+    def __init__(self, port: int, sock: socket.socket | None = None, timeout_s: float = 5.0) -> None:
+        """``sock`` is an unconnected socket of another network namespace, to connect from there."""
+        self._port = port
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        self._sock = sock
+        if sock is not None:
+            sock.settimeout(timeout_s)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """(HTTP status, decoded JSON). Raises Unavailable when nobody answers."""
+        try:
+            if self._sock is not None and self._connection.sock is None:
+                self._sock.connect(("127.0.0.1", self._port))
+                self._connection.sock = self._sock
+            self._connection.request("GET", path)
+            response = self._connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise Unavailable(f"127.0.0.1:{self._port} does not answer: {error}") from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def fetch(admin_port: int, path: str) -> tuple[int, Any]:
+    """One request. Raises Unavailable when nobody answers."""
+    link = AdminLink(admin_port)
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unavailable(f"127.0.0.1:{admin_port} does not answer: {error}") from None
+        return link.get(path)
     finally:
-        connection.close()
+        link.close()
 
 
-async def wait_until_ready(admin_port: int, wait_s: float) -> Any:
+async def wait_until_ready(link: AdminLink, wait_s: float) -> Any:
     """Until every worker of every node answers; the last report.
 
     Raises:
@@ -40,7 +66,7 @@ async def wait_until_ready(admin_port: int, wait_s: float) -> Any:
     reason = "nothing was asked yet"
     while True:
         try:
-            status, report = await asyncio.to_thread(fetch, admin_port, "/readyz")
+            status, report = await asyncio.to_thread(link.get, "/readyz")
             if status == 200:
                 return report
             reason = report.get("reason", "not ready")

@@ -41,7 +41,7 @@ from ssastore.lab import context as contexts
 from ssastore.lab.context import Context
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
-from ssastore.lab.status import wait_until_ready
+from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
 
@@ -158,6 +158,8 @@ class Lab:
         self._fabric: Fabric | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
+        # Made before a namespace is entered, so that it reaches the localhost outside.
+        self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
         # A Unix socket's path has at most 107 bytes, and a data directory may be deep.
         self._runtime = Path(tempfile.mkdtemp(prefix="ssa-"))
@@ -316,7 +318,7 @@ class Lab:
                 self.start_node(name)
             self.start_gateway(s3, admin)
             found = self.context()
-            await self._wait_ready(found, stopped)
+            await self._wait_ready(stopped)
             contexts.write(found)
             if not stopped.is_set():
                 on_ready(found)
@@ -329,14 +331,16 @@ class Lab:
             await control.close()
             await server.close()
 
-    async def _wait_ready(self, found: Context, stopped: asyncio.Event) -> None:
+    async def _wait_ready(self, stopped: asyncio.Event) -> None:
         """Until the gateway reaches every worker; fails early when a process has ended."""
-        ready = spawn("wait until ready", wait_until_ready(found.admin_port, _READY_S))
+        link = AdminLink(self._options.admin_port, self._probe, timeout_s=_READY_S)
+        ready = spawn("wait until ready", wait_until_ready(link, _READY_S))
         watch = spawn("watch start", self._first_death())
         stop = spawn("wait for stop", stopped.wait())
         done, _ = await asyncio.wait({ready, watch, stop}, return_when=asyncio.FIRST_COMPLETED)
         for task in (ready, watch, stop):
             task.cancel()
+        link.close()
         if watch in done:
             name = watch.result()
             log = self._directory / "log" / f"{name}.log"

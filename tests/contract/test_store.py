@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -295,6 +297,31 @@ async def test_change_that_fails_half_way_leaves_nothing(store: Store) -> None:
     )
     assert [type(outcome) for outcome in outcomes] == [type(None), LookupError, type(None)]
     assert scan(store) == [(b"a", b"1"), (b"b", b"0"), (b"d", b"2")]
+
+
+async def test_failed_change_keeps_nothing_of_its_batch_alive(store: Store) -> None:
+    """Conditions are false every day; their errors must not hold megabytes until the collector comes."""
+
+    class Payload:
+        pass
+
+    def refuse(txn: WriteTxn) -> None:
+        raise LookupError
+
+    def use(txn: WriteTxn, payload: Payload) -> None:
+        txn.put(b"a", b"1")
+
+    payload = Payload()
+    gone = weakref.ref(payload)
+    gc.disable()
+    try:
+        pending = [store.submit(partial(use, payload=payload)), store.submit(refuse)]
+        (error,) = [x for x in await asyncio.gather(*pending, return_exceptions=True) if x is not None]
+        del pending, payload
+        await asyncio.sleep(0)
+        assert isinstance(error, LookupError) and gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_cancelled_caller_does_not_disturb_the_others(store: Store) -> None:

@@ -1,0 +1,54 @@
+"""The lock of a data directory. Who else it keeps out is tested with the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ssastore.errors import DataDirError
+from ssastore.store.datadir import LOCK_BYTES, LOCK_NAME, DataDir, lock_text
+
+
+def test_lock_names_its_holder_and_keeps_its_length(tmp_path: Path) -> None:
+    lock = tmp_path / LOCK_NAME
+    lock.write_bytes(lock_text(99_999_999))
+    directory = DataDir.open(tmp_path)
+    assert lock.read_bytes() == lock_text(os.getpid())
+    assert lock.stat().st_size == LOCK_BYTES
+    with pytest.raises(DataDirError, match=f"in use by process {os.getpid()}$"):
+        DataDir.open(tmp_path)
+    directory.close()
+    assert lock.exists(), "removing it would let two openers lock two files of this name"
+    DataDir.open(tmp_path).close()
+
+
+def test_lock_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).write_bytes(lock_text(1))
+    DataDir.open(tmp_path).close()
+
+
+def test_lock_is_not_inherited_by_programs(tmp_path: Path) -> None:
+    directory = DataDir.open(tmp_path)
+    held = [fd for fd in os.listdir("/proc/self/fd") if points_to(fd, tmp_path / LOCK_NAME)]
+    assert [os.get_inheritable(int(fd)) for fd in held] == [False]
+    directory.close()
+
+
+def points_to(fd: str, path: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == str(path)
+    except OSError:
+        return False
+
+
+def test_directory_is_made_private_and_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    directory = DataDir.open(tmp_path / "a" / "b")
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    directory.sync()
+    assert synced == [str(tmp_path / "a" / "b"), str(tmp_path / "a")]
+    assert directory.free_bytes() > 0
+    directory.close()
