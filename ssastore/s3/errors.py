@@ -9,8 +9,9 @@ ours deserve a reason:
 * ``OutcomeUnknown`` is ``InternalError`` with 500, which SDKs do repeat.  That is
   safe: the repetition carries the same invocation id and finds its first result.
 
-The text of an internal error never leaves the process (it names addresses and
-paths); texts about the caller's own mistake do.
+The text of an internal error never leaves the process (it names nodes and paths);
+texts about the caller's own mistake do, and the address at which nobody answered,
+which the caller could compute.
 """
 
 from __future__ import annotations

@@ -200,9 +200,12 @@ class S3Server:
     ) -> web.StreamResponse:
         headers = self._headers(request_id) | response.headers
         if response.stream is None:
-            answer = web.Response(status=response.status, headers=headers, body=response.body or None)
+            answer: web.StreamResponse
             if http.method == "HEAD":
+                answer = web.StreamResponse(status=response.status, headers=headers)
                 answer.content_length = response.length
+            else:
+                answer = web.Response(status=response.status, headers=headers, body=response.body or None)
             self._count(name, response.status)
             await answer.prepare(http)
             await answer.write_eof()
@@ -243,11 +246,8 @@ class S3Server:
         if failure.status == 503:
             headers.setdefault("Retry-After", "1")
         body = xml.error(failure, resource=http.path[:1024], request_id=request_id)
-        answer = web.Response(status=failure.status, headers=headers)
-        if http.method == "HEAD" or failure.status == 304:
-            answer.content_length = 0
-        else:
-            answer.body = body
+        is_bodiless = http.method == "HEAD"
+        answer = web.Response(status=failure.status, headers=headers, body=None if is_bodiless else body)
         if not await self._discard(http):
             answer.force_close()
         await answer.prepare(http)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from ipaddress import IPv6Network
+
+import pytest
+
+from ssastore.control.memory import MemoryControlStore
+from ssastore.core.cluster import (
+    CLUSTER_KEY,
+    FORMING_KEY,
+    Cluster,
+    ClusterRecord,
+    GroupRecord,
+    NodeRecord,
+    PlaneOwner,
+    group_key,
+    node_key,
+)
+from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.env import Compare, Item, Write
+from ssastore.errors import ConfigError, TryLater, Unavailable
+from ssastore.keyspace import GROUPS, slice_of
+from ssastore.rebalance import form_cluster, ownership_of, read_cluster
+
+SERVICE = IPv6Network("2001:db8:5a:1::/64")
+NODES = [NodeRecord(f"n{number}", f"fd00::{number}") for number in (3, 1, 2)]
+
+
+def counting() -> Callable[[int], bytes]:
+    """Random bytes for tests: every draw is another."""
+    drawn = 0
+
+    def draw(count: int) -> bytes:
+        nonlocal drawn
+        drawn += 1
+        return drawn.to_bytes(count, "big")
+
+    return draw
+
+
+draw = counting()
+
+
+async def form(
+    control: MemoryControlStore,
+    *,
+    service: IPv6Network = SERVICE,
+    replicas: int = 3,
+    nodes: Sequence[NodeRecord] = tuple(NODES),
+) -> ClusterRecord:
+    return await form_cluster(control, service, replicas, nodes, now_ms=123, random_bytes=draw)
+
+
+class DyingStore(MemoryControlStore):
+    """The store is gone after a number of transactions; the last one may still have been applied."""
+
+    def __init__(self, shared: MemoryControlStore, lives: int) -> None:
+        super().__init__()
+        self._shared = shared
+        self._engine = shared.another_client()._engine
+        self.lives = lives
+
+    async def transact(self, compares: Iterable[Compare], writes: Iterable[Write]) -> int | None:
+        revision = await super().transact(compares, writes)
+        self.lives -= 1
+        if not self.lives:
+            raise Unavailable("gone")
+        return revision
+
+
+async def test_new_cluster_is_what_was_asked_for() -> None:
+    control = MemoryControlStore()
+    record = await form(control)
+    assert (record.service, record.replicas, record.created_at_ms) == (str(SERVICE), 3, 123)
+    cluster = await read_cluster(control)
+    assert cluster == Cluster(
+        record, tuple(sorted(NODES, key=lambda node: node.name)), tuple(initial_layout(NODES, 3))
+    )
+    assert await control.get(FORMING_KEY) is None
+
+
+async def test_forming_again_changes_nothing() -> None:
+    control = MemoryControlStore()
+    record = await form(control)
+    before = await control.list("")
+    assert await form(control, nodes=NODES[::-1]) == record
+    assert await control.list("") == before
+
+
+async def test_many_form_one_cluster() -> None:
+    control = MemoryControlStore()
+    records = await asyncio.gather(*(form(control.another_client()) for _ in range(5)))
+    assert len({record.cluster_id for record in records}) == 1
+    (await read_cluster(control)).check()
+
+
+@pytest.mark.parametrize("lives", [1, 2, 3, 17, 33, 34])
+async def test_whoever_comes_next_finishes_what_a_dead_one_began(lives: int) -> None:
+    control = MemoryControlStore()
+    with pytest.raises(Unavailable):
+        await form(DyingStore(control, lives))
+    begun = await control.get(CLUSTER_KEY)
+    assert begun
+    if await control.get(FORMING_KEY):
+        with pytest.raises(TryLater):
+            await read_cluster(control)
+    assert await form(control) == ClusterRecord.decode(begun.value)
+    cluster = await read_cluster(control)
+    assert cluster.groups == tuple(initial_layout(NODES, 3))
+    assert (await control.get(CLUSTER_KEY)) == begun
+
+
+async def test_begun_cluster_is_not_finished_as_another_one() -> None:
+    control = MemoryControlStore()
+    with pytest.raises(Unavailable):
+        await form(DyingStore(control, 2))
+    with pytest.raises(ConfigError, match="n1"):
+        await form(control, nodes=[replace(node, weight=2) for node in NODES])
+    with pytest.raises(ConfigError, match="replica count is 3, not 1"):
+        await form(control, replicas=1)
+
+
+async def test_late_one_cannot_write_into_a_cluster_that_has_moved_on() -> None:
+    """One who forms is held up before a portion; others finish, and then a node is removed again."""
+    control = MemoryControlStore()
+
+    class HeldUp(DyingStore):
+        async def list(self, prefix: str) -> tuple[list[Item], int]:
+            found = await super().list(prefix)
+            if prefix == "group/":
+                await form(control)
+                await control.transact([], [Write(node_key("n2"), None), Write(group_key(5), None)])
+            return found
+
+    await form(HeldUp(control, 1000))
+    assert await control.get(node_key("n2")) is None
+    assert await control.get(group_key(5)) is None
+
+
+async def test_transactions_are_as_small_as_every_store_takes_them() -> None:
+    """4096 groups go in portions; a store refuses larger ones, so it is enough that it works with many nodes."""
+    control = MemoryControlStore()
+    nodes = [NodeRecord(f"n{at:03}", f"fd00::{at + 1:x}") for at in range(200)]
+    await form(control, nodes=nodes)
+    assert len((await read_cluster(control)).nodes) == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"service": IPv6Network("2001:db8:5a:2::/64")},
+            "service prefix is 2001:db8:5a:1::/64, not 2001:db8:5a:2::/64",
+        ),
+        ({"replicas": 1}, "replica count is 3, not 1"),
+        ({"nodes": [*NODES, NodeRecord("n4", "fd00::4")]}, "it has no node n4"),
+        ({"nodes": [*NODES[:2], NodeRecord("n4", "fd00::4")]}, "it has a node n2, which was not asked for"),
+        ({"nodes": [*NODES[:2], replace(NODES[2], weight=9)]}, "its node n2 is .*weight=1.* not .*weight=9"),
+    ],
+)
+async def test_other_cluster_is_refused_and_the_difference_said(change: dict[str, object], said: str) -> None:
+    control = MemoryControlStore()
+    await form(control)
+    before = await control.list("")
+    with pytest.raises(ConfigError, match=said):
+        await form(control, **change)  # type: ignore[arg-type]
+    assert await control.list("") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service": IPv6Network("ff05::/64")},
+        {"service": IPv6Network("2001:db8::/48")},
+        {"replicas": 2},
+        {"replicas": 5},
+        {"nodes": NODES[:2]},
+        {"nodes": [*NODES, NODES[0]]},
+        {"nodes": [*NODES[:2], NodeRecord("n2", "2001:db8:5a:1::1")]},
+    ],
+)
+async def test_impossible_cluster_is_refused_before_anything_is_written(change: dict[str, object]) -> None:
+    control = MemoryControlStore()
+    with pytest.raises(ConfigError):
+        await form(control, **change)  # type: ignore[arg-type]
+    assert await control.list("") == ([], 0)
+
+
+async def test_ownership_is_that_of_the_layout() -> None:
+    control = MemoryControlStore()
+    await form(control)
+    owned = [await ownership_of(control, node.name) for node in NODES]
+    assert owned[0] == owned_slices(initial_layout(NODES, 3), "n3")
+    assert sorted(piece for pieces in owned for piece in pieces) == [
+        slice_of(plane, group) for plane in range(3) for group in range(GROUPS)
+    ]
+    with pytest.raises(ConfigError, match="no node n9"):
+        await ownership_of(control, "n9")
+
+
+async def test_empty_store_holds_no_cluster() -> None:
+    with pytest.raises(ConfigError, match="form one"):
+        await read_cluster(MemoryControlStore())
+
+
+def written(group: int, *owners: str) -> bytes:
+    return GroupRecord(group, tuple(map(PlaneOwner, owners))).encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (group_key(7), None, "nobody is listed for group 007"),
+        (group_key(7), written(8, "n1", "n2", "n3"), "group/008 under group/007"),
+        (group_key(7), written(7, "n1", "n2", "n1"), "two planes of group 007"),
+        (group_key(7), written(7, "n1", "n2", "n9"), "unknown node"),
+        (group_key(7), written(7, "n1"), "1 planes"),
+        (group_key(7), b"{}", "format"),
+        ("group/xyz", written(7, "n1", "n2", "n3"), "group/007 under group/xyz"),
+        (node_key("n1"), None, "n1, an unknown node"),
+        (node_key("n1"), NODES[0].encode(), "node/n3 under node/n1"),
+    ],
+)
+async def test_broken_layout_is_found(key: str, value: bytes | None, said: str) -> None:
+    control = MemoryControlStore()
+    await form(control)
+    await control.transact([], [Write(key, value)])
+    with pytest.raises(ConfigError, match=said):
+        await read_cluster(control)
+
+
+async def test_layout_that_changes_while_it_is_read_is_read_again() -> None:
+    """Between groups and nodes the last slices of a node move away and the node goes."""
+    control = MemoryControlStore()
+    spare = NodeRecord("n4", "fd00::4")
+    await form(control)
+    await control.transact(
+        [], [Write(node_key("n4"), spare.encode()), Write(group_key(7), written(7, "n1", "n2", "n4"))]
+    )
+    reads: list[str] = []
+
+    class Changing(DyingStore):
+        async def list(self, prefix: str) -> tuple[list[Item], int]:
+            found = await super().list(prefix)
+            reads.append(prefix)
+            if len(reads) == 1:
+                final = [Write(node_key("n4"), None), Write(group_key(7), written(7, "n1", "n2", "n3"))]
+                await control.transact([], final)
+            return found
+
+    cluster = await read_cluster(Changing(control, 1000))
+    assert [node.name for node in cluster.nodes] == ["n1", "n2", "n3"]
+    assert reads == ["group/", "node/"] * 2
