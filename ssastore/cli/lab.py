@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-_UP_WAIT_S = 90
+_POLL_S = 0.05
 _DOWN_WAIT_S = 30
 _PORT = click.IntRange(1, 65535)
 
@@ -45,7 +45,7 @@ def up_command(detach: bool, **options: Any) -> int:
     if options["workers"] is None:
         options["workers"] = max(1, min(16, (os.cpu_count() or 1) // options["nodes"]))
     if detach:
-        return _up_detached(options["name"])
+        return _up_detached(options)
     return up(UpOptions(**options), lambda found: _banner(found, options))
 
 
@@ -64,23 +64,34 @@ def _banner(found: Any, options: dict[str, Any]) -> None:
     )
 
 
-def _up_detached(name: str) -> int:
-    """Start the same command without --detach in a session of its own, and wait for its banner."""
+def _up_detached(options: dict[str, Any]) -> int:
+    """Start the same command without --detach in a session of its own, and wait until it is ready."""
+    from ssastore.errors import ConfigError
+    from ssastore.lab.context import find, state_dir
+
+    name = options["name"]
+    log_path = state_dir() / f"{name}.log"
+    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssastore", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if "ssastore exec --host" in line:
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ssastore", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while process.poll() is None:
+        try:
+            found = find(name)
+        except ConfigError:
+            found = None
+        if found is not None and found.pid == process.pid:
+            _banner(found, options)
             return 0
-    return process.wait() or 1
+        time.sleep(_POLL_S)
+    print(log_path.read_text(errors="replace"), end="", file=sys.stderr)
+    return process.returncode or 1
 
 
 @click.command("down")

@@ -29,6 +29,7 @@ from typing import Any
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
 from pyroute2.netlink.rtnl import (
     RTM_GETLINK,
+    RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
@@ -58,9 +59,9 @@ HOST_NUMBER_FIRST = 0x11
 LINK_LOCAL = IPv6Network("fe80::/64")
 "Everybody has its number here too: neighbour discovery asks from this address."
 
-UP_TIMEOUT_S = 10
-UP_POLL_S = 0.0005
-"A carrier is noticed by a kernel thread, some 0.1 ms later; until then frames are dropped."
+READY_TIMEOUT_S = 10
+READY_POLL_S = 0.0005
+"A carrier or an address takes effect in a kernel thread, some 0.1 ms after the request is answered."
 
 BRIDGE_MAC = "02:00:00:00:00:01"
 "Left alone, a bridge takes over the lowest one of its ports: a new host would change the router's."
@@ -89,6 +90,12 @@ class Host:
     "Descriptor that keeps the namespace."
     port: int
     "Interface number of its port of the bridge."
+    rtnetlink: Rtnetlink
+    "Speaks to the kernel in that namespace."
+
+    def close(self) -> None:
+        self.rtnetlink.close()
+        os.close(self.namespace)
 
 
 class Fabric:
@@ -128,7 +135,7 @@ class Fabric:
             fabric._set_up_router()
             for host in hosts:
                 fabric._connect(host)
-            fabric._wait_until_up(BRIDGE_INDEX, *(host.port for host in fabric._hosts.values()))
+            fabric._wait_until_ready(*fabric.hosts)
         except BaseException:
             fabric.close()
             raise
@@ -138,8 +145,7 @@ class Fabric:
         """Let go of the hosts. Each goes when the last process in it has ended."""
         self._rtnetlink.close()
         while self._hosts:
-            _, host = self._hosts.popitem()
-            os.close(host.namespace)
+            self._hosts.popitem()[1].close()
 
     @property
     def hosts(self) -> list[str]:
@@ -170,19 +176,7 @@ class Fabric:
             EnvironmentProblem: the name is taken or too long, or the kernel refused.
         """
         self._connect(name)
-        self._wait_until_up(self._hosts[name].port)
-
-    def _connect(self, name: str) -> None:
-        count = len(self._hosts)
-        address = self.infra[HOST_NUMBER_FIRST + count]
-        host = Host(address, new_net_namespace(), PORT_INDEX_FIRST + count)
-        try:
-            with _translated(f"host {name}"):
-                self._set_up_host(name, host)
-        except BaseException:
-            os.close(host.namespace)
-            raise
-        self._hosts[name] = host
+        self._wait_until_ready(name)
 
     def set_link(self, host: str, *, up: bool) -> None:
         """Plug or pull the host's cable, at the router's end.
@@ -194,50 +188,67 @@ class Fabric:
         with _translated(f"link of {host}"):
             self._rtnetlink.request(RTM_NEWLINK, _link(port, up=up))
         if up:
-            self._wait_until_up(port)
+            self._wait_until_ready(host)
 
-    def _wait_until_up(self, *indexes: int) -> None:
-        """Until frames pass; with no host there is nobody to wait for."""
-        deadline = time.monotonic() + UP_TIMEOUT_S
-        while self._hosts and not set(indexes) <= self._indexes_up():
-            if time.monotonic() > deadline:
-                raise EnvironmentProblem(f"the lab's links are not up after {UP_TIMEOUT_S} s")
-            time.sleep(UP_POLL_S)
-
-    def _indexes_up(self) -> set[int]:
-        with _translated("links"):
-            links = self._rtnetlink.dump(RTM_GETLINK, ifinfmsg())
-        return {link["index"] for link in links if link.get_attr("IFLA_OPERSTATE") == "UP"}
+    def _connect(self, name: str) -> None:
+        count = len(self._hosts)
+        namespace = new_net_namespace()
+        with in_namespace(namespace):
+            rtnetlink = Rtnetlink()
+        address = self.infra[HOST_NUMBER_FIRST + count]
+        host = Host(address, namespace, PORT_INDEX_FIRST + count, rtnetlink)
+        try:
+            with _translated(f"host {name}"):
+                self._set_up_host(name, host)
+        except BaseException:
+            host.close()
+            raise
+        self._hosts[name] = host
 
     def _set_up_router(self) -> None:
         with _translated("router"):
             _write_settings({**_SETTINGS, "conf/all/forwarding": "1"})
             _create(self._rtnetlink, RTM_NEWLINK, self._bridge())
             self._rtnetlink.request(RTM_NEWLINK, _link(LOOPBACK_INDEX))
-            self._number(self._rtnetlink, BRIDGE_INDEX, ROUTER_NUMBER)
+            for address in self._addresses(self.router):
+                _create(self._rtnetlink, RTM_NEWADDR, _address(BRIDGE_INDEX, address))
             _create(self._rtnetlink, RTM_NEWROUTE, _route("unreachable", self.service))
 
     def _set_up_host(self, name: str, host: Host) -> None:
         with in_namespace(host.namespace):
             # Before there is an interface, which takes the defaults when it is made.
             _write_settings({**_SETTINGS, "conf/all/forwarding": str(int(self._forwarding))})
-            inside = Rtnetlink()
-        try:
-            _create(self._rtnetlink, RTM_NEWLINK, self._cable(name, host))
-            for index in (LOOPBACK_INDEX, ETH0_INDEX):
-                inside.request(RTM_NEWLINK, _link(index))
-            # Not before both ends are up: a port that joins without carrier makes the bridge lose
-            # and regain its own, and "up" would be seen too early.
-            self._rtnetlink.request(RTM_NEWLINK, _link(host.port, IFLA_MASTER=BRIDGE_INDEX))
-            self._number(inside, ETH0_INDEX, int(host.address) - int(self.infra.network_address))
-            _create(inside, RTM_NEWROUTE, _route("unicast", _DEFAULT_ROUTE, self.router))
-        finally:
-            inside.close()
+        _create(self._rtnetlink, RTM_NEWLINK, self._cable(name, host))
+        for index in (LOOPBACK_INDEX, ETH0_INDEX):
+            host.rtnetlink.request(RTM_NEWLINK, _link(index))
+        # Not before both ends are up: a port that joins without carrier makes the bridge lose its
+        # own for a moment, and then "up" is seen too early.
+        self._rtnetlink.request(RTM_NEWLINK, _link(host.port, IFLA_MASTER=BRIDGE_INDEX))
+        for address in self._addresses(host.address):
+            _create(host.rtnetlink, RTM_NEWADDR, _address(ETH0_INDEX, address))
+        _create(host.rtnetlink, RTM_NEWROUTE, _route("unicast", _DEFAULT_ROUTE, self.router))
 
-    def _number(self, rtnetlink: Rtnetlink, index: int, number: int) -> None:
-        """Give an interface its addresses."""
-        for network in (LINK_LOCAL, self.infra):
-            _create(rtnetlink, RTM_NEWADDR, _address(index, network[number]))
+    def _addresses(self, address: IPv6Address) -> list[IPv6Address]:
+        """The address on the link and the link-local one with the same number."""
+        return [LINK_LOCAL[int(address) - int(self.infra.network_address)], address]
+
+    def _wait_until_ready(self, *names: str) -> None:
+        """Until frames pass and addresses answer, so that nobody loses a second to a retry."""
+        hosts = [self._hosts[name] for name in names]
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        with _translated("links"):
+            while hosts and not self._are_ready(hosts):
+                if time.monotonic() > deadline:
+                    raise EnvironmentProblem(f"the lab's links are not up after {READY_TIMEOUT_S} s")
+                time.sleep(READY_POLL_S)
+
+    def _are_ready(self, hosts: list[Host]) -> bool:
+        indexes = {BRIDGE_INDEX, *(host.port for host in hosts)}
+        ends = [(self._rtnetlink, self.router), *((host.rtnetlink, host.address) for host in hosts)]
+        return indexes <= _indexes_up(self._rtnetlink) and all(
+            _addresses_answered(rtnetlink) >= {str(own) for own in self._addresses(address)}
+            for rtnetlink, address in ends
+        )
 
     def _bridge(self) -> Any:
         return _link(
@@ -299,6 +310,19 @@ def _route(kind: str, network: IPv6Network, gateway: IPv6Address | None = None) 
     if gateway is not None:
         message["attrs"].append(["RTA_GATEWAY", str(gateway)])
     return message
+
+
+def _indexes_up(rtnetlink: Rtnetlink) -> set[int]:
+    """Interfaces that carry frames."""
+    links = rtnetlink.dump(RTM_GETLINK, ifinfmsg())
+    return {link["index"] for link in links if link.get_attr("IFLA_OPERSTATE") == "UP"}
+
+
+def _addresses_answered(rtnetlink: Rtnetlink) -> set[str]:
+    """Own addresses that are in force: the kernel's route for one is the last thing that it makes."""
+    pattern = rtmsg()
+    pattern.update(family=socket.AF_INET6, table=TABLE_LOCAL, proto=rt_proto["kernel"])
+    return {route.get_attr("RTA_DST") for route in rtnetlink.dump(RTM_GETROUTE, pattern)}
 
 
 def _create(rtnetlink: Rtnetlink, kind: int, message: Any) -> None:

@@ -378,6 +378,9 @@ class _Reader:
     def read(self, body: bytes) -> None:
         if len(body) > XML_BYTES_MAX:
             raise S3Error("MalformedXML", f"The body must not be above {XML_BYTES_MAX} bytes.")
+        # Expat finds UTF-16 by itself, whatever it is told; any UTF-16 document of ours would have NULs.
+        if b"\0" in body:
+            raise S3Error("MalformedXML", "The body must be UTF-8.")
         parser = expat.ParserCreate("utf-8")  # overrides what the document declares, which is checked below
         parser.buffer_text = True
         parser.XmlDeclHandler = self._declaration

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from ssastore.env import WriteTxn
+from ssastore.errors import SsaStoreError
 from ssastore.limits import COMMIT_BYTES_MAX, COMMIT_OPS_MAX
 
 Change: TypeAlias = Callable[[WriteTxn], Any]
@@ -53,11 +54,16 @@ def settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
         future.set_exception(error)
 
 
-def without_caller(error: BaseException) -> BaseException:
-    """``error`` without the frame that caught it.
+def without_trace(error: BaseException) -> BaseException:
+    """``error``, without its traceback if it is one of ours, such as a false condition or a full store.
 
-    That frame knows the whole batch, and the batch's outcomes know the error: a cycle, which would keep
-    megabytes until the garbage collector comes by, for an error as ordinary as a false condition.
+    A traceback leads over its frames to the whole batch, and the batch over its futures to the error: a
+    cycle, which would keep megabytes until the garbage collector comes by.  Foreign errors are bugs in a
+    change; they are rare and worth their traceback.
     """
-    trace = error.__traceback__
-    return error.with_traceback(trace.tb_next if trace else None)
+    if isinstance(error, SsaStoreError):
+        link: BaseException | None = error
+        while link is not None:
+            link.__traceback__ = None
+            link = link.__context__
+    return error

@@ -14,7 +14,7 @@ import lmdb
 
 from ssastore.errors import StoreFull
 from ssastore.limits import COMMIT_BYTES_MAX
-from ssastore.store.changes import Change, Outcome, without_caller
+from ssastore.store.changes import Change, Outcome, without_trace
 from ssastore.store.datadir import DataDir
 from ssastore.store.lmdbtxn import Databases, LmdbWriteTxn, lacks_room, translated
 from ssastore.store.room import Room, room_for_puts
@@ -99,7 +99,7 @@ def _run(change: Change, txn: LmdbWriteTxn) -> Outcome:
     try:
         outcome = change(txn), None
     except BaseException as error:
-        outcome = None, without_caller(error)
+        outcome = None, without_trace(error)
     failed = outcome[1]
     if failed is not None and txn.writes != writes:
         raise _Abandoned(failed)

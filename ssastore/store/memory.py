@@ -19,7 +19,7 @@ from typing import TypeVar
 from ssastore.env import StoreUsage, WriteTxn
 from ssastore.errors import EnvironmentProblem, StoreFull
 from ssastore.limits import MAP_BYTES_DEFAULT
-from ssastore.store.changes import Outcome, Submitted, settle, take_batch, without_caller
+from ssastore.store.changes import Outcome, Submitted, settle, take_batch, without_trace
 from ssastore.store.room import put_limit_bytes
 from ssastore.store.seal import check_key, seal, unseal
 
@@ -250,4 +250,4 @@ class MemoryStore:
             return submitted.change(txn), None
         except BaseException as error:
             txn.undo()
-            return None, without_caller(error)
+            return None, without_trace(error)

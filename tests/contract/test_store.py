@@ -19,7 +19,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ssastore.env import Store, WriteTxn
-from ssastore.errors import CorruptObject, InvalidKey, ObjectTooLarge, RequestError, StoreFull
+from ssastore.errors import (
+    CorruptObject,
+    InvalidKey,
+    ObjectTooLarge,
+    PreconditionFailed,
+    RequestError,
+    StoreFull,
+)
 from ssastore.limits import COMMIT_OPS_MAX, KIB, MIB, STORED_KEY_BYTES_MAX, STORED_VALUE_BYTES_MAX
 from ssastore.store.lmdb import LmdbStore
 from ssastore.store.memory import MemoryStore
@@ -306,7 +313,7 @@ async def test_failed_change_keeps_nothing_of_its_batch_alive(store: Store) -> N
         pass
 
     def refuse(txn: WriteTxn) -> None:
-        raise LookupError
+        raise PreconditionFailed
 
     def use(txn: WriteTxn, payload: Payload) -> None:
         txn.put(b"a", b"1")
@@ -319,7 +326,7 @@ async def test_failed_change_keeps_nothing_of_its_batch_alive(store: Store) -> N
         (error,) = [x for x in await asyncio.gather(*pending, return_exceptions=True) if x is not None]
         del pending, payload
         await asyncio.sleep(0)
-        assert isinstance(error, LookupError) and gone() is None
+        assert isinstance(error, PreconditionFailed) and gone() is None
     finally:
         gc.enable()
 

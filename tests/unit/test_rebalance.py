@@ -141,7 +141,7 @@ async def test_late_one_cannot_write_into_a_cluster_that_has_moved_on() -> None:
 
 
 async def test_transactions_are_as_small_as_every_store_takes_them() -> None:
-    """4096 groups go in portions; a store refuses larger ones, so it is enough that it works with many nodes."""
+    """Groups and nodes go in portions. A store refuses larger ones, so it is enough that forming works."""
     control = MemoryControlStore()
     nodes = [NodeRecord(f"n{at:03}", f"fd00::{at + 1:x}") for at in range(200)]
     await form(control, nodes=nodes)

@@ -59,7 +59,8 @@ def test_json_is_what_an_operator_reads() -> None:
         "rule_version": 1,
     }
     assert NODES[0].encode() == (
-        b'{"format": 1, "name": "n1", "address": "fd00::1", "port": 7480, "zone": "z1", "weight": 1, "workers": 1}'
+        b'{"format": 1, "name": "n1", "address": "fd00::1", "port": 7480, "zone": "z1", "weight": 1, '
+        b'"workers": 1}'
     )
     assert GROUP.encode() == (
         b'{"format": 1, "group": "a3f", "cfg": 7, "planes": [{"owner": "n1", "epoch": 1, "state": "ACTIVE"}, '
@@ -241,7 +242,7 @@ def test_hole_in_the_groups_is_found() -> None:
 
 def test_group_that_is_listed_twice_is_found() -> None:
     groups = whole().groups
-    with pytest.raises(ConfigError, match="two groups .* 005"):
+    with pytest.raises(ConfigError, match=r"two groups .* 005"):
         whole(groups=groups[:7] + groups[5:6] + groups[8:]).check()
 
 

@@ -112,8 +112,7 @@ def test_percent_decoding_never_fails_in_another_way(raw: bytes) -> None:
         assert error.code == "InvalidURI"
 
 
-def test_decoding_is_linear() -> None:
-    """A megabyte of escapes takes no longer than a megabyte of escapes."""
+def test_a_megabyte_of_escapes_is_decoded_or_refused() -> None:
     assert percent_decode(b"%41" * 400_000) == b"A" * 400_000
     assert refusal(percent_decode, b"%" * 1_000_000).code == "InvalidURI"
 
@@ -312,7 +311,8 @@ def test_a_copied_range_must_be_exact_and_inside() -> None:
     for value in ("bytes=0-", "bytes=-5", "bytes=5-2", "0-9", "", "bytes=0-1,2-3"):
         error = refusal(parse_copy_range, value, 10)
         assert (error.code, error.status) == ("InvalidArgument", 400)
-    assert (refusal(parse_copy_range, "bytes=0-10", 10).code, 400) == ("InvalidRange", 400)
+    error = refusal(parse_copy_range, "bytes=0-10", 10)
+    assert (error.code, error.status) == ("InvalidRange", 400)
 
 
 # -- conditions -------------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_user_metadata_is_what_follows_the_prefix() -> None:
 
 def test_repeated_metadata_headers_are_joined() -> None:
     class Headers(dict[str, str]):
-        def items(self):  # type: ignore[no-untyped-def, override]  # what a multi-dict does
+        def items(self):  # type: ignore[no-untyped-def]  # what a multi-dict does
             return [("x-amz-meta-a", "1"), ("X-Amz-Meta-A", "2")]
 
     assert user_metadata(Headers()) == {"a": "1,2"}

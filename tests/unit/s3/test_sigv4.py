@@ -26,8 +26,8 @@ AWS_NOW_MS = 1369353600000
 
 
 def verify(request: SignedRequest, now_ms: int, **options: Any) -> Principal:
-    secrets = {ACCESS_KEY: SECRET}
-    return authenticate(request, **({"now_ms": now_ms, "region": REGION, "secret_of": secrets.get} | options))
+    arguments: dict[str, Any] = {"region": REGION, "secret_of": {ACCESS_KEY: SECRET}.get}
+    return authenticate(request, now_ms=now_ms, **(arguments | options))
 
 
 def refusal(request: SignedRequest, now_ms: int, **options: Any) -> S3Error:

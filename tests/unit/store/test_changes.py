@@ -7,8 +7,9 @@ from collections import deque
 
 import pytest
 
+from ssastore.errors import StoreFull
 from ssastore.limits import COMMIT_BYTES_MAX, COMMIT_OPS_MAX
-from ssastore.store.changes import Submitted, settle, take_batch, without_caller
+from ssastore.store.changes import Submitted, settle, take_batch, without_trace
 
 
 async def sizes_of_batches(sizes: list[int]) -> list[list[int]]:
@@ -52,18 +53,21 @@ async def test_outcome_reaches_the_caller() -> None:
     assert cancelled.cancelled()
 
 
-def test_error_forgets_who_caught_it() -> None:
-    def raises() -> None:
-        raise LookupError
-
-    def catches() -> BaseException:
+def caught(error: BaseException) -> BaseException:
+    try:
         try:
-            raises()
-        except LookupError as error:
-            return without_caller(error)
-        raise AssertionError
+            raise KeyError("cause")
+        except KeyError as cause:
+            raise error from cause
+    except BaseException as raised:
+        return without_trace(raised)
 
-    trace = catches().__traceback__
-    assert trace is not None
-    assert [trace.tb_frame.f_code.co_name, trace.tb_next] == ["raises", None]
-    assert without_caller(LookupError()).__traceback__ is None
+
+def test_expected_error_has_no_traceback_that_keeps_its_batch() -> None:
+    error = caught(StoreFull("x"))
+    assert error.__traceback__ is None
+    assert isinstance(error.__cause__, KeyError) and error.__cause__.__traceback__ is None
+
+
+def test_bug_in_a_change_keeps_its_traceback() -> None:
+    assert caught(ZeroDivisionError()).__traceback__ is not None
