@@ -150,6 +150,7 @@ class Worker:
                 "slices": len(service.acceptor.active),
                 "connections": len(service.sessions),
                 "accepted": counters.accepted,
+                "accept_log": list(counters.accept_log),
                 "denied": counters.denied,
                 "peer_errors": counters.peer_errors,
                 "requests": counters.requests,

@@ -72,10 +72,6 @@ _SETTINGS = {
     # An address that the kernel makes up comes later than the link, and without one a host can
     # ask nobody on behalf of others.
     "conf/default/addr_gen_mode": "1",
-    "conf/default/accept_ra": "0",
-    # All are on one link, so the router redirects a client to the node behind an address; the
-    # client would go on sending there after the slice has moved.
-    "conf/default/accept_redirects": "0",
     # "No route" is an answer that clients wait for. By default it is sent about once a second.
     "icmp/ratelimit": "0",
 }

@@ -48,6 +48,7 @@ from ssastore.system import SystemClock, SystemRandomness, run
 REGION = "us-east-1"
 GATEWAY_HOST = "gw"
 CLIENT_HOST = "client"
+ROUTER_HOST = "router"
 MTU = 65_000
 "Of the links between hosts: one machine's memory, where a small frame only costs CPU."
 
@@ -177,6 +178,7 @@ class Lab:
         enter_new_user_and_net()
         hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
         self._fabric = Fabric.build(self._service, hosts, mtu=MTU)
+        self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def simulate(self) -> None:
         """Do without a network: every node is a port of ``::1``."""
@@ -273,6 +275,8 @@ class Lab:
         """What other commands need to know."""
         fabric = self._fabric
         hosts = {name: fabric.namespace_fd(name) for name in fabric.hosts} if fabric else {}
+        if fabric:
+            hosts[ROUTER_HOST] = self._router_namespace
         return Context(
             name=self._options.name,
             pid=os.getpid(),

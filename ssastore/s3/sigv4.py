@@ -449,7 +449,10 @@ def _canonical_headers(headers: dict[bytes, bytes], signed_headers: bytes) -> by
 
 @lru_cache(maxsize=SIGNING_KEYS_MAX)
 def _signing_key(secret: str, date: bytes, region: bytes) -> bytes:
-    """The key of a day and a region. Keyed by the secret, so a changed one never meets the old key."""
+    """The key of a day and a region. Keyed by the secret, so a changed one never meets the old key.
+
+    Keys of past days are of no use to requests in their time and leave as the least recently used.
+    """
     key = ("AWS4" + secret).encode()
     for part in (date, region, SERVICE, TERMINATOR):
         key = hmac.digest(key, part, "sha256")

@@ -159,7 +159,20 @@ class Pool:
         self.replicas, self.cluster_id = connection.welcome.replicas, connection.welcome.cluster_id
         if self._watchdog is None:
             self._watchdog = spawn("pool watchdog", self._watch())
-        return connection
+        return self._same_worker(connection) if self._use_hints else connection
+
+    def _same_worker(self, fresh: Connection) -> Connection:
+        """One connection a worker is enough: equal coverage means that it is the same one.
+
+        At the start many calls dial at once, before any of them could know what the others reach.
+        """
+        for known in self._connections:
+            if known is not fresh and known.is_open and known.slices == fresh.slices != []:
+                self._forget(fresh)
+                fresh.close()
+                self._covered(known)
+                return known
+        return fresh
 
     def _covered(self, connection: Connection) -> None:
         """A worker said what it serves: newest word wins."""

@@ -42,6 +42,7 @@ from ssastore.wire import Body, Frame
 log = logging.getLogger(__name__)
 
 _GREETING_FRAME_BYTES = 1024
+_ACCEPT_LOG_MAX = 64
 _WRITE_OVERHEAD_BYTES = 512
 
 
@@ -68,6 +69,8 @@ class Counters:
     accepted: int = 0
     denied: int = 0
     peer_errors: int = 0
+    accept_log: deque[str] = field(default_factory=lambda: deque(maxlen=_ACCEPT_LOG_MAX))
+    "Addresses that clients dialled to get here, newest last."
 
 
 class Service:
@@ -135,6 +138,7 @@ class Session(FrameChannel):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._service.counters.accepted += 1
+        self._service.counters.accept_log.append(transport.get_extra_info("sockname")[0])
         if len(self._service.sessions) >= CONNECTIONS_MAX:
             log.warning("connection.refused", extra={"reason": "too many connections"})
             self.abort()

@@ -238,6 +238,13 @@ async def test_too_many_read_transactions_are_an_error_and_not_a_crash(store: Lm
     assert get(store, b"a") is None
 
 
+def test_commits_are_synced(store: LmdbStore) -> None:
+    """No test here can cut the power, and a killed process leaves its writes to the kernel."""
+    flags = store._databases.env.flags()
+    assert flags["sync"] and flags["metasync"] and flags["lock"] and flags["meminit"]
+    assert not flags["writemap"] and not flags["map_async"]
+
+
 # -- crashes and full disks -------------------------------------------------------------------------
 
 WRITER = """

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from botocore.handlers import decode_list_object, decode_list_object_v2
 from botocore.parsers import create_parser
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,8 +101,6 @@ def test_listings_give_keys_back(parsed: Callable[..., Any], encoding_type: str 
 
 def decoded(answer: Any) -> Any:
     """``answer`` as botocore decodes it for callers."""
-    from botocore.handlers import decode_list_object, decode_list_object_v2
-
     decode = decode_list_object if "Marker" in answer else decode_list_object_v2
     decode(answer, {"encoding_type_auto_set": True})
     return answer
@@ -402,6 +401,7 @@ GOOD = complete(part(1))
         complete("<a>" * XML_DEPTH_MAX + "</a>" * XML_DEPTH_MAX),
         complete(part(1), "<a/>" * 100_000),
         complete(part(1), " " * XML_BYTES_MAX),
+        complete(part(1), "<a " + " ".join(f"a{number}=''" for number in range(100_000)) + "/>"),
         GOOD.replace(b"CompleteMultipartUpload", b"Other"),
         GOOD + GOOD,
         GOOD[:-1],

@@ -82,6 +82,23 @@ async def test_what_follows_from_a_reply_joins_those_who_wait(commit: HeldCommit
     await writer.close()
 
 
+async def test_next_commit_waits_for_those_who_were_just_answered(commit: HeldCommit) -> None:
+    writer = GroupWriter(commit, "test")
+
+    async def caller() -> None:
+        await writer.submit(nothing, 1)
+        await writer.submit(nothing, 1)
+
+    answered = asyncio.ensure_future(caller())
+    await asyncio.sleep(0)
+    await asyncio.to_thread(commit.began.acquire)
+    queued = writer.submit(nothing, 1)
+    commit.go.release(2)
+    await asyncio.gather(answered, queued)
+    assert commit.batches == [1, 2]
+    await writer.close()
+
+
 async def test_close_waits_for_what_is_queued(commit: HeldCommit) -> None:
     writer = GroupWriter(commit, "test")
     first = writer.submit(nothing, 1)
