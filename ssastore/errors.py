@@ -2,8 +2,8 @@
 
     SsaStoreError
     ├─ RequestError (ValueError)     the caller asked for the impossible; never retry
-    │    InvalidKey, InvalidBucketName, ObjectTooLarge, RangeNotSatisfiable, InvalidPart,
-    │    InvalidPartOrder, PartTooSmall
+    │    InvalidKey, InvalidBucketName, ObjectTooLarge, RangeNotSatisfiable
+    │    InvalidPart, InvalidPartOrder, PartTooSmall
     ├─ AccessDenied (PermissionError)
     │                                the credentials do not allow it; never retry
     ├─ NotFound (FileNotFoundError)  a normal answer, not a failure

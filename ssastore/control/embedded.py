@@ -20,7 +20,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,7 +134,7 @@ class EmbeddedControlStore:
         )
         return revision
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Event]:
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Event, None]:
         link = await self._in_time(self._connected())
         number = link.open(frames.WATCH, prefix, after_revision)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from ssastore.control.engine import ControlEngine, loop_now_ms
 from ssastore.control.state import ControlState
@@ -37,7 +37,7 @@ class MemoryControlStore:
     async def transact(self, compares: Iterable[Compare], writes: Iterable[Write]) -> int | None:
         return await self._open().transact(compares, writes)
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Event]:
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Event, None]:
         while True:
             events, after_revision = await self._open().next_events(prefix, after_revision)
             self._open()

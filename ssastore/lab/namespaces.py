@@ -253,6 +253,7 @@ def _keeping_network() -> Iterator[None]:
 
 
 def _begin_child(namespace: int) -> None:
+    _system_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _system_call("setns", namespace, CLONE_NEWNET)
 
 

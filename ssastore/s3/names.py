@@ -187,7 +187,7 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
         return None
     first, last = spec
     if first is None:  # the last so many bytes
-        span = (max(0, size - last), size - 1) if last else (size, size)
+        span = (max(0, size - (last or 0)), size - 1)
     else:
         span = (first, size - 1 if last is None else min(last, size - 1))
     if span[0] >= size:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ssastore.core.objects import Objects
 from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
+from ssastore.limits import OBJECT_BYTES_MAX
 from ssastore.s3 import xml
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.errors import S3Error, from_store_error
@@ -34,8 +36,12 @@ log = logging.getLogger(__name__)
 LINE_BYTES_MAX = 8190
 HEADERS_MAX = 100
 _BODY_STALL_S = 30.0
+_BODY_BYTES_MIN = 16 * 1024
+"What a body must bring in ``_BODY_STALL_S``, else one byte every now and then keeps a connection for ever."
 _IDLE_S = 75.0
 _DISCARD_BYTES_MAX = 256 * 1024
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+"Characters of a host and port (RFC 3986); no user, no path."
 
 Operation = Callable[[Request], Awaitable[Response]]
 
@@ -56,10 +62,13 @@ class HttpBody:
             transport = self._request.transport
             if transport is not None:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        received = 0
+        now = asyncio.get_running_loop().time
+        received = recent = 0
+        left_s = _BODY_STALL_S
         while True:
+            asked_at = now()
             try:
-                async with asyncio.timeout(_BODY_STALL_S):
+                async with asyncio.timeout(left_s):
                     piece = await self._request.content.readany()
             except TimeoutError:
                 raise S3Error("RequestTimeout") from None
@@ -68,6 +77,11 @@ class HttpBody:
             if not piece:
                 break
             received += len(piece)
+            # Only the time that the client takes counts: between two pieces it waits for us.
+            left_s -= now() - asked_at
+            recent += len(piece)
+            if recent >= _BODY_BYTES_MIN:
+                left_s, recent = _BODY_STALL_S, 0
             yield piece
         if self.length is not None and received != self.length:
             raise S3Error("IncompleteBody")
@@ -77,6 +91,31 @@ def _content_length(request: web.BaseRequest) -> int | None:
     if request.headers.get("Content-Length") is not None:
         return request.content_length
     return None if request.headers.get("Transfer-Encoding") else 0
+
+
+def _check_framing(http: web.BaseRequest) -> None:
+    """Refuse what aiohttp's parser lets through and another reader might take for something else."""
+    if http.version not in (HttpVersion10, HttpVersion11):
+        raise S3Error("InvalidRequest", "HTTP/1.1 is spoken here.", status=505)
+    if _HOST.fullmatch(http.headers.get("Host", "")) is None:
+        raise S3Error("InvalidRequest", "The Host header is not a host.")
+    if http.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise S3Error("NotImplemented", "The only Transfer-Encoding is chunked.")
+    expect = http.headers.get("Expect")
+    if expect is not None and expect.lower() != "100-continue":
+        raise S3Error("ExpectationFailed")
+
+
+class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
+    """Where aiohttp reports requests that it refuses by itself: one line each.
+
+    Its own lines carry tracebacks with the bytes received, which may hold a presigned URL; a client that
+    goes away is not worth a line.
+    """
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        if not isinstance(exc_info, ConnectionError):
+            self.warning("request.refused", extra={"reason": type(exc_info).__name__})
 
 
 class S3Server:
@@ -127,6 +166,7 @@ class S3Server:
         return web.Server(
             self.handle,
             access_log=None,
+            logger=_RefusalLog(log),
             keepalive_timeout=_IDLE_S,
             max_line_size=LINE_BYTES_MAX,
             max_field_size=LINE_BYTES_MAX,
@@ -159,9 +199,7 @@ class S3Server:
 
     def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
         """Who asks; nothing of the request is acted on before. Raises S3Error."""
-        expect = http.headers.get("Expect")
-        if expect is not None and expect.lower() != "100-continue":
-            raise S3Error("ExpectationFailed")
+        _check_framing(http)
         raw_path, _, raw_query = http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
         signed = SignedRequest(http.method, raw_path, raw_query, http.raw_headers)
         principal = authenticate(
@@ -257,10 +295,11 @@ class S3Server:
     @staticmethod
     async def _discard(http: web.BaseRequest) -> bool:
         """Read what is left of a small body, so that the connection can be used again."""
-        if http.headers.get("Expect") or (http.content_length or 0) > _DISCARD_BYTES_MAX:
-            return http.content.at_eof()
-        if "Transfer-Encoding" in http.headers:
+        length = http.content_length or 0
+        if "Transfer-Encoding" in http.headers or length > OBJECT_BYTES_MAX:
             return False
+        if "Expect" in http.headers or length > _DISCARD_BYTES_MAX:
+            return http.content.at_eof()
         try:
             async with asyncio.timeout(1):
                 while await http.content.readany():

@@ -118,7 +118,7 @@ def test_spawned_command_dies_with_its_parent(inside: Inside) -> None:
     reader, writer = os.pipe()
 
     def work() -> None:
-        spawn_in(new_net_namespace(), ["sleep", "1000"], pass_fds=[writer])
+        spawn_in(new_net_namespace(), ["sleep", "200"], pass_fds=[writer])
 
     inside(work)
     os.close(writer)

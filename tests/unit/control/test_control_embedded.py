@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,23 @@ async def test_watches_of_one_connection_are_bounded(path: Path) -> None:
     assert answer[1:3] == [frames.ERROR, "Overloaded"]
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.usefixtures("server")
+async def test_ended_watches_do_not_count(store: EmbeddedControlStore) -> None:
+    """A client that watches, stops and watches again never meets the bound."""
+    await store.transact([], [Write("a", b"1")])
+    for _ in range(CONTROL_WATCHES_MAX + 1):
+        async with aclosing(store.watch("", 0)) as watch:
+            assert await anext(watch) == Event("a", b"1", 1)
+
+
+async def test_closed_server_answers_nobody(file: Path, path: Path) -> None:
+    """Not even its own lease timer, which would write to a closed file."""
+    server = await EmbeddedControlServer.start(file, path)
+    await server.close()
+    with pytest.raises(Unavailable):
+        await server._engine.get("a")
 
 
 async def test_change_is_carried_out_though_its_client_left(

@@ -32,8 +32,8 @@ def fill(path: Path) -> ControlState:
     """A file with a bit of everything, and the state that it must be loaded as."""
     file = ControlFile(path)
     state = file.load(0)
-    do(file, state, state.plan_grant(50))
     do(file, state, state.plan_grant(60))
+    do(file, state, state.plan_grant(50))
     do(file, state, state.plan_transact([], [Write("a", b"1", 1), Write("b", b"2", 2), Write("ö", b"")]))
     do(file, state, state.plan_transact([Compare("ö", 1)], [Write("ö", None), Write("c", bytes(MIB - 20))]))
     do(file, state, state.plan_end([2]))
@@ -54,7 +54,7 @@ def test_file_is_loaded_as_it_was_written(path: Path) -> None:
     loaded.check()
     assert loaded.items("") == state.items("") == [Item("a", b"1", 1), Item("c", bytes(MIB - 20), 2)]
     assert (loaded.revision, loaded.next_lease) == (3, 3)
-    assert loaded.next_deadline_ms() == 1050
+    assert loaded.next_deadline_ms() == 1060
     assert loaded.plan_end([1]) == Change(4, 3, (Write("a", None),), ended=(1,))
     file.close()
 

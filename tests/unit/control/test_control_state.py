@@ -113,6 +113,17 @@ def test_full_store_takes_no_more_but_lets_go() -> None:
     state.check()
 
 
+def test_overfull_store_lets_go() -> None:
+    """As one would be that was saved under a higher bound."""
+    value = bytes(CONTROL_TRANSACTION_BYTES_MAX - 1)
+    count = CONTROL_BYTES_MAX // CONTROL_TRANSACTION_BYTES_MAX + 5
+    state = ControlState(revision=1, entries={chr(at + 64): Entry(value, 1) for at in range(count)})
+    write(state, Write("A", None))
+    write(state, Write("B", value[1:]))
+    with pytest.raises(StoreFull):
+        state.plan_transact([], [Write("B", value)])
+
+
 def test_leases_are_bounded() -> None:
     state = ControlState(periods=dict.fromkeys(range(CONTROL_LEASES_MAX), 10), next_lease=CONTROL_LEASES_MAX)
     with pytest.raises(Overloaded):

@@ -101,6 +101,7 @@ CRC32_OF_NOTHING = "AAAAAA=="
         ({"x-amz-checksum-crc32": "AAAAAAA="}, ()),
         ({"x-amz-checksum-crc32": ""}, ()),
         ({"x-amz-checksum-crc32": "AAA_AA=="}, ()),
+        ({"x-amz-checksum-crc32": "AAA AAA=="}, ()),
         ({"x-amz-checksum-crc32": "AAAAÄA=="}, ()),
         ({"x-amz-checksum-sha256": CRC32_OF_NOTHING}, ()),
         ({"x-amz-sdk-checksum-algorithm": "CRC32"}, ()),

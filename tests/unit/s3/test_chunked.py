@@ -151,10 +151,23 @@ def test_a_changed_trailer_or_chunk_is_refused(old: bytes, new: bytes) -> None:
 
 def test_a_trailer_without_its_signature_is_refused() -> None:
     lines = AWS_TRAILER.split(b"\r\n")
-    for trailer in (lines[0] + b"\r\n\r\n\r\n", lines[0] + b"\r\n\r\n", b"\r\n"):
+    for trailer, code in (
+        (lines[0] + b"\r\n\r\n\r\n", "MalformedTrailerError"),
+        (lines[0] + b"\r\n\r\n", "IncompleteBody"),
+        (b"\r\n", "MalformedTrailerError"),
+    ):
         body = aws_body(AWS_TRAILER_SIGNATURES, trailer)
         error, _ = refused(aws_decoder(PayloadMode.CHUNKS_TRAILER), [body])
-        assert error.status == 400
+        assert (error.code, error.status) == (code, 400)
+
+
+def test_nothing_is_added_after_the_signature_of_the_trailer() -> None:
+    added = b"x-amz-checksum-sha1:AA==\r\n"
+    body = aws_body(AWS_TRAILER_SIGNATURES, AWS_TRAILER[:-2] + added + b"\r\n")
+    mode = PayloadMode.CHUNKS_TRAILER
+    announced = (CRC32C, "x-amz-checksum-sha1")
+    decoder = ChunkedDecoder(mode, decoded_length=66560, chain=aws_chain(mode), announced_trailers=announced)
+    assert refused(decoder, [body])[0].code == "MalformedTrailerError"
 
 
 def test_no_byte_of_a_chunk_leaves_before_its_signature_is_verified() -> None:
@@ -314,6 +327,8 @@ TRAILER = b"x-amz-checksum-crc32:AAAAAA==\r\n"
         (b"3\r\nabcd\r\n0\r\n", "InvalidRequest"),
         (b"3\r\nabc\n0\r\n", "InvalidRequest"),
         (b"3\nabc\r\n0\r\n", "InvalidRequest"),
+        (b"33\nabc\r\n0\r\n", "InvalidRequest"),
+        (b"2\r\nab\r\n2\r\ncd\r\n", "IncompleteBody"),
         (b"+3\r\nabc", "InvalidRequest"),
         (b"-3\r\nabc", "InvalidRequest"),
         (b"0x3\r\nabc", "InvalidRequest"),
@@ -338,15 +353,18 @@ TRAILER = b"x-amz-checksum-crc32:AAAAAA==\r\n"
     ],
 )
 def test_broken_bodies_are_refused(cut: Cut, body: bytes, code: str) -> None:
-    error, _ = refused(unsigned(3, "x-amz-checksum-crc32"), cut(body))
+    error, data = refused(unsigned(3, "x-amz-checksum-crc32"), cut(body))
     assert (error.code, error.status) == (code, 400)
+    assert len(data) <= 3
 
 
 def test_chunks_of_a_body_without_trailer_are_not_followed_by_one(chunk_signer: Callable[..., Any]) -> None:
-    chain, signer = new_chain(chunk_signer)
-    body = signer.chunk(b"") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
-    decoder = ChunkedDecoder(PayloadMode.CHUNKS, decoded_length=0, chain=chain)
-    assert refused(decoder, [body])[0].code == "MalformedTrailerError"
+    for trailer in (b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n", None):
+        chain, signer = new_chain(chunk_signer)
+        body = signer.chunk(b"")
+        signed = signer.trailer("x", "y").partition(b"\r\n")[2]  # the line of the signature alone
+        decoder = ChunkedDecoder(PayloadMode.CHUNKS, decoded_length=0, chain=chain)
+        assert refused(decoder, [body + (trailer or signed)])[0].code == "MalformedTrailerError"
 
 
 def test_chunks_without_a_signature_are_refused_where_they_must_be_signed(

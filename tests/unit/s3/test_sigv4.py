@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -226,9 +227,21 @@ def test_the_date_header_alone_can_date_a_request(signer: Callable[..., Any]) ->
     sent = signer(headers={"date": date}, unsigned=("x-amz-date",))
     request = rewritten(sent.signed(), b"x-amz-date", None)
     assert verify(request, sent.now_ms).access_key == ACCESS_KEY
-    # A zone that is unknown is read as UTC, not as the zone of this machine.
+
+
+def test_a_date_without_a_zone_is_not_read_in_the_zone_of_this_machine(
+    signer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent = signer(headers={"date": "Fri, 02 Jan 2026 03:04:05 -0000"}, unsigned=("x-amz-date",))
-    assert verify(rewritten(sent.signed(), b"x-amz-date", None), sent.now_ms).access_key == ACCESS_KEY
+    request = rewritten(sent.signed(), b"x-amz-date", None)
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        try:
+            assert verify(request, sent.now_ms).access_key == ACCESS_KEY
+        finally:
+            patched.undo()
+            time.tzset()
 
 
 # -- what must not pass: one byte off ---------------------------------------------------------------
@@ -466,7 +479,6 @@ def test_requests_are_good_for_fifteen_minutes_around_their_time(
         (b"%2Fus-east-1", b"%2Feu-west-1", 403),
         (b"%2Fs3", b"%2Fs4", 403),
         (b"=host", b"=range", 403),
-        (b"=host", b"=host&X-Amz-Security-Token=t", 403),
         (b"=host", b"=host&X-Amz-Content-Sha256=STREAMING-UNSIGNED-PAYLOAD-TRAILER", 400),
         (b"AKIAIOSFODNN7EXAMPLE", b"AKIAUNKNOWN", 403),
     ],
@@ -487,6 +499,12 @@ def test_presigned_urls_begin_and_end() -> None:
     assert expired.fields["Expires"] == "2013-05-25T00:00:00Z"
     assert verify(request, AWS_NOW_MS - 15 * 60_000).is_presigned
     assert refusal(request, AWS_NOW_MS - 15 * 60_000 - 1).code == "AccessDenied"
+
+
+def test_session_tokens_are_refused_in_the_query_too() -> None:
+    request = AWS_EXAMPLES["presigned"]
+    request = replace(request, query=request.query + b"&X-Amz-Security-Token=t")
+    assert (refusal(request, AWS_NOW_MS).code, refusal(request, AWS_NOW_MS).status) == ("InvalidToken", 403)
 
 
 def test_header_and_query_must_agree_on_the_payload_of_a_presigned_url() -> None:

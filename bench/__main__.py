@@ -1,0 +1,117 @@
+"""``python -m bench``: see README.md in this folder."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from bench.errors import BenchError
+from bench.report import OURS, Report
+from bench.run import OPS, PRODUCTS, Options, names, run, say
+from bench.workloads import INDEX_BYTES, MIB
+
+RESULTS = Path(__file__).parent / "results"
+
+QUICK = (1.0, 3)
+FULL = (3.0, 5)
+"Seconds and rounds. All targets take 75 s of load, and their start some 20 s."
+
+
+def _within(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    """A converter for argparse that refuses what is out of bounds."""
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high}")
+        return value
+
+    return convert
+
+
+def _names(text: str) -> frozenset[str]:
+    try:
+        return names([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    known = ", ".join((*OPS, *PRODUCTS))
+    made = argparse.ArgumentParser(
+        prog="python -m bench", description="ssastore and peers under the same load."
+    )
+    made.add_argument("--quick", action="store_true", help="3 rounds of 1 s, below a minute in all")
+    made.add_argument(
+        "--seconds", type=_within(float, 0.2, 60), help=f"length of a round; default {FULL[0]:g}"
+    )
+    made.add_argument("--rounds", type=_within(int, 1, 50), help=f"how many; default {FULL[1]}")
+    made.add_argument(
+        "--inflight", type=_within(int, 1, 1024), default=64, help="callers at once; default 64"
+    )
+    made.add_argument(
+        "--size", type=_within(int, INDEX_BYTES, MIB), default=4096, help="bytes of a value; default 4096"
+    )
+    made.add_argument(
+        "--only", type=_names, default=frozenset(), metavar="NAMES", help=f"of {known}; by commas"
+    )
+    made.add_argument("--data", type=Path, default=RESULTS, help="folder for the servers' data, on a disk")
+    made.add_argument("--no-pin", action="store_true", help="let servers and client run on any core")
+    made.add_argument("--json", action="store_true", help="print lines of JSON instead of the table")
+    return made
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """What was asked for; ``--seconds`` and ``--rounds`` win over ``--quick``."""
+    seconds, rounds = QUICK if arguments.quick else FULL
+    return Options(
+        seconds=arguments.seconds or seconds,
+        rounds=arguments.rounds or rounds,
+        inflight=arguments.inflight,
+        size=arguments.size,
+        only=arguments.only,
+        data=arguments.data,
+        pin=not arguments.no_pin,
+    )
+
+
+def save(report: Report) -> Path:
+    """Write the results; the file's path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / time.strftime("%Y%m%dT%H%M%SZ.jsonl", time.gmtime())
+    path.write_text("".join(f"{line}\n" for line in report.json_lines()))
+    return path
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM takes the same way out as Ctrl-C: everything that was started is stopped."""
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Run; exit code 0, or 1 when ssastore itself could not be measured."""
+    arguments = parser().parse_args()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        report = run(options_of(arguments))
+    except BenchError as error:
+        say(f"bench: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("bench: interrupted; all servers are stopped")
+        return 130
+    path = save(report)
+    print("\n".join(report.json_lines()) if arguments.json else f"\n{report.table()}")
+    say(f"\nresults: {path}")
+    return 1 if OURS in report.left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""A load generator, seen from the run: start it, tell it what to do, wait for the answer."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import subprocess
+import sys
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.servers import START_S, Server
+from bench.targets import Target
+from bench.workloads import Measured, Round
+
+_GRACE_S = 30
+"Beyond the length of a round, for the operations that were in flight at its end."
+
+
+class Generator:
+    """The one client process of a target."""
+
+    def __init__(
+        self, target: Target, directory: Path, *, size: int, inflight: int, cores: Collection[int]
+    ) -> None:
+        """Start it and wait until its client is open. Raises BenchError."""
+        settings = json.dumps({**target.settings(), "size": size, "inflight": inflight})
+        argv = target.on_client_host([sys.executable, "-m", "bench.load", target.module, settings])
+        self._target = target.name
+        self._server = Server(
+            f"load-{target.name}",
+            argv,
+            directory,
+            cores=cores,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            self.loop: str = self._answer(START_S)["loop"]
+        except BaseException:
+            self.stop()
+            raise
+
+    def fill(self, count: int, inflight: int) -> None:
+        """Write what GETs will read. Raises BenchError."""
+        self._ask({"fill": count, "inflight": inflight}, START_S)
+
+    def run(self, wanted: Round) -> Measured:
+        """One round. Raises BenchError."""
+        return Measured(**self._ask({"round": asdict(wanted)}, wanted.seconds + _GRACE_S))
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.stop()
+
+    def _ask(self, command: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        pipe = self._server.process.stdin
+        assert pipe is not None
+        self._server.check()
+        pipe.write(json.dumps(command).encode() + b"\n")
+        pipe.flush()
+        return self._answer(timeout_s)
+
+    def _answer(self, timeout_s: float) -> dict[str, Any]:
+        pipe = self._server.process.stdout
+        assert pipe is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            if not selector.select(timeout_s):
+                raise BenchError(f"the load generator of {self._target} did not answer in {timeout_s:.0f} s")
+        # A line is written at once and is shorter than a pipe's buffer, so it comes whole.
+        line = pipe.readline()
+        if not line:
+            raise BenchError(f"the load generator of {self._target} ended\n{self._server.log_end()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise BenchError(f"{self._target}: {answer['error']}\n{self._server.log_end()}")
+        return answer

@@ -1,0 +1,178 @@
+"""One run: start what is there, load the targets in turn, round by round, stop everything.
+
+Targets are measured round about (A B C, B C A, C A B ...), never one after the other
+as wholes: what else happens on the machine then meets all of them, and a ratio is
+taken inside each round before the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench import cpu, machine
+from bench.errors import LeftOut
+from bench.generator import Generator
+from bench.report import Report, RoundResult
+from bench.targets import Target
+from bench.targets.nginx import Nginx
+from bench.targets.redis import Redis
+from bench.targets.ssastore import Ssastore
+from bench.workloads import round_of
+
+Op = Literal["get", "put"]
+
+WARM_UP_S = 0.5
+"A round that does not count, before the first: connections, caches."
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to measure."""
+
+    seconds: float
+    rounds: int
+    inflight: int
+    size: int
+    only: frozenset[str]
+    "Names of workloads and targets; of a kind that is not named, all."
+    data: Path
+    "Servers keep their data in a new folder here, which is removed at the end."
+    pin: bool
+
+
+def comparisons() -> dict[Op, list[Target]]:
+    """Which targets do which work. PUT is durable, so only targets that sync are compared."""
+    ours = Ssastore()
+    return {"get": [ours, Redis(durable=False), Nginx()], "put": [ours, Redis(durable=True)]}
+
+
+OPS = ("get", "put")
+PRODUCTS = ("ssastore", "redis", "nginx")
+
+
+def selected(plan: dict[Op, list[Target]], only: Collection[str]) -> dict[Op, list[Target]]:
+    """The part of a plan that ``only`` names."""
+    ops = [op for op in plan if op in only] or list(plan)
+    products = [name for name in PRODUCTS if name in only] or PRODUCTS
+    return {op: [target for target in plan[op] if target.module in products] for op in ops}
+
+
+def in_turn(targets: Sequence[Target], number: int) -> list[Target]:
+    """The order of round ``number``: each goes first equally often."""
+    first = number % len(targets)
+    return [*targets[first:], *targets[:first]]
+
+
+def cores_of(*, pin: bool) -> tuple[set[int], set[int]]:
+    """(for servers, for the load generator); both empty when they may not be kept apart."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if not pin or len(allowed) < 2:
+        return set(), set()
+    return set(allowed[:-1]), {allowed[-1]}
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Run:
+    """Servers and generators of one run, in the order in which they were started."""
+
+    def __init__(self, options: Options, directory: Path, cleanup: ExitStack) -> None:
+        self._options = options
+        self._directory = directory
+        self._cleanup = cleanup
+        self._server_cores, self._client_cores = cores_of(pin=options.pin)
+        self._generators: dict[str, Generator] = {}
+        self.report = Report(
+            machine=machine.describe(directory),
+            workload={
+                "size_bytes": options.size,
+                "inflight": options.inflight,
+                "seconds": options.seconds,
+                "rounds": options.rounds,
+                "server_cores": sorted(self._server_cores),
+                "client_cores": sorted(self._client_cores),
+            },
+        )
+
+    def measure(self) -> None:
+        """All of it. Raises BenchError."""
+        plan = selected(comparisons(), self._options.only)
+        wanted = {target.name: target for targets in plan.values() for target in targets}
+        for target in wanted.values():
+            self._start(target)
+        for op, targets in plan.items():
+            self._compare(op, [target for target in targets if target.name in self._generators])
+
+    def _start(self, target: Target) -> None:
+        began = time.monotonic()
+        self._cleanup.callback(target.stop)
+        try:
+            target.check()
+            target.start(self._directory, self._server_cores)
+        except LeftOut as reason:
+            self.report.left_out[target.name] = str(reason)
+            say(f"{target.name}: left out: {reason}")
+            return
+        options = self._options
+        generator = Generator(
+            target, self._directory, size=options.size, inflight=options.inflight, cores=self._client_cores
+        )
+        self._cleanup.callback(generator.stop)
+        self._generators[target.name] = generator
+        about = {"about": target.about, "loop": generator.loop, **target.versions()}
+        self.report.targets[target.name] = about
+        say(f"{target.name}: started in {time.monotonic() - began:.1f} s")
+
+    def _compare(self, op: Op, targets: Sequence[Target]) -> None:
+        if not targets:
+            return
+        options = self._options
+        wanted = round_of(op, size=options.size, inflight=options.inflight, seconds=options.seconds)
+        for target in targets:
+            generator = self._generators[target.name]
+            if op == "get":
+                generator.fill(wanted.fill_count, wanted.inflight)
+            generator.run(round_of(op, size=options.size, inflight=options.inflight, seconds=WARM_UP_S))
+        for number in range(options.rounds):
+            for target in in_turn(targets, number):
+                before = cpu.tree_us(target.pids())
+                measured = self._generators[target.name].run(wanted)
+                server_us = (cpu.tree_us(target.pids()) - before) / measured.ops
+                result = RoundResult(op, target.name, number, measured, server_us)
+                self.report.rounds.append(result)
+                say(f"{op} {number + 1}/{options.rounds}  {result.line()}")
+
+
+def run(options: Options) -> Report:
+    """Measure, and leave nothing behind.
+
+    Raises:
+        BenchError: a server or generator failed.
+    """
+    options.data.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=options.data)).resolve()
+    with ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
+        one = Run(options, directory, cleanup)
+        one.measure()
+        return one.report
+
+
+def names(choices: Iterable[str]) -> frozenset[str]:
+    """The set of names in comma-separated lists. Raises ValueError for one that is unknown."""
+    found = {name.strip() for choice in choices for name in choice.split(",") if name.strip()}
+    if unknown := found - {*OPS, *PRODUCTS}:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join((*OPS, *PRODUCTS))}")
+    return frozenset(found)

@@ -1,0 +1,118 @@
+"""ssastore: a lab of one node with one worker, and the native client on the lab's client host.
+
+The bucket is a hashed one (``shards=0``): it spreads keys over all slices as Redis
+spreads them over its hash slots, and like those it has no ordered listing.  An
+acknowledged PUT is synced to disk; there is no weaker setting.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.errors import LeftOut
+from bench.servers import Server, free_ports, waiting_for
+from ssastore import AsyncClient
+from ssastore.client import AsyncBucket
+from ssastore.errors import ConfigError
+from ssastore.lab import context
+
+LAB = "bench"
+
+
+class Ssastore:
+    """A lab, started by the command that people use."""
+
+    name = "ssastore"
+    module = "ssastore"
+    about = "1 node, 1 worker, R=1, hashed bucket; every PUT is durable"
+
+    def __init__(self) -> None:
+        self._lab: Server | None = None
+
+    def check(self) -> None:
+        """Nothing can be missing: this package is installed."""
+
+    def start(self, directory: Path, cores: Collection[int]) -> None:
+        """Start the lab; see ``Target.start``."""
+        # A state directory of our own, for our commands too: nobody else's lab is seen or named.
+        os.environ["XDG_STATE_HOME"] = str(directory / "state")
+        s3_port, admin_port = free_ports(2)
+        options = {
+            "--nodes": 1,
+            "--workers": 1,
+            "--data": directory / "data",
+            "--s3-port": s3_port,
+            "--admin-port": admin_port,
+            "--name": LAB,
+        }
+        arguments = [str(part) for option in options.items() for part in option]
+        self._lab = Server(
+            "lab", [sys.executable, "-m", "ssastore", "up", *arguments], directory, cores=cores
+        )
+        if self._ready(self._lab).is_simulated:
+            raise LeftOut(
+                "this machine allows no network namespaces, and a simulated network is not measured"
+            )
+
+    @staticmethod
+    def _ready(lab: Server) -> context.Context:
+        """The lab's context, which is written when every worker answers."""
+        for _ in waiting_for("the lab"):
+            lab.check()
+            try:
+                return context.find(LAB)
+            except ConfigError:
+                continue
+        raise AssertionError("waiting_for raises")
+
+    def pids(self) -> list[int]:
+        """The lab; node, worker and the idle S3 gateway are its descendants."""
+        return [self._lab.pid] if self._lab else []
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing: URL and key are in the environment of the client host."""
+        return {}
+
+    def on_client_host(self, argv: list[str]) -> list[str]:
+        """Run it behind the lab's router."""
+        return [sys.executable, "-m", "ssastore", "--context", LAB, "exec", "--host", "client", "--", *argv]
+
+    def versions(self) -> dict[str, str]:
+        """See ``Target.versions``."""
+        return {name: version(name) for name in ("ssastore", "lmdb", "msgpack")}
+
+    def stop(self) -> None:
+        """End the lab, and its hosts with it."""
+        if self._lab:
+            self._lab.stop()
+
+
+class SsastoreClient:
+    """See ``bench.workloads.Client``."""
+
+    def __init__(self, client: AsyncClient, bucket: AsyncBucket) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Durable when it returns."""
+        await self._bucket.put(key, data)
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes."""
+        return await self._bucket.get(key)
+
+    async def close(self) -> None:
+        """See ``Client.close``."""
+        await self._client.close()
+
+
+async def open_client(settings: dict[str, Any]) -> SsastoreClient:
+    """A client with a new hashed bucket."""
+    client = AsyncClient.from_env()
+    return SsastoreClient(client, await client.create_bucket("bench", shards=0))

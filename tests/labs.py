@@ -1,0 +1,91 @@
+"""Real labs for tests: ``ssastore up`` as a subprocess, as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PYTHON = sys.executable
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class RunningLab:
+    """A lab with a state directory of its own, so that it cannot meet a user's."""
+
+    name: str
+    data: Path
+    environment: dict[str, str]
+    s3_port: int
+    admin_port: int
+
+    def cli(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run an ssastore command against this lab."""
+        return subprocess.run(
+            [PYTHON, "-m", "ssastore", "--context", self.name, *arguments],
+            env=self.environment,
+            check=check,
+            text=True,
+            capture_output=True,
+            timeout=options.pop("timeout", 100),
+            **options,
+        )
+
+    def python(self, script: str, *arguments: str, host: str = "client", **options: Any) -> str:
+        """Run a Python script on a host of the lab; what it prints."""
+        command = [PYTHON, "-c", script, *arguments]
+        done = self.cli("exec", "--host", host, "--", *command, check=False, **options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self) -> Any:
+        return json.loads(self.cli("status", "--json").stdout)
+
+    def aws(self) -> dict[str, str]:
+        """Environment for S3 tools."""
+        variables: dict[str, str] = json.loads(self.cli("s3", "env", "--json").stdout)
+        return self.environment | variables
+
+    def worker_pid(self, node: str, index: int = 0) -> int:
+        report = next(found for found in self.status()["nodes"] if found["name"] == node)
+        pid: int = report["workers"][index]["pid"]
+        return pid
+
+    def stop(self) -> None:
+        self.cli("down")
+
+
+def start_lab(directory: Path, name: str, *options: str) -> RunningLab:
+    """Start a lab with its data and state below ``directory``."""
+    environment = os.environ | {"XDG_STATE_HOME": str(directory / "state")}
+    environment.pop("SSASTORE_URL", None)
+    lab = RunningLab(name, directory / "data", environment, free_port(), free_port())
+    ports = ["--s3-port", str(lab.s3_port), "--admin-port", str(lab.admin_port)]
+    command = ["up", "--name", name, "--data", str(lab.data), *ports, "--detach", *options]
+    done = lab.cli(*command, check=False)
+    assert done.returncode == 0, done.stderr
+    return lab
+
+
+@contextmanager
+def running_lab(directory: Path, name: str, *options: str) -> Iterator[RunningLab]:
+    """A lab that is gone at the end."""
+    lab = start_lab(directory, name, *options)
+    try:
+        yield lab
+    finally:
+        lab.cli("down", check=False)
