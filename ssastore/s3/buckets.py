@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ssastore.core.objects import CommonPrefix, Objects
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
-from ssastore.s3 import xml
+from ssastore.s3 import xml, xmlread
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
 from ssastore.s3.request import Request, Response
@@ -60,7 +60,7 @@ class BucketOperations:
     async def create_bucket(self, request: Request) -> Response:
         """Create a bucket; 409 BucketAlreadyOwnedByYou when it exists."""
         assert request.bucket is not None
-        wanted = xml.parse_bucket_configuration(await request.small_body(XML_BYTES_MAX))
+        wanted = xmlread.parse_bucket_configuration(await request.small_body(XML_BYTES_MAX))
         if wanted not in (None, "", self._region):
             raise S3Error("InvalidLocationConstraint", LocationConstraint=str(wanted)[:64])
         await self._objects.buckets.create(request.bucket)

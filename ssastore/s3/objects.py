@@ -11,7 +11,7 @@ from ssastore.core.content import Content, ContentWriter
 from ssastore.core.objects import ObjectInfo, Objects
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
-from ssastore.s3 import xml
+from ssastore.s3 import xml, xmlread
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.chunked import stored_content_encoding
 from ssastore.s3.errors import S3Error, from_store_error
@@ -142,11 +142,11 @@ class ObjectOperations:
             f"x-amz-checksum-{name.lower()}" in request.headers for name in ALGORITHMS
         ):
             raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5")
-        is_quiet, entries = xml.parse_delete(await request.small_body(XML_BYTES_MAX))
+        is_quiet, entries = xmlread.parse_delete(await request.small_body(XML_BYTES_MAX))
         bucket = (await self._objects.bucket(request.bucket)).name
         gate = asyncio.Semaphore(_DELETES_AT_ONCE)
 
-        async def delete(entry: xml.DeleteEntry) -> S3Error | None:
+        async def delete(entry: xmlread.DeleteEntry) -> S3Error | None:
             try:
                 if entry.version_id not in (None, "null"):
                     raise S3Error("NotImplemented", "Versions are not implemented by this server.")

@@ -49,9 +49,12 @@ class Request:
         """The body of an upload, decoded and checked. Raises S3Error for contradicting headers."""
         return VerifiedBody(self)
 
-    async def small_body(self, limit: int) -> bytes:
-        """All of a small body, verified. S3Error MaxMessageLengthExceeded above ``limit`` bytes."""
-        body = VerifiedBody(self)
+    async def small_body(self, limit: int, *, has_checksum: bool = True) -> bytes:
+        """All of a small body, verified. S3Error MaxMessageLengthExceeded above ``limit`` bytes.
+
+        ``has_checksum`` is False where ``x-amz-checksum-*`` headers speak of something else.
+        """
+        body = VerifiedBody(self, has_checksum=has_checksum)
         if body.size is not None and body.size > limit:
             raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=limit)
         taken = bytearray()
@@ -110,7 +113,7 @@ class VerifiedBody:
     Nothing of it may become visible before ``pieces`` has ended without an error.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, has_checksum: bool = True) -> None:
         principal, headers = request.principal, request.headers
         self._raw = request.body
         self._decoder: ChunkedDecoder | None = None
@@ -126,7 +129,7 @@ class VerifiedBody:
                 chain=principal.chain,
                 announced_trailers=trailers,
             )
-        self.declared = declared_checksum(headers, trailers)
+        self.declared = declared_checksum(headers, trailers) if has_checksum else None
         self._check = BodyCheck(
             sha256=principal.payload_sha256,
             md5=parse_content_md5(headers.get("Content-MD5")),

@@ -7,7 +7,7 @@ import hashlib
 from ssastore.core.multipart import Multipart
 from ssastore.core.objects import Objects
 from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
-from ssastore.s3 import xml
+from ssastore.s3 import xml, xmlread
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, checksum_headers, entity_headers, kept_checksum, store_body
@@ -64,7 +64,9 @@ class UploadOperations:
         """Make the object of its parts, in one change."""
         assert request.bucket is not None and request.key is not None
         condition = request.precondition()
-        parts = xml.parse_complete_upload(await request.small_body(XML_BYTES_MAX))
+        # A checksum header of this request is that of the object to be, not of the list of parts.
+        body = await request.small_body(XML_BYTES_MAX, has_checksum=False)
+        parts = xmlread.parse_complete_upload(body)
         multipart = await self._multipart(request)
         completed = await multipart.complete(
             request.key.encode(),

@@ -1,4 +1,4 @@
-"""The XML of S3: responses written, three request bodies read. Standard library only.
+"""The XML of S3 responses. Standard library only; request bodies are read by ``xmlread``.
 
 Writing is string building through one escape function.  XML 1.0 has no way at all to
 carry most control characters, yet a key may hold them.  AWS writes ``&#x1;``, which no
@@ -9,12 +9,6 @@ XML 1.0 parser accepts, so that one odd key makes a whole page unreadable.  Here
 * without it a character that XML cannot carry becomes U+FFFD: the page stays readable,
   and the one key shows that it needs ``encoding-type=url``.  CR, which parsers would turn
   into LF, is written as a character reference.
-
-Reading is expat with everything dangerous refused: no DOCTYPE (so no entities, no
-fetches, no blow-up), UTF-8 only, bounds on bytes, depth and elements.  Bodies have two
-levels, fields and rows of fields; both are read without building a tree.  Elements that
-are not known are ignored, as in S3, wherever that cannot change the meaning.  The
-namespace may be missing.
 """
 
 from __future__ import annotations
@@ -24,11 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
-from xml.parsers import expat
 
-from ssastore.limits import LIST_KEYS_MAX, PARTS_MAX, XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
 from ssastore.s3.errors import S3Error
-from ssastore.s3.names import parse_number
 
 CONTENT_TYPE = "application/xml"
 
@@ -38,9 +29,6 @@ _STORAGE_CLASS = "STANDARD"
 
 _NEEDS_ESCAPE = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;"}
-
-
-# -- writing ----------------------------------------------------------------------------------------
 
 
 def _escape(text: str) -> str:
@@ -358,144 +346,3 @@ def list_uploads(
         listed,
         _common_prefixes(common_prefixes, encode),
     )
-
-
-# -- reading ----------------------------------------------------------------------------------------
-
-
-class _Reader:
-    """Reads one body: the fields of its root, and the rows named ``row`` with their fields."""
-
-    def __init__(self, *, root: str, row: str) -> None:
-        self._root = root
-        self._row = row
-        self._path: list[str] = []
-        self._elements = 0
-        self._text: list[str] = []
-        self._is_leaf = True
-        self.fields: dict[str, str] = {}
-        self.rows: list[dict[str, str]] = []
-
-    def read(self, body: bytes) -> _Reader:
-        if len(body) > XML_BYTES_MAX:
-            raise S3Error("MalformedXML", f"The body must not be above {XML_BYTES_MAX} bytes.")
-        # Expat finds UTF-16 by itself, whatever it is told; any UTF-16 document of ours would have NULs.
-        if b"\0" in body:
-            raise S3Error("MalformedXML", "The body must be UTF-8.")
-        # Each attribute needs an "=", and expat reads all of an element's before it asks us. No body of
-        # S3 has attributes but for namespaces; the bound leaves room for the "=" of base64.
-        if body.count(b"=") > XML_ELEMENTS_MAX:
-            raise S3Error("MalformedXML", "The body has too many attributes.")
-        parser = expat.ParserCreate("utf-8")  # overrides what the document declares, which is checked below
-        parser.buffer_text = True
-        parser.XmlDeclHandler = self._declaration
-        parser.StartDoctypeDeclHandler = self._doctype
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._text.append
-        try:
-            parser.Parse(body, True)
-        except expat.ExpatError:
-            raise S3Error("MalformedXML") from None
-        return self
-
-    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in ("utf-8", "utf8"):
-            raise S3Error("MalformedXML", "The body must be UTF-8.")
-
-    def _doctype(self, *parts: object) -> None:
-        raise S3Error("MalformedXML", "The body must not have a DOCTYPE.")
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._elements += 1
-        if self._elements > XML_ELEMENTS_MAX or len(self._path) == XML_DEPTH_MAX:
-            raise S3Error("MalformedXML", "The body has too many or too deeply nested elements.")
-        name = tag.rpartition(":")[2]
-        if not self._path and name != self._root:
-            raise S3Error("MalformedXML", f"The body must be a {self._root}.")
-        self._path.append(name)
-        if len(self._path) == 2 and name == self._row:
-            self.rows.append({})
-        self._text.clear()
-        self._is_leaf = True
-
-    def _end(self, tag: str) -> None:
-        name = self._path.pop()
-        if len(self._path) == 1 and name != self._row and self._is_leaf:
-            self._keep(self.fields, name)
-        elif len(self._path) == 2 and self._path[1] == self._row:
-            if not self._is_leaf:  # to keep the half of a key or to drop a condition would change the meaning
-                raise S3Error("MalformedXML", f"{name} must be text.")
-            self._keep(self.rows[-1], name)
-        self._text.clear()
-        self._is_leaf = False
-
-    def _keep(self, fields: dict[str, str], name: str) -> None:
-        if name in fields:
-            raise S3Error("MalformedXML", f"{name} was given twice.")
-        fields[name] = "".join(self._text)
-
-
-def parse_complete_upload(body: bytes) -> list[tuple[int, str]]:
-    """The parts of a CompleteMultipartUpload: (number, ETag without quotes), numbers ascending.
-
-    Raises:
-        S3Error: MalformedXML (also for no parts at all), InvalidArgument for a number outside 1 to
-            10,000, InvalidPartOrder.
-    """
-    parts: list[tuple[int, str]] = []
-    for row in _Reader(root="CompleteMultipartUpload", row="Part").read(body).rows:
-        if "PartNumber" not in row or "ETag" not in row:
-            raise S3Error("MalformedXML", "A Part needs PartNumber and ETag.")
-        number = parse_number("PartNumber", row["PartNumber"].strip(), least=1, most=PARTS_MAX)
-        if parts and number <= parts[-1][0]:
-            raise S3Error("InvalidPartOrder")
-        parts.append((number, row["ETag"].strip().strip('"')))
-    if not parts:
-        raise S3Error("MalformedXML", "At least one Part is needed.")
-    return parts
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteEntry:
-    """One object that DeleteObjects names."""
-
-    key: str
-    version_id: str | None
-    etag: str | None
-    "Condition: delete only if this is the ETag (without quotes); ``*`` for any."
-
-
-def parse_delete(body: bytes) -> tuple[bool, list[DeleteEntry]]:
-    """Whether DeleteObjects is quiet, and what to delete: 1 to 1,000 entries, repetitions allowed.
-
-    Raises:
-        S3Error: MalformedXML, or NotImplemented for a condition other than ETag: to ignore it would
-            delete what the caller wants kept.
-    """
-    reader = _Reader(root="Delete", row="Object").read(body)
-    quiet = reader.fields.get("Quiet", "false").strip().lower()
-    if quiet not in ("true", "false"):
-        raise S3Error("MalformedXML", "Quiet must be true or false.")
-    if not 1 <= len(reader.rows) <= LIST_KEYS_MAX:
-        raise S3Error("MalformedXML", f"Between 1 and {LIST_KEYS_MAX} objects can be named.")
-    return quiet == "true", [_delete_entry(row) for row in reader.rows]
-
-
-def _delete_entry(row: dict[str, str]) -> DeleteEntry:
-    if not row.get("Key"):
-        raise S3Error("MalformedXML", "An Object needs a Key.")
-    if "LastModifiedTime" in row or "Size" in row:
-        raise S3Error("NotImplemented", "Conditions on LastModifiedTime and Size are not supported.")
-    etag = row.get("ETag")
-    if etag is not None:
-        etag = etag.strip().strip('"')
-    return DeleteEntry(row["Key"], row.get("VersionId") or None, etag)
-
-
-def parse_bucket_configuration(body: bytes) -> str | None:
-    """The location that CreateBucket asks for; None for no body, or none named in it."""
-    if not body.strip():
-        return None
-    reader = _Reader(root="CreateBucketConfiguration", row="").read(body)
-    return reader.fields.get("LocationConstraint", "").strip() or None

@@ -163,12 +163,24 @@ def test_owned_slices_are_those_of_the_records() -> None:
         assert all(groups[piece.group].owners[piece.plane] == node.name for piece in pieces)
 
 
-def test_weights_of_powers_of_two_get_one_prefix_per_plane() -> None:
-    nodes = nodes_of([1, 4, 1, 2, 4, 4])
+@pytest.mark.parametrize(
+    ("weights", "zones"),
+    [
+        ([1, 4, 1, 2, 4, 4], None),
+        # A step of the widest arc, 3/16, would put the arcs of 2/16 on odd multiples of 1/16.
+        ([1, 3, 1, 2, 2, 2, 2, 2, 1], None),
+        ([1, 2, 1] * 4, ["a"] * 3 + ["b"] * 3 + ["c"] * 3 + ["d"] * 3),
+    ],
+)
+def test_weights_on_round_numbers_stay_there_in_every_plane(
+    weights: list[int], zones: list[str] | None
+) -> None:
+    nodes = nodes_of(weights, zones)
     groups = initial_layout(nodes, 3)
     for node in nodes:
-        assert counts(groups, node) == [node.weight * GROUPS // 16] * 3
-        assert [prefixes(groups, node, plane) for plane in range(3)] == [1] * 3
+        assert counts(groups, node) == [node.weight * GROUPS // sum(weights)] * 3
+        fewest = node.weight.bit_count()
+        assert [prefixes(groups, node, plane) for plane in range(3)] == [fewest] * 3
 
 
 def test_three_equal_nodes() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX
-from ssastore.s3 import xml
+from ssastore.s3 import xml, xmlread
 from ssastore.s3.errors import S3Error
 
 MODIFIED_MS = 1767323045678
@@ -247,20 +247,20 @@ def test_what_boto3_writes_is_read(capture: Callable[..., Any]) -> None:
     sent = capture(
         "complete_multipart_upload", Bucket="b-1", Key="k", UploadId="u", MultipartUpload={"Parts": parts}
     )
-    assert xml.parse_complete_upload(sent.body) == [(1, "e1"), (2, "e2"), (10_000, "e10000")]
+    assert xmlread.parse_complete_upload(sent.body) == [(1, "e1"), (2, "e2"), (10_000, "e10000")]
 
     entries = [{"Key": key} for key in ODD_KEYS] + [{"Key": "k", "VersionId": "v", "ETag": '"e"'}]
     sent = capture("delete_objects", Bucket="b-1", Delete={"Objects": entries, "Quiet": True})
-    is_quiet, objects = xml.parse_delete(sent.body)
+    is_quiet, objects = xmlread.parse_delete(sent.body)
     assert is_quiet
     assert objects == [
-        *(xml.DeleteEntry(key, None, None) for key in ODD_KEYS),
-        xml.DeleteEntry("k", "v", "e"),
+        *(xmlread.DeleteEntry(key, None, None) for key in ODD_KEYS),
+        xmlread.DeleteEntry("k", "v", "e"),
     ]
 
     configuration = {"LocationConstraint": "eu-west-1"}
     sent = capture("create_bucket", Bucket="b-1", CreateBucketConfiguration=configuration)
-    assert xml.parse_bucket_configuration(sent.body) == "eu-west-1"
+    assert xmlread.parse_bucket_configuration(sent.body) == "eu-west-1"
 
 
 def complete(*parts: str) -> bytes:
@@ -288,7 +288,7 @@ def part(number: object, etag: str = "e") -> str:
     ],
 )
 def test_spellings_of_one_part(body: bytes) -> None:
-    assert xml.parse_complete_upload(body) == [(1, "e")]
+    assert xmlread.parse_complete_upload(body) == [(1, "e")]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_spellings_of_one_part(body: bytes) -> None:
     ],
 )
 def test_lists_of_parts_that_cannot_be_completed(body: bytes, code: str) -> None:
-    error = refusal(xml.parse_complete_upload, body)
+    error = refusal(xmlread.parse_complete_upload, body)
     assert (error.code, error.status) == (code, 400)
 
 
@@ -320,7 +320,7 @@ def test_all_ten_thousand_parts_can_be_completed() -> None:
     etag = f"&quot;{'e' * 32}&quot;"
     body = complete(*(row.format(number, etag, "c" * 44) for number in range(1, 10_001)))
     assert len(body) < XML_BYTES_MAX
-    assert len(xml.parse_complete_upload(body)) == 10_000
+    assert len(xmlread.parse_complete_upload(body)) == 10_000
 
 
 def delete(*entries: str, quiet: str = "") -> bytes:
@@ -328,10 +328,10 @@ def delete(*entries: str, quiet: str = "") -> bytes:
 
 
 def test_deletes_are_read_as_they_are_written() -> None:
-    assert xml.parse_delete(delete("<Key> a </Key>")) == (False, [xml.DeleteEntry(" a ", None, None)])
-    assert xml.parse_delete(delete("<Key>a</Key><VersionId/>", quiet="<Quiet>FALSE</Quiet>"))[0] is False
-    same = xml.parse_delete(delete(*["<Key>a</Key>"] * 1000, quiet="<Quiet>true</Quiet>"))
-    assert same == (True, [xml.DeleteEntry("a", None, None)] * 1000)
+    assert xmlread.parse_delete(delete("<Key> a </Key>")) == (False, [xmlread.DeleteEntry(" a ", None, None)])
+    assert xmlread.parse_delete(delete("<Key>a</Key><VersionId/>", quiet="<Quiet>FALSE</Quiet>"))[0] is False
+    same = xmlread.parse_delete(delete(*["<Key>a</Key>"] * 1000, quiet="<Quiet>true</Quiet>"))
+    assert same == (True, [xmlread.DeleteEntry("a", None, None)] * 1000)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_deletes_are_read_as_they_are_written() -> None:
     ],
 )
 def test_deletes_that_cannot_be_meant(body: bytes, code: str) -> None:
-    assert refusal(xml.parse_delete, body).code == code
+    assert refusal(xmlread.parse_delete, body).code == code
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_deletes_that_cannot_be_meant(body: bytes, code: str) -> None:
     ],
 )
 def test_bucket_configurations(body: bytes, location: str | None) -> None:
-    assert xml.parse_bucket_configuration(body) == location
+    assert xmlread.parse_bucket_configuration(body) == location
 
 
 ENTITIES = b"".join(b'<!ENTITY l%d "%b">' % (at, b"&l%d;" % (at - 1) * 10) for at in range(1, 10))
@@ -413,15 +413,15 @@ GOOD = complete(part(1))
     ],
 )
 def test_dangerous_or_broken_documents_are_refused(body: bytes) -> None:
-    error = refusal(xml.parse_complete_upload, body)
+    error = refusal(xmlread.parse_complete_upload, body)
     assert (error.code, error.status) == ("MalformedXML", 400)
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_malformed_and_nothing_worse(noise: bytes) -> None:
-    assert refusal(xml.parse_delete, noise).code == "MalformedXML"
+    assert refusal(xmlread.parse_delete, noise).code == "MalformedXML"
     for at in range(0, len(GOOD), 7):
         try:
-            xml.parse_complete_upload(GOOD[:at] + noise + GOOD[at:])
+            xmlread.parse_complete_upload(GOOD[:at] + noise + GOOD[at:])
         except S3Error as error:
             assert error.status == 400
