@@ -114,7 +114,7 @@ def down_command(context: str | None) -> int:
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--host", default="client", show_default=True, help="Host to run on: client, gw, router, n1, n2 ...")
+@click.option("--host", default="client", show_default=True, help="client, gw, router, n1, n2 ...")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> int:

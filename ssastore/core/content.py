@@ -90,6 +90,8 @@ class Content:
     size: int
     data: bytes = b""
     segments: list[Segment] = field(default_factory=list)
+    reference: bytes = b""
+    "Name of the record that the blobs were stored for; only it may name them."
 
 
 class ContentWriter:
@@ -128,7 +130,7 @@ class ContentWriter:
     async def finish(self) -> Content:
         """Everything is stored; where it is."""
         if self._size <= self._inline_bytes_max:
-            return Content(self._size, bytes(self._buffer))
+            return Content(self._size, bytes(self._buffer), reference=self._reference)
         if self._buffer:
             await self._send()
         while self._tasks:
@@ -137,7 +139,7 @@ class ContentWriter:
         if self._manifests or len(segments) > SEGMENTS_MAX:
             await self._fold()
             segments = self._manifests
-        return Content(self._size, b"", segments)
+        return Content(self._size, b"", segments, self._reference)
 
     async def cancel(self) -> None:
         """Stop what is under way and give the budget back."""

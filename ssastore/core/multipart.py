@@ -181,7 +181,7 @@ class Multipart:
             return await self._completed_before(key, upload_id)
         records = await self._read_parts(key, upload_id, parts)
         metadata = await self._assemble(key, upload_id, upload, records, numbers, etag)
-        await self._set_completing(key, upload_id, upload)
+        await self._set_completing(key, upload_id, upload, etag)
         op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
         try:
             modified_ms = await self._registers.put(
@@ -193,7 +193,7 @@ class Multipart:
                 op_id=op_id,
             )
         except (PreconditionFailed, ObjectNotFound):
-            await self._set_state(key, upload_id, upload.metadata, "open", ALWAYS)
+            await self._set_state(key, upload_id, upload.metadata, {"state": "open"}, ALWAYS)
             raise
         await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
         await self._drop_parts(key, upload_id)
@@ -244,26 +244,31 @@ class Multipart:
     ) -> Metadata:
         """The object's metadata: the parts' segments one after the other."""
         segments: list[Segment] = [segment for record in records for segment in record.segments]
-        segments = await fold_segments(self._blobs, segments, key)
+        reference = self._place.bucket.to_bytes(8, "big") + _upload_key(key, upload_id)
+        segments = await fold_segments(self._blobs, segments, reference)
         size = sum(record.size for record in records)
         extra = {"upload": upload_id, "parts": len(numbers)}
         return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)
 
-    async def _set_completing(self, key: bytes, upload_id: str, upload: Found) -> None:
-        """After this no abort wins. A completion that stopped half way is taken up again."""
-        if upload.metadata.extra.get("state") == "completing":
+    async def _set_completing(self, key: bytes, upload_id: str, upload: Found, etag: str) -> None:
+        """After this no abort wins, nor a completion of other parts. One that stopped half way goes on."""
+        extra = upload.metadata.extra
+        if extra.get("state") == "completing":
+            if extra.get("etag") != etag:
+                raise UploadNotFound("the upload is being completed with other parts")
             return
         condition = When(Condition.IF_ETAG, upload.metadata.etag)
         try:
-            await self._set_state(key, upload_id, upload.metadata, "completing", condition)
+            wanted = {"state": "completing", "etag": etag}
+            await self._set_state(key, upload_id, upload.metadata, wanted, condition)
         except (PreconditionFailed, ObjectNotFound):
             raise UploadNotFound("the upload was completed or aborted meanwhile") from None
 
     async def _set_state(
-        self, key: bytes, upload_id: str, old: Metadata, state: str, condition: When
+        self, key: bytes, upload_id: str, old: Metadata, extra: dict[str, str], condition: When
     ) -> None:
-        etag = self._randomness.bytes(8).hex()
-        metadata = Metadata(etag, 0, [], old.headers, old.user, {"state": state})
+        tag = self._randomness.bytes(8).hex()
+        metadata = Metadata(tag, 0, [], old.headers, old.user, extra)
         await self._registers.put(
             self._place, Kind.UPLOAD, _upload_key(key, upload_id), metadata, condition=condition
         )

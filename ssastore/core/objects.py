@@ -19,7 +19,7 @@ from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.registers import Found, Registers, key_bytes, when
 from ssastore.env import Clock, Randomness
-from ssastore.errors import RangeNotSatisfiable, RequestError
+from ssastore.errors import BucketNotFound, RangeNotSatisfiable, RequestError
 from ssastore.limits import LIST_KEYS_MAX
 from ssastore.messages import Kind
 from ssastore.wire import Body
@@ -106,6 +106,10 @@ class ObjectReader:
         return b"".join([chunk async for chunk in self])
 
 
+def _reference(bucket: Bucket, key: bytes) -> bytes:
+    return bucket.place.bucket.to_bytes(8, "big") + key
+
+
 def _info(key: str, found: Found) -> ObjectInfo:
     known = found.metadata
     return ObjectInfo(key, known.size, known.etag, found.modified_ms, known.headers, known.user, known.extra)
@@ -129,7 +133,7 @@ class Objects:
 
     def writer(self, bucket: Bucket, key: bytes, *, inline_bytes_max: int | None = None) -> ContentWriter:
         """A writer for the bytes of an object that ``commit`` will name."""
-        reference = bucket.place.bucket.to_bytes(8, "big") + key
+        reference = _reference(bucket, key)
         if inline_bytes_max is None:
             return ContentWriter(self.blobs, reference, self._budget)
         return ContentWriter(self.blobs, reference, self._budget, inline_bytes_max=inline_bytes_max)
@@ -153,6 +157,10 @@ class Objects:
         name = key_bytes(key)
 
         async def write(record: Bucket) -> int:
+            # Blobs are kept for the record that they were stored for. A bucket that was deleted and
+            # made again during the upload is another one, and its records cannot keep them.
+            if content.segments and content.reference != _reference(record, name):
+                raise BucketNotFound(f"bucket {bucket!r} was deleted during the upload")
             return await self.registers.put(
                 record.place, Kind.OBJECT, name, described, content.data, condition=condition
             )

@@ -115,7 +115,7 @@ class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
 
     def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
         if not isinstance(exc_info, ConnectionError):
-            self.warning("request.refused", extra={"reason": type(exc_info).__name__})
+            self.logger.warning("request.refused", extra={"reason": type(exc_info).__name__})
 
 
 class S3Server:

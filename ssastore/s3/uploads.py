@@ -55,7 +55,9 @@ class UploadOperations:
         key, upload_id = request.key.encode(), request.query["uploadId"]
         await multipart.read(key, upload_id)
         bucket = await self._objects.bucket(request.bucket)
-        content = await store_body(body, self._objects.writer(bucket, key, inline_bytes_max=0))
+        # The upload holds the part's blobs until a completion names them.
+        writer = self._objects.writer(bucket, key + b"\0" + upload_id.encode(), inline_bytes_max=0)
+        content = await store_body(body, writer)
         etag = body.md5_hex()
         await multipart.put_part(key, upload_id, number, etag, content)
         return Response(200, b"", {"ETag": f'"{etag}"', **checksum_headers(kept_checksum(body))})

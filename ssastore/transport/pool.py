@@ -20,8 +20,11 @@ from ssastore.messages import Delete, Message, Put, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.wire import Body
 
-_DIALS_AT_ONCE = 4
 _SLICE_SHIFT = 48
+_ARC_SHIFT = 56
+_DIALS_AN_ARC = 2
+"""Dials under way to one 256th of the address space. At the start many calls want the same few workers and
+need not all dial; and a node that does not answer must hold up nobody outside its own arc."""
 _UNCERTAIN = (Put, Delete)
 "Requests whose repetition by somebody else could matter: losing their answer leaves a doubt."
 
@@ -60,7 +63,7 @@ class Pool:
         self._use_hints = use_hints
         self._by_slice: dict[int, Connection] = {}
         self._connections: set[Connection] = set()
-        self._dialling = asyncio.Semaphore(_DIALS_AT_ONCE)
+        self._dialling: dict[int, asyncio.Semaphore] = {}
         self._watchdog: asyncio.Task[None] | None = None
         self.dial_count = 0
         self.replicas = identity.replicas
@@ -136,7 +139,8 @@ class Pool:
 
     async def _connection_for(self, iid: int) -> Connection:
         """An open connection to who serves ``iid``: by hint, else dialled."""
-        async with self._dialling:
+        gate = self._dialling.setdefault(iid >> _ARC_SHIFT, asyncio.Semaphore(_DIALS_AN_ARC))
+        async with gate:
             if self._use_hints:
                 # Another dial may have ended at the same worker while this one waited.
                 known = self._by_slice.get(iid >> _SLICE_SHIFT)
