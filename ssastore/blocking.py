@@ -26,7 +26,12 @@ class _LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C in the middle: the call must not go on behind its caller's back.
+            raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         async def step() -> tuple[bool, T | None]:
@@ -46,7 +51,8 @@ class _LoopThread:
                     return
                 yield item  # type: ignore[misc]  # an item is there when is_item says so
         finally:
-            if self.loop.is_running():
+            # The collector may end a forgotten iterator on any thread; the loop's own cannot wait.
+            if self.loop.is_running() and threading.current_thread() is not self._thread:
                 self.run(close())
 
     def stop(self) -> None:
@@ -71,6 +77,12 @@ class Reader:
     def read(self) -> bytes:
         """All bytes of the range."""
         return self._thread.run(self._reader.read())
+
+
+async def _pulled(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces of an iterator that may block, or call this client: taken on other threads."""
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
 
 
 class Client:
@@ -167,12 +179,15 @@ class Bucket:
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> ObjectInfo:
-        """See ``AsyncBucket.put``. An async iterable must belong to this client's own loop."""
+        """See ``AsyncBucket.put``. ``data`` may come from this client too, as from ``open``."""
         assert not isinstance(data, AsyncIterable), "the blocking client takes blocking sources"
+        is_iterable = isinstance(data, Reader) or not (
+            isinstance(data, bytes | bytearray | memoryview) or hasattr(data, "read")
+        )
         return self._thread.run(
             self._bucket.put(
                 key,
-                data,
+                _pulled(iter(data)) if is_iterable else data,  # type: ignore[arg-type]  # bytes, by type
                 content_type=content_type,
                 metadata=metadata,
                 if_match=if_match,

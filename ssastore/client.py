@@ -26,11 +26,17 @@ from blake3 import blake3
 from ssastore.core.content import Content
 from ssastore.core.locate import Location, locate_blob, locate_object
 from ssastore.core.objects import CommonPrefix, ObjectInfo, ObjectReader, Objects
-from ssastore.core.registers import key_bytes
+from ssastore.core.registers import key_bytes, when
 from ssastore.env import Links
 from ssastore.errors import ConfigError, ObjectNotFound
 from ssastore.keyspace import REPLICAS_ALLOWED, service_network
-from ssastore.limits import CALL_DEADLINE_MS, INLINE_BYTES_MAX, MIB, SHARDS_DEFAULT
+from ssastore.limits import (
+    CALL_DEADLINE_MS,
+    CALL_DEADLINE_MS_MAX,
+    INLINE_BYTES_MAX,
+    MIB,
+    SHARDS_DEFAULT,
+)
 from ssastore.messages import Kind
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity
@@ -66,10 +72,10 @@ def parse_url(url: str) -> tuple[IPv6Network, int, int, list[str]]:
     Raises:
         ConfigError: not such a URL.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "ssa":
+    if url[:6].lower() != "ssa://":
         raise ConfigError(f"an ssastore URL starts with ssa://, got {url!r}")
     try:
+        parts = urlsplit(url)
         service = service_network(f"{parts.hostname}/64")
         port = parts.port or NATIVE_PORT
         replicas = int(parse_qs(parts.query).get("replicas", ["0"])[-1])
@@ -113,8 +119,11 @@ class AsyncClient:
             identity: for the parts of a cluster itself; replaces the access key.
 
         Raises:
-            ConfigError: ``service`` is not an IPv6 /64.
+            ConfigError: ``service`` is not an IPv6 /64, or ``deadline_ms`` is out of range.
         """
+        if not 0 < deadline_ms <= CALL_DEADLINE_MS_MAX:
+            # Nodes remember an operation for some minutes: no call may repeat it later than that.
+            raise ConfigError(f"deadline_ms is 1 to {CALL_DEADLINE_MS_MAX}, got {deadline_ms}")
         try:
             self.service = service_network(str(service))
         except ValueError as error:
@@ -243,6 +252,9 @@ class AsyncBucket:
             Unavailable, OutcomeUnknown: nobody answered; only the last leaves a doubt.
         """
         headers = {"content-type": content_type} if content_type else {}
+        when(if_match, if_none_match)  # A mistake shows before anything is sent.
+        if isinstance(data, memoryview):
+            data = _as_bytes(data)
         if isinstance(data, bytes | bytearray | memoryview) and len(data) <= INLINE_BYTES_MAX:
             content, digest = Content(len(data), bytes(data)), blake3(data).hexdigest(length=16)
         else:
@@ -259,7 +271,8 @@ class AsyncBucket:
         )
 
     async def _store(self, key: str, data: Source) -> tuple[Content, str]:
-        record = await self._objects.bucket(self.name)
+        # Not from the cache: the blobs are stored for this bucket id, and no other can keep them.
+        record = await self._objects.buckets.read(self.name)
         writer = self._objects.writer(record, key_bytes(key))
         hasher = blake3()
         try:
@@ -277,10 +290,11 @@ class AsyncBucket:
         Raises:
             ObjectNotFound, BucketNotFound, RangeNotSatisfiable, CorruptObject, Unavailable.
         """
-        reader = await self._objects.open(self.name, key)
-        if start or length is not None:
-            reader.narrow(start, length)
-        return await reader.read()
+        if not start and length is None:
+            found = await self._objects.find(self.name, key)
+            if found.data:
+                return bytes(found.data)
+        return await (await self.open(key, start=start, length=length)).read()
 
     async def open(self, key: str, *, start: int = 0, length: int | None = None) -> ObjectReader:
         """A reader that streams: ``async for chunk in await bucket.open(key)``; ``.info`` is the head."""
@@ -341,6 +355,11 @@ class AsyncBucket:
             "read_bucket_us": round(bucket_us),
             "dial_and_read_us": round(dial_us),
         }
+
+
+def _as_bytes(view: memoryview) -> memoryview | bytes:
+    """The same bytes with a length that counts bytes: a view may have larger items, or gaps."""
+    return view.cast("B") if view.c_contiguous else view.tobytes()
 
 
 async def _pieces(data: Source) -> AsyncIterator[bytes | memoryview]:

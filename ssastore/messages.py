@@ -8,8 +8,10 @@ text.  Types are exact: a field of another type, a missing or an extra field is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
 from ssastore.errors import BadFrame
@@ -23,6 +25,8 @@ DIGEST_BYTES = 32
 MAC_BYTES = 32
 
 _U64_END = 1 << 64
+_RECORD_KEY_BYTES_MAX = STORED_KEY_BYTES_MAX - 13
+"A stored key has locator, kind and bucket id in front (``core.records``)."
 
 
 class Status(IntEnum):
@@ -77,11 +81,12 @@ class Message:
 
     TYPE: ClassVar[int]
     TYPES: ClassVar[tuple[type, ...]]
+    VALUES: ClassVar[Callable[[Message], Iterable[Any]]]
+    "All fields of a message, in order; made below for every class."
 
     def header(self, request_id: int) -> Header:
         """The header items in order."""
-        names: tuple[str, ...] = self.__slots__
-        return [self.TYPE, request_id, *[getattr(self, name) for name in names]]
+        return [self.TYPE, request_id, *type(self).VALUES(self)]
 
     @classmethod
     def decode(cls: type[M], header: Header) -> M:
@@ -103,7 +108,7 @@ def _require(claim: bool, what: str) -> None:
 
 def _check_place(bucket: int, shards: int, key: bytes) -> None:
     _require(0 <= bucket < _U64_END and 0 <= shards <= SHARDS_MAX, "bucket or shard count out of range")
-    _require(0 < len(key) <= STORED_KEY_BYTES_MAX, "key is empty or too long")
+    _require(0 < len(key) <= _RECORD_KEY_BYTES_MAX, "key is empty or too long")
 
 
 # -- greeting ---------------------------------------------------------------------------------------
@@ -258,19 +263,25 @@ class Scan(Message):
 
 @dataclass(slots=True)
 class Shut(Message):
-    """Refuse (or, with ``shut`` false, take again) writes for a bucket id in the locator of ``iid``."""
+    """Refuse (or, with ``shut`` false, take again) writes for a bucket id in the locator of ``iid``.
+
+    ``attempt`` numbers the deletions of a bucket: a deletion that was overtaken by a later one
+    changes nothing any more (PRECONDITION_FAILED).
+    """
 
     TYPE = 20
-    TYPES = (int, int, int, int, int, int, bool)
+    TYPES = (int, int, int, int, int, int, int, bool)
     iid: int
     bucket: int
     shards: int
     shard: int
+    attempt: int
     shut: bool
 
     def check(self) -> None:
         _check_place(self.bucket, self.shards, b"-")
         _require(0 <= self.shard < max(self.shards, 1), "no such shard")
+        _require(0 < self.attempt < _U64_END, "attempt out of range")
 
 
 @dataclass(slots=True)
@@ -309,6 +320,17 @@ class Report(Message):
     TYPES = (int, int, int)
     iid: int
 
+
+def _values(names: tuple[str, ...]) -> Callable[[Message], Iterable[Any]]:
+    """The named attributes as a tuple, by the C accessor: every request is packed with it."""
+    if len(names) == 1:
+        return lambda message: (getattr(message, names[0]),)
+    accessor: Callable[[Message], Iterable[Any]] = attrgetter(*names)
+    return accessor
+
+
+for _message in (Hello, Welcome, Proof, Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report):
+    _message.VALUES = staticmethod(_values(_message.__slots__))
 
 REQUESTS: dict[int, type[Message]] = {
     message.TYPE: message for message in (Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report)

@@ -7,7 +7,7 @@ A layout has more keys than a transaction may write, so forming is done in steps
 anybody can repeat or finish:
 
     1  claim     cluster absent: write ``cluster``, and ``forming`` with the list of nodes
-    2  fill      ``forming`` unchanged: write the nodes and groups that are missing, in portions
+    2  fill      ``forming`` unchanged: write the nodes and groups, in portions
     3  finish    ``forming`` unchanged: delete it
 
 Only one claim wins.  The layout follows from the list of nodes alone, so all who fill
@@ -123,13 +123,10 @@ async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
 async def _fill(
     control: ControlStore, unchanged: Compare, nodes: Sequence[NodeRecord], groups: Sequence[GroupRecord]
 ) -> None:
-    """Write what is missing and finish, unless somebody else has finished."""
-    wanted = {node_key(node.name): node.encode() for node in nodes}
-    wanted.update((group_key(record.group), record.encode()) for record in groups)
-    present = [item.key for prefix in (NODE_PREFIX, GROUP_PREFIX) for item in (await control.list(prefix))[0]]
-    for key in present:
-        wanted.pop(key, None)
-    for portion in _portions([Write(key, value) for key, value in wanted.items()]):
+    """Write all nodes and groups and finish, unless somebody else has finished."""
+    writes = [Write(node_key(node.name), node.encode()) for node in nodes]
+    writes.extend(Write(group_key(record.group), record.encode()) for record in groups)
+    for portion in _portions(writes):
         await control.transact([unchanged], portion)
     await control.transact([unchanged], [Write(FORMING_KEY, None)])
 

@@ -118,6 +118,8 @@ class FrameDecoder:
             length, header_length = _PREFIX.unpack_from(data, at)
             if length > self._limit or header_length + 2 > length or not header_length:
                 raise BadFrame(f"frame of {length} bytes with a header of {header_length}")
+            if length - 2 - header_length > FRAME_BODY_BYTES_MAX:
+                raise BadFrame(f"frame with a body of {length - 2 - header_length} bytes")
             end = at + _LENGTH_BYTES + length
             if end > total:
                 self._need = end - at

@@ -71,17 +71,21 @@ class Session:
             if watch := self._watches.get(number):
                 watch.cancel()
         elif request.verb == frames.WATCH:
-            if number in self._watches:
-                raise BadFrame(f"watch {number} is under way")
-            self._start_watch(request)
+            await self._start_watch(request)
         else:
             await self._slots.acquire()
             call = spawn(f"control {request.verb}", self._answer(request))
             self._calls[call] = None
             call.add_done_callback(self._calls.pop)
 
-    def _start_watch(self, request: Request) -> None:
+    async def _start_watch(self, request: Request) -> None:
         number = request.number
+        if number in self._watches:
+            raise BadFrame(f"watch {number} is under way")
+        if len(self._watches) >= CONTROL_WATCHES_MAX:
+            refusal = Overloaded(f"a connection has at most {CONTROL_WATCHES_MAX} watches")
+            await self._send(frames.encode_error(number, refusal))
+            return
         self._windows[number] = asyncio.Semaphore(CONTROL_WATCH_WINDOW)
         watch = self._watches[number] = spawn("control watch", self._watch(request))
 
@@ -94,8 +98,6 @@ class Session:
         prefix, revision = request.arguments
         window = self._windows[request.number]
         try:
-            if len(self._watches) > CONTROL_WATCHES_MAX:
-                raise Overloaded(f"a connection has at most {CONTROL_WATCHES_MAX} watches")
             while True:
                 events, revision = await self._engine.next_events(prefix, revision)
                 for page in frames.pages(events):

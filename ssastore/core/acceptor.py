@@ -36,6 +36,7 @@ from ssastore.core.records import (
     tombstone_key,
 )
 from ssastore.env import ReadTxn, WriteTxn
+from ssastore.errors import CorruptObject
 from ssastore.keyspace import (
     TAIL_BITS,
     locator_of,
@@ -48,12 +49,13 @@ from ssastore.keyspace import (
     shard_of_key,
     slice16_of,
 )
-from ssastore.limits import METADATA_BYTES_MAX, SEGMENTS_MAX
+from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, SEGMENTS_MAX
 from ssastore.messages import (
     Condition,
     Delete,
     Get,
     GetBlob,
+    Kind,
     Put,
     PutBlob,
     Scan,
@@ -200,14 +202,15 @@ class Acceptor:
 
     def _put(self, request: Put, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator = self._check_place(request)
-        if len(request.metadata) > _METADATA_MAX:
-            raise Refusal(Status.BAD_REQUEST, "metadata is too long")
-        if txn.get(shut_key(_shut_locator(locator, request.shards), request.bucket)) is not None:
-            raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
+        _check_value(request, body)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
         old = self._current(txn, stored_key)
+        # Before anything that may have changed since the first time, the bucket's state included.
         if (result := self._repeated(old, request.op_id)) is not None:
             return [result], b""
+        mark = txn.get(shut_key(_shut_locator(locator, request.shards), request.bucket))
+        if mark is not None and mark[-1]:
+            raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
         self._check_condition(request, old)
         # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
         new = Record(LIVE, max(now_ms, old.modified_ms if old else 0), request.metadata, body)
@@ -235,10 +238,13 @@ class Acceptor:
     def _shut(self, request: Shut, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator = self._check_shard(request)
         mark = shut_key(_shut_locator(locator, request.shards), request.bucket)
-        if request.shut:
-            txn.put(mark, now_ms.to_bytes(8, "big"), use_reserve=True)
-        else:
-            txn.delete(mark)
+        stored = txn.get(mark)
+        if stored is not None:
+            # Of one deletion, reopening comes last: a late repetition of its shutting changes nothing.
+            last = int.from_bytes(stored[:-1], "big"), not stored[-1]
+            if (request.attempt, not request.shut) < last:
+                raise Refusal(Status.PRECONDITION_FAILED, "a later step of a deletion was here before")
+        txn.put(mark, request.attempt.to_bytes(8, "big"), bytes([request.shut]), use_reserve=True)
         return [], b""
 
     def _put_blob(self, request: PutBlob, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
@@ -246,7 +252,10 @@ class Acceptor:
         if blake3(body).digest() != request.digest:
             raise Refusal(Status.BAD_REQUEST, "the blob does not match its digest")
         stored_key = blob_key(locator, request.digest)
-        existed = txn.get(stored_key) is not None
+        try:
+            existed = txn.get(stored_key) is not None
+        except CorruptObject:
+            existed = False  # Here is the right content: it replaces the rotten one.
         if not existed:
             txn.put(stored_key, body)
         if request.reference:
@@ -287,25 +296,53 @@ class Acceptor:
             raise Refusal(Status.PRECONDITION_FAILED, "the object has another ETag")
 
 
+def _check_value(request: Put, body: bytes | memoryview) -> None:
+    """Refuse what a listing or a later reader could not take: it would fail for everybody."""
+    if len(request.metadata) > _METADATA_MAX or len(body) > INLINE_BYTES_MAX:
+        raise Refusal(Status.BAD_REQUEST, "metadata or inline data is too long")
+    try:
+        summary(request.metadata)
+    except CorruptObject:
+        raise Refusal(Status.BAD_REQUEST, "the metadata is not such") from None
+    name = place_key(request.key)
+    if not 0 < len(name) <= KEY_BYTES_MAX or (request.kind == Kind.OBJECT and name != request.key):
+        raise Refusal(Status.BAD_REQUEST, "a key has 1 to 1024 bytes and no NUL")
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        raise Refusal(Status.BAD_REQUEST, "a key is UTF-8") from None
+
+
 def collect_tombstones(txn: WriteTxn, before_ms: int, limit: int) -> int:
     """Drop up to ``limit`` tombstones that were written before ``before_ms``; how many went.
 
     A key that was written again since has a live record, which stays.
     """
+    before_ms = max(before_ms, 0)
     end = min(TOMBSTONES_FIRST + before_ms.to_bytes(8, "big"), TOMBSTONES_END)
     due: list[tuple[bytes, bytes]] = []
     for queue_key, stored_key in txn.scan(TOMBSTONES_FIRST, end):
         due.append((queue_key, bytes(stored_key)))
         if len(due) == limit:
             break
-    for queue_key, stored_key in due:
-        stored = txn.get(stored_key)
-        if stored is not None:
-            record = decode_record(bytes(stored))
-            if not record.is_live and record.modified_ms < before_ms:
-                txn.delete(stored_key)
+    # All reads before the first delete: a change that raises must not have written yet.
+    expired = [stored_key for _, stored_key in due if _is_expired(txn, stored_key, before_ms)]
+    for stored_key in expired:
+        txn.delete(stored_key)
+    for queue_key, _ in due:
         txn.delete(queue_key)
     return len(due)
+
+
+def _is_expired(txn: WriteTxn, stored_key: bytes, before_ms: int) -> bool:
+    try:
+        stored = txn.get(stored_key)
+        if stored is None:
+            return False
+        record = decode_record(bytes(stored))
+    except CorruptObject:
+        return False  # It stays, to be found and repaired, and holds up no other.
+    return not record.is_live and record.modified_ms < before_ms
 
 
 def encode_coverage(active: set[int], epoch: int) -> bytes:

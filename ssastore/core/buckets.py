@@ -4,9 +4,11 @@ A bucket's record is all that is read before an object's first access.  Its id i
 drawn at random, so a bucket that is created again never meets its old objects; a
 write with an id that is shut is refused, and the caller reads the record again.
 
-Deletion: the record goes to ``deleting``; writes are shut in every shard; all
-shards are scanned.  A live object found reopens them all, else the record goes.
-Whoever finds ``deleting`` may run the same steps again.
+Deletion: the record goes to ``deleting`` with the next attempt number; writes are
+shut in every shard; all shards are scanned.  A live object found reopens them all,
+else the record goes.  Whoever finds ``deleting`` may run the same steps again,
+under a number of his own: from then on the earlier deletion can neither reopen a
+shard nor change the record, so none is open while it is believed to be shut.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class Bucket:
     created_ms: int
     state: str
     etag: str
+    attempts: int = 0
+    "Deletions that were begun."
 
     @property
     def is_indexed(self) -> bool:
@@ -88,6 +92,7 @@ def _encode(bucket: Bucket) -> tuple[Metadata, bytes]:
             "shards": bucket.place.shards,
             "created_ms": bucket.created_ms,
             "state": bucket.state,
+            "attempts": bucket.attempts,
         }
     ).encode()
     return Metadata(blake3(data).hexdigest(length=16), len(data)), data
@@ -97,7 +102,8 @@ def _decode(name: str, etag: str, data: bytes) -> Bucket:
     try:
         fields = json.loads(data)
         place = Place(int(fields["id"], 16), int(fields["shards"]))
-        return Bucket(name, place, int(fields["created_ms"]), str(fields["state"]), etag)
+        attempts = int(fields.get("attempts", 0))
+        return Bucket(name, place, int(fields["created_ms"]), str(fields["state"]), etag, attempts)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptObject(f"the record of bucket {name!r} is not one") from error
 
@@ -133,18 +139,22 @@ class Buckets:
         """Run ``work`` with the bucket; once more with a fresh record if the old one may be why it failed.
 
         "No such object" from a cached id can mean that the bucket was deleted, or deleted and made
-        again, so it is checked before it is believed.
+        again, so it is checked before it is believed.  A bucket that refuses writes and is active all
+        the same was shut by a deletion that found an object in it: that is over.
         """
-        known = self._cache.get(name)
-        if known is None:
-            return await work(await self.read(name))
+        cached = self._cache.get(name)
+        known = cached or await self.read(name)
         try:
             return await work(known)
-        except (BucketNotFound, ObjectNotFound):
+        except ObjectNotFound:
+            if cached is None:
+                raise
             fresh = await self.read(name)
             if fresh.place == known.place:
                 raise
-            return await work(fresh)
+        except BucketNotFound:
+            fresh = await self.read(name)
+        return await work(fresh)
 
     async def create(self, name: str, *, shards: int = SHARDS_DEFAULT) -> Bucket:
         """Create a bucket; ``shards`` 0 makes it hashed. Raises BucketAlreadyExists."""
@@ -194,9 +204,8 @@ class Buckets:
             raise BucketNotFound(f"no bucket {name!r}") from None
         bucket = _decode(name, found.metadata.etag, bytes(found.data))
         try:
-            if bucket.state == "active":
-                sealed = replace(bucket, state="deleting")
-                bucket = await self._write(sealed, When(Condition.IF_ETAG, bucket.etag))
+            sealed = replace(bucket, state="deleting", attempts=bucket.attempts + 1)
+            bucket = await self._write(sealed, When(Condition.IF_ETAG, bucket.etag))
             await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=True))
             if any(await self._for_each_part(bucket, lambda part: self._holds(bucket, part))):
                 await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=False))
@@ -218,7 +227,7 @@ class Buckets:
         return results
 
     async def _shut(self, bucket: Bucket, part: int, *, shut: bool) -> None:
-        await self._registers.shut(bucket.place, part, shut=shut)
+        await self._registers.shut(bucket.place, part, bucket.attempts, shut=shut)
 
     async def _holds(self, bucket: Bucket, part: int) -> bool:
         """Whether a shard or group holds a live object."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -194,9 +194,17 @@ async def fold_segments(blobs: Blobs, segments: list[Segment], reference: bytes)
     return [await write_manifest(blobs, run, reference) for run in runs]
 
 
+async def _existing(blobs: Blobs, digest: bytes) -> Body:
+    """A blob that a record or manifest names. That it is not there is no "no such object"."""
+    try:
+        return await blobs.get(digest)
+    except ObjectNotFound:
+        raise CorruptObject("a blob of the object is missing") from None
+
+
 async def _data_segments(
     blobs: Blobs, segments: list[Segment], start: int, end: int
-) -> AsyncIterator[tuple[Segment, int, int]]:
+) -> AsyncGenerator[tuple[Segment, int, int], None]:
     """(segment, first, last + 1) of the DATA segments that hold bytes ``start`` to ``end - 1``."""
     at = 0
     for segment in segments:
@@ -205,7 +213,7 @@ async def _data_segments(
             if segment.kind == SegmentKind.DATA:
                 yield segment, low, high
             else:
-                inner = decode_manifest(await blobs.get(segment.digest))
+                inner = decode_manifest(await _existing(blobs, segment.digest))
                 async for found in _data_segments(blobs, inner, low, high):
                     yield found
         at += segment.size
@@ -222,32 +230,36 @@ async def read_content(
     wanted = _data_segments(blobs, segments, start, end)
     ahead: deque[tuple[asyncio.Task[Body], int, int, bool]] = deque()
     is_more = True
+    missing = end - start
     try:
         while True:
             while is_more and len(ahead) < STREAM_CHUNKS_INFLIGHT:
                 is_extra = bool(ahead)
                 if is_extra and not budget.take():
                     break
-                entry = await anext(wanted, None)
+                entry = None
+                try:
+                    entry = await anext(wanted, None)
+                finally:
+                    if entry is None and is_extra:
+                        budget.give()
                 if entry is None:
                     is_more = False
-                    if is_extra:
-                        budget.give()
                     break
                 segment, low, high = entry
-                ahead.append((spawn("get blob", blobs.get(segment.digest)), low, high, is_extra))
+                ahead.append((spawn("get blob", _existing(blobs, segment.digest)), low, high, is_extra))
             if not ahead:
+                if missing > 0:
+                    raise CorruptObject(f"the segments of an object lack {missing} bytes")
                 return
             task, low, high, is_extra = ahead[0]
-            try:
-                content = await asyncio.shield(task)
-            except ObjectNotFound:
-                raise CorruptObject("a blob of the object is missing") from None
+            content = await asyncio.shield(task)
             ahead.popleft()
             if is_extra:
                 budget.give()
             if high > len(content):
                 raise CorruptObject("a blob is shorter than its segment")
+            missing -= high - low
             yield content if high - low == len(content) else memoryview(content)[low:high]
     finally:
         for task, _, _, is_extra in ahead:
@@ -255,3 +267,4 @@ async def read_content(
             if is_extra:
                 budget.give()
         await asyncio.gather(*[entry[0] for entry in ahead], return_exceptions=True)
+        await wanted.aclose()

@@ -73,8 +73,9 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
                 skip_to = end_of_prefix(start + common)
                 break
             modified_ms, metadata, _ = found
-            rows.append([key, modified_ms, *summary(metadata)])
-            size += len(key) + _ROW_OVERHEAD_BYTES
+            etag, length = summary(metadata)
+            rows.append([key, modified_ms, etag, length])
+            size += len(key) + len(etag) + _ROW_OVERHEAD_BYTES
             last = key
         if skip_to is None:
             break

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -18,18 +19,19 @@ from blake3 import blake3
 from ssastore.core.content import Blobs, Content, fold_segments
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
-from ssastore.core.registers import ALWAYS, IF_ABSENT, Found, Place, Registers, When, when
+from ssastore.core.registers import IF_ABSENT, Found, Place, Registers, When, when
 from ssastore.env import Randomness
 from ssastore.errors import (
     InvalidPart,
     InvalidPartOrder,
     ObjectNotFound,
+    ObjectTooLarge,
     PartTooSmall,
     PreconditionFailed,
     UploadNotFound,
 )
 from ssastore.keyspace import shard_of_key
-from ssastore.limits import PART_BYTES_MIN, PARTS_MAX
+from ssastore.limits import OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
 from ssastore.messages import OP_ID_BYTES, Condition, Kind
 
 _READS_AT_ONCE = 64
@@ -100,6 +102,7 @@ class Multipart:
 
     async def put_part(self, key: bytes, upload_id: str, number: int, etag: str, content: Content) -> int:
         """Record a part whose content is stored; replaces an earlier one of that number."""
+        assert not content.data, "the object lists blobs: a part is written with inline_bytes_max=0"
         metadata = Metadata(etag, content.size, content.segments)
         return await self._registers.put(
             self._place, Kind.PART, _part_key(key, upload_id, number), metadata, content.data
@@ -175,31 +178,44 @@ class Multipart:
             raise InvalidPartOrder("parts must be in ascending order, each once")
         if not 0 < len(parts) <= PARTS_MAX:
             raise InvalidPart(f"a completion names 1 to {PARTS_MAX} parts")
+        condition = when(if_match, if_none_match)
         try:
-            upload = await self.read(key, upload_id)
-        except UploadNotFound:
-            return await self._completed_before(key, upload_id)
-        records = await self._read_parts(key, upload_id, parts)
-        metadata = await self._assemble(key, upload_id, upload, records, numbers, etag)
-        await self._set_completing(key, upload_id, upload, etag)
-        op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
-        try:
-            modified_ms = await self._registers.put(
-                self._place,
-                Kind.OBJECT,
-                key,
-                metadata,
-                condition=when(if_match, if_none_match),
-                op_id=op_id,
-            )
-        except (PreconditionFailed, ObjectNotFound):
-            await self._set_state(key, upload_id, upload.metadata, {"state": "open"}, ALWAYS)
-            raise
-        await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
-        await self._drop_parts(key, upload_id)
-        return Completed(etag, metadata.size, modified_ms)
+            return await self._complete(key, upload_id, parts, etag, condition)
+        except (UploadNotFound, InvalidPart) as error:
+            # A call that is repeated, or that another one overtook, finds what the other has made.
+            try:
+                return await self._completed_before(key, upload_id)
+            except UploadNotFound:
+                raise error from None
 
     # -- steps --------------------------------------------------------------------------------------
+
+    async def _complete(
+        self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]], etag: str, condition: When
+    ) -> Completed:
+        upload = await self.read(key, upload_id)
+        completed: Completed | None = None
+        if upload.metadata.extra.get("state") == "completing":
+            # An earlier call may have got as far as the object. The node remembers its operation for
+            # minutes only; the object itself says so for as long as nobody replaces it.
+            with suppress(UploadNotFound):
+                completed = await self._completed_before(key, upload_id)
+        if completed is None:
+            records = await self._read_parts(key, upload_id, parts)
+            metadata = await self._assemble(key, upload_id, upload, records, etag)
+            tag = await self._set_completing(key, upload_id, upload, etag)
+            op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
+            try:
+                modified_ms = await self._registers.put(
+                    self._place, Kind.OBJECT, key, metadata, condition=condition, op_id=op_id
+                )
+            except (PreconditionFailed, ObjectNotFound):
+                await self._reopen(key, upload_id, upload, tag)
+                raise
+            completed = Completed(etag, metadata.size, modified_ms)
+        await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
+        await self._drop_parts(key, upload_id)
+        return completed
 
     async def _completed_before(self, key: bytes, upload_id: str) -> Completed:
         """The result of an earlier call of this completion, if the object is still its own."""
@@ -239,39 +255,50 @@ class Multipart:
         upload_id: str,
         upload: Found,
         records: list[Metadata],
-        numbers: list[int],
         etag: str,
     ) -> Metadata:
         """The object's metadata: the parts' segments one after the other."""
+        size = sum(record.size for record in records)
+        if size > OBJECT_BYTES_MAX:
+            raise ObjectTooLarge(f"the parts have {size} bytes, an object at most {OBJECT_BYTES_MAX}")
         segments: list[Segment] = [segment for record in records for segment in record.segments]
         reference = self._place.bucket.to_bytes(8, "big") + _upload_key(key, upload_id)
         segments = await fold_segments(self._blobs, segments, reference)
-        size = sum(record.size for record in records)
-        extra = {"upload": upload_id, "parts": len(numbers)}
+        extra = {"upload": upload_id, "parts": len(records)}
         return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)
 
-    async def _set_completing(self, key: bytes, upload_id: str, upload: Found, etag: str) -> None:
-        """After this no abort wins, nor a completion of other parts. One that stopped half way goes on."""
+    async def _set_completing(self, key: bytes, upload_id: str, upload: Found, etag: str) -> str:
+        """After this no abort wins, nor a completion of other parts. One that stopped half way goes on.
+
+        The upload's new tag.
+        """
+        wanted = {"state": "completing", "etag": etag}
         extra = upload.metadata.extra
         if extra.get("state") == "completing":
-            if extra.get("etag") != etag:
+            if extra != wanted:
                 raise UploadNotFound("the upload is being completed with other parts")
-            return
+            return upload.metadata.etag
         condition = When(Condition.IF_ETAG, upload.metadata.etag)
         try:
-            wanted = {"state": "completing", "etag": etag}
-            await self._set_state(key, upload_id, upload.metadata, wanted, condition)
+            return await self._set_state(key, upload_id, upload.metadata, wanted, condition)
         except (PreconditionFailed, ObjectNotFound):
             raise UploadNotFound("the upload was completed or aborted meanwhile") from None
 
+    async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
+        """The object's condition was false: parts may be added, or the upload aborted."""
+        condition = When(Condition.IF_ETAG, tag)
+        with suppress(PreconditionFailed, ObjectNotFound):
+            await self._set_state(key, upload_id, upload.metadata, {"state": "open"}, condition)
+
     async def _set_state(
         self, key: bytes, upload_id: str, old: Metadata, extra: dict[str, str], condition: When
-    ) -> None:
+    ) -> str:
         tag = self._randomness.bytes(8).hex()
         metadata = Metadata(tag, 0, [], old.headers, old.user, extra)
         await self._registers.put(
             self._place, Kind.UPLOAD, _upload_key(key, upload_id), metadata, condition=condition
         )
+        return tag
 
     async def _drop_parts(self, key: bytes, upload_id: str) -> None:
         numbers = [part.number async for part in self.parts(key, upload_id)]

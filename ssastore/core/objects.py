@@ -172,14 +172,15 @@ class Objects:
 
     async def open(self, bucket: str, key: str) -> ObjectReader:
         """The current version. Raises ObjectNotFound, BucketNotFound."""
-        found = await self._found(bucket, key, head_only=False)
+        found = await self.find(bucket, key)
         return ObjectReader(_info(key, found), found, self.blobs, self._budget)
 
     async def head(self, bucket: str, key: str) -> ObjectInfo:
         """What is known of the current version, without its bytes."""
-        return _info(key, await self._found(bucket, key, head_only=True))
+        return _info(key, await self.find(bucket, key, head_only=True))
 
-    async def _found(self, bucket: str, key: str, *, head_only: bool) -> Found:
+    async def find(self, bucket: str, key: str, *, head_only: bool = False) -> Found:
+        """The record of the current version; ``data`` is all of its bytes, or empty. Raises as ``open``."""
         name = key_bytes(key)
         return await self.buckets.use(
             bucket,

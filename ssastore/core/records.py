@@ -103,6 +103,8 @@ def decode_record(stored: memoryview | bytes) -> Record:
     Raises:
         CorruptObject: not a record of this version.
     """
+    if len(stored) < _HEAD.size:
+        raise CorruptObject("a stored record is shorter than its head")
     version, state, count, metadata_length, modified_ms = _HEAD.unpack_from(stored)
     start = _HEAD.size + count * _RECENT.size
     if version != _VERSION or start + metadata_length > len(stored):
@@ -118,10 +120,12 @@ def split_live(stored: memoryview | bytes) -> tuple[int, memoryview | bytes, mem
 
     The short way of a plain read: recent operations are skipped, not decoded.
     """
+    if len(stored) < _HEAD.size:
+        raise CorruptObject("a stored record is shorter than its head")
     version, state, count, metadata_length, modified_ms = _HEAD.unpack_from(stored)
-    if version != _VERSION:
-        raise CorruptObject("a stored record has an unknown version")
+    start = _HEAD.size + count * _RECENT.size
+    if version != _VERSION or start + metadata_length > len(stored):
+        raise CorruptObject("a stored record has an unknown version or impossible lengths")
     if state != LIVE:
         return None
-    start = _HEAD.size + count * _RECENT.size
     return modified_ms, stored[start : start + metadata_length], stored[start + metadata_length :]

@@ -41,13 +41,23 @@ ALWAYS = When()
 IF_ABSENT = When(Condition.IF_ABSENT)
 
 
-@dataclass(slots=True)
 class Found:
-    """A record that was read."""
+    """A record that was read. Its metadata is decoded when it is asked for: a small read needs none."""
 
-    modified_ms: int
-    metadata: Metadata
-    data: Body
+    __slots__ = ("_metadata", "_packed", "data", "modified_ms")
+
+    def __init__(self, modified_ms: int, packed: bytes, data: Body) -> None:
+        self.modified_ms = modified_ms
+        self.data = data
+        self._packed = packed
+        self._metadata: Metadata | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """Raises CorruptObject when it is none."""
+        if self._metadata is None:
+            self._metadata = decode_metadata(self._packed)
+        return self._metadata
 
 
 def when(if_match: str | None, if_none_match: str | None) -> When:
@@ -111,7 +121,7 @@ class Registers:
         header, body = await self._caller.call(message, iid)
         if len(header) != 4 or type(header[2]) is not int:
             raise BadFrame("a reply to Get has other fields")
-        return Found(header[2], decode_metadata(header[3]), body)
+        return Found(header[2], header[3], body)
 
     async def put(
         self,
@@ -189,7 +199,11 @@ class Registers:
         header, _ = await self._caller.call(message, iid)
         return bool(header[2])
 
-    async def shut(self, place: Place, part: int, *, shut: bool) -> None:
-        """Refuse (or take again) writes in one shard, or in one group of a hashed bucket."""
+    async def shut(self, place: Place, part: int, attempt: int, *, shut: bool) -> None:
+        """Refuse (or take again) writes in one shard, or in one group of a hashed bucket.
+
+        Raises PreconditionFailed when a later deletion, with a higher ``attempt``, was there before.
+        """
         iid = iid_of_shard(place, part) if place.shards else iid_of_slice(part)
-        await self._caller.call(Shut(iid, place.bucket, place.shards, part if place.shards else 0, shut), iid)
+        shard = part if place.shards else 0
+        await self._caller.call(Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid)

@@ -17,37 +17,20 @@ last descriptor of its namespaces.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any
-
-from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
-from pyroute2.netlink.rtnl import (
-    RTM_GETLINK,
-    RTM_GETROUTE,
-    RTM_NEWADDR,
-    RTM_NEWLINK,
-    RTM_NEWROUTE,
-    rt_proto,
-    rt_type,
-)
-from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ssastore.errors import EnvironmentProblem
+from ssastore.lab.interfaces import Interfaces
 from ssastore.lab.namespaces import in_namespace, new_net_namespace
 from ssastore.routes.netlink import LOOPBACK_INDEX, TABLE_LOCAL, TABLE_MAIN, NetlinkRoutes
-from ssastore.routes.rtnetlink import Rtnetlink
 
 MTU_DEFAULT = 1500
 
-# Interface numbers are chosen and not asked for, which saves a message for each.
 BRIDGE_INDEX = 2
 ETH0_INDEX = 2
 PORT_INDEX_FIRST = 100
@@ -61,10 +44,12 @@ LINK_LOCAL = IPv6Network("fe80::/64")
 
 READY_TIMEOUT_S = 10
 READY_POLL_S = 0.0005
-"A carrier or an address takes effect in a kernel thread, some 0.1 ms after the request is answered."
 
 BRIDGE_MAC = "02:00:00:00:00:01"
 "Left alone, a bridge takes over the lowest one of its ports: a new host would change the router's."
+
+LAST_METRIC = 1 << 30
+"Of the unreachable service prefix: it must give way to a slice route for the whole of it."
 
 _DEFAULT_ROUTE = IPv6Network("::/0")
 
@@ -86,11 +71,11 @@ class Host:
     "Descriptor that keeps the namespace."
     port: int
     "Interface number of its port of the bridge."
-    rtnetlink: Rtnetlink
-    "Speaks to the kernel in that namespace."
+    interfaces: Interfaces
+    "Those of the namespace."
 
     def close(self) -> None:
-        self.rtnetlink.close()
+        self.interfaces.close()
         os.close(self.namespace)
 
 
@@ -104,7 +89,7 @@ class Fabric:
         self._mtu = mtu
         self._forwarding = forwarding
         self._hosts: dict[str, Host] = {}
-        self._rtnetlink = Rtnetlink()
+        self._interfaces = Interfaces()
 
     @classmethod
     def build(
@@ -139,7 +124,7 @@ class Fabric:
 
     def close(self) -> None:
         """Let go of the hosts. Each goes when the last process in it has ended."""
-        self._rtnetlink.close()
+        self._interfaces.close()
         while self._hosts:
             self._hosts.popitem()[1].close()
 
@@ -182,7 +167,7 @@ class Fabric:
         """
         port = self._hosts[host].port
         with _translated(f"link of {host}"):
-            self._rtnetlink.request(RTM_NEWLINK, _link(port, up=up))
+            self._interfaces.switch(port, up=up)
         if up:
             self._wait_until_ready(host)
 
@@ -190,9 +175,9 @@ class Fabric:
         count = len(self._hosts)
         namespace = new_net_namespace()
         with in_namespace(namespace):
-            rtnetlink = Rtnetlink()
+            interfaces = Interfaces()
         address = self.infra[HOST_NUMBER_FIRST + count]
-        host = Host(address, namespace, PORT_INDEX_FIRST + count, rtnetlink)
+        host = Host(address, namespace, PORT_INDEX_FIRST + count, interfaces)
         try:
             with _translated(f"host {name}"):
                 self._set_up_host(name, host)
@@ -204,32 +189,38 @@ class Fabric:
     def _set_up_router(self) -> None:
         with _translated("router"):
             _write_settings({**_SETTINGS, "conf/all/forwarding": "1"})
-            _create(self._rtnetlink, RTM_NEWLINK, self._bridge())
-            self._rtnetlink.request(RTM_NEWLINK, _link(LOOPBACK_INDEX))
-            for address in self._addresses(self.router):
-                _create(self._rtnetlink, RTM_NEWADDR, _address(BRIDGE_INDEX, address))
-            _create(self._rtnetlink, RTM_NEWROUTE, _route("unreachable", self.service))
+            self._interfaces.switch(LOOPBACK_INDEX, up=True)
+            self._interfaces.add_bridge(BRIDGE_INDEX, "br0", mtu=self._mtu, mac=BRIDGE_MAC)
+            self._add_addresses(self._interfaces, BRIDGE_INDEX, self.router)
+            self._interfaces.add_route("unreachable", self.service, RTA_PRIORITY=LAST_METRIC)
 
     def _set_up_host(self, name: str, host: Host) -> None:
         with in_namespace(host.namespace):
             # Before there is an interface, which takes the defaults when it is made.
             _write_settings({**_SETTINGS, "conf/all/forwarding": str(int(self._forwarding))})
-        _create(self._rtnetlink, RTM_NEWLINK, self._cable(name, host))
+        self._interfaces.add_cable(
+            host.port,
+            name,
+            mtu=self._mtu,
+            far_index=ETH0_INDEX,
+            far_name="eth0",
+            far_namespace=host.namespace,
+        )
         for index in (LOOPBACK_INDEX, ETH0_INDEX):
-            host.rtnetlink.request(RTM_NEWLINK, _link(index))
+            host.interfaces.switch(index, up=True)
         # Not before both ends are up: a port that joins without carrier makes the bridge lose its
-        # own for a moment, and then "up" is seen too early.
-        self._rtnetlink.request(RTM_NEWLINK, _link(host.port, IFLA_MASTER=BRIDGE_INDEX))
-        for address in self._addresses(host.address):
-            _create(host.rtnetlink, RTM_NEWADDR, _address(ETH0_INDEX, address))
-        _create(host.rtnetlink, RTM_NEWROUTE, _route("unicast", _DEFAULT_ROUTE, self.router))
+        # own for a moment, and then it seems ready too early.
+        self._interfaces.make_port(host.port, bridge=BRIDGE_INDEX)
+        self._add_addresses(host.interfaces, ETH0_INDEX, host.address)
+        host.interfaces.add_route("unicast", _DEFAULT_ROUTE, RTA_GATEWAY=str(self.router))
 
-    def _addresses(self, address: IPv6Address) -> list[IPv6Address]:
-        """The address on the link and the link-local one with the same number."""
-        return [LINK_LOCAL[int(address) - int(self.infra.network_address)], address]
+    def _add_addresses(self, interfaces: Interfaces, index: int, address: IPv6Address) -> None:
+        """Give an interface its address on the link and the link-local one with the same number."""
+        interfaces.add_address(index, LINK_LOCAL[int(address) - int(self.infra.network_address)])
+        interfaces.add_address(index, address)
 
     def _wait_until_ready(self, *names: str) -> None:
-        """Until frames pass and addresses answer, so that nobody loses a second to a retry."""
+        """Until packets pass, so that nobody loses a second to a retry."""
         hosts = [self._hosts[name] for name in names]
         deadline = time.monotonic() + READY_TIMEOUT_S
         with _translated("links"):
@@ -239,90 +230,15 @@ class Fabric:
                 time.sleep(READY_POLL_S)
 
     def _are_ready(self, hosts: list[Host]) -> bool:
-        indexes = {BRIDGE_INDEX, *(host.port for host in hosts)}
-        ends = [(self._rtnetlink, self.router), *((host.rtnetlink, host.address) for host in hosts)]
-        return indexes <= _indexes_up(self._rtnetlink) and all(
-            _addresses_answered(rtnetlink) >= {str(own) for own in self._addresses(address)}
-            for rtnetlink, address in ends
-        )
-
-    def _bridge(self) -> Any:
-        return _link(
-            BRIDGE_INDEX,
-            IFLA_IFNAME="br0",
-            IFLA_MTU=self._mtu,
-            IFLA_ADDRESS=BRIDGE_MAC,
-            IFLA_LINKINFO=_kind("bridge"),
-        )
-
-    def _cable(self, name: str, host: Host) -> Any:
-        """A pair of interfaces: a port for the bridge here, eth0 over there."""
-        eth0 = {
-            "index": ETH0_INDEX,
-            "attrs": [["IFLA_IFNAME", "eth0"], ["IFLA_MTU", self._mtu], ["IFLA_NET_NS_FD", host.namespace]],
-        }
-        return _link(
-            host.port,
-            IFLA_IFNAME=name,
-            IFLA_MTU=self._mtu,
-            IFLA_LINKINFO=_kind("veth", {"attrs": [["VETH_INFO_PEER", eth0]]}),
+        ports = [host.port for host in hosts]
+        return self._interfaces.are_ready([BRIDGE_INDEX, *ports]) and all(
+            host.interfaces.are_ready([ETH0_INDEX]) for host in hosts
         )
 
 
 def infra_of(service: IPv6Network) -> IPv6Network:
     """The prefix of the lab's link: the other half of the /63 around the service prefix."""
     return IPv6Network((int(service.network_address) ^ 1 << 64, 64))
-
-
-def _link(index: int, *, up: bool = True, **attributes: Any) -> Any:
-    message = ifinfmsg()
-    message.update(index=index, flags=IFF_UP if up else 0, change=IFF_UP)
-    message["attrs"] = [list(attribute) for attribute in attributes.items()]
-    return message
-
-
-def _kind(name: str, data: Any = None) -> dict[str, Any]:
-    return {"attrs": [["IFLA_INFO_KIND", name], *([["IFLA_INFO_DATA", data]] if data else [])]}
-
-
-def _address(index: int, address: IPv6Address) -> Any:
-    message = ifaddrmsg()
-    message.update(family=socket.AF_INET6, prefixlen=64, index=index, flags=IFA_F_NODAD)
-    message["attrs"] = [["IFA_ADDRESS", str(address)]]
-    return message
-
-
-def _route(kind: str, network: IPv6Network, gateway: IPv6Address | None = None) -> Any:
-    """A route of the lab itself, of a protocol that the slice routes do not have."""
-    message = rtmsg()
-    message.update(
-        family=socket.AF_INET6,
-        dst_len=network.prefixlen,
-        table=TABLE_MAIN,
-        proto=rt_proto["static"],
-        type=rt_type[kind],
-    )
-    message["attrs"] = [["RTA_DST", str(network.network_address)]]
-    if gateway is not None:
-        message["attrs"].append(["RTA_GATEWAY", str(gateway)])
-    return message
-
-
-def _indexes_up(rtnetlink: Rtnetlink) -> set[int]:
-    """Interfaces that carry frames."""
-    links = rtnetlink.dump(RTM_GETLINK, ifinfmsg())
-    return {link["index"] for link in links if link.get_attr("IFLA_OPERSTATE") == "UP"}
-
-
-def _addresses_answered(rtnetlink: Rtnetlink) -> set[str]:
-    """Own addresses that are in force: the kernel's route for one is the last thing that it makes."""
-    pattern = rtmsg()
-    pattern.update(family=socket.AF_INET6, table=TABLE_LOCAL, proto=rt_proto["kernel"])
-    return {route.get_attr("RTA_DST") for route in rtnetlink.dump(RTM_GETROUTE, pattern)}
-
-
-def _create(rtnetlink: Rtnetlink, kind: int, message: Any) -> None:
-    rtnetlink.request(kind, message, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def _write_settings(settings: dict[str, str]) -> None:

@@ -34,6 +34,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 
+_ANSWER_SIZE_BYTES = 8
+
 # The thread's own namespace: /proc/self would show that of the first thread.
 _OWN_NET = "/proc/thread-self/ns/net"
 
@@ -272,7 +274,8 @@ def _in_child(function: Callable[[], T]) -> T:
     try:
         os.close(writer)
         with open(reader, "rb") as pipe:
-            answer = pipe.read()
+            # Not to the end of the pipe, which a process that the child has left behind may hold.
+            answer = pipe.read(int.from_bytes(pipe.read(_ANSWER_SIZE_BYTES)))
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         raise
@@ -295,7 +298,7 @@ def _answer_and_exit(function: Callable[[], T], writer: int) -> NoReturn:
         error.add_note("in the child:\n" + "".join(traceback.format_tb(error.__traceback__)))
         answer = _pickled_failure(error)
     with open(writer, "wb") as pipe:
-        pipe.write(answer)
+        pipe.write(len(answer).to_bytes(_ANSWER_SIZE_BYTES) + answer)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -108,7 +108,7 @@ class FrameChannel(asyncio.Protocol):
         """Hand everything queued to the transport."""
         out, self._out = self._out, []
         self._out_bytes = 0
-        if not out or self._transport is None:
+        if not out or self._transport is None or self._transport.is_closing():
             return
         small: list[Body] = []
         for piece in out:

@@ -146,10 +146,18 @@ class Connection(FrameChannel):
     def inflight_count(self) -> int:
         return len(self._pending)
 
+    @property
+    def is_idle(self) -> bool:
+        """Greeted, and nothing is being waited for."""
+        return self._ready.done() and not self._pending
+
     def request(self, fields: list[Any], body: Body = b"") -> asyncio.Future[Reply]:
         """Send ``[type, None, fields ...]``; the future gets the reply's header and body.
 
         It raises OSError when the connection ends first.
+
+        Raises:
+            ObjectTooLarge: fields or body do not fit a frame.
         """
         request_id = self._next_id
         self._next_id += 1
@@ -158,8 +166,8 @@ class Connection(FrameChannel):
         if self._lost is not None or not self.is_open:
             future.set_exception(ConnectionResetError("the connection is closed"))
             return future
+        self.send(fields, body)  # First: what is too large to be sent is not waited for.
         self._pending[request_id] = (future, self._loop.time())
-        self.send(fields, body)
         return future
 
     def handle(self, frames: deque[Frame]) -> None:
@@ -170,15 +178,23 @@ class Connection(FrameChannel):
             elif header[0] == Status.COVERAGE:
                 self._cover(header, body)
             else:
-                entry = self._pending.pop(header[1], None) if len(header) > 1 else None
+                request_id = header[1] if len(header) > 1 else None
+                entry = self._pending.pop(request_id, None) if type(request_id) is int else None
                 if entry is None:
                     raise UnexpectedMessage("a reply to no request")
                 if not entry[0].done():
                     entry[0].set_result((header, body))
 
-    def check_alive(self, now: float) -> None:
-        """Abort when the oldest request has waited too long. Replies come out of order, but an
-        answer that is 10 s late means that worker or path are gone."""
+    def check_alive(self, now: float, patience_s: float) -> None:
+        """Give up requests that have waited for ``patience_s``; abort when nothing comes any more.
+
+        Replies come out of order, but 10 s without any mean that worker or path are gone.
+        """
+        for future, sent_at in self._pending.values():
+            if now - sent_at < patience_s:
+                break
+            if not future.done():
+                future.set_exception(TimeoutError(f"no answer in {patience_s:g} s"))
         if self._pending:
             _, sent_at = next(iter(self._pending.values()))
             if now - max(sent_at, self.last_seen) > ATTEMPT_TIMEOUT_MS / 1000:
@@ -198,4 +214,5 @@ class Connection(FrameChannel):
                 future.set_exception(error)
 
     def on_peer_error(self, error: PeerError) -> None:
+        self._lost = self._lost or ConnectionResetError(f"the node broke the protocol: {error}")
         log.warning("connection.closed", extra={"reason": str(error)})

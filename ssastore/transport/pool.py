@@ -25,6 +25,7 @@ _ARC_SHIFT = 56
 _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
 need not all dial; and a node that does not answer must hold up nobody outside its own arc."""
+_WATCH_S = 1.0
 _UNCERTAIN = (Put, Delete)
 "Requests whose repetition by somebody else could matter: losing their answer leaves a doubt."
 
@@ -65,6 +66,7 @@ class Pool:
         self._connections: set[Connection] = set()
         self._dialling: dict[int, asyncio.Semaphore] = {}
         self._watchdog: asyncio.Task[None] | None = None
+        self._is_closed = False
         self.dial_count = 0
         self.replicas = identity.replicas
         self.cluster_id = identity.cluster_id
@@ -82,39 +84,46 @@ class Pool:
             OutcomeUnknown: a write was sent and no answer came within the deadline,
             ConfigError, AccessDenied: from the greeting.
         """
+        deadline = asyncio.get_running_loop().time() + self._deadline_ms / 1000
         connection = self._by_slice.get(iid >> _SLICE_SHIFT)
         if connection is not None and connection.is_open and self._use_hints:
             try:
+                # No timer of its own: the watchdog ends what waits beyond the deadline.
                 reply = await connection.request(message.header(0), body)
             except OSError as error:
-                return await self._retry(message, iid, body, error, True)
+                return await self._retry(message, iid, body, deadline, error, True)
             status = reply[0][0]
             if status == Status.OK:
                 return reply
-            return await self._settle(message, iid, body, reply)
-        return await self._retry(message, iid, body, None, False)
+            return await self._settle(message, iid, body, deadline, reply)
+        return await self._retry(message, iid, body, deadline, None, False)
 
-    async def _settle(self, message: Message, iid: int, body: Body, reply: Reply) -> Reply:
+    async def _settle(self, message: Message, iid: int, body: Body, deadline: float, reply: Reply) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
         if status in (Status.NOT_MINE, Status.OVERLOADED):
             self._by_slice.pop(iid >> _SLICE_SHIFT, None)
-            return await self._retry(message, iid, body, OSError(text), False)
+            return await self._retry(message, iid, body, deadline, OSError(text), False)
         raise STATUS_ERRORS.get(status, PeerError)(text)
 
     async def _retry(
-        self, message: Message, iid: int, body: Body, cause: Exception | None, in_doubt: bool
+        self,
+        message: Message,
+        iid: int,
+        body: Body,
+        deadline: float,
+        cause: Exception | None,
+        in_doubt: bool,
     ) -> Reply:
         """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._deadline_ms / 1000
         attempt = 0
-        while True:
+        while not self._is_closed and loop.time() < deadline:
             is_sent = False
             try:
                 async with asyncio.timeout_at(deadline):
                     connection = await self._connection_for(iid)
-                    is_sent = True
+                    is_sent = connection.is_open
                     reply = await connection.request(message.header(0), body)
                 status = reply[0][0]
                 if status == Status.OK:
@@ -126,13 +135,15 @@ class Pool:
             except OSError as error:
                 if isinstance(error, SsaStoreError):
                     raise
-                cause, in_doubt = error, in_doubt or is_sent
+                # The deadline's own error says nothing: an earlier one may tell more.
+                cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
             attempt += 1
             if loop.time() + delay >= deadline:
                 break
             await asyncio.sleep(delay)
         where = f"slice {slice16_of(iid):04x} at [{address_of(self.service, iid)}]:{self.port}"
+        cause = cause or OSError("the client was closed" if self._is_closed else "no answer in time")
         if in_doubt and isinstance(message, _UNCERTAIN):
             raise OutcomeUnknown(f"{where} took the request and did not answer: {cause}")
         raise Unavailable(f"{where} does not answer: {cause}")
@@ -155,6 +166,8 @@ class Pool:
             self._connections.add(connection)
             try:
                 await connection.greeted()
+                if self._is_closed:
+                    raise ConnectionAbortedError("the client was closed")
             except BaseException:
                 self._forget(connection)
                 connection.abort()
@@ -194,19 +207,22 @@ class Pool:
         self._forget_hints(connection)
 
     async def _watch(self) -> None:
-        """Once a second: drop connections that ended, abort those that answer nothing."""
+        """Drop connections that ended or that no hint leads to, abort those that answer nothing."""
         loop = asyncio.get_running_loop()
+        patience_s = self._deadline_ms / 1000
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(min(_WATCH_S, patience_s / 4))
+            hinted = set(self._by_slice.values())
             for connection in list(self._connections):
-                connection.check_alive(loop.time())
+                connection.check_alive(loop.time(), patience_s)
                 if not connection.is_open:
                     self._forget(connection)
-                elif not self._use_hints and not connection.inflight_count:
+                elif connection not in hinted and connection.is_idle:
                     connection.close()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, for good: calls under way end, later ones raise Unavailable."""
+        self._is_closed = True
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None

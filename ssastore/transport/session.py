@@ -14,7 +14,7 @@ from typing import Any
 
 from ssastore.core.acceptor import WRITES, Acceptor, Refusal, Reply
 from ssastore.env import Clock, Randomness, Store
-from ssastore.errors import CorruptObject, PeerError, StoreFull, UnexpectedMessage
+from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
 from ssastore.keyspace import HASH_NAME, RULE_VERSION
 from ssastore.limits import (
     CONNECTIONS_MAX,
@@ -37,13 +37,14 @@ from ssastore.messages import (
 )
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
-from ssastore.wire import Body, Frame
+from ssastore.wire import Body, Frame, Header
 
 log = logging.getLogger(__name__)
 
 _GREETING_FRAME_BYTES = 1024
 _ACCEPT_LOG_MAX = 64
 _WRITE_OVERHEAD_BYTES = 512
+_SIZED = (bytes, str)
 
 
 @dataclass(slots=True)
@@ -169,6 +170,10 @@ class Session(FrameChannel):
         elif self.is_choked:
             if now - self._choked_at > STALL_TIMEOUT_MS / 1000:
                 self.abort()
+        elif not self.is_open:
+            # Closing waits until the peer has taken what is queued: not for ever.
+            if now - self.last_seen > STALL_TIMEOUT_MS / 1000:
+                self.abort()
         elif not self._inflight and now - self.last_seen > IDLE_TIMEOUT_MS / 1000:
             self.close()
 
@@ -202,13 +207,13 @@ class Session(FrameChannel):
                 counts[request.TYPE] = counts.get(request.TYPE, 0) + 1
                 try:
                     if request.TYPE in WRITES:
-                        self._submit(request_id, request, body)
+                        self._submit(header, request, body)
                     elif request.TYPE == Report.TYPE:
                         self.send([Status.OK, request_id], self._service.describe())
                     else:
                         fields, data = self._service.acceptor.read(request, txn)
                         self.send([0, request_id, *fields], data)
-                except (Refusal, CorruptObject) as error:
+                except (Refusal, SsaStoreError) as error:
                     self._refuse(request_id, error)
         self._settle()
 
@@ -217,7 +222,8 @@ class Session(FrameChannel):
 
     def _settle(self) -> None:
         """Read from the peer exactly when there is room and nothing is left over."""
-        self._set_reading(self._has_room() and not self.is_choked and not self._backlog)
+        is_free = self._has_room() and not self.is_choked and not self._backlog
+        self._set_reading(is_free and not self._is_stopping)
 
     def _set_reading(self, wanted: bool) -> None:
         if wanted is self._is_reading or self._transport is None:
@@ -230,10 +236,12 @@ class Session(FrameChannel):
 
     # -- writes -------------------------------------------------------------------------------------
 
-    def _submit(self, request_id: int, request: Any, body: Body) -> None:
+    def _submit(self, header: Header, request: Any, body: Body) -> None:
+        request_id = header[1]
         now_ms = self._service.clock.now_ms()
         acceptor = self._service.acceptor
-        size = len(body) + _WRITE_OVERHEAD_BYTES
+        # Metadata counts as well: a header has up to 64 KiB, and thousands of them may wait.
+        size = len(body) + _WRITE_OVERHEAD_BYTES + sum([len(i) for i in header if type(i) in _SIZED])
         self._inflight += 1
         self._inflight_bytes += size
         future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)

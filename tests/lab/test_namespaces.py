@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from ipaddress import IPv6Network
@@ -126,18 +125,40 @@ def test_spawned_command_dies_with_its_parent(inside: Inside) -> None:
     os.close(reader)
 
 
-def test_listener_opened_before_entering_serves_the_host(inside: Inside) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    code = f"import socket; print(socket.create_connection(('127.0.0.1', {listener.getsockname()[1]})).recv(9))"
+def test_child_may_leave_processes_behind(inside: Inside) -> None:
+    """One that holds copies of all its descriptors does not keep the caller waiting."""
+    reader, writer = os.pipe()
 
+    def work() -> str:
+        if os.fork() == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        return "answer"
+
+    assert inside(work) == "answer"
+    os.close(writer)
+    os.close(reader)
+
+
+def ask(port: int, answers: Connection) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        answers.send(client.recv(9))
+
+
+def test_listener_opened_before_entering_serves_the_host(inside: Inside) -> None:
     def serve() -> list[str]:
         client, _ = listener.accept()
         client.sendall(b"from here")
         return [name for _, name in socket.if_nameindex()]
 
-    with listener, subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as client:
+    answers, theirs = forking.Pipe()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = forking.Process(target=ask, args=(listener.getsockname()[1], theirs))
+        client.start()
         assert inside(serve) == ["lo"]
-        assert client.communicate()[0] == b"b'from here'\n"
+        assert answers.recv() == b"from here"
+        client.join()
 
 
 # -- joining ----------------------------------------------------------------------------------------

@@ -128,12 +128,11 @@ async def test_late_one_cannot_write_into_a_cluster_that_has_moved_on() -> None:
     control = MemoryControlStore()
 
     class HeldUp(DyingStore):
-        async def list(self, prefix: str) -> tuple[list[Item], int]:
-            found = await super().list(prefix)
-            if prefix == "group/":
+        async def transact(self, compares: Iterable[Compare], writes: Iterable[Write]) -> int | None:
+            if self.lives == 999:
                 await form(control)
                 await control.transact([], [Write(node_key("n2"), None), Write(group_key(5), None)])
-            return found
+            return await super().transact(compares, writes)
 
     await form(HeldUp(control, 1000))
     assert await control.get(node_key("n2")) is None

@@ -215,13 +215,21 @@ async def test_events_are_sent_ahead_only_as_far_as_the_window(path: Path) -> No
 
 
 @pytest.mark.usefixtures("server")
-async def test_watches_of_one_connection_are_bounded(path: Path) -> None:
+async def test_watches_of_one_connection_are_bounded(path: Path, store: EmbeddedControlStore) -> None:
+    """The one too many is refused; those before it go on."""
     reader, writer = await asyncio.open_unix_connection(path)
     for number in range(CONTROL_WATCHES_MAX + 1):
         writer.write(frames.encode(number, "watch", "", 0))
-    length = frames.frame_length(await reader.readexactly(frames.LENGTH_BYTES))
-    answer = frames.decode(await reader.readexactly(length))
-    assert answer[1:3] == [frames.ERROR, "Overloaded"]
+
+    async def read() -> list[object]:
+        length = frames.frame_length(await reader.readexactly(frames.LENGTH_BYTES))
+        return frames.decode(await reader.readexactly(length))
+
+    assert (await read())[:3] == [CONTROL_WATCHES_MAX, frames.ERROR, "Overloaded"]
+    await store.transact([], [Write("a", b"1")])
+    answers = [await read() for _ in range(CONTROL_WATCHES_MAX)]
+    assert sorted(str(number) for number, *_ in answers) == sorted(map(str, range(CONTROL_WATCHES_MAX)))
+    assert all(rest == [frames.PART, [["a", b"1", 1]]] for _, *rest in answers)
     writer.close()
     await writer.wait_closed()
 

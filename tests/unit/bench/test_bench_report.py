@@ -1,0 +1,180 @@
+"""Arithmetic of a report: medians, ratios pair by pair, table, lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.machine import describe, field_of, file_system_of, is_in_memory, lines
+from bench.report import FIGURES, Report, RoundResult, Spread, ratio, spread
+from bench.workloads import Measured
+
+MACHINE: dict[str, Any] = {
+    "started": "2026-01-02T03:04:05Z",
+    "commit": "0123456789ab",
+    "cpu": "Some CPU",
+    "cores": 2,
+    "memory_mib": 1024,
+    "kernel": "6.1",
+    "file_system": "ext4",
+    "load_average": 0.1,
+    "python": "3.11.7",
+    "uvloop": "0.21",
+}
+WORKLOAD = {"size_bytes": 4096, "inflight": 64, "seconds": 2.0, "rounds": 3}
+
+
+def result(
+    target: str, number: int, *, ops: int = 1000, server_us: float = 10.0, op: str = "get"
+) -> RoundResult:
+    measured = Measured(ops, 2.0, p50_ms=1.0, p99_ms=5.0, p999_ms=9.0, client_us=20.0)
+    return RoundResult(op, target, number, measured, server_us)
+
+
+def report_of(*rounds: RoundResult) -> Report:
+    report = Report(MACHINE, WORKLOAD, rounds=list(rounds))
+    for one in rounds:
+        report.targets[one.target] = {"about": f"about {one.target}", "version": "1.0"}
+    return report
+
+
+def test_throughput_is_by_the_time_that_passed() -> None:
+    assert result("x", 0, ops=5000).ops_per_s == 2500
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([3.0], (3, 3, 3)), ([5.0, 1.0, 2.0], (2, 1, 5)), ([4.0, 1.0, 2.0, 3.0], (2.5, 1, 4))],
+)
+def test_spread_is_median_smallest_and_largest(values: list[float], expected: tuple[float, ...]) -> None:
+    assert spread(values) == expected
+
+
+def test_ratio_is_taken_in_each_round_before_the_median() -> None:
+    """A machine that slows down threefold: each pair says 2x, but the ratio of medians would not."""
+    ours = [result("ssastore", n, ops=ops) for n, ops in enumerate((6000, 2000, 600))]
+    peer = [result("redis", n, ops=ops) for n, ops in enumerate((3000, 1000, 300))]
+    assert ratio(ours, peer, FIGURES["ops_per_s"]) == Spread(2, 2, 2)
+    shuffled = [peer[2], peer[0], peer[1]]
+    assert ratio(ours, shuffled, FIGURES["ops_per_s"]) == Spread(2, 2, 2), "pairs are by round, not by place"
+
+
+def test_round_without_a_partner_has_no_ratio() -> None:
+    ours = [result("ssastore", 0, ops=4000), result("ssastore", 1, ops=900)]
+    assert ratio(ours, [result("redis", 0, ops=1000)], FIGURES["ops_per_s"]) == Spread(4, 4, 4)
+
+
+def test_ratio_to_nothing_is_infinite() -> None:
+    ours, peer = [result("ssastore", 0)], [result("nginx", 0, server_us=0.0)]
+    assert ratio(ours, peer, FIGURES["server_cpu_us_per_op"]).median == float("inf")
+
+
+def test_ratios_are_ours_over_each_peer_of_the_same_operation() -> None:
+    report = report_of(
+        result("ssastore", 0, ops=6000, server_us=10),
+        result("redis", 0, ops=2000, server_us=20),
+        result("nginx", 0, ops=1000, server_us=5),
+        result("ssastore", 0, ops=100, op="put"),
+        result("redis-always", 0, ops=50, op="put"),
+    )
+    found = report.ratios("get")
+    assert list(found) == ["redis", "nginx"]
+    assert found["redis"]["ops_per_s"].median == 3
+    assert found["redis"]["server_cpu_us_per_op"].median == 0.5
+    assert found["nginx"]["server_cpu_us_per_op"].median == 2
+    assert list(report.ratios("put")) == ["redis-always"]
+
+
+def test_without_ours_there_is_no_ratio() -> None:
+    assert report_of(result("redis", 0)).ratios("get") == {}
+
+
+def test_lines_of_json_are_complete() -> None:
+    report = report_of(result("ssastore", 0, ops=6000), result("redis", 0, ops=2000))
+    report.left_out["nginx"] = "nginx is not installed"
+    rows = [json.loads(line) for line in report.json_lines()]
+    assert [row["kind"] for row in rows] == ["run", "round", "round", "summary", "summary", "ratio"]
+    head, one, *_, last = rows
+    assert head["schema"] == "ssastore.bench/1"
+    assert head["machine"]["commit"] == "0123456789ab"
+    assert head["left_out"] == {"nginx": "nginx is not installed"}
+    assert (one["target"], one["round"], one["ops_per_s"], one["server_cpu_us_per_op"]) == (
+        "ssastore",
+        0,
+        3000,
+        10,
+    )
+    assert (last["target"], last["peer"], last["ops_per_s"]["median"]) == ("ssastore", "redis", 3)
+
+
+def test_table_names_hardware_commit_and_figures() -> None:
+    table = report_of(
+        result("ssastore", 0, ops=6000), result("redis", 0, ops=2000), result("redis", 1, ops=4000)
+    ).table()
+    assert "commit 0123456789ab" in table
+    assert "Some CPU" in table
+    rows = {line.split("  ")[1].strip(): line for line in table.splitlines() if line.startswith("  ")}
+    assert "3000 (3000 to 3000)" in rows["ssastore"]
+    assert "1500 (1000 to 2000)" in rows["redis"]
+    assert "3x (3 to 3)" in rows["ssastore / redis"]
+    assert "left out" not in table
+
+
+def test_columns_are_under_their_headings() -> None:
+    lines_ = report_of(result("ssastore", 0), result("redis", 0)).table().splitlines()
+    heading = next(line for line in lines_ if "ops/s" in line and "p50" in line)
+    row = next(line for line in lines_ if line.startswith("  redis "))
+    assert row[: heading.index("p50 ms") + len("p50 ms")].endswith(" 1")
+    assert row[: heading.index("p99 ms") + len("p99 ms")].endswith(" 5")
+
+
+def test_what_was_left_out_is_counted_with_its_reason() -> None:
+    report = report_of(result("ssastore", 0))
+    report.left_out |= {"nginx": "nginx is not installed", "redis": "redis-server is not installed"}
+    table = report.table()
+    assert "left out: 2 of 3 targets" in table
+    assert "nginx: nginx is not installed" in table
+
+
+def test_data_in_memory_is_warned_of() -> None:
+    assert not any("WARNING" in line for line in lines(MACHINE))
+    assert any("WARNING" in line for line in lines(MACHINE | {"file_system": "tmpfs"}))
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+tmpfs /tmp tmpfs rw 0 0
+/dev/vdb /tmp/disk xfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/x", "ext4"),
+        ("/tmp/y", "tmpfs"),
+        ("/tmp/disk/z", "xfs"),
+        ("/tmpfoo", "ext4"),
+        ("/tmp", "tmpfs"),
+    ],
+)
+def test_file_system_is_that_of_the_longest_mount_point(path: str, kind: str) -> None:
+    assert file_system_of(Path(path), MOUNTS) == kind
+    assert is_in_memory(kind) is (kind == "tmpfs")
+
+
+def test_fields_of_proc_files() -> None:
+    text = "processor\t: 0\nmodel name\t: A: B\nmodel name\t: other\n"
+    assert field_of(text, "model name") == "A: B"
+    assert field_of(text, "model") == "unknown"
+
+
+def test_description_of_this_machine_has_all_that_the_report_shows(tmp_path: Path) -> None:
+    found = describe(tmp_path)
+    assert found.keys() == MACHINE.keys()
+    assert found["cores"] >= 1
+    assert found["memory_mib"] > 0
+    assert json.dumps(found)

@@ -1,0 +1,199 @@
+"""Plan, order and processes of a run; no peer is started here."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import FULL, QUICK, options_of, parser
+from bench.errors import BenchError, LeftOut
+from bench.run import OPS, PRODUCTS, comparisons, cores_of, in_turn, names, selected
+from bench.servers import Server, free_ports, program
+from bench.targets import Target
+from bench.targets.nginx import Nginx, configuration
+from bench.targets.redis import Redis
+from bench.targets.ssastore import Ssastore
+
+
+def targets_of(*only: str) -> dict[str, list[str]]:
+    plan = selected(comparisons(), only)
+    return {op: [target.name for target in targets] for op, targets in plan.items()}
+
+
+def test_durable_writes_are_compared_with_durable_writes_only() -> None:
+    assert targets_of() == {"get": ["ssastore", "redis", "nginx"], "put": ["ssastore", "redis-always"]}
+
+
+def test_both_operations_use_the_same_ssastore() -> None:
+    plan = comparisons()
+    assert plan["get"][0] is plan["put"][0]
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        (("get",), {"get": ["ssastore", "redis", "nginx"]}),
+        (("redis",), {"get": ["redis"], "put": ["redis-always"]}),
+        (("put", "ssastore"), {"put": ["ssastore"]}),
+        (("put", "nginx"), {"put": []}),
+        (("ssastore", "nginx", "get"), {"get": ["ssastore", "nginx"]}),
+    ],
+)
+def test_only_names_operations_and_products(only: tuple[str, ...], expected: dict[str, list[str]]) -> None:
+    assert targets_of(*only) == expected
+
+
+def test_names_of_only_are_known() -> None:
+    assert names(["get, redis", "nginx"]) == {"get", "redis", "nginx"}
+    assert names([]) == frozenset()
+    with pytest.raises(ValueError, match=r"unknown: mysql; known: get, put, ssastore"):
+        names(["get,mysql"])
+
+
+def test_names_cover_the_plan() -> None:
+    plan = comparisons()
+    assert tuple(plan) == OPS
+    assert {target.module for targets in plan.values() for target in targets} == set(PRODUCTS)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_everybody_goes_first_equally_often(count: int) -> None:
+    targets: list[Target] = [Redis(durable=False), Ssastore(), Nginx()]
+    del targets[count:]
+    orders = [[target.name for target in in_turn(targets, number)] for number in range(2 * count)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    firsts = [order[0] for order in orders]
+    assert all(firsts.count(target.name) == 2 for target in targets)
+
+
+def test_cores_are_apart_when_pinned() -> None:
+    servers, client = cores_of(pin=True)
+    assert not servers & client
+    assert servers | client <= os.sched_getaffinity(0)
+    assert bool(servers) == bool(client) == (len(os.sched_getaffinity(0)) > 1)
+    assert cores_of(pin=False) == (set(), set())
+
+
+def test_quick_is_shorter_and_options_win_over_it() -> None:
+    full, quick = options_of(parser().parse_args([])), options_of(parser().parse_args(["--quick"]))
+    assert (full.seconds, full.rounds) == FULL
+    assert (quick.seconds, quick.rounds) == QUICK
+    assert quick.seconds * quick.rounds < full.seconds * full.rounds
+    mixed = options_of(parser().parse_args(["--quick", "--rounds", "2", "--only", "get,redis"]))
+    assert (mixed.seconds, mixed.rounds, mixed.only) == (QUICK[0], 2, frozenset({"get", "redis"}))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--size", "7"], ["--rounds", "0"], ["--inflight", "1025"], ["--seconds", "x"], ["--only", "mysql"]],
+)
+def test_options_out_of_bounds_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parser().parse_args(arguments)
+    assert caught.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def script(text: str) -> list[str]:
+    return [sys.executable, "-S", "-c", text]
+
+
+def test_server_is_ended_in_order(tmp_path: Path) -> None:
+    text = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('up', flush=True)\nsignal.pause()\n"
+    )
+    server = Server("x", script(text), tmp_path, stdout=subprocess.PIPE)
+    assert server.process.stdout is not None
+    assert server.process.stdout.readline() == b"up\n"
+    server.check()
+    server.stop()
+    assert server.process.returncode == 7
+    server.stop()
+
+
+def test_server_that_ended_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    server = Server("x", script("import sys; sys.exit('out of luck')"), tmp_path)
+    server.process.wait()
+    with pytest.raises(BenchError, match=r"(?s)x ended with code 1.*out of luck"):
+        server.check()
+    with pytest.raises(BenchError, match="out of luck"):
+        server.wait_for_port(free_ports(1)[0])
+
+
+def test_server_dies_with_the_run(tmp_path: Path) -> None:
+    """Even when the run is killed outright: then the kernel ends its servers.
+
+    Method: a process in the middle starts a server whose output is a pipe; we kill the middle one and
+    wait for the end of the pipe, which comes when the server is gone.
+    """
+    reader, writer = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            Server("x", ["sh", "-c", "echo $$; exec sleep 60"], tmp_path, stdout=writer)
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with open(reader, "rb", buffering=0) as pipe:
+        pid = int(pipe.read(20))
+        os.kill(middle, signal.SIGKILL)
+        os.waitpid(middle, 0)
+        ended, _, _ = select.select([pipe], [], [], 10)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+        assert ended, "the server outlived the run"
+        assert pipe.read(1) == b""
+
+
+def test_server_runs_on_the_cores_it_was_given(tmp_path: Path) -> None:
+    core = max(os.sched_getaffinity(0))
+    server = Server("x", script("import os; print(os.sched_getaffinity(0))"), tmp_path, cores={core})
+    server.process.wait()
+    assert server.log_end().strip() == f"{{{core}}}"
+
+
+def test_free_ports_are_free_and_differ() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_ports(1)[0]))
+        taken.listen()
+        ports = free_ports(50, also=10_000)
+        assert len(set(ports)) == 50
+        assert taken.getsockname()[1] not in ports
+
+
+def test_programs_are_found_beside_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert program("sh")
+    assert program("no-such-program") is None
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert str(program("ldconfig")).endswith("/sbin/ldconfig")
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [(Nginx(), "nginx"), (Redis(durable=True), "redis-server"), (Redis(durable=False), "redis-cli")],
+)
+def test_peer_that_is_not_installed_is_left_out_by_name(
+    target: Target, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("nginx", "redis"):
+        monkeypatch.setattr(f"bench.targets.{module}.program", lambda name: None if name == missing else "/x")
+    with pytest.raises(LeftOut, match=f"^{missing} is not installed$"):
+        target.check()
+
+
+def test_nginx_is_told_its_port_and_folders(tmp_path: Path) -> None:
+    text = configuration(tmp_path, 12345)
+    assert "listen 127.0.0.1:12345" in text
+    assert f"root {tmp_path}/files" in text
+    assert text.count("{") == text.count("}")
+    assert ("user " in text) == (os.geteuid() == 0)

@@ -1,0 +1,138 @@
+"""The load generator on a client made of a dict."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+import pytest
+
+from bench.errors import BenchError
+from bench.load import failure, obey
+from bench.workloads import (
+    FILL_BYTES_MAX,
+    FILL_COUNT_MAX,
+    MIB,
+    PUT_BYTES_MAX,
+    Load,
+    Round,
+    percentile,
+    round_of,
+    summarise,
+)
+
+SIZE = 64
+
+
+class DictClient:
+    """Keeps values; counts how many callers are inside at once."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.inside = 0
+        self.inside_max = 0
+
+    async def put(self, key: str, data: bytes) -> None:
+        await self._wait()
+        assert key not in self.values, "a PUT must write a new name"
+        self.values[key] = data
+
+    async def get(self, key: str) -> bytes:
+        await self._wait()
+        return self.values[key]
+
+    async def _wait(self) -> None:
+        self.inside += 1
+        self.inside_max = max(self.inside_max, self.inside)
+        await asyncio.sleep(0)
+        self.inside -= 1
+
+    async def close(self) -> None:
+        self.values.clear()
+
+
+def counted(op: str, count: int, *, inflight: int = 4, fill: int = 10) -> Round:
+    """A round that ends by its count, long before its time."""
+    return Round(op, SIZE, inflight, 60.0, fill, count)  # type: ignore[arg-type]
+
+
+async def test_round_ends_at_its_count_with_as_many_callers_as_asked() -> None:
+    client = DictClient()
+    load = Load(client, SIZE)
+    await load.fill(10, 4)
+    assert len(client.values) == 10
+    client.inside_max = 0
+    measured = await load.run(counted("get", 100))
+    # Callers that were inside when the count was reached still end.
+    assert 100 <= measured.ops < 104
+    assert client.inside_max == 4
+
+
+async def test_round_ends_at_its_time() -> None:
+    load = Load(DictClient(), SIZE)
+    measured = await load.run(Round("put", SIZE, 4, 0.05, 10, 10**9))
+    assert 0.05 <= measured.seconds < 5
+    assert measured.ops > 4
+
+
+async def test_puts_never_write_a_name_again_and_have_the_asked_size() -> None:
+    client = DictClient()
+    load = Load(client, SIZE)
+    for _ in range(2):
+        await load.run(counted("put", 50))
+    assert len(client.values) >= 100
+    assert {len(value) for value in client.values.values()} == {SIZE}
+    assert len(set(client.values.values())) == len(client.values)
+
+
+@pytest.mark.parametrize("wrong", [lambda value: value[:-1], lambda value: bytes(8) + value[8:]])
+async def test_wrong_answer_fails_the_round(wrong: object) -> None:
+    client = DictClient()
+    load = Load(client, SIZE)
+    await load.fill(10, 4)
+    client.values["get/00000003"] = wrong(client.values["get/00000003"])  # type: ignore[operator]
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await load.run(counted("get", 100))
+    assert failure(caught.value) == "BenchError: the answer for key 3 is another value"
+
+
+async def test_commands_of_the_run_are_obeyed() -> None:
+    client = DictClient()
+    load = Load(client, SIZE)
+    assert await obey(load, {"fill": 10, "inflight": 2}) == {}
+    answer = await obey(load, {"round": asdict(counted("get", 20))})
+    assert answer["ops"] >= 20
+    assert answer.keys() == {"ops", "seconds", "p50_ms", "p99_ms", "p999_ms", "client_us"}
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.5, 50.0), (0.99, 99.0), (0.999, 100.0), (1.0, 100.0), (0.0, 1.0)]
+)
+def test_percentile_is_the_nearest_rank(share: float, expected: float) -> None:
+    assert percentile([float(number) for number in range(1, 101)], share) == expected
+
+
+def test_percentile_of_one_value_is_that_value() -> None:
+    assert percentile([7.0], 0.5) == percentile([7.0], 0.999) == 7.0
+
+
+def test_summary_does_not_depend_on_the_order_of_latencies() -> None:
+    one = summarise([0.003, 0.001, 0.002], 2.0, 0.000_3)
+    assert (one.ops, one.p50_ms, one.p99_ms) == (3, 2.0, 3.0)
+    assert one.client_us == pytest.approx(100)
+
+
+def test_round_without_operations_is_a_failure() -> None:
+    with pytest.raises(BenchError):
+        summarise([], 1.0, 0.0)
+
+
+@pytest.mark.parametrize("size", [8, 4096, MIB])
+@pytest.mark.parametrize("inflight", [1, 64, 1024])
+def test_rounds_are_bounded_and_keys_in_flight_distinct(size: int, inflight: int) -> None:
+    get = round_of("get", size=size, inflight=inflight, seconds=1)
+    assert get.fill_count >= inflight
+    assert get.fill_count <= max(inflight, FILL_COUNT_MAX)
+    assert get.fill_count * size <= max(FILL_BYTES_MAX, inflight * size)
+    put = round_of("put", size=size, inflight=inflight, seconds=1)
+    assert put.count_max * size <= max(PUT_BYTES_MAX, inflight * size)

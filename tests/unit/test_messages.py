@@ -1,0 +1,198 @@
+"""Requests: exact types, exact numbers of fields, ranges. Anything else is a BadFrame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssastore.errors import BadFrame
+from ssastore.limits import KEY_BYTES_MAX, SHARDS_MAX, STORED_KEY_BYTES_MAX
+from ssastore.messages import (
+    REQUESTS,
+    Delete,
+    Get,
+    GetBlob,
+    Hello,
+    Message,
+    Proof,
+    Put,
+    PutBlob,
+    Report,
+    Scan,
+    Shut,
+    Status,
+    Welcome,
+    decode_request,
+)
+
+IID = 0x0123_4567_89AB_CDEF
+OP_ID = b"o" * 16
+DIGEST = b"d" * 32
+NONCE = b"n" * 16
+
+SAMPLES: list[Message] = [
+    Get(IID, 0x10, 5, 16, b"key", False),
+    Put(IID, 0x10, 5, 16, b"key", OP_ID, 3, "etag", b"metadata"),
+    Delete(IID, 0x20, 5, 0, b"key", OP_ID, 0, ""),
+    Scan(IID, 0x21, 5, 16, 15, b"pre", b"after", b"/", 1000),
+    Shut(IID, 5, 16, 3, 1, True),
+    PutBlob(IID, DIGEST, b"reference"),
+    GetBlob(IID, DIGEST),
+    Report(IID),
+]
+GREETINGS: list[Message] = [
+    Hello(1, "xxh3-64", 1, 3, "client", "KEY", NONCE, ""),
+    Welcome(1, "xxh3-64", 1, 3, "ab" * 16, NONCE),
+    Proof(b"m" * 32),
+]
+names = [type(sample).__name__ for sample in SAMPLES + GREETINGS]
+
+
+def test_every_request_has_a_sample() -> None:
+    assert {type(sample) for sample in SAMPLES} == set(REQUESTS.values())
+    assert {message.TYPE: message for message in REQUESTS.values()} == REQUESTS
+
+
+def test_no_request_type_is_a_status() -> None:
+    """A client tells replies from coverage by the first item, a node requests from greetings."""
+    assert Status.COVERAGE not in REQUESTS
+    assert not {1, 2, 3} & REQUESTS.keys()
+
+
+@pytest.mark.parametrize("message", SAMPLES + GREETINGS, ids=names)
+def test_round_trip(message: Message) -> None:
+    header = message.header(42)
+    assert header[:2] == [message.TYPE, 42]
+    assert type(message).decode(header) == message
+    if message.TYPE in REQUESTS:
+        assert decode_request(header) == message
+
+
+@pytest.mark.parametrize("message", SAMPLES + GREETINGS, ids=names)
+def test_types_are_those_of_the_fields(message: Message) -> None:
+    """The table of types and the fields are written apart: they must agree, item by item."""
+    assert tuple(map(type, message.header(1))) == message.TYPES
+
+
+@pytest.mark.parametrize("message", SAMPLES + GREETINGS, ids=names)
+def test_missing_and_extra_fields_are_refused(message: Message) -> None:
+    header = message.header(1)
+    for wrong in (header[:-1], [*header, 0], header[:1], [*header, *header]):
+        with pytest.raises(BadFrame):
+            type(message).decode(wrong)
+
+
+@pytest.mark.parametrize("message", SAMPLES + GREETINGS, ids=names)
+def test_field_of_another_type_is_refused(message: Message) -> None:
+    """A boolean is no integer, text no bytes, and so on, for every field."""
+    stranger: list[Any] = [True, 1, 1.5, float("nan"), "text", b"bytes", None, [1]]
+    header = message.header(1)
+    for at in range(1, len(header)):
+        for value in stranger:
+            if type(value) is not type(header[at]):
+                with pytest.raises(BadFrame):
+                    type(message).decode([*header[:at], value, *header[at + 1 :]])
+
+
+def changed(message: Message, **fields: Any) -> list[Any]:
+    copy = type(message).decode(message.header(1))
+    for name, value in fields.items():
+        setattr(copy, name, value)
+    return copy.header(1)
+
+
+GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _ = SAMPLES
+HELLO, WELCOME, PROOF = GREETINGS
+OUT_OF_RANGE = [
+    (GET, {"bucket": -1}),
+    (GET, {"bucket": 1 << 64}),
+    (GET, {"shards": -1}),
+    (GET, {"shards": SHARDS_MAX + 1}),
+    (GET, {"key": b""}),
+    (GET, {"key": b"k" * (STORED_KEY_BYTES_MAX - 12)}),
+    (GET, {"kind": 0x08}),
+    (GET, {"kind": 0x40}),
+    (GET, {"kind": 0}),
+    (GET, {"kind": -1}),
+    (PUT, {"kind": 0x41}),
+    (PUT, {"op_id": b"o" * 15}),
+    (PUT, {"op_id": b"o" * 17}),
+    (PUT, {"condition": 4}),
+    (PUT, {"condition": -1}),
+    (DELETE, {"op_id": b""}),
+    (DELETE, {"condition": 4}),
+    (DELETE, {"kind": 0x40}),
+    (SCAN, {"shard": 16}),
+    (SCAN, {"shard": -1}),
+    (SCAN, {"shards": 0, "shard": 1}),
+    (SCAN, {"limit": 0}),
+    (SCAN, {"limit": -1}),
+    (SCAN, {"kind": 0x40}),
+    (SCAN, {"prefix": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (SCAN, {"after": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (SCAN, {"delimiter": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (SHUT, {"shard": 16}),
+    (SHUT, {"attempt": 0}),
+    (SHUT, {"attempt": 1 << 64}),
+    (PUT_BLOB, {"digest": DIGEST[1:]}),
+    (PUT_BLOB, {"reference": b"r" * (STORED_KEY_BYTES_MAX + 1)}),
+    (GET_BLOB, {"digest": DIGEST + b"d"}),
+    (HELLO, {"role": "root"}),
+    (HELLO, {"role": ""}),
+    (HELLO, {"nonce": b""}),
+    (HELLO, {"key_id": "k" * 129}),
+    (HELLO, {"cluster_id": "c" * 65}),
+    (WELCOME, {"nonce": b"n" * 17}),
+    (PROOF, {"mac": b"m" * 31}),
+]
+
+
+@pytest.mark.parametrize(("message", "fields"), OUT_OF_RANGE, ids=str)
+def test_field_out_of_range_is_refused(message: Message, fields: dict[str, Any]) -> None:
+    with pytest.raises(BadFrame):
+        type(message).decode(changed(message, **fields))
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (GET, {"bucket": (1 << 64) - 1, "shards": SHARDS_MAX}),
+        (GET, {"key": b"k" * (STORED_KEY_BYTES_MAX - 13)}),
+        (GET, {"iid": -1}),
+        (SCAN, {"limit": 10**9}),
+        (SCAN, {"shards": 0, "shard": 0}),
+        (SHUT, {"attempt": (1 << 64) - 1, "shut": False}),
+        (PUT_BLOB, {"reference": b""}),
+        (HELLO, {"replicas": 0, "key_id": "", "cluster_id": ""}),
+    ],
+    ids=str,
+)
+def test_field_at_its_bound_is_taken(message: Message, fields: dict[str, Any]) -> None:
+    header = changed(message, **fields)
+    assert type(message).decode(header).header(1) == header
+
+
+def test_longest_keys_of_uploads_and_parts_fit() -> None:
+    part = b"k" * KEY_BYTES_MAX + b"\0" + b"f" * 32 + b"\x27\x10"
+    assert decode_request(Get(IID, 0x21, 5, 16, part, True).header(1)).key == part
+
+
+@pytest.mark.parametrize("kind", [0, 4, 15, 23, 33, 100, 2**64 - 1, -1])
+def test_unknown_type_is_refused(kind: int) -> None:
+    with pytest.raises(BadFrame, match=f"unknown message type {kind}"):
+        decode_request([kind, 1, IID])
+
+
+fields = st.integers(-(2**63), 2**64 - 1) | st.binary(max_size=40) | st.text(max_size=20) | st.booleans()
+
+
+@given(kind=st.sampled_from(sorted(REQUESTS)), rest=st.lists(fields | st.none() | st.floats(), max_size=12))
+def test_random_header_is_a_request_or_a_bad_frame(kind: int, rest: list[Any]) -> None:
+    try:
+        message = decode_request([kind, *rest])
+    except BadFrame:
+        return
+    assert message.header(rest[0]) == [kind, *rest]
