@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 from typing import TypeVar
 
 from ssastore.keyspace import Slice
 from ssastore.limits import DIAL_TIMEOUT_MS
+
+_IPV6_RECVERR = 25  # ipv6(7); the socket module does not name it
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -19,11 +22,24 @@ class TcpLinks:
     async def dial(self, address: IPv6Address, port: int, protocol: Callable[[], P]) -> P:
         """See ``env.Links.dial``."""
         loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # "Unreachable" may come back while connect() still holds the socket, and is then lost until
+            # a SYN is sent again, a second later; with this it is an error at once. Only while
+            # connecting: afterwards such a message must not end a connection that works.
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
             async with asyncio.timeout(DIAL_TIMEOUT_MS / 1000):
-                _, made = await loop.create_connection(protocol, str(address), port)
+                await loop.sock_connect(sock, (str(address), port))
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 0)
+            _, made = await loop.create_connection(protocol, sock=sock)
         except TimeoutError:
+            sock.close()
             raise OSError(f"no answer from [{address}]:{port} in {DIAL_TIMEOUT_MS} ms") from None
+        except BaseException:
+            sock.close()
+            raise
         return made
 
 
