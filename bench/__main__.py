@@ -32,6 +32,7 @@ def _within(kind: Callable[[str], float], low: float, high: float) -> Callable[[
             raise argparse.ArgumentTypeError(f"must be {low} to {high}")
         return value
 
+    convert.__name__ = kind.__name__  # what argparse calls it when it is not even a number
     return convert
 
 
@@ -63,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
         "--only", type=_names, default=frozenset(), metavar="NAMES", help=f"of {known}; by commas"
     )
     made.add_argument("--data", type=Path, default=RESULTS, help="folder for the servers' data, on a disk")
-    made.add_argument("--no-pin", action="store_true", help="let servers and client run on any core")
+    made.add_argument(
+        "--pin", action="store_true", help="keep the last core for the client, others for servers"
+    )
     made.add_argument("--json", action="store_true", help="print lines of JSON instead of the table")
     return made
 
@@ -78,7 +81,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         size=arguments.size,
         only=arguments.only,
         data=arguments.data,
-        pin=not arguments.no_pin,
+        pin=arguments.pin,
     )
 
 
@@ -99,6 +102,8 @@ def main() -> int:
     """Run; exit code 0, or 1 when ssastore itself could not be measured."""
     arguments = parser().parse_args()
     signal.signal(signal.SIGTERM, _terminated)
+    # A shell starts what it puts in the background with Ctrl-C ignored, and our servers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         report = run(options_of(arguments))
     except BenchError as error:

@@ -49,6 +49,17 @@ def processes() -> dict[int, ProcessTime]:
     return found
 
 
+def parse_machine_stat(text: str) -> int:
+    """CPU time since the start of the machine, of everything that ran, in us: from /proc/stat."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, text.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) * TICK_US
+
+
+def machine_us() -> int:
+    """CPU time of the whole machine so far, in microseconds; what the hypervisor took counts too."""
+    return parse_machine_stat(Path("/proc/stat").read_text())
+
+
 def tree_of(roots: Iterable[int], known: Mapping[int, ProcessTime]) -> set[int]:
     """The pids ``roots`` and all their descendants."""
     children: dict[int, list[int]] = {}

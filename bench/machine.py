@@ -86,7 +86,8 @@ def lines(machine: Mapping[str, Any]) -> list[str]:
     found = [
         f"{machine['started']}  commit {machine['commit']}",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mib']} MiB, "
-        f"Linux {machine['kernel']}, data on {machine['file_system']}, load average {machine['load_average']} at the start",
+        f"Linux {machine['kernel']}, data on {machine['file_system']}, "
+        f"load average {machine['load_average']} at the start",
         f"Python {machine['python']}, uvloop {machine['uvloop']}",
     ]
     if is_in_memory(machine["file_system"]):

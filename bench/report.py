@@ -29,13 +29,16 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """One target in one round. ``server_us``: CPU time of all its servers for one operation."""
+    """One target in one round."""
 
     op: str
     target: str
     round: int
     measured: Measured
     server_us: float
+    "CPU time of all the target's servers for one operation."
+    others_percent: float
+    "Share of all cores that was used by neither its servers nor its load generator: how noisy it was."
 
     @property
     def ops_per_s(self) -> float:
@@ -45,7 +48,7 @@ class RoundResult:
         """For the progress of a run."""
         return (
             f"{self.target:14} {self.ops_per_s:9.0f} ops/s  p99 {self.measured.p99_ms:8.2f} ms  "
-            f"server {self.server_us:7.1f} us/op"
+            f"server {self.server_us:7.1f} us/op  others {self.others_percent:3.0f} %"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class RoundResult:
             "round": self.round,
             "ops_per_s": round(self.ops_per_s, 1),
             "server_cpu_us_per_op": round(self.server_us, 2),
+            "others_cpu_percent": round(self.others_percent, 1),
             **{name: round(value, 4) for name, value in asdict(self.measured).items()},
         }
 
@@ -70,19 +74,21 @@ FIGURES: dict[str, Figure] = {
     "p999_ms": lambda result: result.measured.p999_ms,
     "server_cpu_us_per_op": lambda result: result.server_us,
     "client_cpu_us_per_op": lambda result: result.measured.client_us,
+    "others_cpu_percent": lambda result: result.others_percent,
 }
 _COMPARED = ("ops_per_s", "server_cpu_us_per_op", "client_cpu_us_per_op")
 
 _COLUMNS = (
-    ("ops/s", "ops_per_s", 24),
+    ("ops/s", "ops_per_s", 23),
     ("p50 ms", "p50_ms", 8),
     ("p99 ms", "p99_ms", 8),
     ("p99.9 ms", "p999_ms", 10),
-    ("server CPU us/op", "server_cpu_us_per_op", 22),
-    ("client CPU us/op", "client_cpu_us_per_op", 22),
+    ("server CPU us/op", "server_cpu_us_per_op", 25),
+    ("client CPU us/op", "client_cpu_us_per_op", 18),
+    ("others CPU %", "others_cpu_percent", 14),
 )
 "Heading, figure, width; where there is room, smallest and largest are shown too."
-_NAME_WIDTH = 24
+_NAME_WIDTH = 26
 _SPREAD_WIDTH_MIN = 20
 
 
@@ -198,7 +204,7 @@ def _rounded(value: Spread) -> dict[str, float]:
 
 def _row(name: str, figures: Mapping[str, Spread], unit: str = "") -> str:
     cells = [f"{_cell(figures.get(figure), width, unit):>{width}}" for _, figure, width in _COLUMNS]
-    return f"  {name:{_NAME_WIDTH - 2}}" + "".join(cells)
+    return (f"  {name:{_NAME_WIDTH - 2}}" + "".join(cells)).rstrip()
 
 
 def _cell(value: Spread | None, width: int, unit: str) -> str:

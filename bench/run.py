@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from bench import cpu, machine
 from bench.errors import LeftOut
@@ -26,9 +25,7 @@ from bench.targets import Target
 from bench.targets.nginx import Nginx
 from bench.targets.redis import Redis
 from bench.targets.ssastore import Ssastore
-from bench.workloads import round_of
-
-Op = Literal["get", "put"]
+from bench.workloads import Op, Round, round_of
 
 WARM_UP_S = 0.5
 "A round that does not count, before the first: connections, caches."
@@ -73,7 +70,7 @@ def in_turn(targets: Sequence[Target], number: int) -> list[Target]:
 
 
 def cores_of(*, pin: bool) -> tuple[set[int], set[int]]:
-    """(for servers, for the load generator); both empty when they may not be kept apart."""
+    """(for servers, for the load generator); both empty for any core."""
     allowed = sorted(os.sched_getaffinity(0))
     if not pin or len(allowed) < 2:
         return set(), set()
@@ -117,7 +114,7 @@ class Run:
 
     def _start(self, target: Target) -> None:
         began = time.monotonic()
-        self._cleanup.callback(target.stop)
+        self._cleanup.callback(_stop, target)
         try:
             target.check()
             target.start(self._directory, self._server_cores)
@@ -144,15 +141,32 @@ class Run:
             generator = self._generators[target.name]
             if op == "get":
                 generator.fill(wanted.fill_count, wanted.inflight)
-            generator.run(round_of(op, size=options.size, inflight=options.inflight, seconds=WARM_UP_S))
+            warm_up = round_of(op, size=options.size, inflight=options.inflight, seconds=WARM_UP_S)
+            self._round(target, warm_up, 0)
         for number in range(options.rounds):
             for target in in_turn(targets, number):
-                before = cpu.tree_us(target.pids())
-                measured = self._generators[target.name].run(wanted)
-                server_us = (cpu.tree_us(target.pids()) - before) / measured.ops
-                result = RoundResult(op, target.name, number, measured, server_us)
+                result = self._round(target, wanted, number)
                 self.report.rounds.append(result)
                 say(f"{op} {number + 1}/{options.rounds}  {result.line()}")
+
+    def _round(self, target: Target, wanted: Round, number: int) -> RoundResult:
+        pids = [server.pid for server in target.servers]
+        machine_before, before = cpu.machine_us(), cpu.tree_us(pids)
+        try:
+            measured = self._generators[target.name].run(wanted)
+        finally:
+            # A server that has died is the better reason than what its client makes of it.
+            for server in target.servers:
+                server.check()
+        server_us = cpu.tree_us(pids) - before
+        others_us = cpu.machine_us() - machine_before - server_us - measured.client_us * measured.ops
+        others_percent = max(0.0, others_us / (measured.seconds * 1e4 * (os.cpu_count() or 1)))
+        return RoundResult(wanted.op, target.name, number, measured, server_us / measured.ops, others_percent)
+
+
+def _stop(target: Target) -> None:
+    for server in target.servers:
+        server.stop()
 
 
 def run(options: Options) -> Report:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
-START_S = 60
+START_S = 30
 STOP_S = 10
 
 _PR_SET_PDEATHSIG = 1
@@ -93,15 +93,15 @@ class Server:
         self._log = directory / f"{name}.log"
         begin = _Begin(frozenset(cores), os.getpid())
         with open(self._log, "ab") as log:
-            # There is no other way to ask for what _Begin does, and the run has one thread.
-            self.process = subprocess.Popen(  # noqa: PLW1509
+            self.process = subprocess.Popen(
                 argv,
                 cwd=Path(__file__).parents[1],
                 stdin=stdin,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=begin,
+                # There is no other way to ask for what _Begin does, and the run has one thread.
+                preexec_fn=begin,  # noqa: PLW1509
             )
 
     @property

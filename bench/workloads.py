@@ -16,6 +16,8 @@ from typing import Literal, Protocol
 
 from bench.errors import BenchError
 
+Op = Literal["get", "put"]
+
 MIB = 1 << 20
 
 GETS_MAX = 1_000_000
@@ -47,7 +49,7 @@ class Client(Protocol):
 class Round:
     """One round of load."""
 
-    op: Literal["get", "put"]
+    op: Op
     size: int
     inflight: int
     seconds: float
@@ -67,7 +69,7 @@ class Measured:
     client_us: float
 
 
-def round_of(op: Literal["get", "put"], *, size: int, inflight: int, seconds: float) -> Round:
+def round_of(op: Op, *, size: int, inflight: int, seconds: float) -> Round:
     """A round with its bounds."""
     fill_count = max(inflight, min(FILL_COUNT_MAX, FILL_BYTES_MAX // size))
     count_max = GETS_MAX if op == "get" else max(inflight, PUT_BYTES_MAX // size)

@@ -6,6 +6,7 @@ Secrets are never in the file: it names files that only their owner can read.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -81,7 +82,7 @@ class GatewayConfig:
         """Raise ConfigError for a value that no gateway can have."""
         for name in ("s3_listen", "admin_listen"):
             if text := getattr(self, name):
-                parse_listen(text)
+                _check_listen(name, text)
         _require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 
@@ -98,6 +99,13 @@ def _check_port(name: str, port: int) -> None:
     _require(1 <= port <= 65535, name, "1 to 65535")
 
 
+def _check_listen(name: str, text: str) -> None:
+    try:
+        parse_listen(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
 def parse_listen(text: str) -> tuple[str, int]:
     """(host, port) of ``HOST:PORT``, IPv6 hosts in brackets. Raises ConfigError."""
     host, _, port = text.rpartition(":")
@@ -112,18 +120,18 @@ def load(path: str, kind: type[C]) -> C:
 
     Raises:
         ConfigError: unreadable, too large, not TOML, an unknown, missing or wrong setting; the
-            message starts with file and line.
+            message names file and line.
     """
+    content = _read_small(path)
     try:
-        size = os.stat(path).st_size
-        if size > _FILE_BYTES_MAX:
-            raise ConfigError(f"{path}: {size} bytes, a configuration has at most {_FILE_BYTES_MAX}")
-        text = Path(path).read_text(encoding="utf-8")
+        text = content.decode()
         values = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        mark = "begins with a byte order mark; " if text.startswith("\ufeff") else ""
+        raise ConfigError(f"{path}: {mark}{error}") from None
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     types = get_type_hints(kind)
     for name, value in values.items():
@@ -139,15 +147,29 @@ def load(path: str, kind: type[C]) -> C:
     try:
         settings.check()
     except ConfigError as error:
-        raise ConfigError(f"{_where(path, text, str(error).split(' ', 1)[0])}: {error}") from None
+        name = str(error).split(" ", 1)[0].rstrip(":")
+        raise ConfigError(f"{_where(path, text, name)}: {error}") from None
     checked: C = settings
     return checked
 
 
+def _read_small(path: str) -> bytes:
+    """A file's bytes, bounded: it may be a device that never ends. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(content) > _FILE_BYTES_MAX:
+        raise ConfigError(f"{path}: larger than {_FILE_BYTES_MAX} bytes, which no such file is")
+    return content
+
+
 def _where(path: str, text: str, name: str) -> str:
-    """``path:line`` of a setting, as far as it can be found."""
+    """``path:line`` of a setting, table or dotted key, as far as it can be found."""
+    setting = re.compile(rf"[\s\[]*[\"']?{re.escape(name)}[\"']?\s*[=.\]]")
     for number, line in enumerate(text.splitlines(), 1):
-        if line.split("=", 1)[0].strip().strip('"') == name:
+        if setting.match(line):
             return f"{path}:{number}"
     return path
 
@@ -158,27 +180,45 @@ def load_secrets(path: str) -> Credentials:
     Raises:
         ConfigError: missing, not JSON of that shape, or readable by others than its owner.
     """
+    text = _read_small(path)
+    if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+        raise ConfigError(f"{path}: readable by others; run: chmod 600 {path}")
     try:
-        mode = os.stat(path).st_mode
-        if stat.S_IMODE(mode) & 0o077:
-            raise ConfigError(f"{path}: readable by others; run: chmod 600 {path}")
-        content = json.loads(Path(path).read_text())
+        content = json.loads(text)
         secret = bytes.fromhex(content["cluster_secret"])
-        keys = {str(name): str(value).encode() for name, value in content["access_keys"].items()}
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+        keys = {name: value.encode() for name, value in content["access_keys"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not "from": the cause would quote the secret.
         raise ConfigError(f"{path}: must be JSON with cluster_secret (hex) and access_keys") from None
     if len(secret) < 16:
         raise ConfigError(f"{path}: cluster_secret must have at least 16 bytes")
+    if not all(keys.values()):
+        raise ConfigError(f"{path}: an access key must have a secret")
     return Credentials(secret, keys)
 
 
 def write_secrets(path: str, cluster_secret: bytes, access_keys: dict[str, str]) -> None:
-    """Write a secrets file that only its owner can read, or nothing."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"cluster_secret": cluster_secret.hex(), "access_keys": access_keys}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a secrets file that only its owner can read, or nothing. FileExistsError if there is one."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    write_private(path, json.dumps({"cluster_secret": cluster_secret.hex(), "access_keys": access_keys}))
+
+
+def write_private(path: str | Path, text: str) -> None:
+    """Replace a file by one that only its owner can read: durable, and never seen half written."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

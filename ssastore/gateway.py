@@ -10,7 +10,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 from pathlib import Path
 
 from ssastore.admin import ClusterWatch, admin_server
@@ -20,7 +19,7 @@ from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.cluster import Cluster
 from ssastore.core.planner import owned_slices
 from ssastore.env import Links
-from ssastore.errors import ConfigError, SsaStoreError
+from ssastore.errors import ConfigError
 from ssastore.keyspace import Slice
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
@@ -100,6 +99,8 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
     await stopped.wait()
     for server in servers:
         server.close()
+    # Connections that are idle now are closed at once; shutdown alone would wait for their next request.
+    http.pre_shutdown()
     await http.shutdown(_DRAIN_S)
     await watch.close()
     await client.close()
@@ -110,17 +111,14 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
 def main(
     config_path: str, s3_fd: int | None = None, admin_fd: int | None = None, *, is_simulated: bool
 ) -> int:
-    """Run a gateway; the exit code: 0 stopped, 2 configuration, 1 anything else."""
+    """Run a gateway until it is told to stop; the exit code 0.
+
+    Raises:
+        ConfigError, TryLater: it could not be started.
+    """
     refuse_optimised()
-    try:
-        config = load(config_path, GatewayConfig)
-        configure_logging("gateway", log_format=config.log_format)
-        # What was imported stays; the collector need not walk it again and again.
-        gc.freeze()
-        return run(serve(config, s3_fd, admin_fd, is_simulated))
-    except ConfigError as error:
-        print(f"ssastore: {error}", file=sys.stderr)
-        return 2
-    except SsaStoreError as error:
-        print(f"ssastore: {error}", file=sys.stderr)
-        return 1
+    config = load(config_path, GatewayConfig)
+    configure_logging("gateway", log_format=config.log_format)
+    # What was imported stays; the collector need not walk it again and again.
+    gc.freeze()
+    return run(serve(config, s3_fd, admin_fd, is_simulated))

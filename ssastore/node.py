@@ -20,13 +20,13 @@ import socket
 import sys
 from pathlib import Path
 
-from ssastore.config import NodeConfig, load, load_secrets
+from ssastore.config import NodeConfig, load, load_secrets, write_private
 from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.cluster import Cluster
 from ssastore.core.planner import owned_slices
 from ssastore.core.routeplan import diff
 from ssastore.env import Route, spawn
-from ssastore.errors import ConfigError, DataDirError, SsaStoreError
+from ssastore.errors import ConfigError, DataDirError
 from ssastore.keyspace import minimal_cover
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
@@ -84,11 +84,11 @@ def claim_data_dir(path: str, cluster_id: str, name: str, workers: int) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not marker.exists():
-            temporary = directory / "node.json.new"
-            temporary.write_text(json.dumps(identity))
-            temporary.rename(marker)
+            if any(directory.glob("worker-*")):
+                raise DataDirError(f"{path} holds a node's data and no {marker.name}: whose is it?")
+            write_private(marker, json.dumps(identity))
             return
-        found = json.loads(marker.read_text())
+        found = json.loads(marker.read_bytes())
     except OSError as error:
         raise DataDirError(f"{path}: {error.strerror}") from None
     except ValueError:
@@ -187,7 +187,9 @@ class Supervisor:
             self._config_path,
             str(index),
             str(listen_fd),
+            str(os.getpid()),
             pass_fds=(listen_fd,),
+            start_new_session=True,  # Ctrl-C is for the supervisor, which tells its workers.
         )
         self._running[index] = process
         if self._stopping.is_set():
@@ -196,22 +198,16 @@ class Supervisor:
 
 
 def main(config_path: str) -> int:
-    """Run a node; the exit code: 0 stopped, 2 configuration, 3 data directory."""
+    """Run a node until it is told to stop; the exit code: 0, or why a worker had to give up.
+
+    Raises:
+        ConfigError, DataDirError, EnvironmentProblem, TryLater: it could not be started.
+    """
     refuse_optimised()
-    try:
-        config = load(config_path, NodeConfig)
-        configure_logging(config.name, log_format=config.log_format)
-        load_secrets(config.secrets_file)
-        return run(_serve(os.path.abspath(config_path), config))
-    except DataDirError as error:
-        print(f"ssastore: {error}", file=sys.stderr)
-        return EXIT_DATA_DIR
-    except ConfigError as error:
-        print(f"ssastore: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    except SsaStoreError as error:
-        print(f"ssastore: {error}", file=sys.stderr)
-        return 1
+    config = load(config_path, NodeConfig)
+    configure_logging(config.name, log_format=config.log_format)
+    load_secrets(config.secrets_file)
+    return run(_serve(os.path.abspath(config_path), config))
 
 
 async def _serve(config_path: str, config: NodeConfig) -> int:

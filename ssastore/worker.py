@@ -164,17 +164,20 @@ class Worker:
 
 
 def main() -> None:
-    """``python -m ssastore.worker CONFIG INDEX LISTEN_FD``: started by the supervisor only."""
+    """``python -m ssastore.worker CONFIG INDEX LISTEN_FD SUPERVISOR``: started by that process only."""
     refuse_optimised()
     die_with_parent()
-    config_path, index, listen_fd = sys.argv[1], *map(int, sys.argv[2:4])
+    config_path, index, listen_fd, supervisor = sys.argv[1], *map(int, sys.argv[2:5])
+    if os.getppid() != supervisor:
+        return  # It died before the kernel was asked to tell us.
     try:
         config = load(config_path, NodeConfig)
         configure_logging(f"{config.name}/{index}", log_format=config.log_format)
         run(Worker(config, index, socket.socket(fileno=listen_fd)).serve())
-    except (ConfigError, DataDirError) as error:
+    except SsaStoreError as error:
         log.critical("worker.refused", extra={"reason": str(error)})
-        raise SystemExit(3 if isinstance(error, DataDirError) else 2) from None
+        code = 3 if isinstance(error, DataDirError) else 2 if isinstance(error, ConfigError) else 1
+        raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

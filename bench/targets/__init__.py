@@ -10,6 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.servers import Server
+
 
 class Target(Protocol):
     """Servers of one product in one configuration."""
@@ -23,19 +25,20 @@ class Target(Protocol):
     about: str
     "Configuration in a few words, for the report."
 
+    servers: list[Server]
+    """What ``start`` has started so far; the run stops them, whether it succeeded or not. Their CPU time and
+    that of their descendants is the target's."""
+
     def check(self) -> None:
         """Raises LeftOut when something is not installed."""
 
     def start(self, directory: Path, cores: Collection[int]) -> None:
-        """Start the servers and wait until they answer.
+        """Start the servers, and wait until they answer.
 
         Raises:
             LeftOut: the machine does not allow it.
             BenchError: they did not start.
         """
-
-    def pids(self) -> list[int]:
-        """The processes that were started; their descendants count as well."""
 
     def settings(self) -> dict[str, Any]:
         """What ``open_client`` needs to know."""
@@ -45,6 +48,3 @@ class Target(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Of server and client."""
-
-    def stop(self) -> None:
-        """End all processes. May be called again, and after ``start`` has failed."""

@@ -67,7 +67,7 @@ class Nginx:
     about = "static files, 1 worker; the client (aiohttp) limits ops/s, look at the server's CPU"
 
     def __init__(self) -> None:
-        self._server: Server | None = None
+        self.servers: list[Server] = []
         self._directory = Path()
         self._port = 0
 
@@ -84,12 +84,9 @@ class Nginx:
         (self._port,) = free_ports(1)
         path = self._directory / "nginx.conf"
         path.write_text(configuration(self._directory, self._port))
-        self._server = Server("nginx", [program("nginx") or "", "-c", str(path)], directory, cores=cores)
-        self._server.wait_for_port(self._port)
-
-    def pids(self) -> list[int]:
-        """See ``Target.pids``."""
-        return [self._server.pid] if self._server else []
+        server = Server("nginx", [program("nginx") or "", "-c", str(path)], directory, cores=cores)
+        self.servers.append(server)
+        server.wait_for_port(self._port)
 
     def settings(self) -> dict[str, Any]:
         """See ``Target.settings``."""
@@ -103,11 +100,6 @@ class Nginx:
         """See ``Target.versions``."""
         done = subprocess.run([program("nginx") or "", "-v"], capture_output=True, text=True, timeout=10)
         return {"nginx": done.stderr.strip().rpartition("/")[2], "aiohttp": version("aiohttp")}
-
-    def stop(self) -> None:
-        """See ``Target.stop``."""
-        if self._server:
-            self._server.stop()
 
 
 class NginxClient:

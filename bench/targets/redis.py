@@ -39,7 +39,7 @@ class Redis:
         self.about = f"Redis Cluster, {SERVERS} servers, {kept}; redis-py asyncio with hiredis"
         self._persistence = _SYNCED if durable else _MEMORY_ONLY
         self._ports: list[int] = []
-        self._servers: list[Server] = []
+        self.servers: list[Server] = []
 
     def check(self) -> None:
         """See ``Target.check``."""
@@ -56,8 +56,8 @@ class Redis:
         """Start three servers and make them a cluster."""
         self._ports = free_ports(SERVERS, also=_BUS_PORT_OFFSET)
         for port in self._ports:
-            self._servers.append(self._start_one(port, directory, cores))
-        for server, port in zip(self._servers, self._ports, strict=True):
+            self.servers.append(self._start_one(port, directory, cores))
+        for server, port in zip(self.servers, self._ports, strict=True):
             server.wait_for_port(port)
         addresses = [f"127.0.0.1:{port}" for port in self._ports]
         _cli("--cluster", "create", *addresses, "--cluster-yes")
@@ -73,10 +73,6 @@ class Redis:
         argv += ["--cluster-enabled", "yes", "--save", "", "--daemonize", "no", *self._persistence]
         return Server(f"redis-{port}", argv, directory, cores=cores)
 
-    def pids(self) -> list[int]:
-        """See ``Target.pids``."""
-        return [server.pid for server in self._servers]
-
     def settings(self) -> dict[str, Any]:
         """See ``Target.settings``."""
         return {"port": self._ports[0]}
@@ -91,18 +87,16 @@ class Redis:
         server = next((word[2:] for word in words if word.startswith("v=")), "unknown")
         return {"redis-server": server, "redis-py": version("redis"), "hiredis": version("hiredis")}
 
-    def stop(self) -> None:
-        """See ``Target.stop``."""
-        for server in self._servers:
-            server.stop()
-
 
 def _cli(*arguments: str) -> str:
     return _run([program("redis-cli") or "", *arguments])
 
 
 def _run(argv: list[str]) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=START_S)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=START_S)
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{Path(argv[0]).name} did not end within {START_S} s") from None
     if done.returncode != 0:
         raise BenchError(f"{Path(argv[0]).name}: {(done.stderr or done.stdout).strip()[-500:]}")
     return done.stdout

@@ -32,7 +32,8 @@ class Ssastore:
     about = "1 node, 1 worker, R=1, hashed bucket; every PUT is durable"
 
     def __init__(self) -> None:
-        self._lab: Server | None = None
+        self.servers: list[Server] = []
+        "The lab; node, worker and the idle S3 gateway are its descendants."
 
     def check(self) -> None:
         """Nothing can be missing: this package is installed."""
@@ -51,10 +52,9 @@ class Ssastore:
             "--name": LAB,
         }
         arguments = [str(part) for option in options.items() for part in option]
-        self._lab = Server(
-            "lab", [sys.executable, "-m", "ssastore", "up", *arguments], directory, cores=cores
-        )
-        if self._ready(self._lab).is_simulated:
+        argv = [sys.executable, "-m", "ssastore", "up", *arguments]
+        self.servers.append(Server("lab", argv, directory, cores=cores))
+        if self._ready(self.servers[0]).is_simulated:
             raise LeftOut(
                 "this machine allows no network namespaces, and a simulated network is not measured"
             )
@@ -70,10 +70,6 @@ class Ssastore:
                 continue
         raise AssertionError("waiting_for raises")
 
-    def pids(self) -> list[int]:
-        """The lab; node, worker and the idle S3 gateway are its descendants."""
-        return [self._lab.pid] if self._lab else []
-
     def settings(self) -> dict[str, Any]:
         """Nothing: URL and key are in the environment of the client host."""
         return {}
@@ -85,11 +81,6 @@ class Ssastore:
     def versions(self) -> dict[str, str]:
         """See ``Target.versions``."""
         return {name: version(name) for name in ("ssastore", "lmdb", "msgpack")}
-
-    def stop(self) -> None:
-        """End the lab, and its hosts with it."""
-        if self._lab:
-            self._lab.stop()
 
 
 class SsastoreClient:

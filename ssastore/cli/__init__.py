@@ -6,6 +6,7 @@ this module, and a command's module only when that command runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -68,7 +69,7 @@ def cli(ctx: click.Context, context: str | None) -> None:
 
     \b
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 data directory,
-    4 not found, 5 may work later.
+    4 not found, 5 may work later, 130 interrupted; exec: the command's own, 126 and 127 as a shell.
     """
     ctx.obj = context
 
@@ -88,13 +89,35 @@ def exit_code(error: BaseException) -> int:
     return 1
 
 
+def _prepare_streams() -> None:
+    """Make the three standard streams safe to have."""
+    # A closed one's number would go to the next file or socket that is opened, and take its place.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        # A key may hold what the terminal's encoding cannot show; that is no reason to fail.
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _explain(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit."""
     from ssastore.errors import SsaStoreError
 
+    _prepare_streams()
+    if sys.flags.optimize:
+        from ssastore.system import refuse_optimised
+
+        refuse_optimised()
     try:
         code = cli.main(arguments, prog_name="ssastore", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         print("ssastore: interrupted", file=sys.stderr)
@@ -106,6 +129,10 @@ def main(arguments: list[str] | None = None) -> Any:
         print(f"ssastore: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
     except BrokenPipeError:
-        # The reader has gone (`ssastore ls | head`): nothing more to say, and no traceback either.
-        sys.stderr.close()
+        # The reader has gone (`ssastore ls | head`): nothing more to say. What is still buffered must not
+        # fail a second time when Python flushes it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except OSError as error:
+        print(f"ssastore: {_explain(error)}", file=sys.stderr)
+        sys.exit(1)

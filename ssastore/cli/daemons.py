@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-_FILE = click.Path(exists=True, dir_okay=False)
+_FILE = click.Path()
+"Whether it can be read is said by the one who reads it, with the exit code of configuration."
 
 
 @click.command("node")

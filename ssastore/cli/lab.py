@@ -8,13 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from ssastore.lab.context import Context
+
 _POLL_S = 0.05
-_DOWN_WAIT_S = 30
+_DOWN_WAIT_S = 40
+"More than a lab gives its processes."
 _PORT = click.IntRange(1, 65535)
+
+# As a shell answers.
+_EXIT_NOT_EXECUTABLE = 126
+_EXIT_NOT_FOUND = 127
 
 
 @click.command("up")
@@ -23,9 +31,7 @@ _PORT = click.IntRange(1, 65535)
 @click.option(
     "--workers", type=click.IntRange(1, 16), default=None, help="Processes a node; default: cores / nodes."
 )
-@click.option(
-    "--data", "data_dir", type=click.Path(file_okay=False), help="Keep the data here; default: none is kept."
-)
+@click.option("--data", "data_dir", type=click.Path(), help="Keep the data here; default: none is kept.")
 @click.option("--s3-port", type=_PORT, default=7482, show_default=True, help="S3 on 127.0.0.1.")
 @click.option(
     "--admin-port", type=_PORT, default=7481, show_default=True, help="Health and status on 127.0.0.1."
@@ -49,7 +55,7 @@ def up_command(detach: bool, **options: Any) -> int:
     return up(UpOptions(**options), lambda found: _banner(found, options))
 
 
-def _banner(found: Any, options: dict[str, Any]) -> None:
+def _banner(found: Context, options: dict[str, Any]) -> None:
     simulated = "  (simulated network)" if found.is_simulated else ""
     kept = found.data_dir if options["data_dir"] else "dropped at the end (keep it with --data DIR)"
     print(
@@ -66,32 +72,56 @@ def _banner(found: Any, options: dict[str, Any]) -> None:
 
 def _up_detached(options: dict[str, Any]) -> int:
     """Start the same command without --detach in a session of its own, and wait until it is ready."""
-    from ssastore.errors import ConfigError
-    from ssastore.lab.context import find, state_dir
+    from ssastore.lab.context import check_free, make_state_dir
 
-    name = options["name"]
-    log_path = state_dir() / f"{name}.log"
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
-    with open(log_path, "wb") as log:
+    check_free(options["name"])
+    log_path = make_state_dir() / f"{options['name']}.log"
+    with open(log_path, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ssastore", *arguments],
+            [sys.executable, "-m", "ssastore", "up", *_arguments(options)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+    try:
+        found = _await_context(options["name"], process)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if found is None:
+        print(log_path.read_text(errors="replace"), end="", file=sys.stderr)
+        return process.returncode or 1
+    _banner(found, options)
+    return 0
+
+
+def _arguments(options: dict[str, Any]) -> list[str]:
+    """The options of ``up`` as they are written."""
+    names = {"data_dir": "data"}
+    given = {
+        f"--{names.get(name, name).replace('_', '-')}": value
+        for name, value in options.items()
+        if value not in (None, False)
+    }
+    return [option if value is True else f"{option}={value}" for option, value in given.items()]
+
+
+def _await_context(name: str, process: subprocess.Popen[bytes]) -> Context | None:
+    """What ``process`` leaves when its lab is ready; None when it ends before."""
+    from ssastore.errors import ConfigError
+    from ssastore.lab.context import find
+
     while process.poll() is None:
         try:
             found = find(name)
         except ConfigError:
             found = None
         if found is not None and found.pid == process.pid:
-            _banner(found, options)
-            return 0
+            return found
         time.sleep(_POLL_S)
-    print(log_path.read_text(errors="replace"), end="", file=sys.stderr)
-    return process.returncode or 1
+    return None
 
 
 @click.command("down")
@@ -122,9 +152,15 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
 
     SSASTORE_URL and the access key are in its environment: Client.from_env() just works.
     """
+    from ssastore.errors import ConfigError
     from ssastore.lab.context import find
 
     found = find(context)
+    if found.is_simulated:
+        raise ConfigError(
+            f"the network of lab {found.name!r} is simulated: it has no hosts to run a command on. "
+            "ssastore put, get, ls and S3 work without"
+        )
     key, secret = found.access_key()
     environment = os.environ | {
         "SSASTORE_URL": found.url,
@@ -135,7 +171,8 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606
     except OSError as error:
-        raise click.ClickException(f"{command[0]}: {error.strerror}") from None
+        print(f"ssastore: {command[0]}: {error.strerror}", file=sys.stderr)
+        return _EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else _EXIT_NOT_EXECUTABLE
 
 
 @click.command("ready")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -83,8 +85,27 @@ def _need_key(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _print(value: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(value) if as_json else text)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _shown(text: str) -> str:
+    """A key as one line of text that cannot drive the terminal; --json has it as it is."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def _print(value: Any, as_json: bool, *lines: str) -> None:
+    print(json.dumps(value) if as_json else "\n".join(map(_shown, lines)))
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """An object that is not there is called by its name; a node knows only records."""
+    from ssastore.errors import ObjectNotFound
+
+    try:
+        yield
+    except ObjectNotFound:
+        raise ObjectNotFound(f"no object {path}") from None
 
 
 def _info(info: Any) -> dict[str, Any]:
@@ -162,6 +183,8 @@ def put_command(
 ) -> int:
     """Store FILE (or standard input) as TARGET, which is BUCKET/KEY. Returns when it is durable."""
     bucket, key = _need_key(target)
+    if file == "-" and sys.stdin is None:
+        raise click.UsageError("no FILE, and standard input is closed")
 
     async def work(client: AsyncClient) -> None:
         with open(0 if file == "-" else file, "rb", closefd=file != "-") as source:
@@ -194,25 +217,38 @@ def get_command(
     FILE appears when it is complete: a transfer that fails leaves nothing behind.
     """
     bucket, key = _need_key(source)
+    if file == "-" and sys.stdout is None:
+        raise click.UsageError("no FILE, and standard output is closed")
 
     async def work(client: AsyncClient) -> None:
-        reader = await client.bucket(bucket).open(key, start=start, length=length)
-        if file == "-":
+        with _naming(source):
+            reader = await client.bucket(bucket).open(key, start=start, length=length)
+        with _destination(file) as target, _Bar(key, reader.size, quiet or file == "-") as bar:
             async for chunk in reader:
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-            return
-        partial = Path(f"{file}.part-{os.getpid()}")
-        try:
-            with open(partial, "wb") as target, _Bar(key, reader.size, quiet) as bar:
-                async for chunk in reader:
-                    target.write(chunk)
-                    bar.update(len(chunk))
-            partial.rename(file)
-        finally:
-            partial.unlink(missing_ok=True)
+                target.write(chunk)
+                bar.update(len(chunk))
 
     return _run(context, work)
+
+
+@contextmanager
+def _destination(file: str) -> Iterator[IO[bytes]]:
+    """Where ``get`` writes: a regular file is replaced at the end; pipes and devices are written to."""
+    path = Path(os.path.realpath(file))
+    if file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif path.exists() and not path.is_file():
+        with open(path, "wb") as target:
+            yield target
+    else:
+        partial = path.with_name(f"{path.name}.part-{os.getpid()}")
+        try:
+            with open(partial, "wb") as target:
+                yield target
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @click.command("ls")
@@ -250,7 +286,11 @@ def ls_command(context: str | None, path: str, recursive: bool, as_json: bool) -
 @click.pass_obj
 def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bool, as_json: bool) -> int:
     """Delete the object BUCKET/KEY, or with -r all objects below, or with --bucket the empty bucket."""
+    from ssastore.errors import ObjectNotFound
+
     bucket, key = _split(path)
+    if whole_bucket and key:
+        raise click.UsageError(f"--bucket deletes a whole bucket, and {path!r} names a key")
     if not whole_bucket and not recursive:
         _need_key(path)
 
@@ -263,7 +303,7 @@ def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bo
         elif not whole_bucket:
             count += await handle.delete(key)
             if not count:
-                raise click.ClickException(f"no object {path}")
+                raise ObjectNotFound(f"no object {path}")
         if whole_bucket:
             await client.delete_bucket(bucket)
         _print({"deleted": count}, as_json, f"deleted {count} object(s)")
@@ -281,11 +321,12 @@ def stat_command(context: str | None, path: str, as_json: bool) -> int:
     bucket, key = _need_key(path)
 
     async def work(client: AsyncClient) -> None:
-        info = await client.bucket(bucket).head(key)
+        with _naming(path):
+            info = await client.bucket(bucket).head(key)
         lines = [f"key       {info.key}", f"size      {info.size}", f"ETag      {info.etag}"]
         lines.append(f"modified  {_time(info.modified_ms)}")
         lines += [f"{name}: {value}" for name, value in (info.headers | info.metadata).items()]
-        _print(_info(info), as_json, "\n".join(lines))
+        _print(_info(info), as_json, *lines)
 
     return _run(context, work)
 
@@ -315,7 +356,7 @@ def locate_command(context: str | None, path: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         location = await client.bucket(bucket).locate(key)
-        _print(location.as_json(), as_json, "\n".join(location.addresses))
+        _print(location.as_json(), as_json, *location.addresses)
 
     return _run(context, work)
 
@@ -330,12 +371,12 @@ def explain_command(context: str | None, path: str, as_json: bool) -> int:
 
     async def work(client: AsyncClient) -> None:
         steps = await client.bucket(bucket).explain(key)
-        _print(steps, as_json, _explained(steps))
+        _print(steps, as_json, *_explained(steps))
 
     return _run(context, work)
 
 
-def _explained(steps: dict[str, Any]) -> str:
+def _explained(steps: dict[str, Any]) -> list[str]:
     place, where = steps["bucket"], steps["location"]
     lines = [
         f"bucket    {place['name']}  id {place['id']}  ({steps['read_bucket_us']} us to read its record)"
@@ -350,4 +391,4 @@ def _explained(steps: dict[str, Any]) -> str:
             f"plane {plane}   {address}   slice {where['slices'][plane]} = {where['prefixes'][plane]}"
         )
     lines.append(f"answer    {steps['object']}  ({steps['dial_and_read_us']} us to connect, greet and read)")
-    return "\n".join(lines)
+    return lines

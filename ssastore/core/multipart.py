@@ -194,28 +194,20 @@ class Multipart:
         self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]], etag: str, condition: When
     ) -> Completed:
         upload = await self.read(key, upload_id)
-        completed: Completed | None = None
-        if upload.metadata.extra.get("state") == "completing":
-            # An earlier call may have got as far as the object. The node remembers its operation for
-            # minutes only; the object itself says so for as long as nobody replaces it.
-            with suppress(UploadNotFound):
-                completed = await self._completed_before(key, upload_id)
-        if completed is None:
-            records = await self._read_parts(key, upload_id, parts)
-            metadata = await self._assemble(key, upload_id, upload, records, etag)
-            tag = await self._set_completing(key, upload_id, upload, etag)
-            op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
-            try:
-                modified_ms = await self._registers.put(
-                    self._place, Kind.OBJECT, key, metadata, condition=condition, op_id=op_id
-                )
-            except (PreconditionFailed, ObjectNotFound):
-                await self._reopen(key, upload_id, upload, tag)
-                raise
-            completed = Completed(etag, metadata.size, modified_ms)
+        records = await self._read_parts(key, upload_id, parts)
+        metadata = await self._assemble(key, upload_id, upload, records, etag)
+        tag = await self._set_completing(key, upload_id, upload, etag)
+        op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
+        try:
+            modified_ms = await self._registers.put(
+                self._place, Kind.OBJECT, key, metadata, condition=condition, op_id=op_id
+            )
+        except (PreconditionFailed, ObjectNotFound):
+            await self._reopen(key, upload_id, upload, tag)
+            raise
         await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
         await self._drop_parts(key, upload_id)
-        return completed
+        return Completed(etag, metadata.size, modified_ms)
 
     async def _completed_before(self, key: bytes, upload_id: str) -> Completed:
         """The result of an earlier call of this completion, if the object is still its own."""
@@ -282,7 +274,10 @@ class Multipart:
         try:
             return await self._set_state(key, upload_id, upload.metadata, wanted, condition)
         except (PreconditionFailed, ObjectNotFound):
-            raise UploadNotFound("the upload was completed or aborted meanwhile") from None
+            raced = await self.read(key, upload_id)
+            if raced.metadata.extra != wanted:
+                raise UploadNotFound("the upload was completed or aborted meanwhile") from None
+            return raced.metadata.etag  # The same call, repeated while it is still under way.
 
     async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
         """The object's condition was false: parts may be added, or the upload aborted."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import load_secrets
+from ssastore.config import load_secrets, write_private
 from ssastore.errors import ConfigError
 from ssastore.lab.namespaces import join
 from ssastore.transport.connection import Identity
 
-LOCAL_KEY = "root"
-"Name under which the lab's own access key stands in the secrets file, as its first entry."
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Context:
 
     name: str
     pid: int
+    birth: int
+    "When the kernel started that process: a number that comes back does not look like the lab."
     started_ms: int
     service: str
     port: int
@@ -57,18 +59,14 @@ class Context:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that holds the lab is there and is what wrote this file."""
-        try:
-            command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-        return b"ssastore" in command
+        """Whether the process that holds the lab is there: the very one that wrote this file."""
+        return self.birth == birth_of(self.pid)
 
     def access_key(self) -> tuple[str, str]:
         """(name, secret) of the lab's first access key. Raises ConfigError."""
-        keys = load_secrets(self.secrets_file).access_keys
-        name = next(iter(keys))
-        return name, keys[name].decode()
+        for name, secret in load_secrets(self.secrets_file).access_keys.items():
+            return name, secret.decode()
+        raise ConfigError(f"{self.secrets_file}: holds no access key")
 
     def identity(self) -> Identity:
         """For the greeting, as a client."""
@@ -95,20 +93,62 @@ def state_dir() -> Path:
     return Path(home) / "ssastore" / "contexts"
 
 
+def make_state_dir() -> Path:
+    """Make the directory of context files, if need be.
+
+    Raises:
+        ConfigError: it cannot be made or written to; says what to set.
+    """
+    directory = state_dir()
+    try:
+        # The mode is for the last part of a path only.
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{directory}: {error.strerror}; set XDG_STATE_HOME to a directory of yours"
+        ) from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(f"{directory}: not writable; set XDG_STATE_HOME to a directory of yours")
+    return directory
+
+
+def birth_of(pid: int) -> int | None:
+    """When process ``pid`` was started, in clock ticks since boot; None when it is gone or a zombie."""
+    try:
+        # The second field is a name in brackets, in which anything may stand.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def check_free(name: str) -> None:
+    """Raises ConfigError when a running lab has that name, or no lab could have it."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a lab: letters, digits, dot, hyphen and underscore")
+    found = _read(state_dir() / f"{name}.json")
+    if found and found.is_running:
+        raise ConfigError(
+            f"a lab named {name!r} is running: stop it with ssastore --context {name} down, "
+            "or give this one another --name"
+        )
+
+
 def write(context: Context) -> Path:
     """Write a lab's context file. Raises ConfigError when a running lab has that name."""
-    directory = state_dir()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = directory / f"{context.name}.json"
-    temporary = directory / f".{context.name}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(context), indent=1))
-    temporary.rename(path)
+    check_free(context.name)
+    path = make_state_dir() / f"{context.name}.json"
+    write_private(path, json.dumps(asdict(context), indent=1))
     return path
 
 
-def remove(name: str) -> None:
-    """Forget a lab; no error when it is forgotten already."""
-    (state_dir() / f"{name}.json").unlink(missing_ok=True)
+def remove(name: str, pid: int) -> None:
+    """Forget the lab of process ``pid``; no error when it is forgotten already, or another has its name."""
+    path = state_dir() / f"{name}.json"
+    found = _read(path)
+    if found and found.pid == pid:
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Context | None:
@@ -125,8 +165,9 @@ def find(name: str | None = None) -> Context:
     Raises:
         ConfigError: none is running; says how to start one.
     """
-    directory = state_dir()
-    paths = [directory / f"{name}.json"] if name else sorted(directory.glob("*.json"))
+    if name is not None and not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name of a lab")
+    paths = sorted(state_dir().glob(f"{name or '*'}.json"))
     running = [found for path in paths if (found := _read(path)) and found.is_running]
     if not running:
         what = f"no lab {name!r} is running" if name else "no lab is running"

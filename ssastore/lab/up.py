@@ -16,20 +16,21 @@ import ipaddress
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
+from typing import Any
 
 from ssastore.client import NATIVE_PORT
-from ssastore.config import load_secrets, write_secrets
+from ssastore.config import load_secrets, write_private, write_secrets
 from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.planner import owned_slices
@@ -44,6 +45,7 @@ from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
+from ssastore.worker import die_with_parent
 
 REGION = "us-east-1"
 GATEWAY_HOST = "gw"
@@ -53,7 +55,16 @@ MTU = 65_000
 "Of the links between hosts: one machine's memory, where a small frame only costs CPU."
 
 _READY_S = 60
-_STOP_S = 20
+_GATEWAY_STOP_S = 12
+"A gateway closes what is idle at once and gives requests under way 10 s."
+_NODES_STOP_S = 18
+"A node's supervisor gives its workers 15 s."
+
+_SOCKET_PATH_BYTES_MAX = 107
+"A Unix socket's path, in the kernel's structure for it."
+
+_OURS = {"lab.json", "secrets.json", "lost+found"}
+"What a data directory may hold before it is one: lab.json is written last."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,9 @@ def _listener(port: int) -> socket.socket:
         listener.bind(("127.0.0.1", port))
     except OSError as error:
         listener.close()
-        raise ConfigError(f"port {port} of 127.0.0.1: {error.strerror}") from None
+        raise ConfigError(
+            f"port {port} of 127.0.0.1: {error.strerror}; choose others with --s3-port and --admin-port"
+        ) from None
     listener.listen(1024)
     return listener
 
@@ -112,31 +125,26 @@ def _random_service() -> str:
     return str(IPv6Network((prefix, 64)))
 
 
-def prepare_data_dir(options: UpOptions) -> tuple[Path, str]:
-    """The lab's directory and its service prefix, both kept for the next start.
+def prepare_data_dir(directory: Path, options: UpOptions) -> str:
+    """Make the lab's directory, or check that it is one of this shape; its service prefix.
 
     Raises:
-        DataDirError: the directory belongs to a lab of another shape.
+        DataDirError: it cannot be used, holds something else, or a lab of another shape.
     """
     try:
-        directory = Path(options.data_dir or tempfile.mkdtemp(prefix="ssastore-"))
+        str(directory).encode()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         marker = directory / "lab.json"
         if not marker.exists():
-            service = str(service_network(options.service)) if options.service else _random_service()
-            shape = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
-            key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
-            if not (directory / "secrets.json").exists():
-                write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
-            temporary = directory / "lab.json.new"
-            temporary.write_text(json.dumps(shape | {"workers": options.workers}))
-            temporary.rename(marker)
-            return directory, service
-        shape = json.loads(marker.read_text())
+            return _make_lab(directory, marker, options)
+        shape = json.loads(marker.read_bytes())
+        service = str(service_network(shape["service"]))
     except OSError as error:
-        raise DataDirError(f"{options.data_dir}: {error.strerror}") from None
-    except ValueError:
-        raise DataDirError(f"{marker} is not JSON") from None
+        raise DataDirError(f"{directory}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise DataDirError(f"{directory!a}: the path must be UTF-8, as the nodes' settings are") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataDirError(f"{marker} is not what ssastore up writes") from None
     asked = {"nodes": options.nodes, "replicas": options.replicas, "workers": options.workers}
     for what, wanted in asked.items():
         if shape.get(what) != wanted:
@@ -144,9 +152,23 @@ def prepare_data_dir(options: UpOptions) -> tuple[Path, str]:
                 f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
                 "start it with the same number, or with another --data"
             )
-    if options.service and str(service_network(options.service)) != shape["service"]:
-        raise DataDirError(f"{directory} holds a lab with the service prefix {shape['service']}")
-    return directory, shape["service"]
+    if options.service and str(service_network(options.service)) != service:
+        raise DataDirError(f"{directory} holds a lab with the service prefix {service}")
+    return service
+
+
+def _make_lab(directory: Path, marker: Path, options: UpOptions) -> str:
+    """Write secrets and shape of a new lab; its service prefix."""
+    names = sorted(path.name for path in directory.iterdir())
+    if foreign := [name for name in names if name not in _OURS and not name.startswith(".")]:
+        raise DataDirError(f"{directory} holds {foreign[0]} and no lab: give --data a directory of its own")
+    service = str(service_network(options.service)) if options.service else _random_service()
+    key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
+    if not (directory / "secrets.json").exists():
+        write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
+    shape = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
+    write_private(marker, json.dumps(shape | {"workers": options.workers}))
+    return service
 
 
 class Lab:
@@ -162,12 +184,27 @@ class Lab:
         # Made before a namespace is entered, so that it reaches the localhost outside.
         self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
-        # A Unix socket's path has at most 107 bytes, and a data directory may be deep.
-        self._runtime = Path(tempfile.mkdtemp(prefix="ssa-"))
-        self._control_path = self._runtime / "control.sock"
+        self._runtime: tempfile.TemporaryDirectory[str] | None = None
+        self._control_path = self._choose_control_path()
         self._secrets = str(directory / "secrets.json")
         for part in ("config", "log", "nodes"):
             (directory / part).mkdir(mode=0o700, exist_ok=True)
+
+    def _choose_control_path(self) -> Path:
+        """In the data directory, where a killed lab leaves it to its next start; unless that is too deep."""
+        path = self._directory / "control.sock"
+        if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
+            self._runtime = tempfile.TemporaryDirectory(prefix="ssa-")
+            path = Path(self._runtime.name) / "control.sock"
+        return path
+
+    def close(self) -> None:
+        """Let go of what was made outside of ``serve``."""
+        self._probe.close()
+        if self._fabric is not None:
+            self._fabric.close()
+        if self._runtime is not None:
+            self._runtime.cleanup()
 
     # -- building -----------------------------------------------------------------------------------
 
@@ -225,22 +262,22 @@ class Lab:
 
     def _write_config(self, name: str, settings: dict[str, object]) -> str:
         path = self._directory / "config" / f"{name}.toml"
-        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-        path.write_text("\n".join(lines) + "\n")
+        # TOML takes JSON's strings, but not its pairs of surrogates.
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return str(path)
 
     def _start(self, host: str, name: str, arguments: list[str], pass_fds: tuple[int, ...] = ()) -> None:
         argv = [sys.executable, "-m", "ssastore", *arguments]
         with open(self._directory / "log" / f"{name}.log", "ab") as log:
+            # A session of its own: Ctrl-C is for us, who stop the others in order.
+            options: dict[str, Any] = {"stdout": log, "stderr": log, "start_new_session": True}
+            options |= {"stdin": subprocess.DEVNULL, "pass_fds": pass_fds}
             if self._fabric is not None:
                 namespace = self._fabric.namespace_fd(host)
-                process = spawn_in(
-                    namespace, argv, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
-            else:
-                process = subprocess.Popen(
-                    argv, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
+                process = spawn_in(namespace, argv, **options)
+            else:  # preexec_fn for the reason that spawn_in has.
+                process = subprocess.Popen(argv, preexec_fn=die_with_parent, **options)  # noqa: PLW1509
         self._processes[name] = process
 
     def start_node(self, name: str) -> None:
@@ -260,7 +297,7 @@ class Lab:
         self._start(name, name, ["node", "--config", path])
 
     def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
-        """Start the S3 gateway on sockets of the machine outside."""
+        """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
         path = self._write_config(
             "gateway",
             {"control": str(self._control_path), "secrets_file": self._secrets, "region": REGION},
@@ -270,6 +307,9 @@ class Lab:
         if self._ports:
             arguments.append("--simulated")
         self._start(GATEWAY_HOST, "gateway", arguments, fds)
+        # Else nobody would be refused after the gateway's end: they would wait in our backlog.
+        s3.close()
+        admin.close()
 
     def context(self) -> Context:
         """What other commands need to know."""
@@ -280,6 +320,7 @@ class Lab:
         return Context(
             name=self._options.name,
             pid=os.getpid(),
+            birth=contexts.birth_of(os.getpid()) or 0,
             started_ms=time.time_ns() // 1_000_000,
             service=str(self._service),
             port=NATIVE_PORT,
@@ -321,16 +362,16 @@ class Lab:
             for name in self._names:
                 self.start_node(name)
             self.start_gateway(s3, admin)
-            found = self.context()
             await self._wait_ready(stopped)
-            contexts.write(found)
             if not stopped.is_set():
+                found = self.context()
+                contexts.write(found)
                 on_ready(found)
-            spawn("watch processes", self._watch(stopped))
-            await stopped.wait()
+                spawn("watch processes", self._watch(stopped))
+                await stopped.wait()
             return 0
         finally:
-            contexts.remove(self._options.name)
+            contexts.remove(self._options.name, os.getpid())
             await self._stop()
             await control.close()
             await server.close()
@@ -345,6 +386,8 @@ class Lab:
         for task in (ready, watch, stop):
             task.cancel()
         link.close()
+        if stop in done:
+            return
         if watch in done:
             name = watch.result()
             log = self._directory / "log" / f"{name}.log"
@@ -371,49 +414,58 @@ class Lab:
             await asyncio.sleep(0.5)
 
     async def _stop(self) -> None:
-        for process in self._processes.values():
+        """End the gateway, then the nodes: what the gateway is still doing needs them."""
+        await self._end(["gateway"], _GATEWAY_STOP_S)
+        await self._end(self._names, _NODES_STOP_S)
+
+    async def _end(self, names: Sequence[str], patience_s: float) -> None:
+        processes = [self._processes[name] for name in names if name in self._processes]
+        for process in processes:
             if process.poll() is None:
                 process.terminate()
-        deadline = time.monotonic() + _STOP_S
-        for process in self._processes.values():
+        deadline = time.monotonic() + patience_s
+        for process in processes:
             while process.poll() is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        if self._fabric is not None:
-            self._fabric.close()
-        shutil.rmtree(self._runtime, ignore_errors=True)
 
 
 def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
     """Run a lab in the foreground until it is told to stop; the exit code.
 
     Raises:
-        ConfigError, DataDirError, EnvironmentProblem: it could not be started.
+        ConfigError, DataDirError, EnvironmentProblem, TryLater: it could not be started.
     """
     check_options(options)
-    if _running(options.name):
-        raise ConfigError(f"a lab named {options.name!r} is running; stop it with: ssastore down")
+    contexts.check_free(options.name)
+    contexts.make_state_dir()
+    # Logs name keys and addresses: they are nobody else's business.
+    os.umask(0o077)
+    # Until the event loop listens for it: so that what was made so far is cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     s3, admin = _listener(options.s3_port), _listener(options.admin_port)
-    directory, service = prepare_data_dir(options)
-    load_secrets(str(directory / "secrets.json"))
-    lab = Lab(options, directory, service)
-    try:
-        lab.enter()
-    except NamespaceRefused as error:
-        print(f"ssastore: SIMULATED NETWORK: nodes are ports of ::1 ({error})", file=sys.stderr)
-        lab.simulate()
-    try:
-        return run(lab.serve(s3, admin, on_ready))
-    finally:
-        if options.data_dir is None:
-            shutil.rmtree(directory, ignore_errors=True)
+    with _data_dir(options.data_dir) as name:
+        directory = Path(name).absolute()
+        service = prepare_data_dir(directory, options)
+        load_secrets(str(directory / "secrets.json"))
+        lab = Lab(options, directory, service)
+        try:
+            try:
+                lab.enter()
+            except NamespaceRefused as error:
+                print(f"ssastore: SIMULATED NETWORK: nodes are ports of ::1 ({error})", file=sys.stderr)
+                lab.simulate()
+            return run(lab.serve(s3, admin, on_ready))
+        finally:
+            # A second Ctrl-C must not cut the cleaning short.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            lab.close()
 
 
-def _running(name: str) -> bool:
-    try:
-        contexts.find(name)
-    except ConfigError:
-        return False
-    return True
+def _data_dir(path: str | None) -> AbstractContextManager[str]:
+    if path is not None:
+        return nullcontext(path)
+    return tempfile.TemporaryDirectory(prefix="ssastore-", ignore_cleanup_errors=True)

@@ -37,6 +37,14 @@ def decode_token(token: str) -> str:
     )
 
 
+def bounded(query: dict[str, str], name: str, most: int = KEY_BYTES_MAX) -> str:
+    """A parameter that is compared with stored names, empty if absent. S3Error InvalidArgument."""
+    value = query.get(name, "")
+    if len(value.encode()) > most:
+        raise S3Error("InvalidArgument", f"{name} must not be above {most} bytes.", ArgumentName=name)
+    return value
+
+
 @dataclass(slots=True)
 class _Page:
     objects: list[xml.ListedObject] = field(default_factory=list)
@@ -94,9 +102,9 @@ class BucketOperations:
         most = parse_number("max-keys", query.get("max-keys", str(LIST_KEYS_MAX)), least=0)
         limit = min(most, LIST_KEYS_MAX)
         assert request.bucket is not None
-        prefix, delimiter = query.get("prefix", ""), query.get("delimiter") or None
+        prefix, delimiter = bounded(query, "prefix"), bounded(query, "delimiter") or None
         if version == "1":
-            marker = query.get("marker", "")
+            marker = bounded(query, "marker")
             page = await self._page(request.bucket, prefix, delimiter, marker, limit)
             return Response.xml(
                 xml.list_objects_v1(
@@ -114,8 +122,8 @@ class BucketOperations:
                 )
             )
         token = query.get("continuation-token")
-        start_after = query.get("start-after")
-        after = decode_token(token) if token is not None else start_after or ""
+        start_after = bounded(query, "start-after")
+        after = decode_token(token) if token is not None else start_after
         page = await self._page(request.bucket, prefix, delimiter, after, limit)
         return Response.xml(
             xml.list_objects_v2(
@@ -126,7 +134,7 @@ class BucketOperations:
                 common_prefixes=page.prefixes,
                 delimiter=delimiter,
                 encoding_type=encoding,
-                start_after=start_after,
+                start_after=start_after or None,
                 continuation_token=token,
                 next_token=encode_token(page.last) if page.is_truncated else None,
                 owner=request.principal.access_key if query.get("fetch-owner") == "true" else None,

@@ -10,7 +10,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from ssastore.core.content import Content, ContentWriter
 from ssastore.core.objects import ObjectInfo, Objects
 from ssastore.errors import ObjectNotFound, SsaStoreError
-from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
+from ssastore.limits import KIB, OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.chunked import stored_content_encoding
@@ -26,6 +26,8 @@ _ENTITY_HEADERS = (
     "content-type",
     "expires",
 )
+_ENTITY_HEADERS_BYTES_MAX = 4 * KIB
+"All of them together; with S3's 2 KiB of user metadata they fit METADATA_BYTES_MAX."
 _DEFAULT_TYPE = "binary/octet-stream"
 _DELETES_AT_ONCE = 32
 
@@ -39,6 +41,9 @@ def entity_headers(request: Request) -> dict[str, str]:
     for name, value in kept.items():
         if not value.isprintable() or not value.isascii():
             raise S3Error("InvalidArgument", f"{name} must be printable ASCII.", ArgumentName=name)
+    size = sum(len(value) for value in kept.values())
+    if size > _ENTITY_HEADERS_BYTES_MAX:
+        raise S3Error("MetadataTooLarge", Size=size, MaxSizeAllowed=_ENTITY_HEADERS_BYTES_MAX)
     return kept
 
 
@@ -70,6 +75,15 @@ def kept_checksum(body: VerifiedBody) -> dict[str, str]:
     """The declared checksum as it is kept."""
     checksum = body.checksum()
     return {checksum[0]: b64encode(checksum[1]).decode()} if checksum else {}
+
+
+def narrow(response: Response, span: tuple[int, int], size: int) -> None:
+    """Make the answer for a whole object of ``size`` bytes one for its bytes ``span[0]`` to ``span[1]``."""
+    response.status = 206
+    response.length = span[1] - span[0] + 1
+    response.headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{size}"
+    for algorithm in ALGORITHMS.values():  # SDKs would compare the range with the checksum of the whole
+        response.headers.pop(algorithm.header, None)
 
 
 class ObjectOperations:
@@ -111,9 +125,7 @@ class ObjectOperations:
         response.length = reader.info.size
         if span is not None:
             reader.narrow(span[0], span[1] - span[0] + 1)
-            response.status = 206
-            response.length = reader.size
-            response.headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{reader.info.size}"
+            narrow(response, span, reader.info.size)
         response.stream = aiter(reader)
         return response
 
@@ -124,15 +136,16 @@ class ObjectOperations:
         response = self._describe(request, info)
         response.length = info.size
         if response.status == 200 and (span := parse_range(request.headers.get("Range"), info.size)):
-            response.status = 206
-            response.length = span[1] - span[0] + 1
-            response.headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{info.size}"
+            narrow(response, span, info.size)
         return response
 
     async def delete_object(self, request: Request) -> Response:
         """Delete; 204 also when there was nothing."""
         assert request.bucket is not None and request.key is not None
-        await self._objects.delete(request.bucket, request.key, **request.precondition())
+        condition = request.precondition()
+        if "if_none_match" in condition:
+            raise S3Error("NotImplemented", "A delete takes If-Match only.")
+        await self._objects.delete(request.bucket, request.key, **condition)
         return Response(204)
 
     async def delete_objects(self, request: Request) -> Response:
@@ -213,6 +226,6 @@ def _http_date(request: Request, name: str) -> datetime | None:
         return None
     try:
         parsed = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -88,6 +88,8 @@ def _single_tag(tags: ETags) -> str:
         return "*"
     if len(tags.strong) != 1 or tags.weak:
         raise S3Error("NotImplemented", "A write takes If-Match with one strong ETag.")
+    if not tags.strong[0].isascii():  # what is not UTF-8 could not even be sent to a node
+        raise S3Error("InvalidArgument", "If-Match is no ETag of ours.", ArgumentName="If-Match")
     return tags.strong[0]
 
 

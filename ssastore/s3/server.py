@@ -20,7 +20,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ssastore.core.objects import Objects
 from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
-from ssastore.limits import OBJECT_BYTES_MAX
+from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.errors import S3Error, from_store_error
@@ -30,6 +30,7 @@ from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
 from ssastore.s3.sigv4 import SignedRequest, authenticate
 from ssastore.s3.uploads import UploadOperations
+from ssastore.wire import Body
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ HEADERS_MAX = 100
 _BODY_STALL_S = 30.0
 _BODY_BYTES_MIN = 16 * 1024
 "What a body must bring in ``_BODY_STALL_S``, else one byte every now and then keeps a connection for ever."
+_SEND_STALL_S = STALL_TIMEOUT_MS / 1000
+_SEND_BYTES = 256 * 1024
+"What a client must read in ``_SEND_STALL_S``."
 _IDLE_S = 75.0
 _DISCARD_BYTES_MAX = 256 * 1024
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
@@ -180,7 +184,8 @@ class S3Server:
         name = "-"
         try:
             request = self._authenticate(http, request_id)
-            name, response = await self._perform(http, request)
+            name = route(request.method, request.bucket, request.key, request.query, request.headers)
+            response = await self._operations[name](request)
             return await self._respond(http, request_id, name, response)
         except S3Error as error:
             failure = error
@@ -216,10 +221,6 @@ class S3Server:
             request_id,
             HttpBody(http),
         )
-
-    async def _perform(self, http: web.BaseRequest, request: Request) -> tuple[str, Response]:
-        name = route(request.method, request.bucket, request.key, request.query, request.headers)
-        return name, await self._operations[name](request)
 
     def _headers(self, request_id: str) -> dict[str, str]:
         return {
@@ -263,10 +264,15 @@ class S3Server:
             await answer.prepare(http)
             self._count(name, response.status)
             try:
-                await answer.write(first)
+                await self._send(answer, first)
                 async for piece in response.stream:
-                    await answer.write(piece)
+                    await self._send(answer, piece)
                 await answer.write_eof()
+            except TimeoutError:
+                log.warning("response.stalled", extra={"op": name})
+                if http.transport is not None:
+                    http.transport.abort()
+                raise ConnectionResetError("the client does not read") from None
             except SsaStoreError as error:
                 log.warning("response.broken", extra={"op": name, "reason": str(error)})
                 if http.transport is not None:
@@ -275,6 +281,13 @@ class S3Server:
             return answer
         finally:
             await response.stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
+
+    @staticmethod
+    async def _send(answer: web.StreamResponse, piece: Body) -> None:
+        """Raises TimeoutError when the client does not read: it must not keep chunks for ever."""
+        for at in range(0, len(piece), _SEND_BYTES):
+            async with asyncio.timeout(_SEND_STALL_S):
+                await answer.write(memoryview(piece)[at : at + _SEND_BYTES])
 
     async def _fail(
         self, http: web.BaseRequest, request_id: str, name: str, failure: S3Error

@@ -8,10 +8,15 @@ from ssastore.core.multipart import Multipart
 from ssastore.core.objects import Objects
 from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
+from ssastore.s3.buckets import bounded
+from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, checksum_headers, entity_headers, kept_checksum, store_body
 from ssastore.s3.request import Request, Response
+
+_UPLOAD_ID_BYTES_MAX = 64
+"Longer than ours are; a longer marker would not fit a request to a node behind the longest key."
 
 
 def multipart_etag(part_etags: list[str]) -> str:
@@ -37,11 +42,14 @@ class UploadOperations:
         """Open an upload."""
         assert request.bucket is not None and request.key is not None
         headers, metadata = entity_headers(request), user_metadata(request.headers)
+        algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
+        if algorithm and algorithm not in ALGORITHMS:
+            raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
         response = Response.xml(document)
-        if algorithm := request.headers.get("x-amz-checksum-algorithm"):
+        if algorithm:
             response.headers["x-amz-checksum-algorithm"] = algorithm
         return response
 
@@ -107,7 +115,7 @@ class UploadOperations:
         is_truncated = False
         async for part in multipart.parts(key, upload_id, min(marker, PARTS_MAX)):
             if len(parts) == limit:
-                is_truncated = True
+                is_truncated = limit > 0  # a page of nothing has no place to go on from
                 break
             parts.append(xml.ListedPart(part.number, part.modified_ms, part.etag, part.size))
         return Response.xml(
@@ -132,13 +140,14 @@ class UploadOperations:
             raise S3Error("NotImplemented", "delimiter of ListMultipartUploads is not implemented.")
         most = parse_number("max-uploads", query.get("max-uploads", str(LIST_KEYS_MAX)), least=0)
         limit = min(most, LIST_KEYS_MAX)
-        key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
+        prefix, key_marker = bounded(query, "prefix"), bounded(query, "key-marker")
+        id_marker = bounded(query, "upload-id-marker", _UPLOAD_ID_BYTES_MAX)
         # Without an id the marker means "after all uploads of that key": 0xff is above any id.
         after = key_marker.encode() + b"\0" + (id_marker.encode() or b"\xff") if key_marker else b""
         multipart = await self._multipart(request)
         uploads: list[xml.ListedUpload] = []
         is_truncated = False
-        async for upload in multipart.uploads(query.get("prefix", "").encode(), after):
+        async for upload in multipart.uploads(prefix.encode(), after):
             if len(uploads) == limit:
                 is_truncated = True
                 break
@@ -147,7 +156,7 @@ class UploadOperations:
         return Response.xml(
             xml.list_uploads(
                 bucket=request.bucket,
-                prefix=query.get("prefix", ""),
+                prefix=prefix,
                 owner=request.principal.access_key,
                 key_marker=key_marker,
                 upload_id_marker=id_marker,

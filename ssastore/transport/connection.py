@@ -216,3 +216,4 @@ class Connection(FrameChannel):
     def on_peer_error(self, error: PeerError) -> None:
         self._lost = self._lost or ConnectionResetError(f"the node broke the protocol: {error}")
         log.warning("connection.closed", extra={"reason": str(error)})
+        self.abort()  # At once: who waits for an answer must not wait until a stranger has read on.

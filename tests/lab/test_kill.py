@@ -79,7 +79,19 @@ def test_fifty_kills_lose_nothing_and_lanes_stay_steered(tmp_path: Path, inside:
     with running_lab(tmp_path, "kills", "--nodes", "1", "--workers", "2") as lab:
         flag = tmp_path / "stop"
         flag.write_text("")
-        command = [PYTHON, "-m", "ssastore", "--context", lab.name, "exec", "--", PYTHON, "-c", LOAD, str(flag)]
+        command = [
+            PYTHON,
+            "-m",
+            "ssastore",
+            "--context",
+            lab.name,
+            "exec",
+            "--",
+            PYTHON,
+            "-c",
+            LOAD,
+            str(flag),
+        ]
         load = subprocess.Popen(command, env=lab.environment, stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         killed = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from bench.cpu import TICK_US, ProcessTime, parse_stat, tree_of, tree_us
+from bench.cpu import TICK_US, ProcessTime, machine_us, parse_machine_stat, parse_stat, tree_of, tree_us
 from bench.errors import BenchError
 
 BURN_MS = 150
@@ -73,6 +74,18 @@ def test_busy_grandchildren_are_counted_alive_and_ended(busy_tree: subprocess.Po
 
 def test_idle_process_uses_no_time(busy_tree: subprocess.Popen[bytes]) -> None:
     assert tree_us([busy_tree.pid]) - tree_us([busy_tree.pid]) == 0
+
+
+def test_idle_cores_and_waiting_for_disks_are_no_work_of_the_machine() -> None:
+    text = "cpu  1 10 100 7777 8888 1000 10000 100000 5 6\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+    assert parse_machine_stat(text) == 111111 * TICK_US
+
+
+def test_machine_does_at_least_what_we_do() -> None:
+    before, started = machine_us(), time.process_time()
+    while time.process_time() < started + 0.05:
+        pass
+    assert machine_us() - before >= 50_000 - 2 * TICK_US
 
 
 def test_server_that_is_gone_is_an_error_and_not_a_small_figure() -> None:

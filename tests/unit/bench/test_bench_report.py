@@ -31,7 +31,7 @@ def result(
     target: str, number: int, *, ops: int = 1000, server_us: float = 10.0, op: str = "get"
 ) -> RoundResult:
     measured = Measured(ops, 2.0, p50_ms=1.0, p99_ms=5.0, p999_ms=9.0, client_us=20.0)
-    return RoundResult(op, target, number, measured, server_us)
+    return RoundResult(op, target, number, measured, server_us, others_percent=12.5)
 
 
 def report_of(*rounds: RoundResult) -> Report:

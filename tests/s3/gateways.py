@@ -13,12 +13,12 @@ from typing import Any, Self, TypeVar
 
 import boto3
 from botocore.config import Config
-from cluster import SmallCluster, small_cluster
 
 from ssastore.client import AsyncClient
 from ssastore.env import Store
 from ssastore.s3.server import S3Server
 from ssastore.system import SystemClock, SystemRandomness, loop_factory
+from tests.cluster import SmallCluster, small_cluster
 
 REGION = "eu-test-1"
 ACCESS_KEY = "AKIDTEST"
@@ -141,7 +141,7 @@ class Gateway:
     def boto(self, *, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, **options: Any) -> Any:
         """A boto3 client; only ``retries`` differ from the defaults, so that a failure shows."""
         options.setdefault("region_name", REGION)
-        config = Config(retries={"total_max_attempts": 1}, **options.pop("config", {}))
+        config = Config(**{"retries": {"total_max_attempts": 1}, **options.pop("config", {})})
         client = boto3.client(
             "s3",
             endpoint_url=self.url,

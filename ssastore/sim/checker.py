@@ -1,0 +1,186 @@
+"""Is there an order of instants that explains what the clients of one register were told?
+
+Wing and Gong's search with Lowe's memory: operations are lifted out of the history
+one after the other, each before the first answer that is still in it; a set of lifted
+operations together with the state that they left is never tried twice.
+
+Two shortcuts, without which a hundred operations can take minutes.  An operation that
+changes nothing and whose answer fits the state is lifted at once and never put back:
+any order that has it later is as good with it now.  An operation of unknown outcome
+that would change nothing is not lifted at all.
+
+Time and memory grow quickly with the number of clients and of unknown outcomes: keep
+histories to ``OPS_MAX`` operations and ``CLIENTS_MAX`` clients, and have many keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ssastore.sim.history import Kind, Op, Outcome, explains
+
+OPS_MAX = 100
+CLIENTS_MAX = 5
+STEPS_MAX = 1_000_000
+"Entries of the history that are looked at, about a second's worth; then the verdict is UNDECIDED."
+
+_RELAX_STEPS_MAX = 100_000
+
+
+class Verdict(Enum):
+    """UNDECIDED counts as a failure: nothing was shown."""
+
+    OK = "linearizable"
+    VIOLATION = "not linearizable"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found, how long it took, and for a violation the operations that contradict one another."""
+
+    verdict: Verdict
+    steps: int
+    core: tuple[Op, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.verdict.value} after {self.steps} steps", *(f"  {op}" for op in self.core)])
+
+
+def check(history: list[Op], *, initial: str | None = None, steps_max: int = STEPS_MAX) -> Judgement:
+    """Judge the history of one register, which held ``initial`` (None: nothing) before."""
+    search = _Search(history, initial, steps_max)
+    verdict = search.run()
+    if verdict is not Verdict.VIOLATION:
+        return Judgement(verdict, search.steps)
+    return Judgement(verdict, search.steps, _core(search.contradiction(), initial))
+
+
+def _core(history: list[Op], initial: str | None) -> tuple[Op, ...]:
+    """The operations that still contradict one another when all other answers are forgotten.
+
+    To forget an answer only ever allows more, so what is left is a violation by itself.  Writes whose
+    answers do not matter are kept as unknown where a value of theirs occurs.
+    """
+    kept = list(history)
+    for at in reversed(range(len(history))):
+        if kept[at].outcome is Outcome.UNKNOWN:
+            continue
+        without = [*kept[:at], replace(kept[at], outcome=Outcome.UNKNOWN), *kept[at + 1 :]]
+        if _Search(without, initial, _RELAX_STEPS_MAX).run() is Verdict.VIOLATION:
+            kept = without
+    answers = [op for op in kept if op.outcome is not Outcome.UNKNOWN]
+    values = {op.value for op in answers} | {op.expected for op in answers}
+    return tuple(
+        op for op in kept if op.outcome is not Outcome.UNKNOWN or (op.kind is Kind.PUT and op.value in values)
+    )
+
+
+_END = -1
+
+
+class _Search:
+    """One search. Entries are a doubly linked list of calls and answers in order of time.
+
+    Entry ``2 * i`` is the call of operation ``i``, ``2 * i + 1`` its answer; the last entry is the head.
+    """
+
+    def __init__(self, history: list[Op], initial: str | None, steps_max: int) -> None:
+        # A get without an answer says nothing.
+        self._ops = [op for op in history if op.outcome is not Outcome.UNKNOWN or op.kind is not Kind.GET]
+        self._state = initial
+        self._steps_left = steps_max
+        self.steps = 0
+        self._order = self._entries()
+        self._head = 2 * len(self._ops)
+        self._next = [_END] * (self._head + 1)
+        self._previous = [_END] * (self._head + 1)
+        before = self._head
+        for entry in self._order:
+            self._next[before], self._previous[entry] = entry, before
+            before = entry
+        self._place = {entry: place for place, entry in enumerate(self._order)}
+        self._furthest = -1
+        "Place of the latest answer that no order could get past."
+
+    def _entries(self) -> list[int]:
+        # At one instant calls come before answers: operations that touch count as concurrent.
+        timed: list[tuple[int, int, int]] = []
+        for i, op in enumerate(self._ops):
+            timed.append((op.called_ns, 0, 2 * i))
+            if op.outcome is not Outcome.UNKNOWN:
+                timed.append((op.answered_ns, 1, 2 * i + 1))
+        return [entry for _, _, entry in sorted(timed)]
+
+    def _lift(self, entry: int) -> None:
+        after, before = self._next, self._previous
+        after[before[entry]] = after[entry]
+        if after[entry] != _END:
+            before[after[entry]] = before[entry]
+
+    def _put_back(self, entry: int) -> None:
+        after, before = self._next, self._previous
+        if after[entry] != _END:
+            before[after[entry]] = entry
+        after[before[entry]] = entry
+
+    def run(self) -> Verdict:
+        """Search all orders."""
+        ops, after = self._ops, self._next
+        answers_left = sum(op.outcome is not Outcome.UNKNOWN for op in ops)
+        lifted: list[tuple[int, str | None, bool]] = []
+        "(operation, state before it, whether it was a choice)."
+        taken = 0
+        seen: set[tuple[int, str | None]] = set()
+        state = self._state
+        entry = after[self._head]
+        while answers_left:
+            self.steps += 1
+            if self.steps > self._steps_left:
+                return Verdict.UNDECIDED
+            if not entry & 1:
+                op = ops[entry >> 1]
+                is_known = op.outcome is not Outcome.UNKNOWN
+                is_possible, state_after = explains(op, state)
+                is_choice = state_after != state
+                if is_possible and (is_choice or is_known):
+                    mark = taken | 1 << (entry >> 1), state_after
+                    if not is_choice or mark not in seen:
+                        if is_choice:
+                            seen.add(mark)
+                        lifted.append((entry >> 1, state, is_choice))
+                        taken, state = mark
+                        self._lift(entry)
+                        if is_known:
+                            self._lift(entry + 1)
+                            answers_left -= 1
+                        entry = after[self._head]
+                        continue
+                entry = after[entry]
+                continue
+            # An answer whose operation cannot be lifted: an earlier choice was wrong.
+            self._furthest = max(self._furthest, self._place[entry])
+            is_choice = False
+            while not is_choice:
+                if not lifted:
+                    return Verdict.VIOLATION
+                i, state, is_choice = lifted.pop()
+                taken ^= 1 << i
+                if ops[i].outcome is not Outcome.UNKNOWN:
+                    self._put_back(2 * i + 1)
+                    answers_left += 1
+                self._put_back(2 * i)
+            entry = after[2 * i]
+        return Verdict.OK
+
+    def contradiction(self) -> list[Op]:
+        """After a violation: the history up to the answer that no order gets past."""
+        end = self._furthest
+        known: list[Op] = []
+        for i, op in enumerate(self._ops):
+            if self._place[2 * i] > end:
+                continue
+            is_answered = self._place.get(2 * i + 1, end + 1) <= end
+            known.append(op if is_answered else replace(op, outcome=Outcome.UNKNOWN))
+        return known

@@ -1,0 +1,70 @@
+"""Which host the network takes an address to: longest-prefix match, later at some hosts than at others.
+
+A change of a route is known everywhere only when routing has settled.  Until then
+each host sends by what it has heard, so an address can lead to its former owner, to
+nobody, or to the new one.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ssastore.keyspace import PrefixTable, Slice
+from ssastore.sim.loop import VirtualLoop
+from ssastore.sim.seeds import Stream
+
+
+class Routing:
+    """The routes of the service prefix, as each host sees them.
+
+    ``lag_ns_max`` is the longest that a change takes to reach a host; 0: all know it at once.
+    """
+
+    def __init__(self, loop: VirtualLoop, draw: Stream, lag_ns_max: int = 0) -> None:
+        self.lag_ns_max = lag_ns_max
+        self._loop = loop
+        self._draw = draw
+        self._settled: PrefixTable[str] = PrefixTable()
+        self._views: dict[str, PrefixTable[str]] = {}
+        self._heard: dict[tuple[str, Slice], int] = {}
+        "Number of the last change of a prefix that a host has heard of."
+        self._changes = 0
+
+    def add_host(self, name: str) -> None:
+        """A host that knows what is settled now."""
+        self._views[name] = PrefixTable(self._settled.items())
+
+    def announce(self, piece: Slice, target: str) -> None:
+        """Send what is for ``piece`` to the host ``target``."""
+        self._settled[piece] = target
+        self._tell(piece, target)
+
+    def withdraw(self, piece: Slice) -> None:
+        """Have no route for exactly this prefix; a covering one holds again. Raises KeyError."""
+        del self._settled[piece]
+        self._tell(piece, None)
+
+    def lookup(self, source: str, iid: int) -> str | None:
+        """Where ``source`` sends packets for ``iid``: the name of a host, or None when there is no route."""
+        return self._views[source].lookup(iid)
+
+    def _tell(self, piece: Slice, target: str | None) -> None:
+        self._changes += 1
+        self._loop.note(f"route {piece} to {target}")
+        for source in self._views:
+            if self.lag_ns_max:
+                due_ns = self._loop.now_ns + self._draw.randrange(self.lag_ns_max + 1)
+                self._loop.at(due_ns, self._hear, source, piece, target, self._changes)
+            else:
+                self._hear(source, piece, target, self._changes)
+
+    def _hear(self, source: str, piece: Slice, target: str | None, number: int) -> None:
+        if number < self._heard.get((source, piece), 0):
+            return  # overtaken by a later change of the same prefix
+        self._heard[source, piece] = number
+        view = self._views[source]
+        if target is not None:
+            view[piece] = target
+        else:
+            with suppress(KeyError):  # it may never have heard of the prefix
+                del view[piece]

@@ -1,0 +1,166 @@
+"""What runs next, and when: processes with something ready, timers, the seed's choice among them.
+
+Time stands still while callbacks run and jumps to the next timer when none is
+ready, so a run of an hour takes as long as its callbacks.
+
+* Between processes there is no order: a random one of those that have something
+  ready runs one callback.
+* Inside a process ``call_soon`` is first in, first out, as asyncio documents and
+  production code may rely on.  Only steps of *tasks* that stand next to one another
+  in the queue are shuffled: which of two woken tasks runs first is nobody's promise.
+* Timers that are due at the same instant come in random order.
+* A process may lose the processor for a while after any callback (``deschedule``),
+  so that what production does at one instant is not done at one instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from ssastore.sim.process import Process
+from ssastore.sim.seeds import Stream
+
+_SHUFFLED_MAX = 4
+"How many task steps at the head of a queue are taken for simultaneous."
+
+
+class Schedule:
+    """Virtual time and the order of things. ``now_ns`` is the world's time."""
+
+    def __init__(self, draw: Stream) -> None:
+        self.now_ns = 0
+        self.runnable: list[Process] = []
+        "Processes that have something ready and are not held."
+        self.deschedule_every = 0
+        "Mean number of callbacks until a process loses the processor; 0: never."
+        self.deschedule_ns = 0
+        "For how long, on average."
+        self._draw = draw
+        self._serial = 0
+        self._process_count = 0
+        self._timers: list[tuple[int, float, int, Process | None, Any]] = []
+        "(due, tie, serial, process or None, TimerHandle or (function, arguments))."
+
+    # -- processes ----------------------------------------------------------------------------------
+
+    def add(self, process: Process) -> None:
+        """Let a process run from now on."""
+        process.index = self._process_count
+        self._process_count += 1
+        if process.owner is not None:
+            self._new_quantum(process)
+
+    def kill(self, process: Process) -> None:
+        """Never run anything of this process again."""
+        process.is_dead = True
+        process.ready.clear()
+        self._unlist(process)
+
+    def hold(self, process: Process) -> None:
+        """Let nothing of this process run until as many ``release``."""
+        process.holds += 1
+        self._unlist(process)
+
+    def release(self, process: Process) -> None:
+        """Take one ``hold`` back."""
+        assert process.holds > 0
+        process.holds -= 1
+        self._list(process)
+
+    def _list(self, process: Process) -> None:
+        if process.ready and not process.holds and not process.is_listed:
+            process.is_listed = True
+            self.runnable.append(process)
+
+    def _unlist(self, process: Process) -> None:
+        if process.is_listed:
+            process.is_listed = False
+            self.runnable.remove(process)
+
+    def _new_quantum(self, process: Process) -> None:
+        process.steps_left = 1 + self._draw.span_ns(self.deschedule_every) if self.deschedule_every else 0
+
+    def deschedule(self, process: Process) -> None:
+        """Its quantum is used up: others first."""
+        self._new_quantum(process)
+        if not process.is_dead:
+            self.hold(process)
+            self.at(self.now_ns + self._draw.span_ns(self.deschedule_ns), self.release, process)
+
+    # -- queues -------------------------------------------------------------------------------------
+
+    def soon(self, process: Process, handle: asyncio.Handle) -> None:
+        """At the end of the process's queue."""
+        process.ready.append(handle)
+        if not process.is_listed and not process.holds:
+            process.is_listed = True
+            self.runnable.append(process)
+
+    def later(self, due_ns: int, process: Process, timer: asyncio.TimerHandle) -> None:
+        """Into the process's queue at an instant."""
+        self._push(due_ns, process, timer)
+
+    def at(self, due_ns: int, event: Callable[..., object], *args: Any) -> None:
+        """Let something happen to the world at an instant: a packet arrives, a host loses power."""
+        self._push(due_ns, None, (event, args))
+
+    def _push(self, due_ns: int, process: Process | None, what: Any) -> None:
+        assert due_ns >= self.now_ns
+        self._serial += 1
+        heappush(self._timers, (due_ns, self._draw.random(), self._serial, process, what))
+
+    def next(self) -> tuple[Process, asyncio.Handle]:
+        """One of the runnable processes, of which there must be some, and its next callback."""
+        runnable = self.runnable
+        at = int(self._draw.random() * len(runnable)) if len(runnable) > 1 else 0
+        process = runnable[at]
+        ready = process.ready
+        handle = ready.popleft()
+        if not ready:
+            runnable[at] = runnable[-1]
+            runnable.pop()
+            process.is_listed = False
+        elif _is_task_step(handle):
+            handle = self._one_of_the_steps(handle, ready)
+        return process, handle
+
+    def _one_of_the_steps(self, handle: asyncio.Handle, ready: deque[asyncio.Handle]) -> asyncio.Handle:
+        """``handle`` or one of the task steps that follow it without anything between."""
+        count = 1
+        for later in ready:
+            if count == _SHUFFLED_MAX or not _is_task_step(later):
+                break
+            count += 1
+        chosen = int(self._draw.random() * count)
+        if chosen:
+            handle, ready[chosen - 1] = ready[chosen - 1], handle
+        return handle
+
+    def advance(self) -> bool:
+        """Go to the instant of the next timer and make everything of it ready; False: there is none."""
+        timers = self._timers
+        due_ns = -1
+        while timers and (due_ns < 0 or timers[0][0] == due_ns):
+            at_ns, _, _, process, what = heappop(timers)
+            if process is not None and (process.is_dead or what.cancelled()):
+                continue
+            due_ns = self.now_ns = at_ns
+            if process is None:
+                event, args = what
+                event(*args)
+            else:
+                process.ready.append(what)
+                self._list(process)
+        return due_ns >= 0
+
+    def clear(self) -> None:
+        """Forget all timers."""
+        self._timers.clear()
+
+
+def _is_task_step(handle: asyncio.Handle) -> bool:
+    return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)  # type: ignore[attr-defined]

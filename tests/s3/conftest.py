@@ -1,0 +1,59 @@
+"""One gateway for all tests that leave it whole; each test has a bucket of its own."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.s3.gateways import SECRET_KEY, Gateway
+from tests.s3.raw import Site
+
+_numbers = itertools.count(1)
+_OTHERS = ("botocore", "boto3", "urllib3", "s3transfer", "asyncio")
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Gateway]:
+    with Gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def s3(gateway: Gateway) -> Any:
+    """boto3 as anybody would make it."""
+    return gateway.boto()
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    """A new, empty bucket."""
+    name = f"bucket-{next(_numbers)}"
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def site(gateway: Gateway, bucket: str) -> Iterator[Site]:
+    """A bucket with one object; that nothing else was stored is checked at the end."""
+    site = Site(gateway, bucket)
+    yield site
+    site.check()
+
+
+@pytest.fixture(autouse=True)
+def logs_are_clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No request of any test may crash a handler, and no log line may hold a secret."""
+    yield
+    formatter = logging.Formatter()
+    for record in caplog.get_records("call"):
+        if record.name.startswith(_OTHERS):
+            continue
+        text = formatter.format(record) + repr(record.__dict__)
+        assert record.exc_info is None, f"a traceback in the log: {text}"
+        assert record.getMessage() != "request.crashed", text
+        for secret in (SECRET_KEY, "Signature=", "X-Amz-Signature"):
+            assert secret not in text, f"{secret} in the log: {text}"
