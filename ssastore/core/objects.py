@@ -19,8 +19,8 @@ from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.registers import Found, Registers, key_bytes, when
 from ssastore.env import Clock, Randomness
-from ssastore.errors import BucketNotFound, RangeNotSatisfiable, RequestError
-from ssastore.limits import LIST_KEYS_MAX
+from ssastore.errors import BucketNotFound, InvalidKey, RangeNotSatisfiable, RequestError
+from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX
 from ssastore.messages import Kind
 from ssastore.wire import Body
 
@@ -224,6 +224,9 @@ class Objects:
             RequestError: the bucket is hashed; those have no order.
             Unavailable: a shard cannot be read; names its slice.
         """
+        for what, text in (("prefix", prefix), ("delimiter", delimiter), ("start_after", start_after)):
+            if len(text.encode()) > KEY_BYTES_MAX:
+                raise InvalidKey(f"{what} is longer than any key: {KEY_BYTES_MAX} bytes")
         # A listing answers from a cached id only after checking it: an empty bucket and a deleted
         # one look the same from the shards.
         record = await self.buckets.read(bucket)
