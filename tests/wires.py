@@ -4,6 +4,7 @@ may send anything, and a proxy that loses answers."""
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -50,7 +51,7 @@ class HeldTransport(asyncio.Transport):
         self._high = 64 * 1024
         self._decoder = FrameDecoder()
         self.buffer = bytearray()
-        self.is_reading = True
+        self.takes_data = True
         self.is_aborted = False
         self._closing = False
         self._paused = False
@@ -86,11 +87,11 @@ class HeldTransport(asyncio.Transport):
         self._lose()
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self.takes_data = False
 
     def resume_reading(self) -> None:
         assert not self._closing
-        self.is_reading = True
+        self.takes_data = True
 
     def _lose(self, error: Exception | None = None) -> None:
         if not self._is_lost:
@@ -140,7 +141,9 @@ class RawClient:
         self.reader = reader
         self.writer = writer
         self._decoder = FrameDecoder()
-        self._frames: list[Frame] = []
+        self._frames: deque[Frame] = deque()
+        self.last: Frame | None = None
+        "The frame that came last."
 
     @classmethod
     async def dial(cls, port: int) -> RawClient:
@@ -172,8 +175,9 @@ class RawClient:
             data = await self.reader.read(1 << 16)
             if not data:
                 raise ConnectionResetError("the node closed the connection")
-            self._frames = self._decoder.feed(data)
-        return self._frames.pop(0)
+            self._frames.extend(self._decoder.feed(data))
+        self.last = self._frames.popleft()
+        return self.last
 
     async def is_closed(self) -> bool:
         """Wait for the end; whether the node ended the connection within 5 s without another frame."""

@@ -250,6 +250,9 @@ class Session(FrameChannel):
     def _written(self, request_id: int, size: int, done: asyncio.Future[Reply]) -> None:
         self._inflight -= 1
         self._inflight_bytes -= size
+        if done.cancelled():
+            self.abort()  # The store has crashed under us, in a simulation: nobody knows an answer.
+            return
         error = done.exception()
         if error is None:
             fields, data = done.result()

@@ -127,7 +127,7 @@ def now() -> str:
     return datetime.now(UTC).strftime(_TIMESTAMP)
 
 
-def timestamp_at(at_ms: int) -> str:
+def timestamp_at(at_ms: float) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime(_TIMESTAMP)
 
 
@@ -189,11 +189,11 @@ def presign(
     request.context["timestamp"] = timestamp = signing.timestamp or now()
     request.context["payload"] = signing.payload
     credentials = Credentials(signing.access_key, signing.secret_key)
-    signer = _QuerySigner(credentials, signing.service, signing.region, expires=expires)
+    signer: Any = _QuerySigner(credentials, signing.service, signing.region, expires=expires)
     signer._modify_request_before_signing(request)
     signature = signing.signature(timestamp, signer.canonical_request(request))
     signer._inject_signature_to_request(request, signature)
-    parts = urlsplit(request.url)
+    parts = urlsplit(str(request.url))
     sent: tuple[Header, ...] = tuple((name, str(value)) for name, value in request.headers.items())
     if body or method in ("PUT", "POST"):
         sent += (("Content-Length", str(len(body))),)
@@ -275,7 +275,8 @@ class Wire:
 
     def answer(self, method: str = "GET") -> Answer:
         """The next answer."""
-        response = HTTPResponse(self.stream, method=method)
+        source: Any = self.stream  # all that is asked of a socket is a stream
+        response = HTTPResponse(source, method=method)
         try:
             response.begin()
         except (HTTPException, ConnectionError):
@@ -351,7 +352,7 @@ class Site:
     def wire(self, *, timeout: float = 10) -> Wire:
         return Wire(self.gateway.port, timeout=timeout)
 
-    def keys(self) -> list[str]:
+    def stored(self) -> list[str]:
         """Keys in the bucket, percent-encoded."""
         listed = self.send(self.sign("GET", query="encoding-type=url&list-type=2"))
         assert listed.status == 200, listed
@@ -361,6 +362,6 @@ class Site:
         """A good request still works, nothing was stored, no upload was opened, nothing was changed."""
         kept = self.send(self.sign("GET", self.KEY))
         assert (kept.status, kept.body) == (200, self.DATA), kept
-        assert self.keys() == [self.KEY]
+        assert self.stored() == [self.KEY]
         uploads = self.send(self.sign("GET", query="uploads="))
         assert uploads.status == 200 and b"<Upload>" not in uploads.body, uploads

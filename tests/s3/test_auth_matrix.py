@@ -130,8 +130,11 @@ BAD: dict[str, Callable[[Asked], Sent]] = {
 }
 
 
+Reached = Callable[[Sent], tuple[int, list[tuple[str, Request]]]]
+
+
 @pytest.fixture
-def reached(gateway: Gateway) -> Callable[[Sent], tuple[int, list[tuple[str, Request]]]]:
+def reached(gateway: Gateway) -> Reached:
     """Status of a request's answer, and the operations that it reached, while all of them only record."""
 
     def send(sent: Sent) -> tuple[int, list[tuple[str, Request]]]:
@@ -161,7 +164,7 @@ def test_every_operation_is_asked(gateway: Gateway) -> None:
 @pytest.mark.parametrize("credentials", GOOD)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_good_credentials_reach_the_operation(
-    site: Site, reached: object, name: str, credentials: str
+    site: Site, reached: Reached, name: str, credentials: str
 ) -> None:
     asked = Asked(site, OPERATIONS[name])
     status, calls = reached(GOOD[credentials](asked))
@@ -172,7 +175,7 @@ def test_good_credentials_reach_the_operation(
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_bad_credentials_reach_nothing(site: Site, reached: object, name: str) -> None:
+def test_bad_credentials_reach_nothing(site: Site, reached: Reached, name: str) -> None:
     asked = Asked(site, OPERATIONS[name])
     for credentials, build in BAD.items():
         status, calls = reached(build(asked))
@@ -193,4 +196,4 @@ def test_a_replaced_body_changes_nothing(site: Site, name: str) -> None:
 def test_an_operation_takes_only_who_was_authenticated() -> None:
     """The type asks for a principal, and only ``sigv4.authenticate`` makes one."""
     with pytest.raises(TypeError, match="principal"):
-        Request(method="GET", bucket="b", key="k", query={}, headers={}, request_id="", body=None)
+        Request(method="GET", bucket="b", key="k", query={}, headers={}, request_id="")  # type: ignore[call-arg]

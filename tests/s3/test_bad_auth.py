@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,10 @@ def signature(sent: Sent, change: Callable[[str], str]) -> Sent:
 
 def ago(ms: int) -> str:
     return timestamp_at(time.time() * 1000 - ms)
+
+
+def with_unsigned(name: str, value: str) -> Callable[[Site], Sent]:
+    return lambda site: put(site, unsigned=((name, value),))
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ HEADER = [
     ),
     Row("51 date not signed", lambda s: put(s, signed_headers="host;x-amz-content-sha256"), "AccessDenied"),
     *[
-        Row(f"52 {name} not signed", lambda s, n=name, v=value: put(s, unsigned=((n, v),)), code)
+        Row(f"52 {name} not signed", with_unsigned(name, value), code)
         for name, value, code in (
             ("x-amz-copy-source", "/other/key", "AccessDenied"),
             ("x-amz-acl", "public-read", "AccessDenied"),
@@ -200,10 +205,14 @@ def test_64_a_captured_put_can_be_sent_again_but_not_undo_a_newer_one(site: Site
 # -- presigned URLs ---------------------------------------------------------------------------------
 
 
-def url(site: Site, change: Callable[[str], str] = str, **options: object) -> Sent:
+def url(site: Site, change: Callable[[str], str] = str, **options: Any) -> Sent:
     """A presigned PUT that would create an object, its target changed."""
     sent = site.presign("PUT", "new", BODY, **options)
     return replace(sent, target=change(sent.target))
+
+
+def expiring(value: object) -> Callable[[Site], Sent]:
+    return lambda site: url(site, expires=value)
 
 
 def drop(target: str, name: str) -> str:
@@ -224,7 +233,7 @@ QUERY = [
         400,
     ),
     *[
-        Row(f"57 expires {value}", lambda s, v=value: url(s, expires=v), MALFORMED, 400)
+        Row(f"57 expires {value}", expiring(value), MALFORMED, 400)
         for value in (0, -1, 604_801, "1e9", "", "ten", 10**30, "+60")
     ],
     Row("57 expired", lambda s: url(s, signing=Signing(timestamp=ago(61_000)), expires=60), "AccessDenied"),
@@ -298,7 +307,7 @@ TRAILER = ("x-amz-trailer", "x-amz-checksum-crc32")
 CRC_LINE = f"x-amz-checksum-crc32:{CRC}\r\n".encode()
 
 
-def chunked(site: Site, mode: str, *headers: Header, length: object = len(DATA), **signing: str) -> Sent:
+def chunked(site: Site, mode: str, *headers: Header, length: object = len(DATA), **signing: Any) -> Sent:
     """The head of a PUT whose body is sent in aws-chunks; ``framed`` adds the body."""
     announced = [("x-amz-decoded-content-length", str(length))] if length is not None else []
     headers = (("Content-Encoding", "aws-chunked"), *announced, *headers)
@@ -311,7 +320,7 @@ def framed(sent: Sent, body: bytes) -> Sent:
     return replace(sent.with_header("Content-Length", str(len(body))), body=body)
 
 
-def signed(site: Site, *headers: Header, mode: str = SIGNED, **options: object) -> tuple[Sent, list[bytes]]:
+def signed(site: Site, *headers: Header, mode: str = SIGNED, **options: Any) -> tuple[Sent, list[bytes]]:
     """A request with signed chunks, and these chunks, the empty one included."""
     sent = chunked(site, mode, *headers, **options)
     signer = ChunkSigner(sent)
@@ -322,7 +331,7 @@ def signed(site: Site, *headers: Header, mode: str = SIGNED, **options: object) 
 
 
 def with_chunks(
-    change: Callable[[list[bytes]], list[bytes]], *headers: Header, **options: object
+    change: Callable[[list[bytes]], list[bytes]], *headers: Header, **options: Any
 ) -> Callable[[Site], Sent]:
     def build(site: Site) -> Sent:
         sent, chunks = signed(site, *headers, **options)
@@ -333,7 +342,7 @@ def with_chunks(
     return build
 
 
-def unsigned(body: bytes, *headers: Header, **options: object) -> Callable[[Site], Sent]:
+def unsigned(body: bytes, *headers: Header, **options: Any) -> Callable[[Site], Sent]:
     return lambda site: framed(chunked(site, UNSIGNED_TRAILER, *headers, **options), body)
 
 

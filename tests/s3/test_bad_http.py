@@ -78,6 +78,10 @@ def with_chunk(size_line: bytes, after: bytes = b"\r\n0\r\n\r\n") -> Callable[[S
     return build
 
 
+def with_method(method: str) -> Callable[[Site], bytes]:
+    return lambda site: site.sign(method, site.KEY).raw()
+
+
 def with_host(value: str) -> Callable[[Site], bytes]:
     """Signed with that host, so that only its form is wrong."""
 
@@ -169,12 +173,12 @@ REFUSED = [
     Row("20 preface of HTTP/2", lambda site: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Row("20 TLS", lambda site: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)),
     # 400 and not 405: the parser knows no such method.
-    Row("21 method BREW", lambda site: site.sign("BREW", site.KEY).raw()),
-    Row("21 method get", lambda site: site.sign("get", site.KEY).raw()),
+    Row("21 method BREW", with_method("BREW")),
+    Row("21 method get", with_method("get")),
     *[
         Row(
             f"21 {method}",
-            lambda site, m=method: site.sign(m, site.KEY).raw(),
+            with_method(method),
             405,
             "MethodNotAllowed",
             False,
@@ -223,7 +227,7 @@ def test_http_0_9_is_not_spoken(site: Site) -> None:
         assert wire.is_closed()
 
 
-ACCEPTED = {
+ACCEPTED: dict[str, Callable[[Site], bytes]] = {
     "10 blanks around a length": with_length(b" 4 "),
     "12 Chunked": with_coding(b"Chunked"),
     # The parser skips extensions without keeping them: 64 KiB of them cost nothing.

@@ -240,7 +240,8 @@ class TestObjects:
         lost = gateway.boto(region_name="us-east-1")
         with pytest.raises(ClientError) as caught:
             lost.list_buckets()
-        assert caught.value.response["Error"]["Region"] == REGION
+        error: Any = caught.value.response["Error"]
+        assert error["Region"] == REGION
 
 
 class TestConditions:

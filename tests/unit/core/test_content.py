@@ -23,11 +23,11 @@ from ssastore.core.metadata import Segment, SegmentKind, encode_manifest
 from ssastore.core.records import blob_key
 from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge, Unavailable
 from ssastore.keyspace import iid_of, locator_of, position_of_blob
+from ssastore.limits import STREAM_CHUNKS_INFLIGHT
 from ssastore.messages import GetBlob, PutBlob
 from tests.direct import DirectCaller
 
 CHUNK, SEGMENTS, MANIFEST, INLINE = 512, 4, 8, 100
-INFLIGHT = content.STREAM_CHUNKS_INFLIGHT
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def test_round_trip(
         for start, end in ranges:
             start, end = min(start, size), min(end, size)
             assert await read(caller, budget, stored, start, end) == data[start:end]
-        assert caller.most <= min(INFLIGHT, budget_chunks + 1)
+        assert caller.most <= min(STREAM_CHUNKS_INFLIGHT, budget_chunks + 1)
         assert free(budget) == budget_chunks
 
     with tiny_chunks():

@@ -249,8 +249,12 @@ def test_rotten_record_fails_the_page() -> None:
 def holds(records: dict[bytes, Record], slice16: int = 0x0528) -> bool:
     store = MemoryStore()
 
+    def fill(txn: Any) -> None:
+        for key, record in records.items():
+            txn.put(key, *record.encode())
+
     async def run() -> None:
-        await store.submit(lambda txn: [txn.put(k, *r.encode()) for k, r in records.items()])
+        await store.submit(fill)
 
     asyncio.run(run())
     with store.read() as txn:

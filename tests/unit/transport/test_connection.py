@@ -270,7 +270,12 @@ async def test_lost_connection_fails_what_waits_and_what_comes(client: Client) -
 async def test_requests_of_one_turn_leave_in_one_write(client: Client) -> None:
     writes: list[int] = []
     write = client.transport.write
-    client.transport.write = lambda data: (writes.append(len(data)), write(data))[1]  # type: ignore[method-assign]
+
+    def counted(data: Any) -> None:
+        writes.append(len(data))
+        write(data)
+
+    client.transport.write = counted  # type: ignore[method-assign]
     for number in range(50):
         client.connection.request([16, None, number])
     await turns()

@@ -70,8 +70,9 @@ class Dials:
 
 
 def pool_of(links: Links, **options: Any) -> Pool:
-    options = {"deadline_ms": 300, "randomness": SeededRandomness()} | options
-    return Pool(NETWORK, 7480, options.pop("identity", IDENTITY), links=links, **options)
+    known: dict[str, Any] = {"deadline_ms": 300, "randomness": SeededRandomness(), "identity": IDENTITY}
+    known |= options
+    return Pool(NETWORK, 7480, links=links, **known)
 
 
 class World:

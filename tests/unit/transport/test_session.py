@@ -353,24 +353,24 @@ async def test_flood_of_reads_stops_when_nobody_takes_the_answers(node: Node) ->
     await answers(transport)
     flood = frames(*[get_of(b"k")] * 10_000)
     for at in range(0, len(flood), 256 * KIB):
-        if transport.is_reading:
+        if transport.takes_data:
             transport.deliver(flood[at : at + 256 * KIB])
             sent = at + 256 * KIB
         await turns(2)
-    assert not transport.is_reading and sent < len(flood)
+    assert not transport.takes_data and sent < len(flood)
     assert transport.most_buffered < 3 * WRITE_BUFFER_BYTES
     assert len(session._backlog) <= 256 * KIB // len(frames(get_of(b"k"))), "what one read brought"
     seen: list[int] = []
     while len(seen) < 10_000:
         before = len(seen)
         seen += [header[1] for header, _ in take(transport, 300_000)]
-        if transport.is_reading and sent < len(flood):
+        if transport.takes_data and sent < len(flood):
             transport.deliver(flood[sent : sent + 256 * KIB])
             sent += 256 * KIB
         await turns(2)
         assert len(seen) > before or transport.buffer
     assert seen == list(range(1, 10_001)), "each once, in order"
-    assert transport.is_reading
+    assert transport.takes_data
 
 
 async def test_unfinished_writes_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,14 +378,14 @@ async def test_unfinished_writes_stop_the_reading(monkeypatch: pytest.MonkeyPatc
     node = make_node(MemoryStore(commit_ms=5))
     session, transport = await node.greeted()
     transport.deliver(frames(*[put_of(b"%d" % number, number=number) for number in range(20)]))
-    assert (session._inflight, len(session._backlog), transport.is_reading) == (4, 16, False)
+    assert (session._inflight, len(session._backlog), transport.takes_data) == (4, 16, False)
     seen: list[int] = []
     while len(seen) < 20:
         await asyncio.sleep(0.002)
         assert session._inflight <= 4
         seen += [header[1] for header, _ in take(transport)]
     assert sorted(seen) == list(range(1, 21))
-    assert (session._inflight, session._inflight_bytes, transport.is_reading) == (0, 0, True)
+    assert (session._inflight, session._inflight_bytes, transport.takes_data) == (0, 0, True)
 
 
 @pytest.mark.parametrize("where", ["body", "metadata", "etag"])
@@ -401,9 +401,9 @@ async def test_bytes_of_unfinished_writes_are_bounded(monkeypatch: pytest.Monkey
         elif where == "etag":
             put.etag = "e" * 50_000
     transport.deliver(frames(*puts, body=bytes(50_000) if where == "body" else b""))
-    assert session._inflight == 2 and not transport.is_reading
+    assert session._inflight == 2 and not transport.takes_data
     assert len(await slow_answers(transport, 20)) == 20
-    assert session._inflight_bytes == 0 and transport.is_reading
+    assert session._inflight_bytes == 0 and transport.takes_data
 
 
 async def slow_answers(transport: HeldTransport, count: int) -> list[tuple[Header, bytes]]:
@@ -459,7 +459,7 @@ async def test_stop_answers_what_is_in_flight_and_takes_no_more() -> None:
     session, transport = await node.greeted()
     transport.deliver(frames(put_of(b"k")))
     session.stop()
-    assert not transport.is_reading and not transport.is_closing()
+    assert not transport.takes_data and not transport.is_closing()
     assert [header[0] for header, _ in await slow_answers(transport, 1)] == [Status.OK]
     await turns()
     assert transport.is_lost and node.service.emptied.is_set()
@@ -483,7 +483,7 @@ async def test_stopped_connection_does_not_read_again_when_its_peer_does(
     session.stop()
     assert session.is_choked
     take(transport)
-    assert not session.is_choked and not transport.is_reading
+    assert not session.is_choked and not transport.takes_data
 
 
 def age(session: Session, milliseconds: int) -> float:

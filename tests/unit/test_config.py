@@ -1,0 +1,341 @@
+"""Settings and secrets: every mistake is one line that names the file, the line, and what would be right."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssastore.client import AsyncClient, parse_url, secret_from
+from ssastore.config import (
+    GatewayConfig,
+    NodeConfig,
+    load,
+    load_secrets,
+    parse_listen,
+    write_private,
+    write_secrets,
+)
+from ssastore.errors import ConfigError
+from ssastore.limits import CALL_DEADLINE_MS_MAX, MAP_BYTES_DEFAULT
+
+NODE: dict[str, Any] = {
+    "name": "n1",
+    "control": "/run/control",
+    "data_dir": "/var/lib/n1",
+    "secrets_file": "/etc/secrets",
+}
+GATEWAY: dict[str, Any] = {"control": "/run/control", "secrets_file": "/etc/secrets"}
+
+
+def toml(**settings: Any) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "node.toml"
+
+
+def complaint(path: Path, text: str | bytes, kind: type = NodeConfig) -> str:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        load(str(path), kind)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(str(path))
+
+
+# -- files ------------------------------------------------------------------------------------------
+
+
+def test_smallest_file_has_the_defaults(path: Path) -> None:
+    path.write_text(toml(**NODE))
+    assert load(str(path), NodeConfig) == NodeConfig(**NODE)
+    found = NodeConfig(**NODE)
+    assert (found.port, found.workers, found.map_bytes, found.manage_routes) == (
+        7480,
+        1,
+        MAP_BYTES_DEFAULT,
+        True,
+    )
+    path.write_text(toml(**GATEWAY))
+    assert load(str(path), GatewayConfig) == GatewayConfig(**GATEWAY)
+
+
+@pytest.mark.parametrize("kind", [NodeConfig, GatewayConfig])
+def test_every_setting_can_be_set(path: Path, kind: type) -> None:
+    values = {
+        "name": "n-2.b_c", "control": "c", "data_dir": "d", "secrets_file": "s", "port": 65535, "workers": 16,
+        "map_bytes": 1 << 30, "manage_routes": False, "log_format": "json", "s3_listen": "", "region": "eu",
+        "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
+    }  # fmt: skip
+    mine = {field.name: values[field.name] for field in fields(kind)}
+    path.write_text(toml(**mine))
+    found: Any = load(str(path), kind)
+    assert {field.name: getattr(found, field.name) for field in fields(kind)} == mine
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("name", "", "name must be letters"),
+        ("name", "a/b", "name must be letters"),
+        ("name", "-a", "name must be letters"),
+        ("name", "a" * 64, "name must be letters"),
+        ("name", "a\n", "name must be letters"),
+        ("name", 5, "name must be str, got 5"),
+        ("port", 0, "port must be 1 to 65535"),
+        ("port", 65536, "port must be 1 to 65535"),
+        ("port", "7480", "port must be int, got '7480'"),
+        ("port", True, "port must be int, got True"),
+        ("port", 7480.0, "port must be int, got 7480.0"),
+        ("workers", 0, "workers must be 1 to 16"),
+        ("workers", 17, "workers must be 1 to 16"),
+        ("map_bytes", 0, "map_bytes must be 16 MiB to 64 TiB"),
+        ("map_bytes", 1 << 47, "map_bytes must be 16 MiB to 64 TiB"),
+        ("manage_routes", 1, "manage_routes must be bool, got 1"),
+        ("log_format", "xml", "log_format must be text or json"),
+        ("colour", "red", "unknown setting 'colour'"),
+    ],
+)
+def test_wrong_setting_of_a_node_names_its_line(path: Path, name: str, value: Any, says: str) -> None:
+    lines = NODE | {name: value}
+    found = complaint(path, "# a comment\n" + toml(**lines))
+    assert found.startswith(f":{list(lines).index(name) + 2}: {says}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("s3_listen", "7482", "s3_listen: '7482' must be HOST:PORT"),
+        ("s3_listen", "[::]:0", "s3_listen: port must be 1 to 65535"),
+        ("admin_listen", "[::1]:http", "admin_listen: '[::1]:http' must be HOST:PORT"),
+        ("deadline_ms", 99, "deadline_ms must be 100 to 60000"),
+        ("deadline_ms", 60_001, "deadline_ms must be 100 to 60000"),
+        ("log_format", "", "log_format must be text or json"),
+        ("port", 7480, "unknown setting 'port'"),
+    ],
+)
+def test_wrong_setting_of_a_gateway_names_its_line(path: Path, name: str, value: Any, says: str) -> None:
+    found = complaint(path, toml(**(GATEWAY | {name: value})), GatewayConfig)
+    assert found.startswith(f":3: {says}")
+
+
+@pytest.mark.parametrize("name", NODE)
+def test_missing_setting_is_named(path: Path, name: str) -> None:
+    rest = {other: value for other, value in NODE.items() if other != name}
+    assert complaint(path, toml(**rest)) == f": missing {name}"
+
+
+def test_all_missing_settings_are_named_at_once(path: Path) -> None:
+    assert complaint(path, "") == ": missing name, control, data_dir, secrets_file"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = 'a'\nname = 'b'\n", "(at line 2"),
+        ("name = \n", "(at line 1"),
+        ("\tname == 1\n", "(at line 1"),
+        (b"\xef\xbb\xbfname = 'a'\n", "byte order mark"),
+        (b"name = 'a'\nport = '\xff'\n", ":2: not UTF-8"),
+        ("[node]\nname = 'a'\n", ":1: unknown setting 'node'"),
+        ("node.name = 'a'\n", ":1: unknown setting 'node'"),
+        ("x = " + "[" * 5000, ""),
+        ("x" * (1 << 20) + "x", "larger than"),
+    ],
+    ids=["twice", "no value", "no TOML", "BOM", "latin-1", "table", "dotted", "nesting", "large"],
+)
+def test_file_that_is_none(path: Path, text: str | bytes, says: str) -> None:
+    assert says in complaint(path, text)
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path, says in (
+        (tmp_path / "absent", "No such file"),
+        (tmp_path, "Is a directory"),
+        (loop, "symbolic links"),
+        (Path("/dev/zero"), "larger than"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            load(str(path), NodeConfig)
+        with pytest.raises(ConfigError, match=says):
+            load_secrets(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[::1]:7482", ("::1", 7482)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("[::]:80", ("::", 80)),
+    ],
+)
+def test_listen_address(text: str, expected: tuple[str, int]) -> None:
+    assert parse_listen(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", ":80", "host", "host:", "host:8o80", "host:-1", "host:0", "[::1]:65536"]
+)
+def test_listen_address_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_listen(text)
+
+
+# -- secrets ----------------------------------------------------------------------------------------
+
+SECRET = bytes(range(32))
+GOOD = {"cluster_secret": SECRET.hex(), "access_keys": {"KEY": "secret-of-key"}}
+
+
+def secrets(tmp_path: Path, content: Any, mode: int = 0o600) -> str:
+    path = tmp_path / "secrets"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.chmod(mode)
+    return str(path)
+
+
+def test_secrets_are_written_for_the_owner_only_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "secrets"
+    write_secrets(str(path), SECRET, {"KEY": "sécret"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = load_secrets(str(path))
+    assert (found.cluster_secret, found.access_keys) == (SECRET, {"KEY": "sécret".encode()})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["secrets"]
+
+
+def test_secrets_are_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "secrets"
+    write_secrets(str(path), SECRET, {})
+    with pytest.raises(FileExistsError):
+        write_secrets(str(path), bytes(32), {})
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        write_secrets(str(path), bytes(32), {})
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "private"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, "new")
+    assert path.read_text() == "new" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(UnicodeEncodeError):
+        write_private(path, "\ud800")
+    assert path.read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666, 0o601])
+def test_secrets_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_secrets(secrets(tmp_path, GOOD, mode))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        {"cluster_secret": SECRET.hex()},
+        {"access_keys": {}},
+        GOOD | {"cluster_secret": "zz" * 32},
+        GOOD | {"cluster_secret": 5},
+        GOOD | {"cluster_secret": "00" * 15},
+        GOOD | {"cluster_secret": ""},
+        GOOD | {"access_keys": []},
+        GOOD | {"access_keys": {"KEY": None}},
+        GOOD | {"access_keys": {"KEY": 5}},
+        GOOD | {"access_keys": {"KEY": ["x"]}},
+        GOOD | {"access_keys": {"KEY": ""}},
+    ],
+    ids=lambda content: str(content)[-40:],
+)
+def test_secrets_that_are_none_are_refused_and_not_shown(tmp_path: Path, content: Any) -> None:
+    """A key whose secret is empty or missing would let everybody in who knows its name."""
+    path = secrets(tmp_path, content)
+    with pytest.raises(ConfigError) as caught:
+        load_secrets(path)
+    assert str(caught.value).startswith(path) and SECRET.hex() not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_cluster_without_access_keys(tmp_path: Path) -> None:
+    assert load_secrets(secrets(tmp_path, GOOD | {"access_keys": {}})).access_keys == {}
+
+
+# -- the client's side ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "replicas", "parts"),
+    [
+        ("ssa://[2001:db8:5a:1::]", 7480, 0, []),
+        ("ssa://[2001:db8:5a:1::]/", 7480, 0, []),
+        ("SSA://[2001:DB8:5A:1::]:99/photos", 99, 0, ["photos"]),
+        ("ssa://[2001:db8:5a:1::]/photos/a/b?replicas=3", 7480, 3, ["photos", "a/b"]),
+        ("ssa://[2001:db8:5a:1::]?replicas=5", 7480, 5, []),
+    ],
+)
+def test_url(url: str, port: int, replicas: int, parts: list[str]) -> None:
+    service, *rest = parse_url(url)
+    assert (str(service), rest) == ("2001:db8:5a:1::/64", [port, replicas, parts])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "x", "http://[2001:db8::]", "ssa:/[2001:db8::]", "ssa://", "ssa:///photos", "ssa://example.org",
+        "ssa://192.0.2.1", "ssa://[2001:db8:5a:1::1]", "ssa://[2001:db8:5a:1::", "ssa://[fe80::]", "ssa://[ff02::]",
+        "ssa://[::]", "ssa://[2001:db8:5a:1::%25eth0]", "ssa://[2001:db8:5a:1::]:99999", "ssa://[2001:db8:5a:1::]:x",
+        "ssa://[2001:db8:5a:1::]?replicas=2", "ssa://[2001:db8:5a:1::]?replicas=x", "ssa://[zz::]",
+    ],
+)  # fmt: skip
+def test_url_that_is_none(url: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_url(url)
+
+
+@pytest.mark.parametrize("deadline_ms", [0, -1, CALL_DEADLINE_MS_MAX + 1, 10**9])
+async def test_deadline_that_nodes_do_not_remember(deadline_ms: int) -> None:
+    """A call that repeats itself for longer than nodes remember operations could be applied twice."""
+    with pytest.raises(ConfigError, match="deadline_ms"):
+        AsyncClient("2001:db8:5a:1::/64", deadline_ms=deadline_ms)
+
+
+@pytest.mark.parametrize("service", ["", "2001:db8::/48", "192.0.2.0/24", "2001:db8::1/64", "x"])
+async def test_service_that_is_no_prefix(service: str) -> None:
+    with pytest.raises(ConfigError, match="service"):
+        AsyncClient(service)
+
+
+async def test_client_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("SSASTORE_"):
+            monkeypatch.delenv(name)
+    with pytest.raises(ConfigError, match="SSASTORE_URL"):
+        AsyncClient.from_env()
+    monkeypatch.setenv("SSASTORE_URL", "ssa://[2001:db8:5a:1::]:99?replicas=3")
+    monkeypatch.setenv("SSASTORE_ACCESS_KEY", "KEY")
+    monkeypatch.setenv("SSASTORE_SECRET_KEY", "from the variable")
+    client = AsyncClient.from_env(deadline_ms=500)
+    identity = client.pool.identity
+    assert (identity.key_id, identity.secret, identity.replicas) == ("KEY", b"from the variable", 3)
+    assert client.pool.port == 99
+    secret = tmp_path / "secret"
+    secret.write_text("from the file\n")
+    assert secret_from({"X": "a", "X_FILE": str(secret)}, "X") == "from the file"
+    assert secret_from({"X": "a"}, "X") == "a" and secret_from({}, "X") == ""

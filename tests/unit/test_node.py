@@ -1,0 +1,48 @@
+"""The supervisor's own decisions; what it does to a real kernel is tested in tests/lab and tests/cli."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssastore import node
+from ssastore.config import NodeConfig
+
+
+async def test_worker_that_the_kernel_refuses_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No process to be had, twice; the third start gives a worker that finds a wrong setting and ends all."""
+    start = asyncio.create_subprocess_exec
+    refusals = [OSError(errno.EAGAIN, "no more processes"), OSError(errno.ENOMEM, "no memory")]
+
+    async def refuse_first(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        if refusals:
+            raise refusals.pop(0)
+        return await start(sys.executable, "-c", f"raise SystemExit({node.EXIT_CONFIG})")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_first)
+    monkeypatch.setattr(node, "_RESTART_CAP_S", 0.001)
+    supervisor = node.Supervisor("nowhere", NodeConfig("n1", "control", "data", "secrets"))
+    with socket.socket() as listener, caplog.at_level(logging.ERROR):
+        supervisor._listeners = [listener]
+        await asyncio.wait_for(supervisor._keep(0), 20)
+    assert refusals == []
+    assert supervisor._failed == node.EXIT_CONFIG
+    assert [record.getMessage() for record in caplog.records] == ["worker.not_started"] * 2
+
+
+def test_claimed_directory_is_private_and_claimed_once(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "data"
+    for _ in range(2):
+        node.claim_data_dir(str(path), "ab" * 16, "n1", 1)
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert (path / "node.json").stat().st_mode & 0o777 == 0o600
+    assert [found.name for found in path.iterdir()] == ["node.json"]
