@@ -99,6 +99,19 @@ def claim_data_dir(path: str, cluster_id: str, name: str, workers: int) -> None:
             raise DataDirError(f"{path} belongs to another {what}: {theirs}, not {mine}")
 
 
+def check_record(config: NodeConfig, cluster: Cluster) -> None:
+    """Raises ConfigError when the cluster does not know such a node: clients would look for another one."""
+    record = next((node for node in cluster.nodes if node.name == config.name), None)
+    if record is None:
+        raise ConfigError(f"node {config.name!r} is not in the cluster")
+    for what, mine, theirs in (
+        ("port", config.port, record.port),
+        ("workers", config.workers, record.workers),
+    ):
+        if mine != theirs:
+            raise ConfigError(f"{what} = {mine}, and the cluster knows {config.name!r} with {what} {theirs}")
+
+
 class Supervisor:
     """Routes, sockets and workers of one node."""
 
@@ -116,6 +129,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         cluster = await self._read_cluster()
+        check_record(self._config, cluster)
         claim_data_dir(
             self._config.data_dir, cluster.record.cluster_id, self._config.name, self._config.workers
         )
@@ -129,6 +143,8 @@ class Supervisor:
         _, late = await asyncio.wait(keepers, timeout=_STOP_S)
         for process in self._running.values() if late else ():
             process.kill()
+        for listener in self._listeners:
+            listener.close()
         log.info("node.stopped")
         return self._failed or 0
 
@@ -158,16 +174,15 @@ class Supervisor:
         delay_s = _RESTART_BASE_S
         while not self._stopping.is_set():
             started = loop.time()
-            process = await self._start(index)
-            code = await process.wait()
-            self._running.pop(index, None)
+            code = await self._run_worker(index)
             if self._stopping.is_set():
                 return
             if code in (EXIT_CONFIG, EXIT_DATA_DIR):
                 self._failed = code
                 self._stopping.set()
                 return
-            log.error("worker.died", extra={"worker": index, "code": code})
+            if code is not None:
+                log.error("worker.died", extra={"worker": index, "code": code})
             # One crash is mended at once; a worker that dies again and again is not spun.
             delay_s = (
                 _RESTART_BASE_S if loop.time() - started > _STEADY_S else min(2 * delay_s, _RESTART_CAP_S)
@@ -177,6 +192,17 @@ class Supervisor:
                     await self._stopping.wait()
             except TimeoutError:
                 continue
+
+    async def _run_worker(self, index: int) -> int | None:
+        """Its exit code at its end; None when the kernel gave no process for it."""
+        try:
+            process = await self._start(index)
+        except OSError as error:
+            log.error("worker.not_started", extra={"worker": index, "reason": error.strerror})
+            return None
+        code = await process.wait()
+        self._running.pop(index, None)
+        return code
 
     async def _start(self, index: int) -> asyncio.subprocess.Process:
         listen_fd = self._listeners[index].fileno()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,7 +47,8 @@ def up_command(detach: bool, **options: Any) -> int:
     Nodes are network namespaces on a router's bridge; S3 and status are reachable on 127.0.0.1.
     Runs in the foreground until Ctrl-C; with --data the data survives a restart.
     """
-    from ssastore.lab.up import UpOptions, up
+    from ssastore.lab.options import UpOptions
+    from ssastore.lab.up import up
 
     if options["workers"] is None:
         options["workers"] = max(1, min(16, (os.cpu_count() or 1) // options["nodes"]))
@@ -132,7 +134,8 @@ def down_command(context: str | None) -> int:
     from ssastore.lab.context import find
 
     found = find(context)
-    os.kill(found.pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + _DOWN_WAIT_S
     while found.is_running:
         if time.monotonic() > deadline:

@@ -338,7 +338,7 @@ def stat_command(context: str | None, path: str, as_json: bool) -> int:
 )
 @click.pass_obj
 def mb_command(context: str | None, bucket: str, shards: int) -> int:
-    """Make a bucket."""
+    """Make BUCKET. Its objects are listed in order, unless it is hashed: --shards 0."""
 
     async def work(client: AsyncClient) -> None:
         await client.create_bucket(bucket, shards=shards)

@@ -120,11 +120,13 @@ class Buckets:
     async def read(self, name: str) -> Bucket:
         """The bucket's record, from the store. Raises BucketNotFound, InvalidBucketName."""
         check_bucket_name(name)
-        self._cache.pop(name, None)
         try:
             found = await self._registers.get(SYSTEM, Kind.OBJECT, _record_key(name))
         except ObjectNotFound:
+            self._cache.pop(name, None)
             raise BucketNotFound(f"no bucket {name!r}") from None
+        # What is cached goes only now: while the record cannot be read, the objects still can.
+        self._cache.pop(name, None)
         bucket = _decode(name, found.metadata.etag, bytes(found.data))
         if bucket.state != "active":
             raise BucketNotFound(f"bucket {name!r} is being deleted")

@@ -92,9 +92,11 @@ def decode_metadata(packed: bytes | memoryview) -> Metadata:
 def summary(packed: bytes | memoryview) -> tuple[str, int]:
     """(ETag, size in bytes) of encoded metadata, for listings and preconditions. Raises CorruptObject."""
     fields = _unpack(packed)
-    if type(fields) is not list or len(fields) != 6 or tuple(map(type, fields[:2])) != (str, int):
-        raise CorruptObject("stored metadata has an unknown shape")
-    return fields[0], fields[1]
+    if type(fields) is list and len(fields) == 6:
+        etag, size = fields[0], fields[1]
+        if type(etag) is str and type(size) is int:
+            return etag, size
+    raise CorruptObject("stored metadata has an unknown shape")
 
 
 def encode_manifest(segments: list[Segment]) -> bytes:

@@ -15,7 +15,6 @@ import asyncio
 import ipaddress
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -24,13 +23,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
 from ssastore.client import NATIVE_PORT
-from ssastore.config import load_secrets, write_private, write_secrets
+from ssastore.config import load_secrets, write_private
 from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.planner import owned_slices
@@ -42,6 +39,7 @@ from ssastore.lab import context as contexts
 from ssastore.lab.context import Context
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
+from ssastore.lab.options import UpOptions, check_options, prepare_data_dir
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
@@ -62,39 +60,6 @@ _NODES_STOP_S = 18
 
 _SOCKET_PATH_BYTES_MAX = 107
 "A Unix socket's path, in the kernel's structure for it."
-
-_OURS = {"lab.json", "secrets.json", "lost+found"}
-"What a data directory may hold before it is one: lab.json is written last."
-
-
-@dataclass(frozen=True, slots=True)
-class UpOptions:
-    """What ``ssastore up`` was asked for."""
-
-    nodes: int
-    replicas: int
-    workers: int
-    data_dir: str | None
-    s3_port: int
-    admin_port: int
-    name: str
-    service: str | None
-    simulate: bool
-
-
-def check_options(options: UpOptions) -> None:
-    """Raises ConfigError for what cannot be started."""
-    if options.replicas != 1:
-        raise ConfigError(
-            f"--replicas {options.replicas}: this version keeps one replica of everything (--replicas 1)"
-        )
-    if options.nodes < options.replicas:
-        raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
-    if options.service is not None:
-        try:
-            service_network(options.service)
-        except ValueError as error:
-            raise ConfigError(f"--service: {error}") from None
 
 
 def _listener(port: int) -> socket.socket:
@@ -119,58 +84,6 @@ def _free_port() -> int:
         return port
 
 
-def _random_service() -> str:
-    """A /64 of a random unique local prefix (RFC 4193), another for every lab."""
-    prefix = 0xFD << 120 | int.from_bytes(os.urandom(5), "big") << 80 | 1 << 64
-    return str(IPv6Network((prefix, 64)))
-
-
-def prepare_data_dir(directory: Path, options: UpOptions) -> str:
-    """Make the lab's directory, or check that it is one of this shape; its service prefix.
-
-    Raises:
-        DataDirError: it cannot be used, holds something else, or a lab of another shape.
-    """
-    try:
-        str(directory).encode()
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        marker = directory / "lab.json"
-        if not marker.exists():
-            return _make_lab(directory, marker, options)
-        shape = json.loads(marker.read_bytes())
-        service = str(service_network(shape["service"]))
-    except OSError as error:
-        raise DataDirError(f"{directory}: {error.strerror}") from None
-    except UnicodeEncodeError:
-        raise DataDirError(f"{directory!a}: the path must be UTF-8, as the nodes' settings are") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataDirError(f"{marker} is not what ssastore up writes") from None
-    asked = {"nodes": options.nodes, "replicas": options.replicas, "workers": options.workers}
-    for what, wanted in asked.items():
-        if shape.get(what) != wanted:
-            raise DataDirError(
-                f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
-                "start it with the same number, or with another --data"
-            )
-    if options.service and str(service_network(options.service)) != service:
-        raise DataDirError(f"{directory} holds a lab with the service prefix {service}")
-    return service
-
-
-def _make_lab(directory: Path, marker: Path, options: UpOptions) -> str:
-    """Write secrets and shape of a new lab; its service prefix."""
-    names = sorted(path.name for path in directory.iterdir())
-    if foreign := [name for name in names if name not in _OURS and not name.startswith(".")]:
-        raise DataDirError(f"{directory} holds {foreign[0]} and no lab: give --data a directory of its own")
-    service = str(service_network(options.service)) if options.service else _random_service()
-    key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
-    if not (directory / "secrets.json").exists():
-        write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
-    shape = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
-    write_private(marker, json.dumps(shape | {"workers": options.workers}))
-    return service
-
-
 class Lab:
     """The processes of one lab. Made and used in one thread, which must live as long as it."""
 
@@ -187,8 +100,6 @@ class Lab:
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
         self._control_path = self._choose_control_path()
         self._secrets = str(directory / "secrets.json")
-        for part in ("config", "log", "nodes"):
-            (directory / part).mkdir(mode=0o700, exist_ok=True)
 
     def _choose_control_path(self) -> Path:
         """In the data directory, where a killed lab leaves it to its next start; unless that is too deep."""
@@ -218,11 +129,15 @@ class Lab:
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def simulate(self) -> None:
-        """Do without a network: every node is a port of ``::1``."""
+        """Do without a network: every node is a port of ``::1``, the same at every start."""
         kept = self._directory / "ports.json"
         if not kept.exists():
-            kept.write_text(json.dumps({name: _free_port() for name in self._names}))
-        self._ports = json.loads(kept.read_text())
+            write_private(kept, json.dumps({name: _free_port() for name in self._names}))
+        try:
+            found = json.loads(kept.read_bytes())
+            self._ports = {name: int(found[name]) for name in self._names}
+        except (ValueError, KeyError, TypeError):
+            raise DataDirError(f"{kept} is not what ssastore up writes") from None
 
     def _node_records(self) -> list[NodeRecord]:
         records = []
@@ -307,7 +222,8 @@ class Lab:
         if self._ports:
             arguments.append("--simulated")
         self._start(GATEWAY_HOST, "gateway", arguments, fds)
-        # Else nobody would be refused after the gateway's end: they would wait in our backlog.
+        # Else nobody would be refused after the gateway's end, our own question whether all is ready
+        # included: they would wait in our backlog.
         s3.close()
         admin.close()
 
@@ -341,9 +257,9 @@ class Lab:
     async def serve(
         self, s3: socket.socket, admin: socket.socket, on_ready: Callable[[Context], None]
     ) -> int:
-        """Run until SIGTERM or SIGINT; the exit code."""
+        """Run until one of ``_endings``; the exit code."""
         stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _endings():
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         server = await EmbeddedControlServer.start(self._directory / "control", self._control_path)
         control = EmbeddedControlStore(self._control_path)
@@ -443,8 +359,10 @@ def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
     contexts.make_state_dir()
     # Logs name keys and addresses: they are nobody else's business.
     os.umask(0o077)
-    # Until the event loop listens for it: so that what was made so far is cleaned up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    endings = _endings()
+    # Until the event loop listens for them: so that what was made so far is cleaned up.
+    for number in endings:
+        signal.signal(number, signal.default_int_handler)
     s3, admin = _listener(options.s3_port), _listener(options.admin_port)
     with _data_dir(options.data_dir) as name:
         directory = Path(name).absolute()
@@ -460,9 +378,15 @@ def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
             return run(lab.serve(s3, admin, on_ready))
         finally:
             # A second Ctrl-C must not cut the cleaning short.
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in endings:
                 signal.signal(number, signal.SIG_IGN)
             lab.close()
+
+
+def _endings() -> list[signal.Signals]:
+    """Signals that end a lab. A terminal that goes is one, unless somebody wants to outlive it (nohup)."""
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _data_dir(path: str | None) -> AbstractContextManager[str]:

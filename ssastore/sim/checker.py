@@ -18,14 +18,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ssastore.sim.history import Kind, Op, Outcome, explains
+from ssastore.sim.history import FOREVER_NS, Kind, Op, Outcome, explains
 
 OPS_MAX = 100
 CLIENTS_MAX = 5
 STEPS_MAX = 1_000_000
 "Entries of the history that are looked at, about a second's worth; then the verdict is UNDECIDED."
 
-_RELAX_STEPS_MAX = 100_000
+_RELAX_STEPS_MAX = 5_000
+"For each step of making a contradiction smaller."
 
 
 class Verdict(Enum):
@@ -58,22 +59,46 @@ def check(history: list[Op], *, initial: str | None = None, steps_max: int = STE
 
 
 def _core(history: list[Op], initial: str | None) -> tuple[Op, ...]:
-    """The operations that still contradict one another when all other answers are forgotten.
+    """The operations that contradict one another, whatever else was answered, and whatever was before.
 
-    To forget an answer only ever allows more, so what is left is a violation by itself.  Writes whose
-    answers do not matter are kept as unknown where a value of theirs occurs.
+    First what is older than need be is left out, then answers are forgotten one by one.  Both only ever
+    allow more, so what is left is a violation by itself.
     """
-    kept = list(history)
-    for at in reversed(range(len(history))):
-        if kept[at].outcome is Outcome.UNKNOWN:
-            continue
-        without = [*kept[:at], replace(kept[at], outcome=Outcome.UNKNOWN), *kept[at + 1 :]]
-        if _Search(without, initial, _RELAX_STEPS_MAX).run() is Verdict.VIOLATION:
-            kept = without
-    answers = [op for op in kept if op.outcome is not Outcome.UNKNOWN]
-    values = {op.value for op in answers} | {op.expected for op in answers}
-    return tuple(
-        op for op in kept if op.outcome is not Outcome.UNKNOWN or (op.kind is Kind.PUT and op.value in values)
+    kept, states = _recent(history, initial)
+    for at in reversed(range(len(kept))):
+        if kept[at].outcome is not Outcome.UNKNOWN:
+            without = [*kept[:at], replace(kept[at], outcome=Outcome.UNKNOWN), *kept[at + 1 :]]
+            if _is_violation(without, states):
+                kept = without
+    named = {id(op) for op in kept if op.outcome is not Outcome.UNKNOWN}
+    values = {value for op in history if id(op) in named for value in (op.value, op.expected)}
+    # Who wrote a value that an answer speaks of is named as well, for the reader.
+    return tuple(op for op in history if id(op) in named or (op.kind is Kind.PUT and op.value in values))
+
+
+def _recent(history: list[Op], initial: str | None) -> tuple[list[Op], list[str | None]]:
+    """The shortest end of the history that is a violation from whatever state, and those states.
+
+    All of it, and the state that it began with, if there is no such end.
+    """
+    for since_ns in sorted({op.called_ns for op in history}, reverse=True):
+        # Who was under way at that moment may have had its effect before it.
+        end = [
+            op if op.called_ns >= since_ns else replace(op, outcome=Outcome.UNKNOWN)
+            for op in history
+            if op.outcome is Outcome.UNKNOWN or op.answered_ns >= since_ns
+        ]
+        written = [op.value for op in history if op.kind is Kind.PUT and op.called_ns < since_ns]
+        states = [None, initial, *written]
+        if _is_violation(end, states):
+            return end, states
+    return history, [initial]
+
+
+def _is_violation(history: list[Op], states: list[str | None]) -> bool:
+    return all(
+        _Search(history, state, _RELAX_STEPS_MAX).run() is Verdict.VIOLATION
+        for state in dict.fromkeys(states)
     )
 
 
@@ -88,7 +113,7 @@ class _Search:
 
     def __init__(self, history: list[Op], initial: str | None, steps_max: int) -> None:
         # A get without an answer says nothing.
-        self._ops = [op for op in history if op.outcome is not Outcome.UNKNOWN or op.kind is not Kind.GET]
+        self._ops = [op for op in history if op.is_answered or op.kind is not Kind.GET]
         self._state = initial
         self._steps_left = steps_max
         self.steps = 0
@@ -109,7 +134,7 @@ class _Search:
         timed: list[tuple[int, int, int]] = []
         for i, op in enumerate(self._ops):
             timed.append((op.called_ns, 0, 2 * i))
-            if op.outcome is not Outcome.UNKNOWN:
+            if op.is_answered:
                 timed.append((op.answered_ns, 1, 2 * i + 1))
         return [entry for _, _, entry in sorted(timed)]
 
@@ -128,7 +153,7 @@ class _Search:
     def run(self) -> Verdict:
         """Search all orders."""
         ops, after = self._ops, self._next
-        answers_left = sum(op.outcome is not Outcome.UNKNOWN for op in ops)
+        answers_left = sum(op.is_answered for op in ops)
         lifted: list[tuple[int, str | None, bool]] = []
         "(operation, state before it, whether it was a choice)."
         taken = 0
@@ -141,10 +166,10 @@ class _Search:
                 return Verdict.UNDECIDED
             if not entry & 1:
                 op = ops[entry >> 1]
-                is_known = op.outcome is not Outcome.UNKNOWN
+                is_answered = op.is_answered
                 is_possible, state_after = explains(op, state)
                 is_choice = state_after != state
-                if is_possible and (is_choice or is_known):
+                if is_possible and (is_choice or is_answered):
                     mark = taken | 1 << (entry >> 1), state_after
                     if not is_choice or mark not in seen:
                         if is_choice:
@@ -152,7 +177,7 @@ class _Search:
                         lifted.append((entry >> 1, state, is_choice))
                         taken, state = mark
                         self._lift(entry)
-                        if is_known:
+                        if is_answered:
                             self._lift(entry + 1)
                             answers_left -= 1
                         entry = after[self._head]
@@ -167,7 +192,7 @@ class _Search:
                     return Verdict.VIOLATION
                 i, state, is_choice = lifted.pop()
                 taken ^= 1 << i
-                if ops[i].outcome is not Outcome.UNKNOWN:
+                if ops[i].is_answered:
                     self._put_back(2 * i + 1)
                     answers_left += 1
                 self._put_back(2 * i)
@@ -175,12 +200,10 @@ class _Search:
         return Verdict.OK
 
     def contradiction(self) -> list[Op]:
-        """After a violation: the history up to the answer that no order gets past."""
-        end = self._furthest
-        known: list[Op] = []
-        for i, op in enumerate(self._ops):
-            if self._place[2 * i] > end:
-                continue
-            is_answered = self._place.get(2 * i + 1, end + 1) <= end
-            known.append(op if is_answered else replace(op, outcome=Outcome.UNKNOWN))
-        return known
+        """After a violation: what was called before the answer that no order gets past."""
+        place, end = self._place, self._furthest
+        return [
+            op if place.get(2 * i + 1, end) <= end else replace(op, answered_ns=FOREVER_NS)
+            for i, op in enumerate(self._ops)
+            if place[2 * i] <= end
+        ]

@@ -13,6 +13,9 @@ from enum import Enum
 
 from ssastore.sim.clock import NS_PER_S
 
+FOREVER_NS = 1 << 62
+"Answered after everything else: the answer is known and binds nobody who was called later."
+
 
 class Kind(Enum):
     """What was asked for."""
@@ -60,13 +63,18 @@ class Op:
     version: int = 0
     "Order number of the state that was read or written, where the store tells; 0 where not."
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether it must have taken effect by some instant."""
+        return self.outcome is not Outcome.UNKNOWN and self.answered_ns < FOREVER_NS
+
     def __str__(self) -> str:
         condition = f" {self.condition.value} {self.expected}".rstrip() if self.condition.value else ""
         subject = f" {self.value}" if self.kind is Kind.PUT else ""
         answer = self.outcome.value
         if self.kind is Kind.GET and self.outcome is Outcome.DONE:
             answer = self.value
-        until = "..." if self.outcome is Outcome.UNKNOWN else f"{self.answered_ns / NS_PER_S:.6f}"
+        until = f"{self.answered_ns / NS_PER_S:.6f}" if self.is_answered else "..."
         span = f"{self.called_ns / NS_PER_S:.6f} to {until}"
         return f"client {self.client}  {span:24}  {self.kind.value}{subject}{condition} -> {answer}"
 

@@ -1,7 +1,7 @@
 """One direction between two hosts: how long packets take, and whether they pass.
 
-Connections are TCP: what a packet network loses, TCP sends again, so loss is
-never seen as loss but as delay.  A link that is held lets nothing pass; when it
+Connections are TCP: what the network loses is sent again, so loss is never seen as
+loss but as delay.  A link that is held lets nothing pass; when it
 is released, what was on the way comes after one more wait, as retransmissions do.
 """
 
@@ -27,9 +27,9 @@ class Weather:
     jitter_ns: int = NS_PER_MS // 10
     "Mean of what is added to it, for each packet."
     late_share: float = 0.0
-    "Packets that were lost and sent again."
+    "Packets that are held up on the way. They arrive even if their connection has ended meanwhile."
     late_ns: int = 300 * NS_PER_MS
-    "Mean of what that adds."
+    "For how long, on average."
     split_share: float = 0.2
     "Writes that arrive in pieces, cut anywhere."
     refused_share: float = 0.0

@@ -138,11 +138,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = PROCESS.get()
         return (self.now_ns if process is None else process.clock.monotonic_ns()) / NS_PER_S
 
-    def create_task(self, coro: Any, *, name: object = None, context: Context | None = None) -> Any:
+    def create_task(
+        self, coro: Any, *, name: object = None, context: Context | None = None, **more: Any
+    ) -> Any:
         """As asyncio's; the task is kept until it is done, or to the end of the run."""
         self._task_count += 1
         process = (PROCESS.get() if context is None else context.get(PROCESS)) or self.world
-        options = {"loop": self, "name": None if name is None else str(name), "context": context}
+        options = {"loop": self, "name": None if name is None else str(name), "context": context, **more}
         task = VirtualTask(coro, serial=self._task_count, process=process, **options)
         self._tasks[task] = None
         if len(self._tasks) > self._tasks_swept_at:

@@ -103,11 +103,14 @@ def _misread(history: list[Op], states: list[State]) -> Iterator[str]:
 
 
 def _unjustified(history: list[Op], states: list[State], versions: dict[int, int]) -> Iterator[str]:
-    has_gaps = any(op.outcome is Outcome.UNKNOWN and id(op) not in versions for op in history)
-    if has_gaps:
-        return  # a write that nobody has seen may justify anything
+    # A write that nobody has seen may justify whatever was answered after its call.
+    unseen_ns = min(
+        (op.called_ns for op in history if id(op) not in versions and op.kind is not Kind.GET), default=None
+    )
     for op in history:
         if op.kind is Kind.GET or op.outcome is Outcome.UNKNOWN:
+            continue
+        if unseen_ns is not None and unseen_ns <= op.answered_ns:
             continue
         if op.outcome is Outcome.DONE:
             place = _at(states, op.version)

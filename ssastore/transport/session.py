@@ -37,14 +37,14 @@ from ssastore.messages import (
 )
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
-from ssastore.wire import Body, Frame, Header
+from ssastore.wire import Body, Frame
 
 log = logging.getLogger(__name__)
 
 _GREETING_FRAME_BYTES = 1024
 _ACCEPT_LOG_MAX = 64
-_WRITE_OVERHEAD_BYTES = 512
-_SIZED = (bytes, str)
+_WRITE_OVERHEAD_BYTES = 2048
+"Of one write, beside its body and long fields: what waits with it, key and operation id among them."
 
 
 @dataclass(slots=True)
@@ -207,7 +207,7 @@ class Session(FrameChannel):
                 counts[request.TYPE] = counts.get(request.TYPE, 0) + 1
                 try:
                     if request.TYPE in WRITES:
-                        self._submit(header, request, body)
+                        self._submit(request_id, request, body)
                     elif request.TYPE == Report.TYPE:
                         self.send([Status.OK, request_id], self._service.describe())
                     else:
@@ -236,12 +236,12 @@ class Session(FrameChannel):
 
     # -- writes -------------------------------------------------------------------------------------
 
-    def _submit(self, header: Header, request: Any, body: Body) -> None:
-        request_id = header[1]
+    def _submit(self, request_id: int, request: Any, body: Body) -> None:
         now_ms = self._service.clock.now_ms()
         acceptor = self._service.acceptor
-        # Metadata counts as well: a header has up to 64 KiB, and thousands of them may wait.
-        size = len(body) + _WRITE_OVERHEAD_BYTES + sum([len(i) for i in header if type(i) in _SIZED])
+        # The long fields count as well: a header has up to 64 KiB, and thousands of them may wait.
+        size = len(body) + _WRITE_OVERHEAD_BYTES
+        size += len(getattr(request, "metadata", b"")) + len(getattr(request, "etag", ""))
         self._inflight += 1
         self._inflight_bytes += size
         future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)

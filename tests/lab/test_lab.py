@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from ipaddress import IPv6Network
@@ -172,6 +173,15 @@ def test_key_with_control_characters_is_listed_on_one_line(lab: RunningLab) -> N
     assert json_lines(lab.cli("ls", "controls", "--json").stdout)[0]["key"] == key
 
 
+def test_letters_that_the_terminal_lacks_are_escaped(lab: RunningLab) -> None:
+    lab.cli("mb", "letters")
+    lab.cli("put", "letters/ключ", input="x")
+    command = [PYTHON, "-m", "ssastore", "--context", lab.name, "ls", "letters"]
+    ascii_only = lab.environment | {"PYTHONIOENCODING": "ascii"}
+    listed = subprocess.run(command, env=ascii_only, capture_output=True, check=True).stdout
+    assert listed.endswith(b"  \\u043a\\u043b\\u044e\\u0447\n")
+
+
 def test_locate_and_explain_compute_the_address(lab: RunningLab, docs: str) -> None:
     """The address follows from bucket id and key alone, and the node that owns it was dialled there."""
     steps = json.loads(lab.cli("explain", f"{docs}/a.txt", "--json").stdout)
@@ -280,7 +290,10 @@ def test_everything_is_there_after_a_restart(lab: RunningLab, docs: str, tmp_pat
     s3.put_object(Bucket="kept", Key="large", Body=content, ContentType="x/y", Metadata={"who": "me"})
     before = {bucket: lab.cli("ls", "-r", "--json", bucket).stdout for bucket in (docs, "awscli", "kept")}
     keys_before = lab.aws()["AWS_SECRET_ACCESS_KEY"]
+    started = time.monotonic()
     lab.stop()
+    # boto3 keeps its connection: an idle one must not use up the 10 s that requests under way are given.
+    assert time.monotonic() - started < 9
     assert lab.cli("status", check=False).returncode == 2
     lab.s3_port, lab.admin_port = free_port(), free_port()
     start_again(lab)
@@ -316,9 +329,6 @@ def test_simulated_network_stores_and_says_so(tmp_path: Path) -> None:
         refused = lab.cli("exec", "--", "true", check=False)
         assert refused.returncode == 2
         assert "simulated" in refused.stderr
-        lab.stop()
-        start_again(lab, "--nodes", "2", "--simulate")
-        assert lab.cli("get", "here/small").stdout == "by S3"
 
 
 def as_nobody() -> tuple[list[str], dict[str, str]]:
@@ -389,7 +399,7 @@ def test_two_labs_run_side_by_side(lab: RunningLab, docs: str) -> None:
         (["--name", "x", *taken[:2], "--admin-port", str(lab.admin_port)], 2, "Address already in use"),
         (["--name", "x", "--data", str(lab.data), "--nodes", "4", *taken], 3, "another control server"),
     ):
-        refused = lab.cli("up", "--detach", *options, check=False)
+        refused = lab.cli("up", *options, check=False)
         assert (refused.returncode, refused.stdout) == (code, ""), refused.stderr
         assert text in refused.stderr
     second = RunningLab("second", directory / "data", lab.environment, free_port(), free_port())

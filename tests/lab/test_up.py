@@ -30,9 +30,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return scratch
 
 
-def start_up(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+def start_up(tmp_path: Path, *options: str, admin_port: int = 0) -> subprocess.Popen[str]:
     """``ssastore up`` in the foreground, not waited for."""
-    ports = ["--s3-port", str(free_port()), "--admin-port", str(free_port())]
+    ports = ["--s3-port", str(free_port()), "--admin-port", str(admin_port or free_port())]
     return subprocess.Popen(
         [PYTHON, "-m", "ssastore", "up", "--nodes", "2", "--workers", "1", *ports, *options],
         env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")},
@@ -45,6 +45,13 @@ def start_up(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
 def wait_until_starting(directory: Path, pattern: str) -> None:
     """Until the last process of a lab was started; it is far from ready then."""
     wait_until(lambda: bool(list(directory.glob(pattern))), "the gateway is started")
+
+
+def is_asking(port: int) -> bool:
+    """Whether somebody has a connection to that port of 127.0.0.1."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    remote = f"0100007F:{port:04X}"
+    return any(line.split()[2:4] == [remote, "01"] for line in lines)
 
 
 def lab_pid(lab: RunningLab) -> int:
@@ -65,18 +72,33 @@ def zombies_of(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_while_starting_leaves_nothing(
     tmp_path: Path, scratch: Path, inside: Any, number: int
 ) -> None:
     """Twice, as people press Ctrl-C. The gateway does not answer yet: waiting for it must not go on."""
-    process = start_up(tmp_path)
-    wait_until_starting(scratch, "ssastore-*/log/gateway.log")
+    port = free_port()
+    process = start_up(tmp_path, admin_port=port)
+    wait_until(
+        lambda: is_asking(port), "the gateway, which does not listen yet, is asked whether all is ready"
+    )
     process.send_signal(number)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    assert list(scratch.iterdir()) == []
+    assert processes_with(str(scratch)) == {}
+    assert list((tmp_path / "state").rglob("*.json")) == []
+
+
+def test_interrupt_of_detaching_ends_the_lab(tmp_path: Path, scratch: Path, inside: Any) -> None:
+    """Who waits for ``up --detach`` and gives up must not find a lab later."""
+    process = start_up(tmp_path, "--detach")
+    wait_until_starting(scratch, "ssastore-*/log/gateway.log")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert (process.returncode, output.strip()) == (130, "ssastore: interrupted")
     assert list(scratch.iterdir()) == []
     assert processes_with(str(scratch)) == {}
     assert list((tmp_path / "state").rglob("*.json")) == []
@@ -133,6 +155,16 @@ def require_refusal_without_gateway(lab: RunningLab) -> None:
     assert f"127.0.0.1:{lab.admin_port} does not answer" in status.stderr
     log = Path(lab.environment["XDG_STATE_HOME"], "ssastore", "contexts", f"{lab.name}.log")
     assert "gateway ended with code -9" in log.read_text()
+
+
+def test_deep_data_directory_has_its_socket_elsewhere(tmp_path: Path, scratch: Path) -> None:
+    """A Unix socket's path has at most 107 bytes."""
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    lab = start_lab(deep, "deep", "--nodes", "1", "--workers", "1", "--simulate")
+    assert [path.name for path in scratch.glob("ssa-*/*")] == ["control.sock"]
+    lab.stop()
+    assert list(scratch.iterdir()) == []
 
 
 def test_down_ends_no_stranger(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import msgpack
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.objects import Objects
-from ssastore.env import Store
 from ssastore.keyspace import range_cover
 from ssastore.sim.dial import VirtualLinks
 from ssastore.sim.host import Host
@@ -27,7 +27,16 @@ KEY, SECRET = "TESTKEY", b"test-secret"
 CREDENTIALS = Credentials(b"c" * 32, {KEY: SECRET})
 CLUSTER_ID = "ab" * 16
 
-WrapStore = Callable[[MemoryStore], Store]
+
+@dataclass(frozen=True)
+class Parts:
+    """What a node is made of; tests exchange a part for one with a planted fault."""
+
+    store: Callable[..., MemoryStore] = MemoryStore
+    acceptor: type[Acceptor] = Acceptor
+
+
+PARTS = Parts()
 
 
 class InOrder(dict):  # type: ignore[type-arg]
@@ -50,18 +59,18 @@ class InOrder(dict):  # type: ignore[type-arg]
 class StoreHost:
     """A node with one worker that owns a part of plane 0. What it committed outlives its process."""
 
-    def __init__(self, world: World, name: str, slices: range, wrap: WrapStore) -> None:
+    def __init__(self, world: World, name: str, slices: range, parts: Parts) -> None:
         self._slices = slices
-        self._memory = MemoryStore(commit_ms=world.swarm.commit_ms)
-        self._store = wrap(self._memory)
+        self._make_acceptor = parts.acceptor
+        self._store = parts.store(commit_ms=world.swarm.commit_ms)
         self.host = world.host(name, self._program)
-        self.host.on_down.append(self._memory.crash)
+        self.host.on_down.append(self._store.crash)
         for piece in range_cover(slices.start << 48, slices.stop << 48):
             self.host.accept(piece)
             world.network.routing.announce(piece, name)
 
     async def _program(self, host: Host) -> None:
-        acceptor = Acceptor(replicas=1, worker=0, workers=1)
+        acceptor = self._make_acceptor(replicas=1, worker=0, workers=1)
         acceptor.activate(set(self._slices))
         service = Service(
             store=self._store,
@@ -104,10 +113,10 @@ class ClientHost:
         return Objects(pool, self.host.clock, randomness)
 
 
-def store_hosts(world: World, count: int, wrap: WrapStore = lambda store: store) -> list[StoreHost]:
+def store_hosts(world: World, count: int, parts: Parts = PARTS) -> list[StoreHost]:
     """Hosts that share plane 0; they are off."""
     step = 4096 // count
     ends = [*(step * index for index in range(count)), 4096]
     return [
-        StoreHost(world, f"node{index}", range(ends[index], ends[index + 1]), wrap) for index in range(count)
+        StoreHost(world, f"node{index}", range(ends[index], ends[index + 1]), parts) for index in range(count)
     ]

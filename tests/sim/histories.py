@@ -115,16 +115,17 @@ def second_winner(history: list[Op], draw: Stream) -> list[Op] | None:
         for new in history:
             is_write = new.kind is Kind.PUT and new.outcome is Outcome.DONE and new.value != put.expected
             writer = next((op for op in history if op.value == put.expected and op.kind is Kind.PUT), None)
-            if is_write and writer and writer.outcome is Outcome.DONE:
-                if writer.answered_ns < new.called_ns and new.answered_ns < put.called_ns:
-                    return replace(put, outcome=Outcome.DONE)
+            if not is_write or writer is None or writer.outcome is not Outcome.DONE:
+                continue
+            if writer.answered_ns < new.called_ns and new.answered_ns < put.called_ns:
+                return replace(put, outcome=Outcome.DONE)
         return None
 
     return _replace_one(history, draw, Kind.PUT, broken)
 
 
 def groundless_refusal(history: list[Op], draw: Stream) -> list[Op] | None:
-    """"If absent" was refused although nobody had written yet."""
+    """ "If absent" was refused although nobody had written yet."""
     first = min(op.called_ns for op in history)
     begun = Op(99, Kind.PUT, first - 20, first - 10, Outcome.FAILED, "v0", Condition.IF_ABSENT)
     return [begun, *history]

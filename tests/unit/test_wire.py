@@ -12,14 +12,16 @@ from typing import Any
 
 import msgpack
 import pytest
+from blake3 import blake3
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ssastore.client import native_etag
 from ssastore.core.metadata import Metadata
 from ssastore.core.registers import Place, iid_of_record
 from ssastore.errors import BadFrame, ObjectTooLarge
 from ssastore.limits import FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, KIB
-from ssastore.messages import Get, Hello, Kind, Proof, Put, Status, Welcome, decode_request
+from ssastore.messages import REQUESTS, Get, Hello, Kind, Proof, Put, Status, Welcome, decode_request
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, proof
 from ssastore.wire import Frame, FrameDecoder, Header, decode_header, encode
 
@@ -220,7 +222,7 @@ def put_example() -> Put:
     """The object of the document: indexed bucket of 16 shards, key cat.jpg."""
     place = Place(0x1122334455667788, 16)
     iid = iid_of_record(place, b"cat.jpg")
-    metadata = Metadata("b3-8e4c7c1b99b87ef7d0b5b0bd80d8f3f6", 6).encode()
+    metadata = Metadata(native_etag(blake3(b"hello\n").hexdigest()), 6).encode()
     op_id = bytes(range(16))
     return Put(iid, int(Kind.OBJECT), place.bucket, 16, b"cat.jpg", op_id, 0, "", metadata)
 
@@ -272,3 +274,12 @@ def test_documented_put_decodes() -> None:
     frames_found: list[Frame] = FrameDecoder().feed(documented()["put"])
     ((header, body),) = frames_found
     assert decode_request(header) == put_example() and body == b"hello\n" and header[1] == 7
+
+
+def test_document_lists_every_status_and_every_request() -> None:
+    text = DOCUMENT.read_text()
+    statuses = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text, re.M)
+    assert statuses == [(str(status.value), status.name) for status in Status]
+    requests = re.findall(r"^\| (\d+) \| ([A-Z][A-Za-z]+) \|", text, re.M)
+    known = [(str(kind), message.__name__) for kind, message in REQUESTS.items()]
+    assert [row for row in requests if row not in statuses] == known

@@ -201,6 +201,47 @@ async def test_deleted_bucket_is_noticed_by_every_operation() -> None:
             await work()
 
 
+async def test_objects_stay_within_reach_while_the_bucket_s_record_does_not() -> None:
+    """A miss asks for the bucket's record; that its node is down then must not cost the other objects."""
+    caller = DirectCaller()
+    objects = client(caller)
+    await objects.buckets.create(NAME)
+    await put(objects, "k")
+
+    async def hook(message: Any) -> None:
+        if message.bucket == SYSTEM.bucket:
+            raise Unavailable("slice 0bc9 at [...]")
+
+    caller.hook = hook
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await get(objects, "absent")
+        assert await get(objects, "k") == b"data"
+
+
+async def test_misses_do_not_send_others_to_the_bucket_s_record() -> None:
+    """While a miss reads the record again, everybody else goes on with what is cached."""
+    caller = DirectCaller()
+    objects = client(caller)
+    await objects.buckets.create(NAME)
+    await put(objects, "k")
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hook(message: Any) -> None:
+        if message.bucket == SYSTEM.bucket:
+            asked.set()
+            await answer.wait()
+
+    caller.hook = hook
+    missing = asyncio.ensure_future(get(objects, "absent"))
+    await asked.wait()
+    async with asyncio.timeout(1):
+        assert await get(objects, "k") == b"data"
+    answer.set()
+    with pytest.raises(ObjectNotFound):
+        await missing
+
+
 # -- deletion ---------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,108 @@
+"""What ``ssastore up`` was asked for, and the directory that a lab of that shape lives in.
+
+A directory is taken for a lab's when it holds ``lab.json``, which is written last: a start that was cut short
+is finished by the next one, and a directory of something else is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from ssastore.config import write_private, write_secrets
+from ssastore.errors import ConfigError, DataDirError
+from ssastore.keyspace import service_network
+
+_OURS = {"lab.json", "secrets.json", "lost+found"}
+"What a data directory may hold before it is one: lab.json is written last."
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What ``ssastore up`` was asked for."""
+
+    nodes: int
+    replicas: int
+    workers: int
+    data_dir: str | None
+    s3_port: int
+    admin_port: int
+    name: str
+    service: str | None
+    simulate: bool
+
+
+def check_options(options: UpOptions) -> None:
+    """Raises ConfigError for what cannot be started."""
+    if options.replicas != 1:
+        raise ConfigError(
+            f"--replicas {options.replicas}: this version keeps one replica of everything (--replicas 1)"
+        )
+    if options.nodes < options.replicas:
+        raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
+    if options.service is not None:
+        try:
+            service_network(options.service)
+        except ValueError as error:
+            raise ConfigError(f"--service: {error}") from None
+
+
+def prepare_data_dir(directory: Path, options: UpOptions) -> str:
+    """Make the lab's directory, or check that it is one of this shape; its service prefix.
+
+    Raises:
+        DataDirError: it cannot be used, holds something else, or a lab of another shape.
+    """
+    marker = directory / "lab.json"
+    try:
+        str(directory).encode()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not marker.exists():
+            _make_lab(directory, marker, options)
+        shape = json.loads(marker.read_bytes())
+        service = str(service_network(shape["service"]))
+        _check_shape(directory, shape, service, options)
+        for part in ("config", "log", "nodes"):
+            (directory / part).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DataDirError(f"{directory}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise DataDirError(f"{directory!a}: the path must be UTF-8, as the nodes' settings are") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataDirError(f"{marker} is not what ssastore up writes") from None
+    return service
+
+
+def _check_shape(directory: Path, shape: dict[str, object], service: str, options: UpOptions) -> None:
+    asked = {"nodes": options.nodes, "replicas": options.replicas, "workers": options.workers}
+    for what, wanted in asked.items():
+        if shape.get(what) != wanted:
+            raise DataDirError(
+                f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
+                "start it with the same number, or with another --data"
+            )
+    if options.service and str(service_network(options.service)) != service:
+        raise DataDirError(f"{directory} holds a lab with the service prefix {service}")
+
+
+def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
+    """Write secrets and shape of a new lab."""
+    names = sorted(path.name for path in directory.iterdir())
+    if foreign := [name for name in names if name not in _OURS and not name.startswith(".")]:
+        raise DataDirError(f"{directory} holds {foreign[0]} and no lab: give --data a directory of its own")
+    service = str(service_network(options.service)) if options.service else _random_service()
+    key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
+    if not (directory / "secrets.json").exists():
+        write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
+    shape = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
+    write_private(marker, json.dumps(shape | {"workers": options.workers}))
+
+
+def _random_service() -> str:
+    """A /64 of a random unique local prefix (RFC 4193), another for every lab."""
+    prefix = 0xFD << 120 | int.from_bytes(os.urandom(5), "big") << 80 | 1 << 64
+    return str(IPv6Network((prefix, 64)))

@@ -1,0 +1,20 @@
+"""``python -m tests.sim.once SEED ...``: run the workload once for each seed and print its digest."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from tests.sim.workload import run_seed
+
+
+def main() -> None:
+    logging.disable(logging.CRITICAL)
+    for argument in sys.argv[1:]:
+        run = run_seed(int(argument))
+        operations = sum(map(len, run.histories.values()))
+        print(f"{run.seed} {run.digest} {run.steps} {operations} {len(run.red())}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Swarm settings and the faults that follow from them: all kinds occur, and all are undone at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+import pytest
+
+from ssastore.sim.clock import NS_PER_S
+from ssastore.sim.faults import Faults
+from ssastore.sim.host import Host
+from ssastore.sim.swarm import FAULTS, Swarm, draw_swarm
+from ssastore.sim.world import World
+
+
+def test_settings_follow_from_the_seed_alone() -> None:
+    assert asdict(draw_swarm(7)) == asdict(draw_swarm(7))
+    assert asdict(draw_swarm(7)) != asdict(draw_swarm(8))
+
+
+def test_seeds_differ_in_what_goes_wrong() -> None:
+    drawn = [draw_swarm(seed) for seed in range(200)]
+    assert {kind for swarm in drawn for kind in swarm.weights} == set(FAULTS)
+    assert len({tuple(swarm.weights) for swarm in drawn}) > 80
+    assert sum(not swarm.weights for swarm in drawn) < 20
+    for field in ("every_ns", "lasting_ns", "commit_ms", "drift_ppm", "deschedule_every", "lag_ns_max"):
+        assert len({getattr(swarm, field) for swarm in drawn}) > 2, field
+
+
+def test_faults_can_be_left_out() -> None:
+    drawn = [draw_swarm(seed, ("reset", "kill")) for seed in range(50)]
+    assert {kind for swarm in drawn for kind in swarm.weights} == {"reset", "kill"}
+
+
+def test_settings_are_shown_in_one_line() -> None:
+    assert "no faults" in Swarm().describe()
+    assert all("\n" not in draw_swarm(seed).describe() for seed in range(20))
+
+
+class Chatter(asyncio.Protocol):
+    def __init__(self, lost: list[str]) -> None:
+        self._lost = lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.append(type(exc).__name__)
+
+
+async def serve(host: Host) -> None:
+    await asyncio.get_running_loop().create_server(lambda: Chatter([]), "::", 1)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_fault_happens_and_is_undone(kind: str) -> None:
+    world = World(
+        3, Swarm(weights={kind: 1.0}, every_ns=NS_PER_S, lasting_ns=100 * NS_PER_S, offset_ms=60_000)
+    )
+    hosts = [world.host(name, serve) for name in ("a", "b", "c")]
+    faults = Faults(world.network, world.swarm, hosts)
+
+    def is_disturbed() -> bool:
+        links = [world.network.link(one, other) for one in hosts for other in hosts if one is not other]
+        return any(link.is_held for link in links) or any(
+            host.is_paused or not host.is_running for host in hosts
+        )
+
+    lost: list[str] = []
+
+    async def dial() -> None:
+        await asyncio.get_running_loop().create_connection(lambda: Chatter(lost), "fd5a:ffff::2", 1)
+
+    async def main() -> None:
+        for host in hosts:
+            host.start()
+        await asyncio.sleep(1)
+        await hosts[0].spawn("dial", dial())
+        clocks = [host.clock.now_ms() for host in hosts]
+        faults.start()
+        await asyncio.sleep(30)
+        assert faults.happened[kind] > 10
+        has_lost = bool(lost)
+        has_jumped = any(
+            host.clock.now_ms() - before != 30_000 for host, before in zip(hosts, clocks, strict=True)
+        )
+        assert is_disturbed() or (kind == "reset" and has_lost) or (kind == "jump" and has_jumped)
+        faults.stop()
+        count = faults.happened[kind]
+        await asyncio.sleep(1000)
+        assert faults.happened[kind] == count
+        assert not is_disturbed()
+
+    world.run(main())
+
+
+def test_nobody_disturbs_a_run_without_weights() -> None:
+    world = World(1)
+    faults = Faults(world.network, world.swarm, [world.host("a")])
+
+    async def main() -> None:
+        faults.start()
+        await asyncio.sleep(1000)
+        faults.stop()
+
+    world.run(main())
+    assert not faults.happened
