@@ -74,14 +74,6 @@ class DirectCaller:
         with self.store.read() as txn:
             return self.acceptor.read(request, txn)
 
-    async def again(self, message: Message, iid: int, body: Body = b"") -> tuple[Header, Body]:
-        """The call twice, as after a lost answer; the second answer."""
-        try:
-            await self.call(message, iid, body)
-        finally:
-            reply = await self.call(message, iid, body)
-        return reply
-
 
 def through_wire(header: Header, body: Body) -> tuple[Header, Body]:
     """A frame as the other side gets it."""

@@ -201,8 +201,6 @@ class Proxy:
         self.port = 0
         self.is_mute = False
         "Answers are read from the node and go nowhere."
-        self.requests_seen = 0
-        "Reads of bytes from clients while mute."
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_answer: Callable[[], None] | None = None
@@ -231,7 +229,6 @@ class Proxy:
                     if self.on_answer is not None:
                         self.on_answer()
                     continue
-                self.requests_seen += self.is_mute
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -34,9 +34,9 @@ def module_lab(
 
 def tool_environment(lab: RunningLab, home: Path) -> dict[str, str]:
     """Environment of an S3 tool that must not see the settings of whoever runs the tests."""
-    kept = {name: value for name, value in lab.aws().items() if not name.startswith(("AWS_", "RCLONE_"))}
-    variables = {name: value for name, value in lab.aws().items() if name in S3_VARIABLES}
-    return kept | variables | {"HOME": str(home)}
+    found = lab.aws()
+    foreign = {name for name in lab.environment if name.startswith(("AWS_", "RCLONE_"))} - set(S3_VARIABLES)
+    return {name: value for name, value in found.items() if name not in foreign} | {"HOME": str(home)}
 
 
 S3_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.labs import PYTHON, running_lab
 
 KILLS = int(os.environ.get("SSASTORE_TEST_KILLS", "10"))

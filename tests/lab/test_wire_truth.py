@@ -11,13 +11,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -270,20 +270,50 @@ def stored(lab: RunningLab, owners: Owners) -> Stored:
     return Stored(plain, listed, addresses, *json.loads(found), sides[True], sides[False])
 
 
+@dataclass
+class Asked:
+    """Questions that were put when the node had died; who reads an answer waits for it."""
+
+    command: subprocess.Popen[str]
+    "``ssastore get`` of one of its objects, with a deadline of 3 s instead of 30."
+    by_s3: dict[str, Future[object]]
+    "Requests to the gateway, which has a deadline of 10 s."
+
+
 @pytest.fixture(scope="module")
-def dead(lab: RunningLab, owners: Owners, stored: Stored) -> Iterator[subprocess.Popen[str]]:
-    """The victim's supervisor is killed; yields a command that asks for one of its objects since then."""
+def dead(lab: RunningLab, owners: Owners, stored: Stored) -> Iterator[Asked]:
+    """The victim's supervisor is killed."""
     worker = lab.worker_pid(VICTIM)
     os.kill(parent_of(worker), signal.SIGKILL)
     wait_until(lambda: not is_alive(worker), "a worker ends with its supervisor")
     key = next(key for key, address in stored.addresses.items() if owners.of(address) == VICTIM)
-    command = [PYTHON, "-m", "ssastore", "--context", lab.name, "get", f"{stored.plain}/{key}"]
-    process = subprocess.Popen(
-        command, env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    yield process
-    process.kill()
-    process.communicate()
+    argv = [PYTHON, "-c", IMPATIENT, "--context", lab.name, "get", f"{stored.plain}/{key}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    s3 = s3_client(lab, retries={"max_attempts": 0}, read_timeout=60)
+    calls: dict[str, Callable[[], object]] = {
+        "get": lambda: s3.get_object(Bucket=stored.listed, Key=stored.home[0]),
+        "put": lambda: s3.put_object(Bucket=stored.listed, Key=stored.home[0], Body=b"new"),
+        "list": lambda: s3.list_objects_v2(Bucket=stored.listed),
+        "large": lambda: read_all(s3, stored.plain, stored.large),
+    }
+    with ThreadPoolExecutor(len(calls)) as pool:
+        by_s3 = {name: pool.submit(call) for name, call in calls.items()}
+        with subprocess.Popen(argv, env=lab.environment, text=True, **pipes) as command:
+            yield Asked(command, by_s3)
+
+
+IMPATIENT = """
+import sys
+from ssastore import limits
+limits.CALL_DEADLINE_MS = 3000
+from ssastore.cli import main
+main(sys.argv[1:])
+"""
+
+
+def read_all(s3: Any, bucket: str, key: str) -> bytes:
+    content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
 
 
 def slice_text(address: str) -> str:
@@ -310,38 +340,6 @@ def test_native_client_misses_only_what_died(lab: RunningLab, owners: Owners, st
 
 
 @pytest.mark.usefixtures("dead")
-def test_s3_answers_503_and_no_short_listing(lab: RunningLab, owners: Owners, stored: Stored) -> None:
-    """Reads, writes and listings that need the dead node, all at once; each must end soon, and aloud."""
-    s3 = s3_client(lab, retries={"max_attempts": 0}, read_timeout=60)
-
-    def read_large() -> bytes:
-        content: bytes = s3.get_object(Bucket=stored.plain, Key=stored.large)["Body"].read()
-        return content
-
-    calls: dict[str, Callable[[], object]] = {
-        "get": lambda: s3.get_object(Bucket=stored.listed, Key=stored.home[0]),
-        "put": lambda: s3.put_object(Bucket=stored.listed, Key=stored.home[0], Body=b"new"),
-        "list": lambda: s3.list_objects_v2(Bucket=stored.listed),
-        "large": read_large,
-    }
-    started = time.monotonic()
-    with ThreadPoolExecutor(len(calls)) as pool:
-        futures = {name: pool.submit(call) for name, call in calls.items()}
-        errors = {name: future.exception() for name, future in futures.items()}
-    assert time.monotonic() - started < 40
-    for name in ("get", "put", "list"):
-        error = errors[name]
-        assert isinstance(error, ClientError), (name, error)
-        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
-        named = error.response["Error"]["Message"]
-        assert owners.of(named.partition("[")[2].partition("]")[0]) == VICTIM
-        assert slice_text(named.partition("[")[2].partition("]")[0]) in named
-    assert isinstance(errors["large"], ClientError | BotoCoreError), errors["large"]
-    for key in stored.away:
-        assert s3.get_object(Bucket=stored.listed, Key=key)["Body"].read() == key.encode() * 10
-
-
-@pytest.mark.usefixtures("dead")
 def test_status_names_the_dead_node(lab: RunningLab) -> None:
     assert f"no answer from {VICTIM} worker 0" in lab.cli("status").stdout
     ready = lab.cli("ready", check=False)
@@ -349,14 +347,34 @@ def test_status_names_the_dead_node(lab: RunningLab) -> None:
     assert f"no answer from {VICTIM} worker 0" in ready.stderr
 
 
-def test_command_line_gives_up_in_time(owners: Owners, dead: subprocess.Popen[str]) -> None:
-    """It has the default deadline of 30 s, and began when the node died."""
-    output, error = dead.communicate(timeout=60)
-    assert (dead.returncode, output) == (5, "")
-    address = error.partition("[")[2].partition("]")[0]
-    assert owners.of(address) == VICTIM
-    assert slice_text(address) in error
+def test_command_line_gives_up_in_time(owners: Owners, dead: Asked) -> None:
+    output, error = dead.command.communicate(timeout=40)
+    assert (dead.command.returncode, output) == (5, "")
+    require_named(owners, error)
     assert "Traceback" not in error
+
+
+def require_named(owners: Owners, text: str) -> None:
+    """The text names an address of the victim, and its slice."""
+    address = text.partition("[")[2].partition("]")[0]
+    assert owners.of(address) == VICTIM
+    assert slice_text(address) in text
+
+
+def test_s3_answers_503_and_no_short_listing(
+    lab: RunningLab, owners: Owners, stored: Stored, dead: Asked
+) -> None:
+    """Reads, writes and listings that need the dead node: each ends in time, and names the slice."""
+    for name in ("get", "put", "list"):
+        error = dead.by_s3[name].exception(timeout=40)
+        assert isinstance(error, ClientError), (name, error)
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+        require_named(owners, error.response["Error"]["Message"])
+    error = dead.by_s3["large"].exception(timeout=40)
+    assert isinstance(error, ClientError | BotoCoreError), error
+    s3 = s3_client(lab)
+    for key in stored.away:
+        assert read_all(s3, stored.listed, key) == key.encode() * 10
 
 
 @pytest.mark.usefixtures("dead")
