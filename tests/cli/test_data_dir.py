@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
 from ssastore.core.cluster import NodeRecord
+from ssastore.env import WriteTxn
 from ssastore.rebalance import form_cluster
 from ssastore.store.datadir import DataDir
 from ssastore.store.lmdb import LmdbStore
@@ -140,13 +142,17 @@ def test_data_in_use_is_refused(node: Callable[..., Done], tmp_path: Path) -> No
     assert "is in use by process" in done.err
 
 
+def put_chunk(key: bytes, txn: WriteTxn) -> None:
+    txn.put(key, bytes(4 * 2**20))
+
+
 def test_map_smaller_than_the_data_is_a_wrong_setting(node: Callable[..., Done], tmp_path: Path) -> None:
     claim(tmp_path / "data")
 
     async def fill() -> None:
         store = LmdbStore.open(tmp_path / "data" / "worker-0", map_bytes=64 * 2**20)
         for number in range(6):
-            await store.submit(lambda txn, number=number: txn.put(b"k%d" % number, bytes(4 * 2**20)))
+            await store.submit(partial(put_chunk, b"%d" % number))
         await store.close()
 
     asyncio.run(fill())

@@ -88,6 +88,7 @@ def all_commands() -> Iterator[tuple[str, click.Command]]:
     context = click.Context(cli)
     for name in _COMMANDS:
         command = cli.get_command(context, name)
+        assert command
         yield name, command
         if isinstance(command, click.Group):
             for inner, found in command.commands.items():

@@ -72,7 +72,9 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 def run_tool(command: list[str], environment: dict[str, str], **options: Any) -> str:
     """Output of a command that must succeed."""
-    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=60, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, env=environment, text=True, capture_output=True, timeout=60, **options
+    )
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout
 

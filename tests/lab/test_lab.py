@@ -241,7 +241,7 @@ def test_command_inside_knows_service_and_key(lab: RunningLab, docs: str) -> Non
 def test_aws_cli_copies_syncs_and_lists(lab: RunningLab, tmp_path: Path) -> None:
     tree, back = write_tree(tmp_path / "tree"), tmp_path / "back"
     environment = tool_environment(lab, tmp_path)
-    aws = [str(Path(sys.executable).with_name("aws")), "s3"]
+    aws = [PYTHON, "-m", "awscli", "s3"]
     run_tool([*aws, "mb", "s3://awscli"], environment)
     run_tool([*aws, "cp", "--quiet", "--recursive", str(tree), "s3://awscli/t/"], environment)
     run_tool([*aws, "cp", "--quiet", "--recursive", "s3://awscli/t/", str(back)], environment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.shared import files_of, module_lab, run_tool, tool_environment, write_tree
-from tests.labs import RunningLab
+from tests.labs import PYTHON, RunningLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
 
@@ -39,8 +38,7 @@ class Tool:
 
 
 def find(command: str) -> str:
-    beside = Path(sys.executable).with_name(command)
-    path = str(beside) if beside.exists() else shutil.which(command)
+    path = shutil.which(command)
     if path is None:
         pytest.skip(f"{command} is absent")
     return path
@@ -52,7 +50,7 @@ def last_words(text: str, mark: str) -> set[str]:
 
 def aws(lab: RunningLab, home: Path) -> Tool:
     environment = tool_environment(lab, home)
-    command = [find("aws"), "s3"]
+    command = [PYTHON, "-m", "awscli", "s3"]
     return Tool(
         run=lambda *arguments: run_tool([*command, *arguments], environment),
         make=("mb", "s3://aws"),

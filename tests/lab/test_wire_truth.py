@@ -135,17 +135,17 @@ def sniffed(lab: RunningLab) -> Iterator[list[Packet]]:
     finally:
         output, _ = sniffer.communicate("stop\n", timeout=30)
     for interface, source, target, opens in json.loads(output):
-        addresses = [IPv6Address(int(text, 16)) for text in (source, target)]
-        packets.append(Packet(interface, *addresses, opens))
+        sent_from, sent_to = (IPv6Address(int(text, 16)) for text in (source, target))
+        packets.append(Packet(interface, sent_from, sent_to, opens))
 
 
 class Owners:
-    """Who owns which address, by the prefixes of status; checked against the router's table elsewhere."""
+    """Who owns which address, by the prefixes that status lists."""
 
     def __init__(self, lab: RunningLab) -> None:
         status = lab.status()
         self.service = IPv6Network(status["service"])
-        self.prefixes = {node["name"]: node["prefixes"] for node in status["nodes"]}
+        self.prefixes: dict[str, list[str]] = {node["name"]: node["prefixes"] for node in status["nodes"]}
 
     def of(self, address: IPv6Address | str) -> str:
         place = IPv6Address(address)
@@ -267,7 +267,8 @@ def stored(lab: RunningLab, owners: Owners) -> Stored:
     sides: dict[bool, list[str]] = {True: [], False: []}
     for key, address in places.items():
         sides[owners.of(address) == VICTIM].append(key)
-    return Stored(plain, listed, addresses, *json.loads(found), sides[True], sides[False])
+    large, large_bytes, blob = json.loads(found)
+    return Stored(plain, listed, addresses, large, large_bytes, blob, home=sides[True], away=sides[False])
 
 
 @dataclass
@@ -288,7 +289,7 @@ def dead(lab: RunningLab, owners: Owners, stored: Stored) -> Iterator[Asked]:
     wait_until(lambda: not is_alive(worker), "a worker ends with its supervisor")
     key = next(key for key, address in stored.addresses.items() if owners.of(address) == VICTIM)
     argv = [PYTHON, "-c", IMPATIENT, "--context", lab.name, "get", f"{stored.plain}/{key}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     s3 = s3_client(lab, retries={"max_attempts": 0}, read_timeout=60)
     calls: dict[str, Callable[[], object]] = {
         "get": lambda: s3.get_object(Bucket=stored.listed, Key=stored.home[0]),
@@ -298,7 +299,7 @@ def dead(lab: RunningLab, owners: Owners, stored: Stored) -> Iterator[Asked]:
     }
     with ThreadPoolExecutor(len(calls)) as pool:
         by_s3 = {name: pool.submit(call) for name, call in calls.items()}
-        with subprocess.Popen(argv, env=lab.environment, text=True, **pipes) as command:
+        with subprocess.Popen(argv, env=lab.environment, **pipes) as command:
             yield Asked(command, by_s3)
 
 

@@ -105,10 +105,10 @@ def test_a_cancelled_timer_costs_no_time() -> None:
     async def program(host: Host) -> None:
         asyncio.get_running_loop().call_later(1000, print).cancel()
         await asyncio.sleep(1)
+        await asyncio.Event().wait()
 
-    world = World(1)
-    on_one_host(program, world)
-    assert world.loop.now_ns == NS_PER_S
+    with pytest.raises(Quiescent, match=r"at 1\.000000 s"):
+        on_one_host(program)
 
 
 def test_waiting_for_a_moment_comes_to_an_end() -> None:
@@ -169,6 +169,18 @@ def test_callbacks_run_in_the_order_of_call_soon() -> None:
     def start(order: list[int]) -> None:
         for number in range(4):
             asyncio.get_running_loop().call_soon(order.append, number)
+
+    assert set(_orders(start)) == {(0, 1, 2, 3)}
+
+
+def test_a_callback_between_tasks_keeps_its_place() -> None:
+    def start(order: list[int]) -> None:
+        async def mark(number: int) -> None:
+            order.append(number)
+
+        for number in (0, 2):
+            asyncio.get_running_loop().call_soon(order.append, number)
+            env.spawn("mark", mark(number + 1))
 
     assert set(_orders(start)) == {(0, 1, 2, 3)}
 
@@ -318,6 +330,29 @@ def test_a_killed_process_cleans_nothing_up() -> None:
     assert len(cleaned) == 1  # the coroutine was closed after the end
     assert len(env._running) == kept
     assert gc.isenabled()
+
+
+def test_a_dead_process_never_runs_again() -> None:
+    """Also when it had lost the processor at its death and would get it back later."""
+    for seed in range(20):
+        world = World(seed, Swarm(deschedule_every=3, deschedule_ns=NS_PER_S))
+        ran_at: list[int] = []
+
+        async def program(host: Host, ran_at: list[int] = ran_at) -> None:
+            while True:
+                ran_at.append(host.network.loop.now_ns)
+                await asyncio.sleep(0)
+
+        async def main(world: World = world, ran_at: list[int] = ran_at) -> None:
+            host = world.host("one", program)
+            host.start()
+            await asyncio.sleep(3)
+            host.kill()
+            died_at = world.loop.now_ns
+            await asyncio.sleep(1000)
+            assert max(ran_at) <= died_at
+
+        world.run(main())
 
 
 def test_a_paused_process_finds_its_timers_due() -> None:

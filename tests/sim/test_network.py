@@ -379,13 +379,15 @@ def test_what_was_sent_before_an_abort_can_arrive_after_it() -> None:
     played(scenario)
 
 
-def test_bytes_in_a_cut_link_die_with_their_writer() -> None:
+@pytest.mark.parametrize("wait_s", [0, 1])
+def test_bytes_in_a_cut_link_die_with_their_writer(wait_s: float) -> None:
     async def scenario(pair: Pair) -> None:
         near, far = await pair.pair()
         heal = pair.network.cut([pair.b], [pair.a])
         near.transport.write(b"never")
-        await seconds(1)
+        await seconds(wait_s)
         pair.b.power_off()
+        await seconds(1)
         heal()
         await seconds(100)
         assert far.data == b""
