@@ -134,6 +134,13 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; TimeoutError when it does not in 5 s."""
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
 class RawClient:
     """A client that knows the protocol and need not keep to it."""
 

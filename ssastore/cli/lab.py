@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -174,8 +176,11 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606
     except OSError as error:
-        print(f"ssastore: {command[0]}: {error.strerror}", file=sys.stderr)
-        return _EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else _EXIT_NOT_EXECUTABLE
+        # A directory of PATH that may not be entered makes "permission denied" of what is nowhere.
+        is_missing = isinstance(error, FileNotFoundError) or not which(command[0], os.F_OK)
+        reason = os.strerror(errno.ENOENT) if is_missing else error.strerror
+        print(f"ssastore: {command[0]}: {reason}", file=sys.stderr)
+        return _EXIT_NOT_FOUND if is_missing else _EXIT_NOT_EXECUTABLE
 
 
 @click.command("ready")

@@ -23,7 +23,7 @@ def environment(tmp_path: Path, secrets_file: Path) -> dict[str, str]:
     context = {"name": "lab", "pid": os.getpid(), "birth": birth_of(os.getpid()), **numbers, **texts}
     context |= {"region": "здесь", "secrets_file": str(secrets_file)}
     (contexts / "lab.json").write_text(json.dumps(context))
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     return kept | {"XDG_STATE_HOME": str(tmp_path / "state")}
 
 

@@ -38,7 +38,7 @@ from ssastore.store.lmdb import LmdbStore
 from ssastore.store.memory import MemoryStore
 from ssastore.transport.tcp import LoopbackLinks
 from tests.cluster import SmallCluster, SmallNode, small_cluster
-from tests.wires import Proxy, proxied
+from tests.wires import Proxy, proxied, until
 
 BLOCK = Random(1).randbytes(MIB)
 
@@ -522,10 +522,16 @@ async def test_node_that_dies_with_a_request(lossy: Lossy, verb: str, error: typ
     assert location.slices[0] in str(caught.value) and location.addresses[0] in str(caught.value)
 
 
+def connections_to(bucket: AsyncBucket, node: SmallNode) -> int:
+    """Open connections that cover what the node serves."""
+    pool = bucket.client.pool
+    return sum(c.is_open and any(set(run) <= node.slices for run in c.slices) for c in pool._connections)
+
+
 async def test_node_that_is_gone_before_the_request_leaves_no_doubt(lossy: Lossy) -> None:
     bucket = await lossy.impatient()
     await lossy.proxy.stop()
-    await asyncio.sleep(0.02)
+    await until(lambda: not connections_to(bucket, lossy.node))
     for work in (bucket.put(lossy.key, b"new"), bucket.delete(lossy.key)):
         with pytest.raises(Unavailable):
             await work

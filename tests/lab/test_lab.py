@@ -338,7 +338,7 @@ def as_nobody() -> tuple[list[str], dict[str, str]]:
     borrows its packages.
     """
     if os.geteuid() != 0:
-        return [PYTHON], {}
+        return [PYTHON], {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     if not shutil.which("setpriv"):
         pytest.skip("setpriv is absent, and we are root")
     become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]

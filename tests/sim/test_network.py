@@ -440,6 +440,17 @@ def test_a_handshake_whose_last_packet_is_lost_leaves_one_end_open() -> None:
     played(scenario)
 
 
+def test_a_listener_that_closes_during_a_handshake_resets_it() -> None:
+    async def scenario(pair: Pair) -> None:
+        near = await pair.dial()
+        pair.a.listeners[0].close()
+        await seconds(1)
+        assert near.events == ["made", "ConnectionResetError"]
+        assert not pair.a.sockets
+
+    played(scenario)
+
+
 def test_a_paused_process_is_connected_to_and_answers_later() -> None:
     async def scenario(pair: Pair) -> None:
         pair.is_echo = True

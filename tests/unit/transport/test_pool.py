@@ -31,7 +31,7 @@ from ssastore.transport.pool import Pool
 from ssastore.transport.tcp import LoopbackLinks
 from tests.cluster import KEY, SECRET, SERVICE, SmallCluster, SmallNode, small_cluster
 from tests.direct import SeededRandomness
-from tests.wires import connections_of, proxied, turns
+from tests.wires import connections_of, proxied, turns, until
 
 PLACE = Place(7, 0)
 NETWORK = IPv6Network(SERVICE)
@@ -173,9 +173,7 @@ async def test_connections_that_no_hint_leads_to_are_closed(
     pool = world.pool(use_hints=False)
     for number in range(10):
         await get(pool, b"%d" % number)
-    async with asyncio.timeout(2):
-        while pool.connection_count:
-            await asyncio.sleep(0.01)
+    await until(lambda: not pool.connection_count)
 
 
 async def test_superseded_connection_is_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +185,7 @@ async def test_superseded_connection_is_closed(world: World, monkeypatch: pytest
     await get(pool, key)
     move(world, a, b, set(a.slices))
     await get(pool, key)
-    async with asyncio.timeout(2):
-        while a.service.sessions or pool.connection_count != 1:
-            await asyncio.sleep(0.01)
+    await until(lambda: not a.service.sessions and pool.connection_count == 1)
 
 
 async def test_hint_and_dial_ask_for_the_same(world: World) -> None:
@@ -490,7 +486,7 @@ async def test_write_over_a_connection_that_is_known_to_be_lost_leaves_no_doubt(
     await get(pool, key)
     await world.cluster.nodes[0].stop()
     world.dials.dead = {world.cluster.nodes[0].port}
-    await asyncio.sleep(0.02)
+    await until(lambda: not connections_of(pool))
     await unavailable(pool, key, put)
 
 
@@ -542,8 +538,7 @@ async def test_dial_given_up_by_its_caller_leaves_nothing_behind(world: World, c
     calling.cancel()
     await asyncio.wait({calling})
     await pool.close()
-    await asyncio.sleep(0.02)
-    assert not any(node.service.sessions for node in world.cluster.nodes)
+    await until(lambda: not any(node.service.sessions for node in world.cluster.nodes))
 
 
 async def test_closed_pool_dials_no_more(world: World) -> None:
