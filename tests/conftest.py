@@ -11,3 +11,9 @@ from hypothesis import settings
 settings.register_profile("people", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "people")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that fork into namespaces come first: a fork is safe only while there is one thread, and
+    clients of later tests leave threads behind."""
+    items.sort(key=lambda item: "inside" not in getattr(item, "fixturenames", ()))

@@ -20,7 +20,7 @@ from ssastore.core.multipart import Multipart
 from ssastore.core.registers import Found, Registers, key_bytes, when
 from ssastore.env import Clock, Randomness
 from ssastore.errors import BucketNotFound, InvalidKey, RangeNotSatisfiable, RequestError
-from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX
+from ssastore.limits import LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.messages import Kind
 from ssastore.wire import Body
 
@@ -225,8 +225,9 @@ class Objects:
             Unavailable: a shard cannot be read; names its slice.
         """
         for what, text in (("prefix", prefix), ("delimiter", delimiter), ("start_after", start_after)):
-            if len(text.encode()) > KEY_BYTES_MAX:
-                raise InvalidKey(f"{what} is longer than any key: {KEY_BYTES_MAX} bytes")
+            # A little above a key: a directory's prefix is its name and a slash.
+            if len(text.encode()) > STORED_KEY_BYTES_MAX:
+                raise InvalidKey(f"{what} is longer than {STORED_KEY_BYTES_MAX} bytes of UTF-8")
         # A listing answers from a cached id only after checking it: an empty bucket and a deleted
         # one look the same from the shards.
         record = await self.buckets.read(bucket)

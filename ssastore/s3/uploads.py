@@ -45,6 +45,8 @@ class UploadOperations:
         algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
         if algorithm and algorithm not in ALGORITHMS:
             raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
+        # Not from the cache: an upload lives long, and a bucket that was made again is another one.
+        await self._objects.buckets.read(request.bucket)
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
