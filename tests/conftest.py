@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # A deadline per example fails on a busy machine and says nothing about the code; the timeout of
