@@ -198,7 +198,7 @@ def visit_from_two_processes() -> None:
             assert reports.recv() == (b"n1", source, 0)
             visitor.join()
     finally:
-        lab.terminate()
+        lab.kill()  # not SIGTERM: a handler that an event loop left behind would be inherited
         lab.join()
 
 
