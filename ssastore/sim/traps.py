@@ -44,10 +44,11 @@ class Forbidden(AssertionError):
     """Simulated code reached for the real world. A bug in it: take clock and randomness from the Env."""
 
 
-def _trap(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _trap(name: str, original: Callable[..., Any], simulating: int) -> Callable[..., Any]:
     def trapped(*args: Any, **named: Any) -> Any:
         caller = sys._getframe(1).f_globals.get("__name__", "?")
-        if caller in _ALLOWED_CALLERS:
+        # Other threads of the process live in the real world, and take no part in the run.
+        if caller in _ALLOWED_CALLERS or threading.get_ident() != simulating:
             return original(*args, **named)
         raise Forbidden(f"{caller} called {name} in a simulated run")
 
@@ -59,7 +60,7 @@ def traps() -> Iterator[None]:
     """Set all traps for the duration of the block."""
     originals = [(owner, name, getattr(owner, name)) for owner, name in TRAPPED]
     for owner, name, original in originals:
-        setattr(owner, name, _trap(f"{owner.__name__}.{name}", original))
+        setattr(owner, name, _trap(f"{owner.__name__}.{name}", original, threading.get_ident()))
     try:
         yield
     finally:
