@@ -25,11 +25,25 @@ class Submitted(NamedTuple):
     future: asyncio.Future[Any]
 
 
-def take_batch(waiting: deque[Submitted]) -> list[Submitted]:
-    """Take the first changes of ``waiting``, at least one, within the limits of one commit."""
+class Abandoned(Exception):
+    """A transaction was given up for the sake of one change; none of it was kept.
+
+    Attributes:
+        outcome: the error of a change that was alone in the transaction.
+    """
+
+    def __init__(self, outcome: BaseException) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+def take_batch(
+    waiting: deque[Submitted], *, ops_max: int = COMMIT_OPS_MAX, bytes_max: int = COMMIT_BYTES_MAX
+) -> list[Submitted]:
+    """Take the first changes of ``waiting``, at least one, within limits; by default those of a commit."""
     batch = [waiting.popleft()]
-    room = COMMIT_BYTES_MAX - batch[0].size
-    while waiting and len(batch) < COMMIT_OPS_MAX:
+    room = bytes_max - batch[0].size
+    while waiting and len(batch) < ops_max:
         room -= waiting[0].size
         if room < 0:
             break

@@ -1,11 +1,14 @@
-"""The production store: one LMDB environment, one writer thread, reads in the event-loop thread.
+"""The production store: one LMDB environment, changes and reads on the event loop, syncs on a thread.
 
     datadir.py     the directory and its lock
     lmdbtxn.py     transactions; longkeys.py and seal.py say what they write
-    lmdbcommit.py  what the writer thread does with a batch; writer.py how batches come about
+    lmdbcommit.py  what becomes of a batch of changes; writer.py how batches come about
 
 Choices, with the reason for each:
 
+- ``lock`` off: LMDB's write lock belongs to a thread, and here a write transaction begins on one thread and
+  is committed on another (docs/adr/0004).  One process: ``datadir.py``.  One write transaction at a time:
+  ``writer.py``.  No page is written over while it is read: ``lmdbtxn.ParkedRead``.
 - ``sync`` and ``metasync`` on: a commit is two flushes, and what is acknowledged survives power loss.
 - ``writemap`` off: a stray write of this process cannot reach the map, and a full disk is an error of the
   commit and not a SIGBUS.
@@ -22,16 +25,18 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import get_ident
 from typing import TypeVar
+from weakref import WeakSet
 
 import lmdb
 
 from ssastore.env import StoreUsage, WriteTxn
 from ssastore.errors import ConfigError, DataDirError
-from ssastore.limits import DISK_RESERVE_BYTES, MAP_BYTES_DEFAULT, STORE_READERS_MAX
+from ssastore.limits import DISK_RESERVE_BYTES, MAP_BYTES_DEFAULT
 from ssastore.store.datadir import DataDir
 from ssastore.store.lmdbcommit import GroupCommit
-from ssastore.store.lmdbtxn import Databases, LmdbReadTxn, used_bytes
+from ssastore.store.lmdbtxn import Databases, LmdbReadTxn, ParkedRead, translated, used_bytes
 from ssastore.store.longkeys import MARKER_BYTES, MARKER_COUNT, marker_count
 from ssastore.store.room import put_limit_bytes
 from ssastore.store.writer import GroupWriter
@@ -55,20 +60,30 @@ _OWN_RECORDS_MAIN = 1
 _OWN_RECORDS_LONG = 2
 "The format and the count of markers."
 
+FORKED = "a store must not be used across a fork"
+
 assert len(LONG_NAME) > MARKER_BYTES
 
 
 class LmdbStore:
-    """``env.Store`` on a directory."""
+    """``env.Store`` on a directory. Belongs to the thread that opens it, which runs the event loop.
+
+    All read transactions between two commits are the same one, and a commit ends it: use it within one turn
+    of the event loop, in a ``with`` block without ``await``, and copy what is to outlive the block.  One that
+    was held longer raises AssertionError at the latest where its block ends.
+    """
 
     def __init__(self, directory: DataDir, databases: Databases, disk_reserve_bytes: int) -> None:
         self._directory = directory
         self._databases = databases
-        self._pid = os.getpid()
+        self._thread = get_ident()
+        self._is_forked = False
         self._limit_bytes = put_limit_bytes(databases.env.info()["map_size"])
         self._closed = False
-        commit = GroupCommit(databases, directory, disk_reserve_bytes)
-        self._writer = GroupWriter(commit, name=f"store-writer {directory.path.name}")
+        self._parked = ParkedRead(databases)
+        commit = GroupCommit(databases, directory, self._parked, disk_reserve_bytes)
+        self._writer = GroupWriter(commit.attempt, self._parked.renew, f"store-writer {directory.path.name}")
+        _OPEN.add(self)
 
     @classmethod
     def open(
@@ -94,30 +109,47 @@ class LmdbStore:
         return cls(directory, databases, disk_reserve_bytes)
 
     def read(self) -> LmdbReadTxn:
-        """See ``env.Store.read``. In the event-loop thread only."""
-        assert os.getpid() == self._pid, "a store must not be used across a fork"
-        return LmdbReadTxn(self._databases)
+        """See ``env.Store.read``. Raises EnvironmentProblem when the environment has failed."""
+        assert not self._is_forked, FORKED
+        assert get_ident() == self._thread, "a store belongs to the thread that opened it"
+        try:
+            return self._parked.current()
+        except lmdb.Error as error:
+            raise translated(error) from error
 
     def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
         """See ``env.Store.submit``."""
-        assert os.getpid() == self._pid, "a store must not be used across a fork"
+        assert not self._is_forked, FORKED
         return self._writer.submit(change, size)
 
     def usage(self) -> StoreUsage:
         """See ``env.Store.usage``; ``limit_bytes`` is what records may fill."""
         databases = self._databases
-        with databases.env.begin() as txn:
-            entries = sum(txn.stat(database)["entries"] for database in databases[1:])
-            own = _OWN_RECORDS_MAIN + _OWN_RECORDS_LONG + marker_count(txn, databases.long)
-            return StoreUsage(used_bytes(txn, databases), self._limit_bytes, entries - own)
+        with self.read() as read:
+            entries = sum(read.txn.stat(database)["entries"] for database in databases[1:])
+            own = _OWN_RECORDS_MAIN + _OWN_RECORDS_LONG + marker_count(read.txn, databases.long)
+            return StoreUsage(used_bytes(read.txn, databases), self._limit_bytes, entries - own)
 
     async def close(self) -> None:
         """See ``env.Store.close``. No read transaction may be open. May be called again."""
         await self._writer.close()
         if not self._closed:
             self._closed = True
+            self._parked.end()
             self._databases.env.close()
             self._directory.close()
+
+
+_OPEN: WeakSet[LmdbStore] = WeakSet()
+
+
+def _forked() -> None:
+    """In a forked child: asking for the process id in every call would be a system call."""
+    for store in _OPEN:
+        store._is_forked = True
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _open_databases(directory: DataDir, map_bytes: int) -> Databases:
@@ -128,7 +160,7 @@ def _open_databases(directory: DataDir, map_bytes: int) -> Databases:
             os.fspath(path),
             map_size=map_bytes,
             mode=0o600,
-            max_readers=STORE_READERS_MAX,
+            lock=False,
             max_dbs=1,
             max_spare_txns=1,
             lib_version=LIB_VERSION,
@@ -137,7 +169,6 @@ def _open_databases(directory: DataDir, map_bytes: int) -> Databases:
         raise _cannot_open(path, error) from error
     try:
         _check_size(env, path, map_bytes)
-        env.reader_check()
         return _existing(env, path) or _made(env, directory)
     except (lmdb.Error, OSError) as error:
         env.close()

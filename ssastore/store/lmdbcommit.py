@@ -1,9 +1,8 @@
 """One group commit: run changes in one write transaction, sync, say what became of each.
 
-Normally all changes share a transaction.  When that transaction cannot be kept (no room left, or a change
-raised after it had written), it is aborted and every change runs again in a transaction of its own, from
-the old state: slow, and only what cannot succeed fails.  That is how deletes get through when the map or
-the disk is full.
+When a transaction cannot be kept (no room left, or a change raised after it had written), it is abandoned,
+and ``writer.py`` runs every change again in a transaction of its own, from the old state: slow, and only what
+cannot succeed fails.  That is how deletes get through when the map or the disk is full.
 """
 
 from __future__ import annotations
@@ -14,57 +13,52 @@ import lmdb
 
 from ssastore.errors import StoreFull
 from ssastore.limits import COMMIT_BYTES_MAX
-from ssastore.store.changes import Change, Outcome, without_trace
+from ssastore.store.changes import Abandoned, Change, Outcome, without_trace
 from ssastore.store.datadir import DataDir
-from ssastore.store.lmdbtxn import Databases, LmdbWriteTxn, lacks_room, translated
+from ssastore.store.lmdbtxn import Databases, LmdbWriteTxn, ParkedRead, lacks_room, translated
 from ssastore.store.room import Room, room_for_puts
 
 
-class _Abandoned(Exception):
-    """The transaction was aborted; ``error`` is the outcome if the change was alone in it."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
 class GroupCommit:
-    """Commits batches to one environment; called by the writer thread only."""
+    """Write transactions of one environment, never two at once."""
 
-    def __init__(self, databases: Databases, directory: DataDir, disk_reserve_bytes: int) -> None:
+    def __init__(
+        self, databases: Databases, directory: DataDir, parked: ParkedRead, disk_reserve_bytes: int
+    ) -> None:
         self._databases = databases
         self._directory = directory
+        self._parked = parked
         self._disk_reserve_bytes = disk_reserve_bytes
         self._page_bytes: int = databases.env.stat()["psize"]
         self._map_bytes: int = databases.env.info()["map_size"]
 
-    def __call__(self, changes: list[Change]) -> list[Outcome]:
-        """One outcome for each change, in order. What succeeded is durable, the rest left no trace."""
-        try:
-            return self._attempt(changes)
-        except _Abandoned as abandoned:
-            if len(changes) == 1:
-                return [(None, abandoned.error)]
-        return [self([change])[0] for change in changes]
+    def attempt(self) -> LmdbAttempt:
+        """The attempt for the next batch; its transaction begins when it runs."""
+        return LmdbAttempt(self)
 
-    def _attempt(self, changes: list[Change]) -> list[Outcome]:
+    def begin(self) -> LmdbWriteTxn:
+        """A write transaction that knows how much it may put. Raises EnvironmentProblem."""
         try:
+            self._parked.current()  # Later, while this transaction is written, none could begin.
             txn = LmdbWriteTxn(self._databases, self._page_bytes)
         except lmdb.Error as error:
-            return [(None, translated(error)) for _ in changes]
+            raise translated(error) from error
         try:
             txn.allow(self._room(txn))
-            outcomes = [_run(change, txn) for change in changes]
         except BaseException:
             txn.abort()
             raise
+        return txn
+
+    def commit(self, txn: LmdbWriteTxn) -> None:
+        """Make ``txn`` durable. Raises Abandoned for want of room, else EnvironmentProblem."""
         try:
             txn.commit()
         except lmdb.Error as error:
+            txn.abort()
             if lacks_room(error) or self._is_short_write(error):
-                raise _Abandoned(StoreFull(f"the store is full: {error}")) from None
-            return [(None, translated(error)) for _ in changes]
-        return outcomes
+                raise Abandoned(StoreFull(f"the store is full: {error}")) from None
+            raise translated(error) from error
 
     def _is_short_write(self, error: lmdb.Error) -> bool:
         """Whether a failed commit means a full disk.
@@ -88,11 +82,37 @@ class GroupCommit:
         )
 
 
+class LmdbAttempt:
+    """``writer.Attempt`` in one write transaction."""
+
+    __slots__ = ("_commit", "_txn")
+
+    def __init__(self, commit: GroupCommit) -> None:
+        self._commit = commit
+        self._txn: LmdbWriteTxn | None = None
+
+    def run(self, changes: list[Change]) -> list[Outcome]:
+        """See ``writer.Attempt.run``."""
+        if self._txn is None:
+            self._txn = self._commit.begin()
+        txn = self._txn
+        try:
+            return [_run(change, txn) for change in changes]
+        except BaseException:
+            txn.abort()
+            raise
+
+    def sync(self) -> None:
+        """See ``writer.Attempt.sync``."""
+        assert self._txn is not None
+        self._commit.commit(self._txn)
+
+
 def _run(change: Change, txn: LmdbWriteTxn) -> Outcome:
     """Run one change of a transaction.
 
     Raises:
-        _Abandoned: it left something behind that must not be committed.
+        Abandoned: it left something behind that must not be committed.
     """
     writes = txn.writes
     outcome: Outcome
@@ -102,8 +122,8 @@ def _run(change: Change, txn: LmdbWriteTxn) -> Outcome:
         outcome = None, without_trace(error)
     failed = outcome[1]
     if failed is not None and txn.writes != writes:
-        raise _Abandoned(failed)
+        raise Abandoned(failed)
     if txn.broken is not None:
         # Also when the change has swallowed the error.
-        raise _Abandoned(failed or translated(txn.broken))
+        raise Abandoned(failed or translated(txn.broken))
     return outcome

@@ -9,7 +9,8 @@ What LMDB raises is translated here, for ``lmdbcommit.py`` and ``lmdb.py`` as we
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from ssastore.errors import CorruptObject, EnvironmentProblem, SsaStoreError, St
 from ssastore.store.longkeys import DIRECT, LongKeys
 from ssastore.store.room import Room
 from ssastore.store.seal import check_key, seal, shown, unseal
+
+HELD = "a read transaction was held across an await: a commit has ended it"
 
 _LACKS_ROOM = (lmdb.MapFullError, lmdb.DiskError, lmdb.TxnFullError)
 
@@ -32,28 +35,33 @@ class Databases(NamedTuple):
 
 
 class LmdbReadTxn:
-    """``env.ReadTxn``, and the context manager that begins and ends it."""
+    """``env.ReadTxn``, and the context manager around it; one serves all who read between two commits.
 
-    __slots__ = ("_databases", "_get", "_txn")
+    Entering it is free.  Leaving it after a commit has ended it is an error, for what was read last may
+    already be written over.
+    """
+
+    __slots__ = ("_databases", "_get", "txn")
 
     def __init__(self, databases: Databases) -> None:
+        """Raises lmdb.Error."""
         self._databases = databases
+        # The environment keeps one ended transaction and renews it here, which takes 0.1 us.
+        self.txn = databases.env.begin(databases.main, None, False, True)
+        self._get: Callable[[bytes], memoryview | None] = self.txn.get
 
     def __enter__(self) -> LmdbReadTxn:
-        # The environment keeps one ended transaction and renews it here, which takes 0.1 us.
-        env, main, _ = self._databases
-        try:
-            self._txn = env.begin(main, None, False, True)
-        except lmdb.Error as error:
-            raise translated(error) from error
-        self._get = self._txn.get
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._txn.abort()
-        del self._get, self._txn  # The environment gets it back with the last reference.
+        assert self._get is not _ended, HELD
+
+    def end(self) -> None:
+        """Nobody may read it from now on: its pages are going to be written over."""
+        self._get = _ended
+        self.txn.abort()
 
     def get(self, key: bytes) -> memoryview | None:
         """See ``env.ReadTxn.get``."""
@@ -65,6 +73,7 @@ class LmdbReadTxn:
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """See ``env.ReadTxn.scan``."""
+        assert self._get is not _ended, HELD
         try:
             for key, sealed in self._long_keys().scan(first, end, _never):
                 yield key, unseal(key, sealed)
@@ -73,7 +82,48 @@ class LmdbReadTxn:
 
     def _long_keys(self) -> LongKeys[memoryview]:
         _, main, long = self._databases
-        return LongKeys(self._txn, main, long)
+        return LongKeys(self.txn, main, long)
+
+
+class ParkedRead:
+    """The one read transaction of an environment: what was committed last, until something else is.
+
+    The environment has no table of readers (``lmdb.py`` says why), so nobody tells the writer which pages
+    are being read.  What protects them is the order of events, with rules of LMDB 0.9 (``mdb.c``):
+
+    - Transaction W takes free pages only from records of the free list older than ``mdb_find_oldest``, which
+      without a table is W - 1: pages that W - 2 or an earlier one has freed (``mdb_page_alloc``).
+    - A page of state S is freed by S + 1 at the earliest.  So S + 3 is the first that may write over it.
+    - A write transaction begins with the state before it parked, and ``renew`` follows its end before the
+      next one begins.  So S is read until S + 1 is on disk: safe by one transaction more than is needed.
+    - A reader that begins takes the newer of two meta pages (``mdb_env_pick_meta``), and a commit writes one
+      before its sync is done.  So none begins while a commit is under way.
+
+    A transaction that fails takes no number: the next one is W again.
+    """
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        self._parked: LmdbReadTxn | None = None
+        "None before the first use, and when LMDB has refused."
+
+    def current(self) -> LmdbReadTxn:
+        """The read transaction. Raises lmdb.Error if there is none and LMDB refuses to begin one."""
+        if self._parked is None:
+            self._parked = LmdbReadTxn(self._databases)
+        return self._parked
+
+    def end(self) -> None:
+        """Let go of it; whoever still holds it finds out."""
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.end()
+
+    def renew(self) -> None:
+        """Read what was committed meanwhile. No commit may be under way."""
+        self.end()
+        with suppress(lmdb.Error):  # Whoever needs it next asks again, and hears why not.
+            self.current()
 
 
 class LmdbWriteTxn:
@@ -182,6 +232,11 @@ def _unreadable(error: lmdb.Error, key: bytes) -> SsaStoreError:
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
         return CorruptObject(f"the stored record of key {shown(key)} cannot be read: {error}", key)
     return translated(error)
+
+
+def _ended(key: bytes) -> memoryview | None:
+    """In place of ``get`` when a read transaction has ended."""
+    raise AssertionError(HELD)
 
 
 def _never() -> int:

@@ -242,18 +242,33 @@ async def test_changes_run_in_the_order_of_submission(store: Store) -> None:
 
 
 async def test_read_sees_one_committed_state(store: Store) -> None:
+    """Before, during and after a commit, as often as the event loop turns."""
+    old, new = {b"a": b"old"}, {b"a": b"new", b"b": b"new"}
     await put(store, b"a", b"old")
-    with store.read() as before:
-        await asyncio.gather(put(store, b"a", b"new"), put(store, b"b", b"new"))
-        with store.read() as after:
-            assert bytes(before.get(b"a") or b"") == b"old"
-            assert before.get(b"b") is None
-            assert [key for key, _ in before.scan(b"", BEYOND)] == [b"a"]
-            assert bytes(after.get(b"a") or b"") == bytes(after.get(b"b") or b"") == b"new"
-            await delete(store, b"a")
-            assert bytes(after.get(b"a") or b"") == b"new"
-        assert bytes(before.get(b"a") or b"") == b"old"
-    assert scan(store) == [(b"b", b"new")]
+    pending = asyncio.gather(put(store, b"a", b"new"), put(store, b"b", b"new"))
+    seen: list[dict[bytes, bytes]] = []
+    while not pending.done():
+        with store.read() as outer:
+            listed = {key: bytes(value) for key, value in outer.scan(b"", BEYOND)}
+            with store.read() as inner:
+                found = [bytes(inner.get(key) or b"") for key in (b"a", b"b")]
+            assert found == [listed[b"a"], listed.get(b"b", b"")]
+            again = outer.get(b"a")
+            assert again is not None and bytes(again) == listed[b"a"], "the inner block has ended nothing"
+        seen.append(listed)
+        await asyncio.sleep(0)
+    assert seen[0] == old and sorted(seen, key=len) == seen and all(state in (old, new) for state in seen)
+    assert dict(scan(store)) == new
+
+
+async def test_submitting_does_not_disturb_a_read(store: Store) -> None:
+    await put(store, b"a", b"old")
+    with store.read() as txn:
+        value = txn.get(b"a")
+        pending = [put(store, b"a", b"new"), delete(store, b"a")]
+        assert value is not None and bytes(value) == b"old"
+        assert [key for key, _ in txn.scan(b"", BEYOND)] == [b"a"]
+    assert await asyncio.gather(*pending) == [None, True]
 
 
 async def test_nothing_is_visible_before_it_is_committed(store: Store) -> None:
@@ -304,6 +319,28 @@ async def test_change_that_fails_half_way_leaves_nothing(store: Store) -> None:
     )
     assert [type(outcome) for outcome in outcomes] == [type(None), LookupError, type(None)]
     assert scan(store) == [(b"a", b"1"), (b"b", b"0"), (b"d", b"2")]
+
+
+async def test_futures_are_done_in_the_order_of_submission(store: Store) -> None:
+    """Also when a batch could not be kept, and for what was submitted after it."""
+    order: list[int] = []
+
+    def half(txn: WriteTxn) -> None:
+        txn.put(b"torn", b"")
+        raise LookupError
+
+    def submit(number: int) -> asyncio.Future[None]:
+        key = b"%d" % number
+        future = store.submit(half if number == 5 else lambda txn: txn.put(key, key))
+        future.add_done_callback(lambda _: order.append(number))
+        return future
+
+    futures = [submit(number) for number in range(10)]
+    await asyncio.sleep(0)
+    futures += [submit(number) for number in range(10, 15)]
+    outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    assert order == [*range(15)]
+    assert [number for number, outcome in enumerate(outcomes) if outcome is not None] == [5]
 
 
 async def test_failed_change_keeps_nothing_of_its_batch_alive(store: Store) -> None:

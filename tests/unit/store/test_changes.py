@@ -37,6 +37,15 @@ async def test_batch_is_bounded_and_in_order(sizes: list[int], batches: list[lis
     assert await sizes_of_batches(sizes) == batches
 
 
+async def test_batch_has_narrower_limits_on_request() -> None:
+    loop = asyncio.get_running_loop()
+    waiting = deque(Submitted(lambda txn: None, size, loop.create_future()) for size in [4, 3, 3, 1, 1, 1])
+    sizes = []
+    while waiting:
+        sizes.append([submitted.size for submitted in take_batch(waiting, ops_max=2, bytes_max=5)])
+    assert sizes == [[4], [3], [3, 1], [1, 1]]
+
+
 async def test_outcome_reaches_the_caller() -> None:
     loop = asyncio.get_running_loop()
     done, failed, stopped, cancelled = (loop.create_future() for _ in range(4))
