@@ -296,7 +296,7 @@ def test_everything_is_there_after_a_restart(lab: RunningLab, docs: str, tmp_pat
     assert time.monotonic() - started < 9
     assert lab.cli("status", check=False).returncode == 2
     lab.s3_port, lab.admin_port = free_port(), free_port()
-    start_again(lab)
+    start_again(lab, "--replicas", "1")
     assert lab.aws()["AWS_SECRET_ACCESS_KEY"] == keys_before
     assert {bucket: lab.cli("ls", "-r", "--json", bucket).stdout for bucket in before} == before
     found = s3_client(lab).get_object(Bucket="kept", Key="large")
