@@ -17,9 +17,10 @@ from blake3 import blake3
 
 from ssastore.core.caller import Caller
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
-from ssastore.core.registers import PLANE
+from ssastore.core.quorum import every_plane
+from ssastore.core.registers import PLANE_BUDGET_MS
 from ssastore.env import spawn
-from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge
+from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge, SsaStoreError, Unavailable
 from ssastore.keyspace import iid_of, position_of_blob
 from ssastore.limits import (
     CHUNK_BYTES,
@@ -70,17 +71,33 @@ class Blobs:
         if len(content) > CHUNK_BYTES:
             raise ObjectTooLarge(f"a blob has at most {CHUNK_BYTES} bytes, got {len(content)}")
         digest: bytes = blake3(content).digest()
-        iid = iid_of(position_of_blob(digest), PLANE)
-        await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+        position = position_of_blob(digest)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+
+        async def store(plane: int) -> None:
+            iid = iid_of(position, plane)
+            await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+
+        await every_plane(store, replicas)
         return digest
 
     async def get(self, digest: bytes) -> Body:
-        """A blob, verified. Raises ObjectNotFound, CorruptObject."""
-        iid = iid_of(position_of_blob(digest), PLANE)
-        _, content = await self._caller.call(GetBlob(iid, digest), iid)
-        if blake3(content).digest() != digest:
-            raise CorruptObject(f"blob {digest.hex()} does not match its digest")
-        return content
+        """A blob, verified; from the next plane when one lacks it. Raises ObjectNotFound, CorruptObject."""
+        position = position_of_blob(digest)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        failure: SsaStoreError = ObjectNotFound("no such blob")
+        within_ms = None if replicas == 1 else PLANE_BUDGET_MS
+        for plane in range(replicas):
+            iid = iid_of(position, plane)
+            try:
+                _, content = await self._caller.call(GetBlob(iid, digest), iid, within_ms=within_ms)
+                if blake3(content).digest() == digest:
+                    return content
+                failure = CorruptObject(f"blob {digest.hex()} does not match its digest")
+            except (ObjectNotFound, CorruptObject, Unavailable) as error:
+                # That one plane lacks it says little; that one cannot be asked or is rotten says more.
+                failure = failure if isinstance(error, ObjectNotFound) else error
+        raise failure
 
 
 @dataclass(slots=True)

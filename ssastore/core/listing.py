@@ -7,6 +7,15 @@ page's body is a msgpack array of rows:
     [key, modified_ms, etag, size]     an object
     [common prefix]                    a roll-up
 
+With several replicas one plane's page may lack what a majority has, or show what it
+has not; so a page then also has witnesses, and the pages of F+1 planes are merged:
+
+    [key, modified_ms, etag, size, ballot]
+    [key, ballot]                      a tombstone, or a promise without a value
+    [common prefix, key, ballot]       a roll-up, and the first object below it
+
+Rows on which all F+1 agree are so; about the others the register is asked.
+
 A listing of a bucket merges the shards' pages.  It never goes past a shard whose
 next page is not there yet, so a listing is complete or it fails: never short.
 """
@@ -21,7 +30,8 @@ from typing import Any
 import msgpack
 
 from ssastore.core.metadata import summary
-from ssastore.core.records import decode_record, record_key, split_live
+from ssastore.core.records import record_key
+from ssastore.core.register import LIVE, peek_slot
 from ssastore.env import ReadTxn
 from ssastore.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from ssastore.messages import Scan
@@ -62,25 +72,65 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
                 return [True, last], msgpack.packb(rows)
             work += 1
             key = stored_key[len(start) :]
-            found = split_live(value)
-            if found is None:
+            accepted, state, modified_ms, metadata, _ = peek_slot(value)
+            if state != LIVE:
                 last = key
+                if request.with_witness:
+                    rows.append([key, accepted])
+                    size += len(key) + _ROW_OVERHEAD_BYTES
                 continue
             common = _common_prefix(key, prefix, delimiter) if delimiter else b""
             if common:
-                rows.append([common])
+                rows.append([common, key, accepted] if request.with_witness else [common])
                 last = common
                 skip_to = end_of_prefix(start + common)
                 break
-            modified_ms, metadata, _ = found
             etag, length = summary(metadata)
-            rows.append([key, modified_ms, etag, length])
+            row: Row = [key, modified_ms, etag, length]
+            rows.append([*row, accepted] if request.with_witness else row)
             size += len(key) + len(etag) + _ROW_OVERHEAD_BYTES
             last = key
         if skip_to is None:
             break
         seek = skip_to
     return [False, last], msgpack.packb(rows)
+
+
+async def merge_planes(
+    pages: list[Page],
+    resolve: Callable[[bytes], Awaitable[Row | None]],
+    holds_any: Callable[[bytes], Awaitable[bool]],
+) -> Page:
+    """The agreed page of pages with witnesses from F+1 planes.
+
+    It ends at the smallest last key of any page that is cut short: beyond it a plane was not asked.
+
+    Args:
+        pages: one from each plane, for the same request.
+        resolve: the agreed row of a key, None when there is no object.
+        holds_any: whether any object is below a common prefix.
+    """
+    ends = [page.last for page in pages if page.truncated]
+    horizon = min(ends) if ends else None
+    seen: dict[bytes, list[Row]] = {}
+    for page in pages:
+        for row in page.rows:
+            if horizon is None or row[0] <= horizon:
+                seen.setdefault(row[0], []).append(row)
+    rows: list[Row] = []
+    for key in sorted(seen):
+        found = seen[key]
+        is_agreed = len(found) == len(pages) and all(row == found[0] for row in found)
+        if any(len(row) == 3 for row in found):
+            if is_agreed or await holds_any(key):
+                rows.append([key])
+        elif not is_agreed:
+            if (row := await resolve(key)) is not None:
+                rows.append(row)
+        elif len(found[0]) == 5:
+            rows.append(found[0][:4])
+    last = horizon if horizon is not None else max(page.last for page in pages)
+    return Page(rows, horizon is not None, last)
 
 
 def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
@@ -104,7 +154,7 @@ def slice_holds(txn: ReadTxn, slice16: int, kind: int, bucket: int) -> bool:
         locator = int.from_bytes(key[:4], "big")
         wanted = record_key(locator, kind, bucket, b"")
         if key.startswith(wanted):
-            if decode_record(value).is_live:
+            if peek_slot(value)[1] == LIVE:
                 return True
             seek = key + b"\0"
         elif key < wanted:

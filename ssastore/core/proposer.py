@@ -32,6 +32,7 @@ from ssastore.core.register import (
     NO_BALLOT,
     Ballot,
     Ballots,
+    Decision,
     Recent,
     Value,
     counter_of,
@@ -74,14 +75,6 @@ class Planes(Protocol):
     async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
 
     async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What an operation makes of a value: a result, and the new value unless it is refused."""
-
-    result: int
-    value: Value | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,14 @@ def decode_value(encoded: bytes | memoryview) -> Value:
     return Value(state, modified_ms, view[start:middle], view[middle:], recent, cut_ballot, cut_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an operation makes of a value: a result, and the new value unless it is refused."""
+
+    result: int
+    value: Value | None
+
+
 # -- the acceptor -----------------------------------------------------------------------------------
 
 
@@ -201,16 +209,38 @@ class Slot:
         self.promise = max(ballot, reserved)
         return True
 
+    def head(self) -> bytes:
+        """What stands before the value in a stored slot."""
+        return _SLOT.pack(_VERSION, self.promise, self.accepted)
+
     def encode(self) -> list[bytes | memoryview]:
         """The parts of the stored slot."""
-        return [_SLOT.pack(_VERSION, self.promise, self.accepted), self.value]
+        return [self.head(), self.value]
 
 
 def decode_slot(stored: bytes | memoryview | None, floor: Ballot) -> Slot:
     """The slot of its stored bytes, or the empty one above ``floor``. Raises CorruptObject."""
     if stored is None:
         return Slot(floor)
-    version, promise, accepted = _SLOT.unpack_from(stored)
-    if version != _VERSION:
-        raise CorruptObject(f"a stored slot has version {version}")
+    if len(stored) < _SLOT.size or stored[0] != _VERSION:
+        raise CorruptObject("a stored slot is cut short or of another version")
+    _, promise, accepted = _SLOT.unpack_from(stored)
     return Slot(promise, accepted, stored[_SLOT.size :])
+
+
+def peek_slot(
+    stored: bytes | memoryview,
+) -> tuple[Ballot, int, int, bytes | memoryview, bytes | memoryview]:
+    """(accepted, state, modified_ms, metadata, data) of a stored slot: the short way of a plain read."""
+    try:
+        version, _, accepted = _SLOT.unpack_from(stored)
+        if len(stored) == _SLOT.size:
+            return accepted, NONE, 0, b"", b""
+        state, count, metadata_length, modified_ms, _, _ = _VALUE.unpack_from(stored, _SLOT.size)
+    except struct.error as error:
+        raise CorruptObject("a stored slot is cut short") from error
+    start = _SLOT.size + _VALUE.size + count * _RECENT.size
+    middle = start + metadata_length
+    if version != _VERSION or state > TOMBSTONE or middle > len(stored):
+        raise CorruptObject("a stored slot has an unknown version or impossible lengths")
+    return accepted, state, modified_ms, stored[start:middle], stored[middle:]

@@ -14,9 +14,9 @@ from ipaddress import IPv6Network
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
-from ssastore.keyspace import address_of, slice16_of
+from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
 from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
-from ssastore.messages import Delete, Message, Put, Status
+from ssastore.messages import Delete, Message, Put, Report, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.wire import Body
 
@@ -60,7 +60,7 @@ class Pool:
         self.identity = identity
         self._links = links
         self._randomness = randomness
-        self._deadline_ms = deadline_ms
+        self.deadline_ms = deadline_ms
         self._use_hints = use_hints
         self._by_slice: dict[int, Connection] = {}
         self._connections: set[Connection] = set()
@@ -75,7 +75,16 @@ class Pool:
     def connection_count(self) -> int:
         return len(self._connections)
 
-    async def call(self, message: Message, iid: int, body: Body = b"") -> Reply:
+    async def replica_count(self) -> int:
+        """See ``core.caller.Caller``: any greeting tells."""
+        if not self.replicas:
+            iid = slice_of(0, self._randomness.below(GROUPS)).first | 0x7FFFFFFF
+            await self.call(Report(iid), iid)
+        return self.replicas
+
+    async def call(
+        self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
+    ) -> Reply:
         """Send a request to the worker that serves ``iid``; its OK reply.
 
         Raises:
@@ -84,7 +93,7 @@ class Pool:
             OutcomeUnknown: a write was sent and no answer came within the deadline,
             ConfigError, AccessDenied: from the greeting.
         """
-        deadline = asyncio.get_running_loop().time() + self._deadline_ms / 1000
+        deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
         connection = self._by_slice.get(iid >> _SLICE_SHIFT)
         if connection is not None and connection.is_open and self._use_hints:
             try:
@@ -209,7 +218,7 @@ class Pool:
     async def _watch(self) -> None:
         """Drop connections that ended or that no hint leads to, abort those that answer nothing."""
         loop = asyncio.get_running_loop()
-        patience_s = self._deadline_ms / 1000
+        patience_s = self.deadline_ms / 1000
         while True:
             await asyncio.sleep(min(_WATCH_S, patience_s / 4))
             hinted = set(self._by_slice.values())

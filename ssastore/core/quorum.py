@@ -1,0 +1,123 @@
+"""Reading from a majority of planes without writing. Coroutines on what asks one plane.
+
+A register's value is chosen when a majority of planes has accepted the same ballot.  So
+a reader that gets the same ballot from F+1 planes under one cfg has the agreed value in one
+round trip; one that does not, or not in time, lets the proposer find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ssastore.env import spawn
+from ssastore.errors import EnvironmentProblem, OutcomeUnknown, SsaStoreError, TryLater, Unavailable
+from ssastore.wire import Body, Header
+
+T = TypeVar("T")
+
+HEDGE_S = 0.25
+"How long a plane may take before the next one is asked too."
+
+Asked = tuple[T | None, Exception | None]
+
+
+async def _outcome(work: Awaitable[T]) -> Asked[T]:
+    try:
+        return await work, None
+    except SsaStoreError as error:
+        return None, error
+
+
+async def gather_majority(
+    ask: Callable[[int], Awaitable[T]], replicas: int, *, needed: int | None = None
+) -> list[tuple[int, T]]:
+    """(plane, answer) of F+1 planes: the first F+1 are asked, the others when one fails or is slow.
+
+    Raises:
+        Unavailable: no majority answers; the first failure says why.
+    """
+    needed = needed or replicas // 2 + 1
+    tasks = {spawn(f"plane {plane}", _outcome(ask(plane))): plane for plane in range(needed)}
+    waiting = set(tasks)
+    answers: list[tuple[int, T]] = []
+    failure: Exception | None = None
+    try:
+        while len(answers) < needed:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=HEDGE_S if len(tasks) < replicas else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            failed = 0
+            for task in done:
+                answer, error = task.result()
+                if error is None:
+                    answers.append((tasks[task], answer))  # type: ignore[arg-type]  # no error: an answer
+                else:
+                    failed, failure = failed + 1, failure or error
+            for _ in range(failed if done else 1):
+                if len(tasks) < replicas:
+                    plane = len(tasks)
+                    task = spawn(f"plane {plane}", _outcome(ask(plane)))
+                    tasks[task] = plane
+                    waiting.add(task)
+            if not waiting and len(answers) < needed:
+                if replicas == 1 and failure is not None:
+                    raise failure
+                raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}") from None
+    finally:
+        for task in waiting:
+            task.cancel()
+    return answers
+
+
+async def agreed_read(
+    ask: Callable[[int, bool], Awaitable[tuple[Header, Body]]], replicas: int
+) -> tuple[Header, Body] | None:
+    """The reply to a Get that a majority agrees on, or None when only the proposer can tell.
+
+    ``ask`` takes the plane and whether the inline data is wanted: from one plane it is enough.
+    """
+    needed = replicas // 2 + 1
+
+    def ask_plane(plane: int) -> Awaitable[tuple[Header, Body]]:
+        return ask(plane, plane == 0 or plane >= needed)
+
+    try:
+        answers = await gather_majority(ask_plane, replicas)
+    except Unavailable:
+        return None
+    full = [reply for plane, reply in answers if plane == 0 or plane >= needed]
+    # cfg and ballot are the first two fields after status and request id.
+    if not full or any(reply[0][2:4] != full[0][0][2:4] for _, reply in answers):
+        return None
+    return full[0]
+
+
+async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int) -> list[T]:
+    """Ask all planes; the answers of those that answered, F+1 at least.
+
+    A refusal by any plane is raised. Planes that are slow are not waited for once F+1 have answered.
+
+    Raises:
+        Unavailable: no majority answers.
+    """
+    needed = replicas // 2 + 1
+    waiting = {spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)}
+    answers: list[T] = []
+    failure: Exception | None = None
+    while waiting and len(answers) < needed:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            answer, error = task.result()
+            if error is None:
+                answers.append(answer)  # type: ignore[arg-type]  # no error: an answer
+            elif isinstance(error, TryLater | OutcomeUnknown | EnvironmentProblem):
+                failure = failure or error
+            else:
+                raise error
+    if len(answers) < needed:
+        if replicas == 1 and failure is not None:
+            raise failure
+        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}")
+    return answers
