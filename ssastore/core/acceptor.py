@@ -69,6 +69,7 @@ from ssastore.messages import (
     Prepare,
     Put,
     PutBlob,
+    Read,
     Scan,
     Shut,
     Status,
@@ -132,6 +133,7 @@ class Acceptor:
         self._active: set[int] = set()
         self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {
             Get.TYPE: self._get,
+            Read.TYPE: self._get,
             Scan.TYPE: self._scan,
             GetBlob.TYPE: self._get_blob,
         }
@@ -167,7 +169,7 @@ class Acceptor:
         if slice16_of(iid) not in self._active:
             raise Refusal(Status.NOT_MINE, f"slice {slice16_of(iid):04x} is not served here")
 
-    def check_place(self, request: Get | Put | Delete | Prepare | Accept) -> int:
+    def check_place(self, request: Get | Read | Put | Delete | Prepare | Accept) -> int:
         """The locator of a record's request, after the checks that every request gets."""
         iid = request.iid
         if expected_position(request.bucket, request.shards, request.key) != position_of(iid):
@@ -195,14 +197,15 @@ class Acceptor:
 
     # -- reads --------------------------------------------------------------------------------------
 
-    def _get(self, request: Get, txn: ReadTxn) -> Reply:
+    def _get(self, request: Get | Read, txn: ReadTxn) -> Reply:
         """What this plane has accepted; whether it is chosen, the asker finds out from a majority."""
         locator = self.check_place(request)
         stored = txn.get(record_key(locator, request.kind, request.bucket, request.key))
         if stored is None:
             return [self.cfg, NO_BALLOT, 0, 0, b""], b""
         accepted, state, modified_ms, metadata, data = peek_slot(stored)
-        return [self.cfg, accepted, state, modified_ms, bytes(metadata)], b"" if request.head_only else bytes(data)
+        fields = [self.cfg, accepted, state, modified_ms, bytes(metadata)]
+        return fields, b"" if request.head_only else bytes(data)
 
     def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
         locator = self._check_shard(request)

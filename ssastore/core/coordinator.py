@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssastore.core.acceptor import Acceptor, Refusal, Reply, check_value, reply_of
-from ssastore.core.caller import Caller
+from ssastore.core.caller import STATUS_ERRORS, Caller
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.register import Ballot
@@ -70,7 +70,7 @@ class _Planes:
         except Refusal as refusal:
             if refusal.status == Status.OUTRUN:
                 raise Outrun(_ballot_of(refusal.text)) from None
-            raise
+            raise STATUS_ERRORS[refusal.status](refusal.text) from None
 
 
 def _ballot_of(text: str) -> Ballot:

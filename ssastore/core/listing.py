@@ -125,8 +125,9 @@ async def merge_planes(
             if is_agreed or await holds_any(key):
                 rows.append([key])
         elif not is_agreed:
-            if (row := await resolve(key)) is not None:
-                rows.append(row)
+            resolved = await resolve(key)
+            if resolved is not None:
+                rows.append(resolved)
         elif len(found[0]) == 5:
             rows.append(found[0][:4])
     last = horizon if horizon is not None else max(page.last for page in pages)

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import AsyncIterator, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ssastore.core.register import (
     NO_BALLOT,
@@ -39,7 +39,7 @@ from ssastore.core.register import (
     decode_value,
 )
 from ssastore.env import Clock, Randomness, spawn
-from ssastore.errors import OutcomeUnknown, SsaStoreError, Unavailable
+from ssastore.errors import BucketNotFound, OutcomeUnknown, SsaStoreError, StoreFull, Unavailable
 from ssastore.limits import PROPOSER_CACHE_NAMES, REACH_SKEW_MS, RETRY_BASE_MS, RETRY_CAP_MS
 
 T = TypeVar("T")
@@ -321,20 +321,24 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
     tasks = [spawn(f"plane {plane}", _outcome(ask, plane)) for plane in range(count)]
     answers: list[T] = []
     seen = NO_BALLOT
-    failures: list[str] = []
+    failures: list[Exception] = []
     for earliest in asyncio.as_completed(tasks):
         answer, error = await earliest
         if isinstance(error, Outrun):
             seen = max(seen, error.seen)
         elif error is not None:
-            failures.append(str(error))
+            failures.append(error)
         else:
             answers.append(answer)  # type: ignore[arg-type]  # an answer is there when no error is
         if len(answers) == need:
             return answers
     if seen != NO_BALLOT:
         raise Outrun(seen)
-    raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(failures)}")
+    for error in failures:
+        # Nothing was taken by any plane, and the bucket is why.
+        if isinstance(error, BucketNotFound | StoreFull) and not answers:
+            raise error
+    raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(map(str, failures))}")
 
 
 async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> tuple[T | None, Exception | None]:

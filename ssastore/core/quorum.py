@@ -45,8 +45,9 @@ async def gather_majority(
     failure: Exception | None = None
     try:
         while len(answers) < needed:
+            timeout = HEDGE_S if len(tasks) < replicas else None
             done, waiting = await asyncio.wait(
-                waiting, timeout=HEDGE_S if len(tasks) < replicas else None, return_when=asyncio.FIRST_COMPLETED
+                waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
             failed = 0
             for task in done:
