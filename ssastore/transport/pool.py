@@ -26,6 +26,9 @@ _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
 need not all dial; and a node that does not answer must hold up nobody outside its own arc."""
 _WATCH_S = 1.0
+_ASKED_MAX = 8
+"Slices that are asked, one after the other, for what the cluster is."
+
 _UNCERTAIN = (Put, Delete)
 "Requests whose repetition by somebody else could matter: losing their answer leaves a doubt."
 
@@ -77,9 +80,15 @@ class Pool:
 
     async def replica_count(self) -> int:
         """See ``core.caller.Caller``: any greeting tells."""
-        if not self.replicas:
+        for turn in range(_ASKED_MAX):
+            if self.replicas:
+                break
             iid = slice_of(0, self._randomness.below(GROUPS)).first | 0x7FFFFFFF
-            await self.call(Report(iid), iid)
+            try:
+                await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
+            except Unavailable:
+                if turn == _ASKED_MAX - 1:
+                    raise
         return self.replicas
 
     async def call(
