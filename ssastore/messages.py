@@ -216,6 +216,7 @@ class Put(Message):
         _require(self.kind in RECORD_KINDS, "no such kind of record")
         _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         _require(0 <= self.condition <= 3, "no such condition")
+        _require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
 
 
 @dataclass(slots=True)
@@ -240,6 +241,7 @@ class Delete(Message):
         _require(self.kind in RECORD_KINDS, "no such kind of record")
         _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         _require(0 <= self.condition <= 3, "no such condition")
+        _require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
 
 
 @dataclass(slots=True)
@@ -402,11 +404,27 @@ def _values(names: tuple[str, ...]) -> Callable[[Message], Iterable[Any]]:
     return accessor
 
 
-for _message in (Hello, Welcome, Proof, Read, Prepare, Accept, Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report):
+for _message in (
+    Hello,
+    Welcome,
+    Proof,
+    Read,
+    Prepare,
+    Accept,
+    Get,
+    Put,
+    Delete,
+    Scan,
+    Shut,
+    PutBlob,
+    GetBlob,
+    Report,
+):
     _message.VALUES = staticmethod(_values(_message.__slots__))
 
 REQUESTS: dict[int, type[Message]] = {
-    message.TYPE: message for message in (Read, Prepare, Accept, Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report)
+    message.TYPE: message
+    for message in (Read, Prepare, Accept, Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report)
 }
 
 

@@ -122,9 +122,7 @@ class Acceptor:
         worker: index of this worker; ``workers`` is how many share the node by lane.
     """
 
-    def __init__(
-        self, *, replicas: int, worker: int, workers: int, ballots: Ballots, cfg: int = 1
-    ) -> None:
+    def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots, cfg: int = 1) -> None:
         self.replicas = replicas
         self.cfg = cfg
         self._ballots = ballots

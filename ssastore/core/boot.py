@@ -41,9 +41,7 @@ async def start_environment(
         env_id = await _claim(control, randomness, owner)
 
     def raise_boot(txn: WriteTxn) -> None:
-        txn.put(
-            ENVIRONMENT_KEY, env_id.to_bytes(4, "big") + (boot + 1).to_bytes(4, "big"), use_reserve=True
-        )
+        txn.put(ENVIRONMENT_KEY, env_id.to_bytes(4, "big") + (boot + 1).to_bytes(4, "big"), use_reserve=True)
 
     await store.submit(raise_boot)
     return Ballots(env_id, boot + 1)

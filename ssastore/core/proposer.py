@@ -255,9 +255,7 @@ class Proposer:
         call.sent = max(call.sent, ballot)
         encoded = b"".join(value.encode())
         try:
-            await _majority(
-                planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved)
-            )
+            await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
         except Unavailable as error:
             raise OutcomeUnknown(f"a value was sent and no majority answered: {error}") from None
         self._remember(name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b"")))
@@ -346,4 +344,3 @@ async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> tuple[T | 
         return await ask(plane), None
     except (Outrun, OSError, SsaStoreError) as error:
         return None, error
-

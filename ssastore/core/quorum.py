@@ -46,9 +46,7 @@ async def gather_majority(
     try:
         while len(answers) < needed:
             timeout = HEDGE_S if len(tasks) < replicas else None
-            done, waiting = await asyncio.wait(
-                waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             failed = 0
             for task in done:
                 answer, error = task.result()

@@ -28,7 +28,6 @@ TOMBSTONES_END = b"\xff\xff\xff\xff\x03"
 "Queue of tombstones by time. Plane f holds no data, so its last locator is free for bookkeeping."
 
 
-
 def record_key(locator: int, kind: int, bucket: int, key: bytes) -> bytes:
     """Stored key of an object, upload or part."""
     return _PLACE_BUCKET.pack(locator, kind, bucket) + key

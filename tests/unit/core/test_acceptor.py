@@ -21,7 +21,8 @@ from ssastore.core.acceptor import (
 )
 from ssastore.core.metadata import Metadata
 from ssastore.core.records import TOMBSTONES_END, TOMBSTONES_FIRST, blob_key, record_key, reference_key
-from ssastore.core.registers import Place, iid_of_record, iid_of_shard, iid_of_slice
+from ssastore.core.register import LIVE, NO_BALLOT, NONE, Ballots
+from ssastore.core.registers import Place
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import iid_of, locator_of, position_of_blob, slice16_of
 from ssastore.limits import (
@@ -33,6 +34,7 @@ from ssastore.limits import (
 )
 from ssastore.messages import Condition, Delete, Get, GetBlob, Kind, Put, PutBlob, Scan, Shut, Status
 from ssastore.store.memory import MemoryStore
+from tests.direct import iid_of_part, iid_of_record
 
 INDEXED, HASHED = Place(7, 16), Place(8, 0)
 NOW = 1_700_000_000_000
@@ -55,13 +57,15 @@ class Bench:
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore()
-        self.acceptor = Acceptor(replicas=1, worker=0, workers=1)
+        self.acceptor = Acceptor(replicas=1, worker=0, workers=1, ballots=Ballots(1, 1))
         self.acceptor.activate(set(range(4096)))
         self.now_ms = NOW
         self._ops = 0
 
     async def write(self, request: Any, body: bytes = b"") -> Any:
         fields, _ = await self.store.submit(lambda txn: self.acceptor.write(request, txn, body, self.now_ms))
+        if isinstance(request, Delete):
+            return fields[1]
         return fields[0] if fields else None
 
     def read(self, request: Any) -> tuple[list[Any], bytes]:
@@ -93,7 +97,7 @@ class Bench:
         op_id = op(10_000 + self._ops if number is None else number)
         iid = iid_of_record(place, key)
         return Put(
-            iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, metadata_of(data)
+            iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, 0, metadata_of(data)
         )
 
     async def delete(
@@ -108,21 +112,19 @@ class Bench:
         op_id = op(10_000 + self._ops if number is None else number)
         iid = iid_of_record(place, key)
         return await self.write(
-            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag)
+            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, 0)
         )
 
     def get(self, key: bytes, place: Place = INDEXED) -> bytes | None:
         iid = iid_of_record(place, key)
-        try:
-            return self.read(Get(iid, Kind.OBJECT, place.bucket, place.shards, key, False))[1]
-        except Refusal as refusal:
-            assert refusal.status == Status.NOT_FOUND
-            return None
+        fields, data = self.read(Get(iid, Kind.OBJECT, place.bucket, place.shards, key, False))
+        assert fields[0] == 1 and (fields[1] > NO_BALLOT) is (fields[2] != NONE)
+        return data if fields[2] == LIVE else None
 
     async def shut(self, attempt: int, shut: bool = True, key: bytes = b"k", place: Place = INDEXED) -> None:
         iid = iid_of_record(place, key)
         shard = next(
-            (s for s in range(place.shards) if locator_of(iid_of_shard(place, s)) == locator_of(iid)), 0
+            (s for s in range(place.shards) if locator_of(iid_of_part(place, s)) == locator_of(iid)), 0
         )
         await self.write(Shut(iid, place.bucket, place.shards, shard, attempt, shut))
 
@@ -168,12 +170,12 @@ def requests_of(key: bytes) -> list[Any]:
         iid = iid_of_record(place, key)
         requests += [
             Get(iid, Kind.OBJECT, place.bucket, place.shards, key, False),
-            Put(iid, Kind.OBJECT, place.bucket, place.shards, key, op(1), 0, "", metadata_of(b"")),
-            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op(2), 0, ""),
+            Put(iid, Kind.OBJECT, place.bucket, place.shards, key, op(1), 0, "", 1, 0, metadata_of(b"")),
+            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op(2), 0, "", 1, 0),
         ]
-    shard_iid = iid_of_shard(INDEXED, 3)
+    shard_iid = iid_of_part(INDEXED, 3)
     requests += [
-        Scan(shard_iid, Kind.OBJECT, 7, 16, 3, b"", b"", b"", 1),
+        Scan(shard_iid, Kind.OBJECT, 7, 16, 3, b"", b"", b"", 1, False),
         Shut(shard_iid, 7, 16, 3, 1, True),
         PutBlob(blob_iid, digest, b""),
         GetBlob(blob_iid, digest),
@@ -213,10 +215,10 @@ async def test_slice_of_another_node_is_not_mine(bench: Bench, at: int) -> None:
     bench.acceptor.activate(set(range(4096)) - {slice16_of(request.iid)})
     await refused(Status.NOT_MINE, handle(bench, request))
     bench.acceptor.activate({slice16_of(request.iid)})
-    try:
+    if isinstance(request, GetBlob):
+        await refused(Status.NOT_FOUND, handle(bench, request))
+    else:
         await handle(bench, request)
-    except Refusal as refusal:
-        assert refusal.status == Status.NOT_FOUND
 
 
 async def test_wrong_tail_is_misdirected_for_a_name_and_free_for_a_shard(bench: Bench) -> None:
@@ -227,18 +229,20 @@ async def test_wrong_tail_is_misdirected_for_a_name_and_free_for_a_shard(bench: 
 
 
 async def test_three_planes_with_three_replicas() -> None:
-    acceptor = Acceptor(replicas=3, worker=0, workers=1)
+    acceptor = Acceptor(replicas=3, worker=0, workers=1, ballots=Ballots(1, 1))
     acceptor.activate({slice16_of(iid_of_record(INDEXED, b"k", plane)) for plane in range(3)})
     with MemoryStore().read() as txn:
-        for plane, status in ((0, 1), (1, 1), (2, 1), (3, 5)):
-            with pytest.raises(Refusal) as caught:
-                iid = iid_of_record(INDEXED, b"k", plane)
-                acceptor.read(Get(iid, Kind.OBJECT, 7, 16, b"k", False), txn)
-            assert caught.value.status == status
+        for plane in range(3):
+            get = Get(iid_of_record(INDEXED, b"k", plane), Kind.OBJECT, 7, 16, b"k", False)
+            assert acceptor.read(get, txn) == ([1, NO_BALLOT, NONE, 0, b""], b"")
+        with pytest.raises(Refusal) as caught:
+            get = Get(iid_of_record(INDEXED, b"k", 3), Kind.OBJECT, 7, 16, b"k", False)
+            acceptor.read(get, txn)
+        assert caught.value.status == Status.MISDIRECTED
 
 
 def test_worker_serves_its_lanes_only() -> None:
-    acceptor = Acceptor(replicas=1, worker=1, workers=4)
+    acceptor = Acceptor(replicas=1, worker=1, workers=4, ballots=Ballots(1, 1))
     acceptor.activate(set(range(32)))
     assert acceptor.active == {1, 5, 9, 13, 17, 21, 25, 29}
 
@@ -261,7 +265,7 @@ async def test_object_is_written_read_and_deleted(bench: Bench, place: Place) ->
     assert await bench.put(b"k", b"data", place=place) == NOW
     assert bench.get(b"k", place) == b"data"
     head = bench.read(Get(iid_of_record(place, b"k"), Kind.OBJECT, place.bucket, place.shards, b"k", True))
-    assert head == ([NOW, metadata_of(b"data")], b"")
+    assert head[0][2:] == [LIVE, NOW, metadata_of(b"data")] and head[1] == b""
     assert await bench.delete(b"k", place=place) is True
     assert bench.get(b"k", place) is None
     assert await bench.delete(b"k", place=place) is False
@@ -524,7 +528,7 @@ async def test_shut_is_for_one_bucket_only(bench: Bench) -> None:
 
 async def test_shut_hashed_bucket_refuses_in_the_whole_slice(bench: Bench) -> None:
     """One mark stands for all 65,536 locators of a group."""
-    await bench.write(Shut(iid_of_slice(0xA3F), 8, 0, 0, 1, True))
+    await bench.write(Shut(iid_of_part(HASHED, 0xA3F), 8, 0, 0, 1, True))
     refusals = 0
     for number in range(20_000):
         key = b"key %d" % number
