@@ -43,6 +43,7 @@ REACH_SKEW_MS = 10_000
 "Bound on the difference of two proposers' clocks, when an operation's age is compared with the cut."
 
 PROPOSER_CACHE_NAMES = 16_384
+PROPOSER_CACHE_BYTES = 64 * MIB
 "Names whose last value and reserved ballot a proposer remembers."
 
 SHARDS_DEFAULT = 16

@@ -90,10 +90,11 @@ class Worker:
         server = await asyncio.get_running_loop().create_server(
             service.session, sock=self._listener, start_serving=True
         )
-        background = [
-            spawn("collect tombstones", collect(self._store, self._clock)),
-            spawn("reap connections", self._reap(service)),
-        ]
+        background = [spawn("reap connections", self._reap(service))]
+        if service.acceptor.replicas == 1:
+            # With several replicas one plane must not forget a delete by itself: a plane that missed it
+            # would bring the object back. Until all planes collect together, tombstones stay.
+            background.append(spawn("collect tombstones", collect(self._store, self._clock)))
         log.info("worker.ready", extra={"slices": len(service.acceptor.active)})
         await stopped.wait()
         server.close()

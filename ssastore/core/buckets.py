@@ -205,6 +205,10 @@ class Buckets:
         except ObjectNotFound:
             raise BucketNotFound(f"no bucket {name!r}") from None
         bucket = _decode(name, found.metadata.etag, bytes(found.data))
+        # While it still takes writes: a plane that missed a delete must not keep the bucket for ever.
+        is_mended = bucket.is_indexed and bucket.state == "active" and await self._registers.is_replicated()
+        if is_mended and any(await self._for_each_part(bucket, lambda part: self._lists(bucket, part))):
+            raise BucketNotEmpty(f"bucket {name!r} is not empty")
         try:
             sealed = replace(bucket, state="deleting", attempts=bucket.attempts + 1)
             bucket = await self._write(sealed, When(Condition.IF_ETAG, bucket.etag))
@@ -235,9 +239,13 @@ class Buckets:
         """Whether a shard or group holds a live object."""
         if not bucket.is_indexed:
             return await self._registers.slice_holds(bucket.place, Kind.OBJECT, part)
+        return await self._registers.shard_holds(bucket.place, Kind.OBJECT, part)
+
+    async def _lists(self, bucket: Bucket, part: int) -> bool:
+        """Whether a shard has an object by the agreed state; planes that lag behind are brought up to it."""
         after = b""
         while True:
-            page = await self._registers.page(bucket.place, Kind.OBJECT, part, after=after, limit=1)
+            page = await self._registers.page(bucket.place, Kind.OBJECT, part, after=after, limit=1000)
             if page.rows or not page.truncated:
                 return bool(page.rows)
             after = page.last

@@ -6,6 +6,7 @@ call and a commit away.  The others are asked at their computed addresses.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,11 @@ from ssastore.core.caller import STATUS_ERRORS, Caller
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.register import Ballot
+from ssastore.core.suspects import Suspects
 from ssastore.env import Clock, Store
 from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, Overloaded, Unavailable
 from ssastore.keyspace import iid_of, plane_of, position_of
-from ssastore.messages import Accept, Delete, Prepare, Put, Read, Status
+from ssastore.messages import BALLOT_BYTES, Accept, Delete, Prepare, Put, Read, Status
 
 MATE_BUDGET_MS = 800
 "How long a mate is tried: shorter than a client waits for this proposer."
@@ -55,13 +57,7 @@ class _Planes:
     async def _ask(self, plane: int, message: Prepare | Accept, body: bytes) -> Reply:
         coordinator = self._coordinator
         if plane != self._own:
-            try:
-                header, answer = await coordinator.mates.call(
-                    message, message.iid, body, within_ms=MATE_BUDGET_MS
-                )
-            except Overloaded as error:
-                raise Outrun(_ballot_of(str(error))) from None
-            return header[2:], answer
+            return await coordinator.ask_mate(message, body)
         now_ms = coordinator.clock.now_ms()
         try:
             return await coordinator.store.submit(
@@ -75,9 +71,12 @@ class _Planes:
 
 def _ballot_of(text: str) -> Ballot:
     try:
-        return bytes.fromhex(text)
+        ballot = bytes.fromhex(text)
     except ValueError:
         raise Unavailable(text) from None
+    if len(ballot) != BALLOT_BYTES:
+        raise BadFrame("a refusal names something that is no ballot")
+    return ballot
 
 
 class Coordinator:
@@ -91,6 +90,26 @@ class Coordinator:
         self.mates = mates
         self.clock = clock
         self._proposer = proposer
+        self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
+
+    async def ask_mate(self, message: Prepare | Accept, body: bytes) -> Reply:
+        """One request to the acceptor of another plane. Raises Outrun, SsaStoreError.
+
+        A mate that does not answer is not waited for by every call: the others are a majority, and
+        calls that wait in vain would hold their values in memory.
+        """
+        if self._suspects.is_suspect(message.iid):
+            raise Unavailable("the node of this plane did not answer lately")
+        try:
+            header, answer = await self.mates.call(message, message.iid, body, within_ms=MATE_BUDGET_MS)
+        except Unavailable:
+            self._suspects.failed(message.iid)
+            raise
+        except Overloaded as error:
+            self._suspects.answered(message.iid)
+            raise Outrun(_ballot_of(str(error))) from None
+        self._suspects.answered(message.iid)
+        return header[2:], answer
 
     async def handle(self, request: Any, body: bytes) -> Reply:
         """Answer a Put, Delete or Read. Raises Refusal, also for what the library raises."""

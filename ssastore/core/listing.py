@@ -98,6 +98,9 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
 
 async def merge_planes(
     pages: list[Page],
+    prefix: bytes,
+    delimiter: bytes,
+    *,
     resolve: Callable[[bytes], Awaitable[Row | None]],
     holds_any: Callable[[bytes], Awaitable[bool]],
 ) -> Page:
@@ -107,30 +110,34 @@ async def merge_planes(
 
     Args:
         pages: one from each plane, for the same request.
+        prefix, delimiter: of the request.
         resolve: the agreed row of a key, None when there is no object.
         holds_any: whether any object is below a common prefix.
     """
     ends = [page.last for page in pages if page.truncated]
     horizon = min(ends) if ends else None
-    seen: dict[bytes, list[Row]] = {}
-    for page in pages:
+    # One plane may roll up what another shows as tombstones: all that belongs to a roll-up is one entry.
+    seen: dict[bytes, list[list[Row]]] = {}
+    for plane, page in enumerate(pages):
         for row in page.rows:
             if horizon is None or row[0] <= horizon:
-                seen.setdefault(row[0], []).append(row)
+                entry = (_common_prefix(row[0], prefix, delimiter) if delimiter else b"") or row[0]
+                seen.setdefault(entry, [[] for _ in pages])[plane].append(row)
     rows: list[Row] = []
-    for key in sorted(seen):
-        found = seen[key]
-        is_agreed = len(found) == len(pages) and all(row == found[0] for row in found)
-        if any(len(row) == 3 for row in found):
-            if is_agreed or await holds_any(key):
-                rows.append([key])
-        elif not is_agreed:
-            resolved = await resolve(key)
-            if resolved is not None:
-                rows.append(resolved)
-        elif len(found[0]) == 5:
-            rows.append(found[0][:4])
     last = horizon if horizon is not None else max(page.last for page in pages)
+    for entry in sorted(seen):
+        found = seen[entry]
+        is_agreed = all(rows_of_plane == found[0] for rows_of_plane in found)
+        if delimiter and _common_prefix(entry, prefix, delimiter) == entry:
+            if len(found[0][-1]) == 3 if is_agreed else await holds_any(entry):
+                rows.append([entry])
+                # The roll-up is shown: what is left of it is skipped by the next page.
+                last = max(last, entry) if not last.startswith(entry) else entry
+        elif is_agreed:
+            if len(found[0][0]) == 5:
+                rows.append(found[0][0][:4])
+        elif (resolved := await resolve(entry)) is not None:
+            rows.append(resolved)
     return Page(rows, horizon is not None, last)
 
 

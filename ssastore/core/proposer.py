@@ -37,12 +37,33 @@ from ssastore.core.register import (
     Value,
     counter_of,
     decode_value,
+    is_far_ahead,
 )
 from ssastore.env import Clock, Randomness, spawn
-from ssastore.errors import BucketNotFound, OutcomeUnknown, SsaStoreError, StoreFull, Unavailable
-from ssastore.limits import PROPOSER_CACHE_NAMES, REACH_SKEW_MS, RETRY_BASE_MS, RETRY_CAP_MS
+from ssastore.errors import (
+    BucketNotFound,
+    OutcomeUnknown,
+    SsaStoreError,
+    StoreFull,
+    Unavailable,
+    UnexpectedMessage,
+)
+from ssastore.limits import (
+    PROPOSER_CACHE_BYTES,
+    PROPOSER_CACHE_NAMES,
+    REACH_SKEW_MS,
+    RETRY_BASE_MS,
+    RETRY_CAP_MS,
+)
 
 T = TypeVar("T")
+
+CALL_BUDGET_S = 5.0
+"How long a call duels with other proposers. Its caller has asked another one long before."
+
+_RECENT_BYTES = 320
+"Memory of one remembered operation: a tuple, two byte strings, three integers."
+_ENTRY_BYTES = 600
 
 
 class Outrun(Exception):
@@ -106,11 +127,45 @@ class _Cached:
     value: Value
 
 
+class _Cache:
+    """What the last round of each name left, bounded in names and in bytes; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._size = 0
+
+    @staticmethod
+    def _size_of(name: bytes, cached: _Cached) -> int:
+        recent = len(cached.value.recent) * _RECENT_BYTES
+        return len(name) + len(cached.value.metadata) + recent + _ENTRY_BYTES
+
+    def add(self, name: bytes, cached: _Cached) -> None:
+        """Remember; a name is taken out before it is used, so it is never here twice."""
+        self._entries[name] = cached
+        self._size += self._size_of(name, cached)
+        while len(self._entries) > PROPOSER_CACHE_NAMES or self._size > PROPOSER_CACHE_BYTES:
+            oldest, dropped = self._entries.popitem(last=False)
+            self._size -= self._size_of(oldest, dropped)
+
+    def take(self, name: bytes) -> _Cached | None:
+        """Take out: a reserved ballot is used once."""
+        cached = self._entries.pop(name, None)
+        if cached is not None:
+            self._size -= self._size_of(name, cached)
+        return cached
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+        self._size = 0
+
+
 @dataclass(slots=True)
 class _Call:
     """What one call has learnt and done so far."""
 
     operation: Operation
+    deadline_s: float
     seen: Ballot = NO_BALLOT
     sent: Ballot = NO_BALLOT
     "Highest ballot under which a value with this operation was sent."
@@ -130,20 +185,21 @@ class Proposer:
         self._ballots = ballots
         self._clock = clock
         self._randomness = randomness
-        self._cache: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._cache = _Cache()
         self._locks: dict[bytes, _Lock] = {}
 
     async def write(self, name: bytes, planes: Planes, operation: Operation) -> Outcome:
         """Decide and apply one operation, exactly once however often it is repeated.
 
         Raises:
-            Unavailable: no majority of planes can be asked; nothing of this call was sent.
+            Unavailable: no majority of planes can be asked; nothing of this call was sent, or what was
+                sent can never be chosen.
             OutcomeUnknown: a value was sent and may or may not be chosen, or the operation is older
                 than what the register remembers.
         """
-        call = _Call(operation)
+        call = _Call(operation, self._now_s() + CALL_BUDGET_S)
         async with self._alone(name):
-            cached = self._cache.pop(name, None)
+            cached = self._cache.take(name)
             if cached is not None and operation.attempt == 1:
                 outcome = await self._write_cached(name, planes, call, cached)
                 if outcome is not None:
@@ -152,17 +208,16 @@ class Proposer:
                 try:
                     outcome = await self._round(name, planes, call)
                 except Outrun as error:
-                    call.seen = max(call.seen, error.seen)
-                    await self._back_off(call)
+                    await self._back_off(call, error)
                     continue
                 if outcome is not None:
                     return outcome
 
     async def read(self, name: bytes, planes: Planes) -> tuple[Ballot, Value]:
         """The agreed value and its ballot; finishes a write that stopped half way. Raises Unavailable."""
-        call = _Call(Operation(b"", lambda value: Decision(0, None)))
+        call = _Call(Operation(b"", lambda value: Decision(0, None)), self._now_s() + CALL_BUDGET_S)
         async with self._alone(name):
-            self._cache.pop(name, None)
+            self._cache.take(name)
             while True:
                 try:
                     ballot, promises = await self._prepare(planes, call)
@@ -172,8 +227,7 @@ class Proposer:
                         return ballot, decode_value(newest.value)
                     return newest.accepted, decode_value(newest.value)
                 except Outrun as error:
-                    call.seen = max(call.seen, error.seen)
-                    await self._back_off(call)
+                    await self._back_off(call, error)
 
     def forget(self) -> None:
         """Drop what is cached: cfg has changed, or a fence was set."""
@@ -197,7 +251,7 @@ class Proposer:
         try:
             return await self._choose(name, planes, call, cached.cfg, cached.ballot, cached.value, decision)
         except Outrun as error:
-            call.seen = max(call.seen, error.seen)
+            self._learn(call, error)
             return None
 
     async def _round(self, name: bytes, planes: Planes, call: _Call) -> Outcome | None:
@@ -214,7 +268,12 @@ class Proposer:
         entry = value.find(operation.op_id)
         if entry is not None:
             if not _is_agreed(promises):
-                await self._write_back(planes, cfg, ballot, newest)
+                # The value is out, by this call or by another attempt: from here on it may be chosen.
+                call.sent = max(call.sent, newest.accepted)
+                try:
+                    await self._write_back(planes, cfg, ballot, newest)
+                except (Unavailable, BucketNotFound, StoreFull) as error:
+                    raise OutcomeUnknown(f"the write is at a minority of planes: {error}") from None
             return Outcome(entry.result, entry.modified_ms)
         self._check_reach(call, value, promises)
         decision = operation.decide(value)
@@ -231,7 +290,7 @@ class Proposer:
             if any(max(promise.accepted, promise.floor) >= call.sent for promise in promises):
                 raise OutcomeUnknown("a value of this write was sent, and later ones hide what became of it")
             call.sent = NO_BALLOT
-        elif call.operation.attempt > 1 and value.cut_ms >= call.operation.first_sent_ms - REACH_SKEW_MS:
+        if call.operation.attempt > 1 and value.cut_ms >= call.operation.first_sent_ms - REACH_SKEW_MS:
             raise OutcomeUnknown("the register no longer remembers operations as old as this one")
 
     async def _choose(
@@ -258,7 +317,9 @@ class Proposer:
             await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
         except Unavailable as error:
             raise OutcomeUnknown(f"a value was sent and no majority answered: {error}") from None
-        self._remember(name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b"")))
+        self._cache.add(
+            name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b""))
+        )
         return Outcome(decision.result, modified_ms)
 
     async def _prepare(self, planes: Planes, call: _Call) -> tuple[Ballot, list[Promise]]:
@@ -270,6 +331,9 @@ class Proposer:
             if call.sent != NO_BALLOT:
                 raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
             raise
+        # An acceptor refuses another cfg than the asker's, so this is a bug or a stranger.
+        if any(promise.cfg != promises[0].cfg for promise in promises):
+            raise UnexpectedMessage("promises of two configurations in one round")
         return ballot, promises
 
     async def _write_back(self, planes: Planes, cfg: int, ballot: Ballot, newest: Promise) -> None:
@@ -292,12 +356,21 @@ class Proposer:
             if not entry.users:
                 del self._locks[name]
 
-    def _remember(self, name: bytes, cached: _Cached) -> None:
-        self._cache[name] = cached
-        if len(self._cache) > PROPOSER_CACHE_NAMES:
-            self._cache.popitem(last=False)
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
-    async def _back_off(self, call: _Call) -> None:
+    def _learn(self, call: _Call, error: Outrun) -> None:
+        """Go above the ballot that won, unless it comes from a clock that nobody else would follow."""
+        if not is_far_ahead(error.seen, self._clock.now_ms()):
+            call.seen = max(call.seen, error.seen)
+
+    async def _back_off(self, call: _Call, error: Outrun) -> None:
+        """Wait before the next round. Raises when the caller has long asked somebody else."""
+        self._learn(call, error)
+        if self._now_s() > call.deadline_s:
+            if call.sent != NO_BALLOT:
+                raise OutcomeUnknown("a value of this write was sent and outrun until its time was over")
+            raise Unavailable("outrun by other proposers until the time was over")
         delay = min(RETRY_BASE_MS << call.round, RETRY_CAP_MS)
         call.round += 1
         await asyncio.sleep(delay * (500 + self._randomness.below(1000)) / 1e6)
@@ -332,10 +405,11 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
             return answers
     if seen != NO_BALLOT:
         raise Outrun(seen)
-    for error in failures:
-        # Nothing was taken by any plane, and the bucket is why.
-        if isinstance(error, BucketNotFound | StoreFull) and not answers:
-            raise error
+    for refusal in (BucketNotFound, StoreFull):
+        # A majority says no, and no plane is known to have said yes.
+        refused = [error for error in failures if isinstance(error, refusal)]
+        if len(refused) >= need and not answers:
+            raise refused[0]
     raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(map(str, failures))}")
 
 

@@ -8,17 +8,29 @@ round trip; one that does not, or not in time, lets the proposer find out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from ssastore.env import spawn
-from ssastore.errors import EnvironmentProblem, OutcomeUnknown, SsaStoreError, TryLater, Unavailable
+from ssastore.errors import (
+    AccessDenied,
+    BucketNotFound,
+    ConfigError,
+    Conflict,
+    RequestError,
+    SsaStoreError,
+    StoreFull,
+    Unavailable,
+)
 from ssastore.wire import Body, Header
 
 T = TypeVar("T")
 
 HEDGE_S = 0.25
 "How long a plane may take before the next one is asked too."
+
+REFUSALS = (RequestError, AccessDenied, ConfigError, Conflict, BucketNotFound)
+"What any plane would answer: to ask another one is no use."
 
 Asked = tuple[T | None, Exception | None]
 
@@ -52,6 +64,8 @@ async def gather_majority(
                 answer, error = task.result()
                 if error is None:
                     answers.append((tasks[task], answer))  # type: ignore[arg-type]  # no error: an answer
+                elif isinstance(error, REFUSALS):
+                    raise error
                 else:
                     failed, failure = failed + 1, failure or error
             for _ in range(failed if done else 1):
@@ -65,8 +79,7 @@ async def gather_majority(
                     raise failure
                 raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}") from None
     finally:
-        for task in waiting:
-            task.cancel()
+        _cancel(waiting)
     return answers
 
 
@@ -75,7 +88,8 @@ async def agreed_read(
 ) -> tuple[Header, Body] | None:
     """The reply to a Get that a majority agrees on, or None when only the proposer can tell.
 
-    ``ask`` takes the plane and whether the inline data is wanted: from one plane it is enough.
+    ``ask`` takes which plane, in the caller's order, and whether the inline data is wanted: one plane's
+    is enough.
     """
     needed = replicas // 2 + 1
 
@@ -93,10 +107,11 @@ async def agreed_read(
     return full[0]
 
 
-async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int) -> list[T]:
+async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int, *, linger_s: float = 0.0) -> list[T]:
     """Ask all planes; the answers of those that answered, F+1 at least.
 
-    A refusal by any plane is raised. Planes that are slow are not waited for once F+1 have answered.
+    A refusal by any plane is raised.  Planes that are slow are not waited for once F+1 have answered;
+    with ``linger_s`` they are given up after that time, so that what was to be sent is not kept.
 
     Raises:
         Unavailable: no majority answers.
@@ -104,19 +119,31 @@ async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int) -> list
     needed = replicas // 2 + 1
     waiting = {spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)}
     answers: list[T] = []
-    failure: Exception | None = None
-    while waiting and len(answers) < needed:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            answer, error = task.result()
-            if error is None:
-                answers.append(answer)  # type: ignore[arg-type]  # no error: an answer
-            elif isinstance(error, TryLater | OutcomeUnknown | EnvironmentProblem):
-                failure = failure or error
-            else:
-                raise error
+    failures: list[Exception] = []
+    try:
+        while waiting and len(answers) < needed:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                answer, error = task.result()
+                if error is None:
+                    answers.append(answer)  # type: ignore[arg-type]  # no error: an answer
+                elif isinstance(error, REFUSALS):
+                    raise error
+                else:
+                    failures.append(error)
+    except BaseException:
+        _cancel(waiting)
+        raise
     if len(answers) < needed:
-        if replicas == 1 and failure is not None:
-            raise failure
-        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}")
+        full = [error for error in failures if isinstance(error, StoreFull)]
+        if replicas == 1 or len(full) >= needed:
+            raise (full or failures)[0]
+        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failures[0]}")
+    if waiting and linger_s:
+        asyncio.get_running_loop().call_later(linger_s, _cancel, waiting)
     return answers
+
+
+def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()

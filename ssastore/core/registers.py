@@ -12,21 +12,27 @@ from ssastore.core.acceptor import expected_position
 from ssastore.core.caller import Caller
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
-from ssastore.core.quorum import agreed_read, every_plane, gather_majority
+from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority
 from ssastore.core.register import LIVE
+from ssastore.core.suspects import Suspects
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
+    CorruptObject,
     InvalidKey,
     ObjectNotFound,
     OutcomeUnknown,
+    PeerError,
     SsaStoreError,
+    StoreFull,
     Unavailable,
 )
 from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator
 from ssastore.limits import KEY_BYTES_MAX, RETRY_CAP_MS
 from ssastore.messages import OP_ID_BYTES, Condition, Delete, Get, Kind, Put, Read, Scan, Shut
 from ssastore.wire import Body, Header
+
+Request = Get | Read | Put | Delete | Scan
 
 PLANE_BUDGET_MS = 1_000
 "How long one plane is tried before the next: a call has time for all of them."
@@ -132,6 +138,7 @@ class Registers:
     def __init__(self, caller: Caller, randomness: Randomness) -> None:
         self._caller = caller
         self._randomness = randomness
+        self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
         """Raises ObjectNotFound, Unavailable."""
@@ -141,10 +148,12 @@ class Registers:
             message = Get(position, int(kind), place.bucket, place.shards, key, head_only)
             return found_of(await self._caller.call(message, position))
 
-        def ask(plane: int, full: bool) -> Awaitable[tuple[Header, Body]]:
-            iid = iid_of(position, plane)
+        planes = self._in_order(position, replicas)
+
+        def ask(turn: int, full: bool) -> Awaitable[tuple[Header, Body]]:
+            iid = iid_of(position, planes[turn])
             wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or not full)
-            return self._caller.call(wanted, iid, within_ms=PLANE_BUDGET_MS)
+            return self._ask(wanted, PLANE_BUDGET_MS)
 
         reply = await agreed_read(ask, replicas)
         if reply is None:
@@ -219,13 +228,20 @@ class Registers:
         in_doubt = False
         cause: SsaStoreError = Unavailable("no plane was asked")
         turn = 0
-        while loop.time() < deadline:
-            message.iid = iid_of(position, turn % replicas)
+        planes = self._in_order(position, replicas)
+        while (left_s := deadline - loop.time()) > 0:
+            message.iid = iid_of(position, planes[turn % replicas])
+            within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
             try:
-                return await self._caller.call(message, message.iid, data, within_ms=PLANE_BUDGET_MS)
+                return await self._ask(message, within_ms, data)
             except (Unavailable, OutcomeUnknown) as error:
                 cause = error
                 in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
+            except (StoreFull, CorruptObject, PeerError) as error:
+                # Said of this attempt; an earlier one may have been taken all the same.
+                if in_doubt:
+                    raise OutcomeUnknown(str(error)) from None
+                raise
             turn += 1
             if not isinstance(message, Read):
                 # Once in doubt every further attempt is a repetition; its age lets a node judge whether
@@ -235,6 +251,23 @@ class Registers:
             if turn % replicas == 0:
                 await asyncio.sleep(RETRY_CAP_MS / 1000)
         raise OutcomeUnknown(str(cause)) if in_doubt else Unavailable(str(cause))
+
+    async def _ask(self, message: Request, within_ms: int | None, data: Body = b"") -> tuple[Header, Body]:
+        """One plane's answer; remembers who does not answer, or not before others were asked instead."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            reply = await self._caller.call(message, message.iid, data, within_ms=within_ms)
+        except (Unavailable, OutcomeUnknown, asyncio.CancelledError):
+            if loop.time() - started >= HEDGE_S:
+                self._suspects.failed(message.iid)
+            raise
+        self._suspects.answered(message.iid)
+        return reply
+
+    def _in_order(self, position: int, replicas: int) -> list[int]:
+        """Planes in the order in which they are asked: from 0, those that did not answer lately last."""
+        return sorted(range(replicas), key=lambda plane: self._suspects.is_suspect(iid_of(position, plane)))
 
     async def page(
         self,
@@ -251,8 +284,10 @@ class Registers:
         replicas = self._caller.replicas or await self._caller.replica_count()
         position = position_of_part(place, shard)
 
-        async def ask(plane: int) -> Page:
-            iid = iid_of(position, plane)
+        planes = self._in_order(position, replicas)
+
+        async def ask(turn: int) -> Page:
+            iid = iid_of(position, planes[turn])
             message = Scan(
                 iid,
                 int(kind),
@@ -266,7 +301,7 @@ class Registers:
                 replicas > 1,
             )
             within_ms = None if replicas == 1 else PLANE_BUDGET_MS
-            header, body = await self._caller.call(message, iid, within_ms=within_ms)
+            header, body = await self._ask(message, within_ms)
             rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
             return Page(rows, bool(header[2]), header[3])
 
@@ -275,8 +310,10 @@ class Registers:
         pages = [page for _, page in await gather_majority(ask, replicas)]
         return await merge_planes(
             pages,
-            lambda key: self._row(place, kind, key),
-            lambda common: self._holds_any(place, kind, shard, common),
+            prefix,
+            delimiter,
+            resolve=lambda key: self._row(place, kind, key),
+            holds_any=lambda common: self._holds_any(place, kind, shard, common),
         )
 
     async def _holds_any(self, place: Place, kind: Kind, shard: int, prefix: bytes) -> bool:
@@ -295,6 +332,30 @@ class Registers:
         except ObjectNotFound:
             return None
         return [key, found.modified_ms, found.metadata.etag, found.metadata.size]
+
+    async def is_replicated(self) -> bool:
+        """Whether planes can differ."""
+        return (self._caller.replicas or await self._caller.replica_count()) > 1
+
+    async def shard_holds(self, place: Place, kind: Kind, shard: int) -> bool:
+        """Whether any of a majority of planes holds a live record in a shard of a shut bucket.
+
+        The agreed state cannot be asked for: to find it out may take a write, and the bucket takes none.
+        """
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        position = position_of_part(place, shard)
+
+        async def ask(plane: int) -> bool:
+            iid, after = iid_of(position, plane), b""
+            while True:
+                message = Scan(iid, int(kind), place.bucket, place.shards, shard, b"", after, b"", 1, False)
+                header, body = await self._caller.call(message, iid)
+                rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
+                if rows or not header[2]:
+                    return bool(rows)
+                after = header[3]
+
+        return any(found for _, found in await gather_majority(ask, replicas))
 
     async def slice_holds(self, place: Place, kind: Kind, group: int) -> bool:
         """Whether any of a majority of planes holds a live record of a hashed bucket in a group."""

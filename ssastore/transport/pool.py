@@ -106,8 +106,12 @@ class Pool:
         connection = self._by_slice.get(iid >> _SLICE_SHIFT)
         if connection is not None and connection.is_open and self._use_hints:
             try:
-                # No timer of its own: the watchdog ends what waits beyond the deadline.
-                reply = await connection.request(message.header(0), body)
+                if within_ms is None:
+                    # No timer of its own: the watchdog ends what waits beyond the deadline.
+                    reply = await connection.request(message.header(0), body)
+                else:
+                    async with asyncio.timeout_at(deadline):
+                        reply = await connection.request(message.header(0), body)
             except OSError as error:
                 return await self._retry(message, iid, body, deadline, error, True)
             status = reply[0][0]
@@ -142,6 +146,9 @@ class Pool:
                 async with asyncio.timeout_at(deadline):
                     connection = await self._connection_for(iid)
                     is_sent = connection.is_open
+                    if in_doubt and isinstance(message, _UNCERTAIN):
+                        # Who gets this must know that an earlier one may still be waiting somewhere.
+                        message.attempt += 1
                     reply = await connection.request(message.header(0), body)
                 status = reply[0][0]
                 if status == Status.OK:

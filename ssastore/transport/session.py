@@ -48,6 +48,12 @@ _WRITE_OVERHEAD_BYTES = 2048
 "Of one write, beside its body and long fields: what waits with it, key and operation id among them."
 
 
+def _size_of(request: Any, body: Body) -> int:
+    """Memory of a write that waits. The long fields count: a header has up to 64 KiB, thousands may wait."""
+    long_fields = len(getattr(request, "metadata", b"")) + len(getattr(request, "etag", ""))
+    return len(body) + _WRITE_OVERHEAD_BYTES + long_fields
+
+
 @dataclass(slots=True)
 class Credentials:
     """Secrets that open a connection: access keys for clients, the cluster secret for nodes."""
@@ -246,9 +252,7 @@ class Session(FrameChannel):
     def _submit(self, request_id: int, request: Any, body: Body) -> None:
         now_ms = self._service.clock.now_ms()
         acceptor = self._service.acceptor
-        # The long fields count as well: a header has up to 64 KiB, and thousands of them may wait.
-        size = len(body) + _WRITE_OVERHEAD_BYTES
-        size += len(getattr(request, "metadata", b"")) + len(getattr(request, "etag", ""))
+        size = _size_of(request, body)
         self._inflight += 1
         self._inflight_bytes += size
         future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)
@@ -258,7 +262,7 @@ class Session(FrameChannel):
         """A write, or a read that planes differ on, of a replicated record: a conversation with them."""
         coordinator = self._service.coordinator
         assert coordinator is not None
-        size = len(body) + _WRITE_OVERHEAD_BYTES
+        size = _size_of(request, body)
         self._inflight += 1
         self._inflight_bytes += size
         task = spawn("propose", coordinator.handle(request, bytes(body)))
