@@ -168,7 +168,7 @@ class _Call:
     deadline_s: float
     seen: Ballot = NO_BALLOT
     sent: Ballot = NO_BALLOT
-    "Highest ballot under which a value with this operation was sent."
+    "Lowest ballot under which a value with this operation was sent and may still be chosen."
     round: int = 0
 
 
@@ -269,7 +269,7 @@ class Proposer:
         if entry is not None:
             if not _is_agreed(promises):
                 # The value is out, by this call or by another attempt: from here on it may be chosen.
-                call.sent = max(call.sent, newest.accepted)
+                call.sent = min(call.sent, entry.ballot) if call.sent != NO_BALLOT else entry.ballot
                 try:
                     await self._write_back(planes, cfg, ballot, newest)
                 except (Unavailable, BucketNotFound, StoreFull) as error:
@@ -286,9 +286,10 @@ class Proposer:
     def _check_reach(self, call: _Call, value: Value, promises: list[Promise]) -> None:
         """Raise OutcomeUnknown when this operation may have been applied without a trace of it here."""
         if call.sent != NO_BALLOT:
-            # Our own earlier ACC: it was never chosen only if nobody of a majority has reached it.
-            if any(max(promise.accepted, promise.floor) >= call.sent for promise in promises):
-                raise OutcomeUnknown("a value of this write was sent, and later ones hide what became of it")
+            # Our own earlier ACC.  Had it been chosen, the newest value would descend from it and carry the
+            # operation, unless that was trimmed since; and now a majority has promised a higher ballot.
+            if max(value.cut_ballot, *[promise.floor for promise in promises]) >= call.sent:
+                raise OutcomeUnknown("a value of this write was sent, and what became of it was trimmed")
             call.sent = NO_BALLOT
         if call.operation.attempt > 1 and value.cut_ms >= call.operation.first_sent_ms - REACH_SKEW_MS:
             raise OutcomeUnknown("the register no longer remembers operations as old as this one")
@@ -311,7 +312,7 @@ class Proposer:
         modified_ms = value.modified_ms
         value.remember(Recent(ballot, call.operation.op_id, now_ms, modified_ms, decision.result), now_ms)
         reserved = self._ballots.after(ballot)
-        call.sent = max(call.sent, ballot)
+        call.sent = ballot
         encoded = b"".join(value.encode())
         try:
             await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
