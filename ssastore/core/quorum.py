@@ -83,6 +83,24 @@ async def gather_majority(
     return answers
 
 
+async def gather_reachable(ask: Callable[[int], Awaitable[T]], replicas: int) -> list[tuple[int, T]]:
+    """(plane, answer) of all planes that answer at all, F+1 at least. Waits for the slowest.
+
+    Raises:
+        Unavailable: no majority answers.
+    """
+    tasks = [spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)]
+    try:
+        outcomes = [await task for task in tasks]
+    finally:
+        _cancel(tasks)
+    answers = [(plane, answer) for plane, (answer, error) in enumerate(outcomes) if error is None]
+    if len(answers) < replicas // 2 + 1:
+        failure = next(error for _, error in outcomes if error is not None)
+        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}")
+    return answers  # type: ignore[return-value]  # no error: an answer
+
+
 async def agreed_read(
     ask: Callable[[int, bool], Awaitable[tuple[Header, Body]]], replicas: int
 ) -> tuple[Header, Body] | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgpack
 
@@ -12,7 +13,7 @@ from ssastore.core.acceptor import expected_position
 from ssastore.core.caller import Caller
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
-from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority
+from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority, gather_reachable
 from ssastore.core.register import LIVE
 from ssastore.core.suspects import Suspects
 from ssastore.env import Randomness
@@ -31,6 +32,8 @@ from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator
 from ssastore.limits import KEY_BYTES_MAX, RETRY_CAP_MS
 from ssastore.messages import OP_ID_BYTES, Condition, Delete, Get, Kind, Put, Read, Scan, Shut
 from ssastore.wire import Body, Header
+
+T = TypeVar("T")
 
 Request = Get | Read | Put | Delete | Scan
 
@@ -279,8 +282,12 @@ class Registers:
         after: bytes = b"",
         delimiter: bytes = b"",
         limit: int,
+        is_thorough: bool = False,
     ) -> Page:
-        """One page of a shard of an indexed bucket (``core.listing``), agreed by a majority."""
+        """One page of a shard of an indexed bucket (``core.listing``), agreed by a majority.
+
+        ``is_thorough`` asks all planes that can be reached: those that lag behind are brought up to date.
+        """
         replicas = self._caller.replicas or await self._caller.replica_count()
         position = position_of_part(place, shard)
 
@@ -307,7 +314,8 @@ class Registers:
 
         if replicas == 1:
             return await ask(0)
-        pages = [page for _, page in await gather_majority(ask, replicas)]
+        gather = gather_reachable if is_thorough else gather_majority
+        pages = [page for _, page in await self._persist(lambda: gather(ask, replicas))]
         return await merge_planes(
             pages,
             prefix,
@@ -315,6 +323,18 @@ class Registers:
             resolve=lambda key: self._row(place, kind, key),
             holds_any=lambda common: self._holds_any(place, kind, shard, common),
         )
+
+    async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Try what needs a majority until the deadline: nodes that restart are back soon."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._caller.deadline_ms / 1000
+        while True:
+            try:
+                return await work()
+            except Unavailable:
+                if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_CAP_MS / 1000)
 
     async def _holds_any(self, place: Place, kind: Kind, shard: int, prefix: bytes) -> bool:
         """Whether any key of a shard starts with ``prefix``."""

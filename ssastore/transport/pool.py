@@ -80,21 +80,25 @@ class Pool:
 
     async def replica_count(self) -> int:
         """See ``core.caller.Caller``: any greeting tells."""
-        for turn in range(_ASKED_MAX):
-            if self.replicas:
-                break
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.deadline_ms / 1000
+        while not self.replicas:
             iid = slice_of(0, self._randomness.below(GROUPS)).first | 0x7FFFFFFF
             try:
                 await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
             except Unavailable:
-                if turn == _ASKED_MAX - 1:
+                if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
                     raise
+                await asyncio.sleep(RETRY_CAP_MS / 1000)
         return self.replicas
 
     async def call(
         self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
     ) -> Reply:
         """Send a request to the worker that serves ``iid``; its OK reply.
+
+        With ``within_ms`` there is somebody else to ask: an address that cannot be dialled is an error at
+        once. Without, it is tried until the deadline.
 
         Raises:
             the class of ``core.caller.STATUS_ERRORS`` for a refusal,
@@ -113,19 +117,21 @@ class Pool:
                     async with asyncio.timeout_at(deadline):
                         reply = await connection.request(message.header(0), body)
             except OSError as error:
-                return await self._retry(message, iid, body, deadline, error, True)
+                return await self._retry(message, iid, body, deadline, error, True, within_ms is None)
             status = reply[0][0]
             if status == Status.OK:
                 return reply
-            return await self._settle(message, iid, body, deadline, reply)
-        return await self._retry(message, iid, body, deadline, None, False)
+            return await self._settle(message, iid, body, deadline, reply, within_ms is None)
+        return await self._retry(message, iid, body, deadline, None, False, within_ms is None)
 
-    async def _settle(self, message: Message, iid: int, body: Body, deadline: float, reply: Reply) -> Reply:
+    async def _settle(
+        self, message: Message, iid: int, body: Body, deadline: float, reply: Reply, is_patient: bool
+    ) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
         if status in (Status.NOT_MINE, Status.OVERLOADED):
             self._by_slice.pop(iid >> _SLICE_SHIFT, None)
-            return await self._retry(message, iid, body, deadline, OSError(text), False)
+            return await self._retry(message, iid, body, deadline, OSError(text), False, is_patient)
         raise STATUS_ERRORS.get(status, PeerError)(text)
 
     async def _retry(
@@ -136,6 +142,7 @@ class Pool:
         deadline: float,
         cause: Exception | None,
         in_doubt: bool,
+        is_patient: bool,
     ) -> Reply:
         """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
         loop = asyncio.get_running_loop()
@@ -162,6 +169,8 @@ class Pool:
                     raise
                 # The deadline's own error says nothing: an earlier one may tell more.
                 cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
+                if not is_sent and not is_patient:
+                    break
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
             attempt += 1
             if loop.time() + delay >= deadline:
