@@ -195,7 +195,7 @@ class Get(Message):
 
 @dataclass(slots=True)
 class Put(Message):
-    """Write a record: metadata here, inline data in the body. Reply: modified_ms."""
+    """Write a record: metadata here, inline data in the body. Reply: modified_ms, True."""
 
     TYPE = 17
     TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, int, int, bytes)
@@ -221,7 +221,7 @@ class Put(Message):
 
 @dataclass(slots=True)
 class Delete(Message):
-    """Write a tombstone. Reply: whether there was something to delete."""
+    """Write a tombstone. Reply: modified_ms, whether there was something to delete."""
 
     TYPE = 18
     TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, int, int)
@@ -404,28 +404,23 @@ def _values(names: tuple[str, ...]) -> Callable[[Message], Iterable[Any]]:
     return accessor
 
 
-for _message in (
-    Hello,
-    Welcome,
-    Proof,
-    Read,
-    Prepare,
-    Accept,
+_REQUESTS: tuple[type[Message], ...] = (
     Get,
     Put,
     Delete,
     Scan,
     Shut,
+    Read,
     PutBlob,
     GetBlob,
     Report,
-):
-    _message.VALUES = staticmethod(_values(_message.__slots__))
+    Prepare,
+    Accept,
+)
+for _message in (Hello, Welcome, Proof, *_REQUESTS):
+    _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]
 
-REQUESTS: dict[int, type[Message]] = {
-    message.TYPE: message
-    for message in (Read, Prepare, Accept, Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report)
-}
+REQUESTS: dict[int, type[Message]] = {message.TYPE: message for message in _REQUESTS}
 
 
 def decode_request(header: Header) -> Any:

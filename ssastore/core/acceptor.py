@@ -14,6 +14,7 @@ may leave when the commit is durable, which is the store's promise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -59,7 +60,7 @@ from ssastore.keyspace import (
     shard_of_key,
     slice16_of,
 )
-from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, SEGMENTS_MAX
+from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, REACH_SKEW_MS, SEGMENTS_MAX
 from ssastore.messages import (
     Accept,
     Delete,
@@ -248,10 +249,15 @@ class Acceptor:
             return reply_of(entry.result, entry.modified_ms)
         if isinstance(request, Put):
             self._check_shut(request, locator, txn)
+        first_sent_ms = now_ms - request.age_ms
+        if request.attempt > 1 and value.cut_ms >= first_sent_ms - REACH_SKEW_MS:
+            raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
         decision = decide(value)
-        if decision.value is None:
+        if decision.value is None and request.attempt == 1:
             return reply_of(decision.result, value.modified_ms)
-        new, ballot = decision.value, self._ballots.next(slot.seen, now_ms)
+        # What a repeated call is answered is written even when it changes nothing: its first attempt may
+        # still be on its way.
+        new, ballot = replace(decision.value or value), self._ballots.next(slot.seen, now_ms)
         new.recent, new.cut_ballot, new.cut_ms = value.recent, value.cut_ballot, value.cut_ms
         new.remember(Recent(ballot, request.op_id, now_ms, new.modified_ms, decision.result), now_ms)
         slot.accept(ballot, b"", NO_BALLOT)

@@ -29,8 +29,6 @@ from tests.direct import iid_of_record
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
 BALLOT = make_ballot(1_700_000_000_000_000, 1, 1)
-
-needs_document = pytest.mark.skipif(not DOCUMENT.exists(), reason="the document is not written yet")
 Cut = Callable[[bytes], Iterator[bytes]]
 
 
@@ -265,19 +263,16 @@ def documented() -> dict[str, bytes]:
     return found
 
 
-@needs_document
 @pytest.mark.parametrize("name", examples())
 def test_document_shows_the_bytes_that_are_sent(name: str) -> None:
     assert documented()[name].hex() == examples()[name].hex()
 
 
-@needs_document
 def test_document_has_no_other_examples() -> None:
     assert documented().keys() == examples().keys()
     assert put_example().iid == 0x0528EB22EB27F281, "the vector of the address document"
 
 
-@needs_document
 def test_documented_put_decodes() -> None:
     frames_found: list[Frame] = FrameDecoder().feed(documented()["put"])
     ((header, body),) = frames_found

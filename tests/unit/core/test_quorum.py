@@ -159,7 +159,7 @@ def test_cancelled_gathering_leaves_no_task(gather: Any, turns: int) -> None:
 @on_virtual_time
 async def test_every_plane_is_asked_and_the_majority_is_enough() -> None:
     planes = Planes("a", "b", "c", delays=(0, 0, 1))
-    assert await every_plane(planes.ask, 3) == ["a", "b"]
+    assert sorted(await every_plane(planes.ask, 3)) == ["a", "b"]
     assert planes.asked == [0, 1, 2] and now() == 0
     await asyncio.sleep(2)
     assert not planes.given_up, "the third one gets its time"
@@ -180,7 +180,7 @@ async def test_slow_plane_is_given_up_after_lingering() -> None:
 )
 def test_one_plane_in_trouble_does_not_stop_the_others(error: SsaStoreError) -> None:
     async def scenario() -> None:
-        assert await every_plane(Planes(error, "b", "c").ask, 3) == ["b", "c"]
+        assert sorted(await every_plane(Planes(error, "b", "c").ask, 3)) == ["b", "c"]
         with pytest.raises(Unavailable, match="1 of 3"):
             await every_plane(Planes(error, GONE, "c").ask, 3)
 
