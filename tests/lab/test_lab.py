@@ -394,10 +394,11 @@ def test_two_labs_run_side_by_side(lab: RunningLab, docs: str) -> None:
     directory = state.parent / "second"
     directory.mkdir()
     taken = ["--s3-port", str(free_port()), "--admin-port", str(free_port())]
+    shape = ["--nodes", "4", "--replicas", "1"]
     for options, code, text in (
         (["--name", lab.name, *taken], 2, "give this one another --name"),
         (["--name", "x", *taken[:2], "--admin-port", str(lab.admin_port)], 2, "Address already in use"),
-        (["--name", "x", "--data", str(lab.data), "--nodes", "4", *taken], 3, "another control server"),
+        (["--name", "x", "--data", str(lab.data), *shape, *taken], 3, "another control server"),
     ):
         refused = lab.cli("up", *options, check=False)
         assert (refused.returncode, refused.stdout) == (code, ""), refused.stderr
