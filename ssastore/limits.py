@@ -35,6 +35,17 @@ RECENT_OPS_MAX = 64
 RECENT_OPS_MS = 10 * 60 * 1000
 "Operations a record remembers, so that a repeated call gets its first result."
 
+BALLOT_AHEAD_US_MAX = 24 * 3600 * 1_000_000
+"""How far a ballot's counter may be ahead of an acceptor's clock: a node in the year 2100 must not shut
+everybody else out for ever."""
+
+REACH_SKEW_MS = 10_000
+"Bound on the difference of two proposers' clocks, when an operation's age is compared with the cut."
+
+PROPOSER_CACHE_NAMES = 16_384
+PROPOSER_CACHE_BYTES = 64 * MIB
+"Names whose last value and reserved ballot a proposer remembers."
+
 SHARDS_DEFAULT = 16
 SHARDS_MAX = 4096
 "Shards of an indexed bucket; each is one slice in key order."

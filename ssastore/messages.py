@@ -22,6 +22,7 @@ PROTOCOL_VERSION = 1
 NONCE_BYTES = 16
 OP_ID_BYTES = 16
 DIGEST_BYTES = 32
+BALLOT_BYTES = 16
 MAC_BYTES = 32
 
 _U64_END = 1 << 64
@@ -44,6 +45,12 @@ class Status(IntEnum):
     BAD_REQUEST = 9
     DENIED = 10
     INTERNAL = 11
+    OUTRUN = 12
+    "An acceptor has seen a higher ballot; the text is that ballot in hexadecimal."
+    UNKNOWN = 13
+    "A write was sent to the planes, and what became of it cannot be told."
+    UNREACHED = 14
+    "No majority of the planes answers the proposer; nothing was written."
     COVERAGE = 100
     "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
 
@@ -169,7 +176,8 @@ class Proof(Message):
 
 @dataclass(slots=True)
 class Get(Message):
-    """Read a record. Reply: modified_ms, metadata; body: inline data unless ``head_only``."""
+    """Read what one plane has accepted. Reply: cfg, accepted ballot, state, modified_ms, metadata;
+    body: inline data unless ``head_only``."""
 
     TYPE = 16
     TYPES = (int, int, int, int, int, int, bytes, bool)
@@ -187,10 +195,10 @@ class Get(Message):
 
 @dataclass(slots=True)
 class Put(Message):
-    """Write a record: metadata here, inline data in the body. Reply: modified_ms."""
+    """Write a record: metadata here, inline data in the body. Reply: modified_ms, True."""
 
     TYPE = 17
-    TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, bytes)
+    TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, int, int, bytes)
     iid: int
     kind: int
     bucket: int
@@ -199,6 +207,8 @@ class Put(Message):
     op_id: bytes
     condition: int
     etag: str
+    attempt: int
+    age_ms: int
     metadata: bytes
 
     def check(self) -> None:
@@ -206,14 +216,15 @@ class Put(Message):
         _require(self.kind in RECORD_KINDS, "no such kind of record")
         _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         _require(0 <= self.condition <= 3, "no such condition")
+        _require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
 
 
 @dataclass(slots=True)
 class Delete(Message):
-    """Write a tombstone. Reply: whether there was something to delete."""
+    """Write a tombstone. Reply: modified_ms, whether there was something to delete."""
 
     TYPE = 18
-    TYPES = (int, int, int, int, int, int, bytes, bytes, int, str)
+    TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, int, int)
     iid: int
     kind: int
     bucket: int
@@ -222,12 +233,74 @@ class Delete(Message):
     op_id: bytes
     condition: int
     etag: str
+    attempt: int
+    age_ms: int
 
     def check(self) -> None:
         _check_place(self.bucket, self.shards, self.key)
         _require(self.kind in RECORD_KINDS, "no such kind of record")
         _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         _require(0 <= self.condition <= 3, "no such condition")
+        _require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
+
+
+@dataclass(slots=True)
+class Read(Message):
+    """Read the agreed value of a replicated record through its proposer. Reply and body as ``Get``."""
+
+    TYPE = 21
+    TYPES = (int, int, int, int, int, int, bytes, bool)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    head_only: bool
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, self.key)
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+
+
+@dataclass(slots=True)
+class Prepare(Message):
+    """Node to node: phase 1. Reply: cfg, accepted ballot, floor; body: the value accepted under it."""
+
+    TYPE = 40
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    cfg: int
+    ballot: bytes
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, self.key)
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+        _require(len(self.ballot) == BALLOT_BYTES, "ballot of the wrong length")
+
+
+@dataclass(slots=True)
+class Accept(Message):
+    """Node to node: phase 2; the body is the value. ``reserved`` is promised along, or all zero."""
+
+    TYPE = 41
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    cfg: int
+    ballot: bytes
+    reserved: bytes
+
+    def check(self) -> None:
+        _check_place(self.bucket, self.shards, self.key)
+        _require(self.kind in RECORD_KINDS, "no such kind of record")
+        _require(len(self.ballot) == len(self.reserved) == BALLOT_BYTES, "ballot of the wrong length")
 
 
 @dataclass(slots=True)
@@ -235,11 +308,12 @@ class Scan(Message):
     """A page of one shard in key order (``core.listing``). Reply: truncated; body: the page.
 
     ``after`` is exclusive; keys start with ``prefix``; with a ``delimiter`` keys that hold it
-    after the prefix are rolled up.  ``shards`` 0: the slice of a hashed bucket, only counted.
+    after the prefix are rolled up.  ``with_witness`` adds ballots and tombstones, so that the pages of
+    several planes can be merged.  ``shards`` 0: the slice of a hashed bucket, only counted.
     """
 
     TYPE = 19
-    TYPES = (int, int, int, int, int, int, int, bytes, bytes, bytes, int)
+    TYPES = (int, int, int, int, int, int, int, bytes, bytes, bytes, int, bool)
     iid: int
     kind: int
     bucket: int
@@ -249,6 +323,7 @@ class Scan(Message):
     after: bytes
     delimiter: bytes
     limit: int
+    with_witness: bool
 
     def check(self) -> None:
         _check_place(self.bucket, self.shards, b"-")
@@ -329,12 +404,23 @@ def _values(names: tuple[str, ...]) -> Callable[[Message], Iterable[Any]]:
     return accessor
 
 
-for _message in (Hello, Welcome, Proof, Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report):
-    _message.VALUES = staticmethod(_values(_message.__slots__))
+_REQUESTS: tuple[type[Message], ...] = (
+    Get,
+    Put,
+    Delete,
+    Scan,
+    Shut,
+    Read,
+    PutBlob,
+    GetBlob,
+    Report,
+    Prepare,
+    Accept,
+)
+for _message in (Hello, Welcome, Proof, *_REQUESTS):
+    _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]
 
-REQUESTS: dict[int, type[Message]] = {
-    message.TYPE: message for message in (Get, Put, Delete, Scan, Shut, PutBlob, GetBlob, Report)
-}
+REQUESTS: dict[int, type[Message]] = {message.TYPE: message for message in _REQUESTS}
 
 
 def decode_request(header: Header) -> Any:

@@ -23,7 +23,10 @@ import msgpack
 from ssastore.config import NodeConfig, load, load_secrets
 from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.acceptor import Acceptor, collect_tombstones, encode_coverage
+from ssastore.core.boot import start_environment
+from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.planner import owned_slices
+from ssastore.core.proposer import Proposer
 from ssastore.env import Store, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.keyspace import slice16_of
@@ -31,7 +34,10 @@ from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.store.lmdb import LmdbStore
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
+from ssastore.transport.connection import Identity
+from ssastore.transport.pool import Pool
 from ssastore.transport.session import Service
+from ssastore.transport.tcp import TcpLinks
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ class Worker:
         self._listener = listener
         self._started = time.monotonic()
         self._clock = SystemClock()
+        self._mates: Pool | None = None
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -83,42 +90,64 @@ class Worker:
         server = await asyncio.get_running_loop().create_server(
             service.session, sock=self._listener, start_serving=True
         )
-        background = [
-            spawn("collect tombstones", collect(self._store, self._clock)),
-            spawn("reap connections", self._reap(service)),
-        ]
+        background = [spawn("reap connections", self._reap(service))]
+        if service.acceptor.replicas == 1:
+            # With several replicas one plane must not forget a delete by itself: a plane that missed it
+            # would bring the object back. Until all planes collect together, tombstones stay.
+            background.append(spawn("collect tombstones", collect(self._store, self._clock)))
         log.info("worker.ready", extra={"slices": len(service.acceptor.active)})
         await stopped.wait()
         server.close()
         for task in background:
             task.cancel()
         await self._drain(service)
+        if self._mates is not None:
+            await self._mates.close()
         await self._store.close()
         log.info("worker.stopped")
 
     async def _build(self) -> Service:
         config = self._config
+        path = Path(config.data_dir) / f"worker-{self._index}"
+        self._store = LmdbStore.open(path, map_bytes=config.map_bytes)
+        randomness = SystemRandomness()
         control = EmbeddedControlStore(Path(config.control))
         try:
             cluster = await read_cluster(control)
+            if config.name not in {node.name for node in cluster.nodes}:
+                raise ConfigError(f"node {config.name!r} is not in the cluster")
+            owner = f"{config.name}/{self._index}"
+            ballots = await start_environment(self._store, control, randomness, owner)
         finally:
             await control.close()
-        if config.name not in {node.name for node in cluster.nodes}:
-            raise ConfigError(f"node {config.name!r} is not in the cluster")
-        acceptor = Acceptor(replicas=cluster.record.replicas, worker=self._index, workers=config.workers)
+        record = cluster.record
+        acceptor = Acceptor(
+            replicas=record.replicas, worker=self._index, workers=config.workers, ballots=ballots
+        )
         acceptor.activate({slice16_of(piece.first) for piece in owned_slices(cluster.groups, config.name)})
-        path = Path(config.data_dir) / f"worker-{self._index}"
-        self._store = LmdbStore.open(path, map_bytes=config.map_bytes)
+        credentials = load_secrets(config.secrets_file)
         service: Service = Service(
             store=self._store,
             acceptor=acceptor,
-            credentials=load_secrets(config.secrets_file),
-            cluster_id=cluster.record.cluster_id,
+            credentials=credentials,
+            cluster_id=record.cluster_id,
             clock=self._clock,
-            randomness=SystemRandomness(),
+            randomness=randomness,
             describe=lambda: self._describe(service),
         )
         service.coverage = encode_coverage(acceptor.active, 1)
+        if record.replicas > 1:
+            identity = Identity("node", owner, credentials.cluster_secret, record.replicas, record.cluster_id)
+            self._mates = Pool(
+                record.network,
+                config.port,
+                identity,
+                links=TcpLinks(),
+                randomness=randomness,
+                deadline_ms=MATE_BUDGET_MS,
+            )
+            proposer = Proposer(ballots, self._clock, randomness)
+            service.coordinator = Coordinator(acceptor, proposer, self._store, self._mates, self._clock)
         return service
 
     async def _reap(self, service: Service) -> None:

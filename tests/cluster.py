@@ -12,12 +12,17 @@ from typing import Any
 
 import msgpack
 
-from ssastore.client import AsyncClient
+from ssastore.client import NATIVE_PORT, AsyncClient
 from ssastore.core.acceptor import Acceptor, encode_coverage
+from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
+from ssastore.core.proposer import Proposer
+from ssastore.core.register import Ballots
 from ssastore.env import Store
-from ssastore.keyspace import Slice
+from ssastore.keyspace import Slice, service_network
 from ssastore.store.memory import MemoryStore
 from ssastore.system import SystemClock, SystemRandomness
+from ssastore.transport.connection import Identity
+from ssastore.transport.pool import Pool
 from ssastore.transport.session import Credentials, Service
 from ssastore.transport.tcp import LoopbackLinks
 
@@ -27,12 +32,14 @@ CREDENTIALS = Credentials(b"c" * 32, {KEY: SECRET.encode()})
 
 
 class SmallNode:
-    """One worker on a port of ``::1`` that owns a quarter (or so) of plane 0."""
+    """One worker on a port of ``::1``."""
 
-    def __init__(self, first: int, end: int, store: Store) -> None:
-        self.slices = set(range(first, end))
+    def __init__(self, slices: set[int], store: Store, *, replicas: int = 1, env_id: int = 1) -> None:
+        self.slices = slices
         self.store = store
-        acceptor = Acceptor(replicas=1, worker=0, workers=1)
+        self.replicas = replicas
+        self.ballots = Ballots(env_id, 1)
+        acceptor = Acceptor(replicas=replicas, worker=0, workers=1, ballots=self.ballots)
         acceptor.activate(self.slices)
         self.service = Service(
             store=store,
@@ -44,7 +51,24 @@ class SmallNode:
             describe=lambda: msgpack.packb({"node": "small"}),
         )
         self.service.coverage = encode_coverage(acceptor.active, 1)
+        self.mates: Pool | None = None
         self.port = 0
+
+    def join(self, links: LoopbackLinks) -> None:
+        """Let the node propose: its mates can be reached from now on."""
+        identity = Identity("node", f"node {self.port}", CREDENTIALS.cluster_secret, self.replicas)
+        self.mates = Pool(
+            service_network(SERVICE),
+            NATIVE_PORT,
+            identity,
+            links=links,
+            randomness=SystemRandomness(),
+            deadline_ms=MATE_BUDGET_MS,
+        )
+        proposer = Proposer(self.ballots, SystemClock(), SystemRandomness())
+        self.service.coordinator = Coordinator(
+            self.service.acceptor, proposer, self.store, self.mates, SystemClock()
+        )
 
     async def start(self) -> None:
         self._server = await asyncio.get_running_loop().create_server(self.service.session, "::1", self.port)
@@ -52,6 +76,8 @@ class SmallNode:
 
     async def stop(self) -> None:
         self._server.close()
+        if self.mates is not None:
+            await self.mates.close()
         for session in list(self.service.sessions):
             session.abort()
         await asyncio.sleep(0)
@@ -86,15 +112,25 @@ class SmallCluster:
 
 
 @asynccontextmanager
-async def small_cluster(count: int = 4, make_store: Callable[[int], Store] | None = None) -> Any:
-    """``count`` nodes that share plane 0 evenly."""
+async def small_cluster(
+    count: int = 4, make_store: Callable[[int], Store] | None = None, *, replicas: int = 1
+) -> Any:
+    """``count`` nodes that share every plane evenly; a group's planes are on different nodes."""
     step = 4096 // count
     nodes = []
     for index in range(count):
         store = make_store(index) if make_store else MemoryStore()
-        nodes.append(SmallNode(index * step, (index + 1) * step, store))
+        slices = {
+            plane << 12 | group
+            for plane in range(replicas)
+            for group in range((index + plane) % count * step, ((index + plane) % count + 1) * step)
+        }
+        nodes.append(SmallNode(slices, store, replicas=replicas, env_id=index + 1))
         await nodes[-1].start()
     cluster = SmallCluster(nodes)
+    if replicas > 1:
+        for node in nodes:
+            node.join(cluster.links())
     try:
         yield cluster
     finally:

@@ -10,13 +10,26 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from ssastore.core.acceptor import WRITES, Acceptor, Refusal
+from ssastore.core.acceptor import WRITES, Acceptor, Refusal, expected_position
 from ssastore.core.caller import STATUS_ERRORS
+from ssastore.core.register import Ballots
+from ssastore.core.registers import Place, position_of_part
+from ssastore.keyspace import iid_of
 from ssastore.messages import Message, Status, decode_request
 from ssastore.store.memory import MemoryStore
 from ssastore.wire import Body, FrameDecoder, Header, encode
 
 Hook = Callable[[Any], Awaitable[None]]
+
+
+def iid_of_record(place: Place, key: bytes, plane: int = 0) -> int:
+    """The IID of a record in one plane."""
+    return iid_of(expected_position(place.bucket, place.shards, key), plane)
+
+
+def iid_of_part(place: Place, part: int, plane: int = 0) -> int:
+    """An IID for requests that are for a whole shard, or for a group of a hashed bucket."""
+    return iid_of(position_of_part(place, part), plane)
 
 
 class StillClock:
@@ -47,14 +60,22 @@ class DirectCaller:
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore()
-        self.acceptor = Acceptor(replicas=1, worker=0, workers=1)
+        self.acceptor = Acceptor(replicas=1, worker=0, workers=1, ballots=Ballots(1, 1))
         self.acceptor.activate(set(range(4096)))
         self.clock = StillClock()
         self.hook: Hook | None = None
         self.calls: list[str] = []
         "Names of the messages that were handled, in order."
 
-    async def call(self, message: Message, iid: int, body: Body = b"") -> tuple[Header, Body]:
+    deadline_ms = 1000
+    replicas = 1
+
+    async def replica_count(self) -> int:
+        return self.replicas
+
+    async def call(
+        self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
+    ) -> tuple[Header, Body]:
         if self.hook is not None:
             await self.hook(message)
         self.calls.append(type(message).__name__)

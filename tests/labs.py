@@ -70,7 +70,9 @@ class RunningLab:
 
 
 def start_lab(directory: Path, name: str, *options: str) -> RunningLab:
-    """Start a lab with its data and state below ``directory``."""
+    """Start a lab with its data and state below ``directory``; of one replica unless ``options`` say more."""
+    if "--replicas" not in options:
+        options = (*options, "--replicas", "1")
     environment = os.environ | {"XDG_STATE_HOME": str(directory / "state")}
     environment.pop("SSASTORE_URL", None)
     lab = RunningLab(name, directory / "data", environment, free_port(), free_port())

@@ -216,7 +216,8 @@ def repository() -> list[Source]:
     sources = []
     for folder, folders, names in os.walk(ROOT):
         folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
-        for path in (Path(folder, name) for name in sorted(names)):
+        # In a further work tree .git is a file.
+        for path in (Path(folder, name) for name in sorted(set(names) - SKIPPED_FOLDERS)):
             if path.is_file() and path.stat().st_size <= TEXT_BYTES_MAX:
                 content = path.read_bytes()
                 if b"\0" not in content:

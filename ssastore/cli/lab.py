@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 _DOWN_WAIT_S = 40
 "More than a lab gives its processes."
+_REPLICAS_DEFAULT = 3
 _PORT = click.IntRange(1, 65535)
 
 # As a shell answers.
@@ -30,7 +31,12 @@ _EXIT_NOT_FOUND = 127
 
 @click.command("up")
 @click.option("--nodes", type=click.IntRange(1, 64), default=4, show_default=True, help="Storage nodes.")
-@click.option("--replicas", type=int, default=1, show_default=True, help="Copies of everything.")
+@click.option(
+    "--replicas",
+    type=int,
+    default=None,
+    help="Copies of everything: 1, 3, 5; default: 3, or 1 below 3 nodes.",
+)
 @click.option(
     "--workers", type=click.IntRange(1, 16), default=None, help="Processes a node; default: cores / nodes."
 )
@@ -52,6 +58,8 @@ def up_command(detach: bool, **options: Any) -> int:
     from ssastore.lab.options import UpOptions
     from ssastore.lab.up import up
 
+    if options["replicas"] is None:
+        options["replicas"] = _REPLICAS_DEFAULT if options["nodes"] >= _REPLICAS_DEFAULT else 1
     if options["workers"] is None:
         options["workers"] = max(1, min(16, (os.cpu_count() or 1) // options["nodes"]))
     if detach:
@@ -64,6 +72,7 @@ def _banner(found: Context, options: dict[str, Any]) -> None:
     kept = found.data_dir if options["data_dir"] else "dropped at the end (keep it with --data DIR)"
     print(
         f"ssastore  {len(found.nodes)} nodes · {options['workers']} worker(s) each · "
+        f"{options['replicas']} replica(s) · "
         f"{found.service}{simulated}\n"
         f'  S3      http://127.0.0.1:{found.s3_port}    keys: eval "$(ssastore s3 env)"\n'
         f"  status  ssastore status    http://127.0.0.1:{found.admin_port}/status\n"

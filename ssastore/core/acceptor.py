@@ -5,14 +5,16 @@ transaction: the plane and locator of the request's IID against its name
 (MISDIRECTED), then the IID's slice against what is ACTIVE here (NOT_MINE), then
 the request itself.  The connection's own address only picked node and worker.
 
-A write is decided and applied in one transaction: with one replica that makes
-every record a linearizable register; its reply may leave when the commit is
-durable, which is the store's promise.
+With several replicas a record is one slot of a register (``core.register``), and
+Prepare and Accept, which only nodes may send, are what changes it.  With one replica
+both phases and the decision between them are one transaction.  Either way the reply
+may leave when the commit is durable, which is the store's promise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,19 +23,28 @@ from blake3 import blake3
 
 from ssastore.core.listing import scan_page, slice_holds
 from ssastore.core.metadata import summary
+from ssastore.core.operations import REFUSALS, Result, decide_delete, decide_put
 from ssastore.core.records import (
-    LIVE,
-    TOMBSTONE,
     TOMBSTONES_END,
     TOMBSTONES_FIRST,
-    Record,
     blob_key,
-    decode_record,
     record_key,
     reference_key,
     shut_key,
-    split_live,
     tombstone_key,
+)
+from ssastore.core.register import (
+    NO_BALLOT,
+    TOMBSTONE,
+    Ballots,
+    Decision,
+    Recent,
+    Slot,
+    Value,
+    decode_slot,
+    decode_value,
+    is_far_ahead,
+    peek_slot,
 )
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
@@ -49,15 +60,17 @@ from ssastore.keyspace import (
     shard_of_key,
     slice16_of,
 )
-from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, SEGMENTS_MAX
+from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, REACH_SKEW_MS, SEGMENTS_MAX
 from ssastore.messages import (
-    Condition,
+    Accept,
     Delete,
     Get,
     GetBlob,
     Kind,
+    Prepare,
     Put,
     PutBlob,
+    Read,
     Scan,
     Shut,
     Status,
@@ -66,7 +79,9 @@ from ssastore.messages import (
 Reply = tuple[list[Any], bytes | memoryview]
 """Header items after the request id (status first, put in front by the shell) and body."""
 
-WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE))
+WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE))
+NODE_ONLY = frozenset((Prepare.TYPE, Accept.TYPE))
+"Requests that only the node role may send."
 _METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
 
 _shard_locator = lru_cache(maxsize=65536)(shard_locator)
@@ -108,13 +123,16 @@ class Acceptor:
         worker: index of this worker; ``workers`` is how many share the node by lane.
     """
 
-    def __init__(self, *, replicas: int, worker: int, workers: int) -> None:
+    def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots, cfg: int = 1) -> None:
         self.replicas = replicas
+        self.cfg = cfg
+        self._ballots = ballots
         self.worker = worker
         self.workers = workers
         self._active: set[int] = set()
         self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {
             Get.TYPE: self._get,
+            Read.TYPE: self._get,
             Scan.TYPE: self._scan,
             GetBlob.TYPE: self._get_blob,
         }
@@ -123,6 +141,8 @@ class Acceptor:
             Delete.TYPE: self._delete,
             Shut.TYPE: self._shut,
             PutBlob.TYPE: self._put_blob,
+            Prepare.TYPE: self._prepare,
+            Accept.TYPE: self._accept,
         }
 
     def activate(self, slice16s: set[int]) -> None:
@@ -148,7 +168,7 @@ class Acceptor:
         if slice16_of(iid) not in self._active:
             raise Refusal(Status.NOT_MINE, f"slice {slice16_of(iid):04x} is not served here")
 
-    def _check_place(self, request: Get | Put | Delete) -> int:
+    def check_place(self, request: Get | Read | Put | Delete | Prepare | Accept) -> int:
         """The locator of a record's request, after the checks that every request gets."""
         iid = request.iid
         if expected_position(request.bucket, request.shards, request.key) != position_of(iid):
@@ -176,14 +196,15 @@ class Acceptor:
 
     # -- reads --------------------------------------------------------------------------------------
 
-    def _get(self, request: Get, txn: ReadTxn) -> Reply:
-        locator = self._check_place(request)
+    def _get(self, request: Get | Read, txn: ReadTxn) -> Reply:
+        """What this plane has accepted; whether it is chosen, the asker finds out from a majority."""
+        locator = self.check_place(request)
         stored = txn.get(record_key(locator, request.kind, request.bucket, request.key))
-        found = split_live(stored) if stored is not None else None
-        if found is None:
-            raise Refusal(Status.NOT_FOUND, "no such record")
-        modified_ms, metadata, data = found
-        return [modified_ms, bytes(metadata)], b"" if request.head_only else bytes(data)
+        if stored is None:
+            return [self.cfg, NO_BALLOT, 0, 0, b""], b""
+        accepted, state, modified_ms, metadata, data = peek_slot(stored)
+        fields = [self.cfg, accepted, state, modified_ms, bytes(metadata)]
+        return fields, b"" if request.head_only else bytes(data)
 
     def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
         locator = self._check_shard(request)
@@ -201,39 +222,71 @@ class Acceptor:
     # -- writes -------------------------------------------------------------------------------------
 
     def _put(self, request: Put, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
-        locator = self._check_place(request)
-        _check_value(request, body)
-        stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        old = self._current(txn, stored_key)
-        # Before anything that may have changed since the first time, the bucket's state included.
-        if (result := self._repeated(old, request.op_id)) is not None:
-            return [result], b""
-        mark = txn.get(shut_key(_shut_locator(locator, request.shards), request.bucket))
-        if mark is not None and mark[-1]:
-            raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
-        self._check_condition(request, old)
-        # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
-        new = Record(LIVE, max(now_ms, old.modified_ms if old else 0), request.metadata, body)
-        if old:
-            new.recent = old.recent
-        new.remember(request.op_id, now_ms)
-        txn.put(stored_key, *new.encode())
-        return [new.modified_ms], b""
+        locator = self.check_place(request)
+        check_value(request, body)
+        return self._decide(request, locator, txn, decide_put(request, body, now_ms), now_ms)
 
     def _delete(self, request: Delete, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
-        locator = self._check_place(request)
+        locator = self.check_place(request)
+        return self._decide(request, locator, txn, decide_delete(request, now_ms), now_ms)
+
+    def _decide(
+        self,
+        request: Put | Delete,
+        locator: int,
+        txn: WriteTxn,
+        decide: Callable[[Value], Decision],
+        now_ms: int,
+    ) -> Reply:
+        """Both phases and the decision of a register with one replica."""
+        if self.replicas != 1:
+            raise Refusal(Status.BAD_REQUEST, "a write of a replicated record goes through its proposer")
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        old = self._current(txn, stored_key)
-        if self._repeated(old, request.op_id) is not None:
-            return [True], b""
-        self._check_condition(request, old)
-        if old is None or not old.is_live:
-            return [False], b""
-        tombstone = Record(TOMBSTONE, now_ms, recent=old.recent)
-        tombstone.remember(request.op_id, now_ms)
-        txn.put(stored_key, *tombstone.encode(), use_reserve=True)
-        txn.put(tombstone_key(now_ms, stored_key), stored_key, use_reserve=True)
-        return [True], b""
+        slot = self._slot(txn, stored_key)
+        value = decode_value(slot.value)
+        # Before anything that may have changed since the first time, the bucket's state included.
+        if (entry := value.find(request.op_id)) is not None:
+            return reply_of(entry.result, entry.modified_ms)
+        if isinstance(request, Put):
+            self._check_shut(request, locator, txn)
+        first_sent_ms = now_ms - request.age_ms
+        if request.attempt > 1 and value.cut_ms >= first_sent_ms - REACH_SKEW_MS:
+            raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
+        decision = decide(value)
+        if decision.value is None and request.attempt == 1:
+            return reply_of(decision.result, value.modified_ms)
+        # What a repeated call is answered is written even when it changes nothing: its first attempt may
+        # still be on its way.
+        new, ballot = replace(decision.value or value), self._ballots.next(slot.seen, now_ms)
+        new.recent, new.cut_ballot, new.cut_ms = value.recent, value.cut_ballot, value.cut_ms
+        new.remember(Recent(ballot, request.op_id, now_ms, new.modified_ms, decision.result), now_ms)
+        slot.accept(ballot, b"", NO_BALLOT)
+        self._store(txn, stored_key, slot, new.encode(), new.state, now_ms)
+        return reply_of(decision.result, new.modified_ms)
+
+    def _prepare(self, request: Prepare, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self.check_place(request)
+        self._check_ballot(request, now_ms)
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        slot = self._slot(txn, stored_key)
+        if not slot.prepare(request.ballot):
+            raise Refusal(Status.OUTRUN, slot.seen.hex())
+        txn.put(stored_key, *slot.encode(), use_reserve=True)
+        return [self.cfg, slot.accepted, NO_BALLOT], slot.value
+
+    def _accept(self, request: Accept, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self.check_place(request)
+        self._check_ballot(request, now_ms)
+        value = decode_value(body)
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        slot = self._slot(txn, stored_key)
+        if request.ballot == slot.accepted:
+            return [], b""
+        self._check_shut(request, locator, txn)
+        if not slot.accept(request.ballot, b"", request.reserved):
+            raise Refusal(Status.OUTRUN, slot.seen.hex())
+        self._store(txn, stored_key, slot, [body], value.state, now_ms)
+        return [], b""
 
     def _shut(self, request: Shut, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator = self._check_shard(request)
@@ -266,37 +319,47 @@ class Acceptor:
     # -- the register -------------------------------------------------------------------------------
 
     @staticmethod
-    def _current(txn: WriteTxn, stored_key: bytes) -> Record | None:
+    def _slot(txn: WriteTxn, stored_key: bytes) -> Slot:
         stored = txn.get(stored_key)
         # A copy: in a write transaction a page that a view shows may be changed under it.
-        return None if stored is None else decode_record(bytes(stored))
+        return decode_slot(None if stored is None else bytes(stored), NO_BALLOT)
 
     @staticmethod
-    def _repeated(old: Record | None, op_id: bytes) -> int | None:
-        """modified_ms that the operation got when it was applied before, else None."""
-        if old:
-            for seen, _, modified_ms in old.recent:
-                if seen == op_id:
-                    return modified_ms
-        return None
+    def _store(
+        txn: WriteTxn,
+        stored_key: bytes,
+        slot: Slot,
+        value: list[bytes | memoryview],
+        state: int,
+        now_ms: int,
+    ) -> None:
+        """Write a slot whose value has changed; a tombstone is queued to be collected."""
+        is_tombstone = state == TOMBSTONE
+        txn.put(stored_key, slot.head(), *value, use_reserve=is_tombstone)
+        if is_tombstone:
+            txn.put(tombstone_key(now_ms, stored_key), stored_key, use_reserve=True)
 
     @staticmethod
-    def _check_condition(request: Put | Delete, old: Record | None) -> None:
-        if request.condition == Condition.NONE:
-            return
-        exists = old is not None and old.is_live
-        if request.condition == Condition.IF_ABSENT:
-            if exists:
-                raise Refusal(Status.PRECONDITION_FAILED, "the object exists")
-            return
-        if not exists:
-            raise Refusal(Status.NOT_FOUND, "no such object to match")
-        assert old is not None
-        if request.condition == Condition.IF_ETAG and summary(old.metadata)[0] != request.etag:
-            raise Refusal(Status.PRECONDITION_FAILED, "the object has another ETag")
+    def _check_shut(request: Put | Accept, locator: int, txn: WriteTxn) -> None:
+        mark = txn.get(shut_key(_shut_locator(locator, request.shards), request.bucket))
+        if mark is not None and mark[-1]:
+            raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
+
+    def _check_ballot(self, request: Prepare | Accept, now_ms: int) -> None:
+        if request.cfg != self.cfg:
+            raise Refusal(Status.BAD_REQUEST, f"cfg {request.cfg} is not {self.cfg}")
+        if is_far_ahead(request.ballot, now_ms):
+            raise Refusal(Status.BAD_REQUEST, "a ballot of more than a day ahead")
 
 
-def _check_value(request: Put, body: bytes | memoryview) -> None:
+def reply_of(result: int, modified_ms: int) -> Reply:
+    """The reply of a decided write. Raises Refusal when it was refused."""
+    if result in REFUSALS:
+        raise Refusal(*REFUSALS[Result(result)])
+    return [modified_ms, result == Result.APPLIED], b""
+
+
+def check_value(request: Put, body: bytes | memoryview) -> None:
     """Refuse what a listing or a later reader could not take: it would fail for everybody."""
     if len(request.metadata) > _METADATA_MAX or len(body) > INLINE_BYTES_MAX:
         raise Refusal(Status.BAD_REQUEST, "metadata or inline data is too long")
@@ -339,10 +402,10 @@ def _is_expired(txn: WriteTxn, stored_key: bytes, before_ms: int) -> bool:
         stored = txn.get(stored_key)
         if stored is None:
             return False
-        record = decode_record(bytes(stored))
+        _, state, modified_ms, _, _ = peek_slot(bytes(stored))
     except CorruptObject:
         return False  # It stays, to be found and repaired, and holds up no other.
-    return not record.is_live and record.modified_ms < before_ms
+    return state == TOMBSTONE and modified_ms < before_ms
 
 
 def encode_coverage(active: set[int], epoch: int) -> bytes:

@@ -25,6 +25,7 @@ from blake3 import blake3
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata
 from ssastore.core.registers import IF_ABSENT, Place, Registers, When
+from ssastore.core.suspects import PROBE_EVERY_S
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketAlreadyExists,
@@ -44,6 +45,7 @@ SYSTEM = Place(bucket=0, shards=16)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4_LIKE = re.compile(r"\d+\.\d+\.\d+\.\d+")
+_LAGGING_TRIES = 3
 _PARTS_AT_ONCE = 64
 
 T = TypeVar("T")
@@ -205,20 +207,43 @@ class Buckets:
         except ObjectNotFound:
             raise BucketNotFound(f"no bucket {name!r}") from None
         bucket = _decode(name, found.metadata.etag, bytes(found.data))
+        # A plane that missed deletes shows objects that are none.  It is brought up to date while the bucket
+        # still takes writes, and what is late for one attempt is there for the next.
+        is_lagging = bucket.is_indexed and await self._registers.is_replicated()
         try:
-            sealed = replace(bucket, state="deleting", attempts=bucket.attempts + 1)
-            bucket = await self._write(sealed, When(Condition.IF_ETAG, bucket.etag))
-            await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=True))
-            if any(await self._for_each_part(bucket, lambda part: self._holds(bucket, part))):
-                await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=False))
-                await self._write(replace(bucket, state="active"), When(Condition.IF_ETAG, bucket.etag))
-                raise BucketNotEmpty(f"bucket {name!r} is not empty")
-            condition = When(Condition.IF_ETAG, bucket.etag)
-            await self._registers.delete(SYSTEM, Kind.OBJECT, _record_key(name), condition=condition)
+            for turn in range(_LAGGING_TRIES if is_lagging else 1):
+                # A plane that is just back is not sent anything until somebody has noticed.
+                await asyncio.sleep(2 * PROBE_EVERY_S if turn else 0)
+                if is_lagging and bucket.state == "active" and await self._lists_any(bucket):
+                    break
+                bucket = await self._seal(bucket)
+                if not await self._holds_any(bucket):
+                    condition = When(Condition.IF_ETAG, bucket.etag)
+                    await self._registers.delete(SYSTEM, Kind.OBJECT, _record_key(name), condition=condition)
+                    return
+                bucket = await self._reopen(bucket)
+            raise BucketNotEmpty(f"bucket {name!r} is not empty")
         except (PreconditionFailed, ObjectNotFound):
             raise BucketNotFound(f"bucket {name!r} was changed or deleted by somebody else") from None
         finally:
             self._cache.pop(name, None)
+
+    async def _seal(self, bucket: Bucket) -> Bucket:
+        """From here on the bucket takes no writes."""
+        sealed = replace(bucket, state="deleting", attempts=bucket.attempts + 1)
+        sealed = await self._write(sealed, When(Condition.IF_ETAG, bucket.etag))
+        await self._for_each_part(sealed, lambda part: self._shut(sealed, part, shut=True))
+        return sealed
+
+    async def _reopen(self, bucket: Bucket) -> Bucket:
+        await self._for_each_part(bucket, lambda part: self._shut(bucket, part, shut=False))
+        return await self._write(replace(bucket, state="active"), When(Condition.IF_ETAG, bucket.etag))
+
+    async def _holds_any(self, bucket: Bucket) -> bool:
+        return any(await self._for_each_part(bucket, lambda part: self._holds(bucket, part)))
+
+    async def _lists_any(self, bucket: Bucket) -> bool:
+        return any(await self._for_each_part(bucket, lambda part: self._lists(bucket, part)))
 
     async def _for_each_part(self, bucket: Bucket, work: Callable[[int], Awaitable[T]]) -> list[T]:
         """``work`` on every shard, or on every group of a hashed bucket."""
@@ -235,9 +260,15 @@ class Buckets:
         """Whether a shard or group holds a live object."""
         if not bucket.is_indexed:
             return await self._registers.slice_holds(bucket.place, Kind.OBJECT, part)
+        return await self._registers.shard_holds(bucket.place, Kind.OBJECT, part)
+
+    async def _lists(self, bucket: Bucket, part: int) -> bool:
+        """Whether a shard has an object by the agreed state; planes that lag behind are brought up to it."""
         after = b""
         while True:
-            page = await self._registers.page(bucket.place, Kind.OBJECT, part, after=after, limit=1)
+            page = await self._registers.page(
+                bucket.place, Kind.OBJECT, part, after=after, limit=1000, is_thorough=True
+            )
             if page.rows or not page.truncated:
                 return bool(page.rows)
             after = page.last

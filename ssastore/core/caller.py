@@ -11,12 +11,14 @@ from ssastore.errors import (
     Misdirected,
     NotMine,
     ObjectNotFound,
+    OutcomeUnknown,
     Overloaded,
     PeerError,
     PreconditionFailed,
     RequestError,
     SsaStoreError,
     StoreFull,
+    Unavailable,
 )
 from ssastore.messages import Message, Status
 from ssastore.wire import Body, Header
@@ -33,6 +35,9 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
     Status.BAD_REQUEST: RequestError,
     Status.DENIED: AccessDenied,
     Status.INTERNAL: PeerError,
+    Status.OUTRUN: Overloaded,
+    Status.UNKNOWN: OutcomeUnknown,
+    Status.UNREACHED: Unavailable,
 }
 "The exception of each refusal."
 
@@ -40,6 +45,25 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
 class Caller(Protocol):
     """Sends a request to the worker that serves an IID."""
 
-    async def call(self, message: Message, iid: int, body: Body = b"") -> tuple[Header, Body]:
-        """The OK reply. Raises the classes of ``STATUS_ERRORS``, Unavailable, OutcomeUnknown."""
+    @property
+    def deadline_ms(self) -> int:
+        """Bound on one call."""
+        ...
+
+    @property
+    def replicas(self) -> int:
+        """How many planes hold data, 0 while nobody has told."""
+        ...
+
+    async def replica_count(self) -> int:
+        """How many planes hold data; asks the cluster when it was not told."""
+        ...
+
+    async def call(
+        self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
+    ) -> tuple[Header, Body]:
+        """The OK reply, within the deadline or ``within_ms`` if that is shorter.
+
+        Raises the classes of ``STATUS_ERRORS``, Unavailable, OutcomeUnknown.
+        """
         ...

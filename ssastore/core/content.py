@@ -17,9 +17,11 @@ from blake3 import blake3
 
 from ssastore.core.caller import Caller
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
-from ssastore.core.registers import PLANE
+from ssastore.core.quorum import every_plane
+from ssastore.core.registers import PLANE_BUDGET_MS
+from ssastore.core.suspects import Suspects
 from ssastore.env import spawn
-from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge
+from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge, SsaStoreError, Unavailable
 from ssastore.keyspace import iid_of, position_of_blob
 from ssastore.limits import (
     CHUNK_BYTES,
@@ -36,6 +38,10 @@ _MANIFEST_SEGMENTS = 65_536
 
 assert _MANIFEST_SEGMENTS * 48 <= CHUNK_BYTES
 assert OBJECT_BYTES_MAX / CHUNK_BYTES / _MANIFEST_SEGMENTS <= SEGMENTS_MAX, "two levels hold any object"
+
+
+LINGER_S = 2.0
+"How long a blob that a majority has is still sent to a plane that is slow: it stays in memory for that."
 
 
 class Budget:
@@ -64,23 +70,45 @@ class Blobs:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
+        self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
     async def put(self, content: Body, reference: bytes = b"") -> bytes:
         """Store a blob of at most CHUNK_BYTES; its digest. The same content is stored once."""
         if len(content) > CHUNK_BYTES:
             raise ObjectTooLarge(f"a blob has at most {CHUNK_BYTES} bytes, got {len(content)}")
         digest: bytes = blake3(content).digest()
-        iid = iid_of(position_of_blob(digest), PLANE)
-        await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+        position = position_of_blob(digest)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+
+        async def store(plane: int) -> None:
+            iid = iid_of(position, plane)
+            await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+
+        await every_plane(store, replicas, linger_s=LINGER_S)
         return digest
 
     async def get(self, digest: bytes) -> Body:
-        """A blob, verified. Raises ObjectNotFound, CorruptObject."""
-        iid = iid_of(position_of_blob(digest), PLANE)
-        _, content = await self._caller.call(GetBlob(iid, digest), iid)
-        if blake3(content).digest() != digest:
-            raise CorruptObject(f"blob {digest.hex()} does not match its digest")
-        return content
+        """A blob, verified; from the next plane when one lacks it. Raises ObjectNotFound, CorruptObject."""
+        position = position_of_blob(digest)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        failure: SsaStoreError = ObjectNotFound("no such blob")
+        iids = [iid_of(position, plane) for plane in range(replicas)]
+        iids.sort(key=self._suspects.is_suspect)
+        for iid in iids:
+            # The last one gets all the time that there is: being slow is better than failing.
+            within_ms = None if iid == iids[-1] else PLANE_BUDGET_MS
+            try:
+                _, content = await self._caller.call(GetBlob(iid, digest), iid, within_ms=within_ms)
+                self._suspects.answered(iid)
+                if blake3(content).digest() == digest:
+                    return content
+                failure = CorruptObject(f"blob {digest.hex()} does not match its digest")
+            except (ObjectNotFound, CorruptObject, Unavailable) as error:
+                if isinstance(error, Unavailable):
+                    self._suspects.failed(iid)
+                # That one plane lacks it says little; that one cannot be asked or is rotten says more.
+                failure = failure if isinstance(error, ObjectNotFound) else error
+        raise failure
 
 
 @dataclass(slots=True)

@@ -7,6 +7,15 @@ page's body is a msgpack array of rows:
     [key, modified_ms, etag, size]     an object
     [common prefix]                    a roll-up
 
+With several replicas one plane's page may lack what a majority has, or show what it
+has not; so a page then also has witnesses, and the pages of F+1 planes are merged:
+
+    [key, modified_ms, etag, size, ballot]
+    [key, ballot]                      a tombstone, or a promise without a value
+    [common prefix, key, ballot]       a roll-up, and the first object below it
+
+Rows on which all F+1 agree are so; about the others the register is asked.
+
 A listing of a bucket merges the shards' pages.  It never goes past a shard whose
 next page is not there yet, so a listing is complete or it fails: never short.
 """
@@ -21,7 +30,8 @@ from typing import Any
 import msgpack
 
 from ssastore.core.metadata import summary
-from ssastore.core.records import decode_record, record_key, split_live
+from ssastore.core.records import record_key
+from ssastore.core.register import LIVE, peek_slot
 from ssastore.env import ReadTxn
 from ssastore.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from ssastore.messages import Scan
@@ -62,25 +72,73 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
                 return [True, last], msgpack.packb(rows)
             work += 1
             key = stored_key[len(start) :]
-            found = split_live(value)
-            if found is None:
+            accepted, state, modified_ms, metadata, _ = peek_slot(value)
+            if state != LIVE:
                 last = key
+                if request.with_witness:
+                    rows.append([key, accepted])
+                    size += len(key) + _ROW_OVERHEAD_BYTES
                 continue
             common = _common_prefix(key, prefix, delimiter) if delimiter else b""
             if common:
-                rows.append([common])
+                rows.append([common, key, accepted] if request.with_witness else [common])
                 last = common
                 skip_to = end_of_prefix(start + common)
                 break
-            modified_ms, metadata, _ = found
             etag, length = summary(metadata)
-            rows.append([key, modified_ms, etag, length])
+            row: Row = [key, modified_ms, etag, length]
+            rows.append([*row, accepted] if request.with_witness else row)
             size += len(key) + len(etag) + _ROW_OVERHEAD_BYTES
             last = key
         if skip_to is None:
             break
         seek = skip_to
     return [False, last], msgpack.packb(rows)
+
+
+async def merge_planes(
+    pages: list[Page],
+    prefix: bytes,
+    delimiter: bytes,
+    *,
+    resolve: Callable[[bytes], Awaitable[Row | None]],
+    holds_any: Callable[[bytes], Awaitable[bool]],
+) -> Page:
+    """The agreed page of pages with witnesses from F+1 planes.
+
+    It ends at the smallest last key of any page that is cut short: beyond it a plane was not asked.
+
+    Args:
+        pages: one from each plane, for the same request.
+        prefix, delimiter: of the request.
+        resolve: the agreed row of a key, None when there is no object.
+        holds_any: whether any object is below a common prefix.
+    """
+    ends = [page.last for page in pages if page.truncated]
+    horizon = min(ends) if ends else None
+    # One plane may roll up what another shows as tombstones: all that belongs to a roll-up is one entry.
+    seen: dict[bytes, list[list[Row]]] = {}
+    for plane, page in enumerate(pages):
+        for row in page.rows:
+            if horizon is None or row[0] <= horizon:
+                entry = (_common_prefix(row[0], prefix, delimiter) if delimiter else b"") or row[0]
+                seen.setdefault(entry, [[] for _ in pages])[plane].append(row)
+    rows: list[Row] = []
+    last = horizon if horizon is not None else max(page.last for page in pages)
+    for entry in sorted(seen):
+        found = seen[entry]
+        is_agreed = all(rows_of_plane == found[0] for rows_of_plane in found)
+        if delimiter and _common_prefix(entry, prefix, delimiter) == entry:
+            if len(found[0][-1]) == 3 if is_agreed else await holds_any(entry):
+                rows.append([entry])
+                # The roll-up is shown: what is left of it is skipped by the next page.
+                last = max(last, entry) if not last.startswith(entry) else entry
+        elif is_agreed:
+            if len(found[0][0]) == 5:
+                rows.append(found[0][0][:4])
+        elif (resolved := await resolve(entry)) is not None:
+            rows.append(resolved)
+    return Page(rows, horizon is not None, last)
 
 
 def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
@@ -104,7 +162,7 @@ def slice_holds(txn: ReadTxn, slice16: int, kind: int, bucket: int) -> bool:
         locator = int.from_bytes(key[:4], "big")
         wanted = record_key(locator, kind, bucket, b"")
         if key.startswith(wanted):
-            if decode_record(value).is_live:
+            if peek_slot(value)[1] == LIVE:
                 return True
             seek = key + b"\0"
         elif key < wanted:

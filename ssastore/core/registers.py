@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgpack
 
 from ssastore.core.acceptor import expected_position
 from ssastore.core.caller import Caller
-from ssastore.core.listing import Page
+from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
+from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority, gather_reachable
+from ssastore.core.register import LIVE
+from ssastore.core.suspects import Suspects
 from ssastore.env import Randomness
-from ssastore.errors import BadFrame, InvalidKey
-from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator, slice_of
-from ssastore.limits import KEY_BYTES_MAX
-from ssastore.messages import OP_ID_BYTES, Condition, Delete, Get, Kind, Put, Scan, Shut
-from ssastore.wire import Body
+from ssastore.errors import (
+    BadFrame,
+    CorruptObject,
+    InvalidKey,
+    ObjectNotFound,
+    OutcomeUnknown,
+    PeerError,
+    SsaStoreError,
+    StoreFull,
+    Unavailable,
+)
+from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator
+from ssastore.limits import KEY_BYTES_MAX, RETRY_CAP_MS
+from ssastore.messages import OP_ID_BYTES, Condition, Delete, Get, Kind, Put, Read, Scan, Shut
+from ssastore.wire import Body, Header
 
-PLANE = 0
-"The plane that is asked: with one replica there is no other."
+T = TypeVar("T")
+
+Request = Get | Read | Put | Delete | Scan
+
+PLANE_BUDGET_MS = 1_000
+"How long one plane is tried before the next: a call has time for all of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +112,57 @@ def key_bytes(key: str) -> bytes:
     return encoded
 
 
-def iid_of_record(place: Place, key: bytes, plane: int = PLANE) -> int:
-    """The IID of a record."""
-    return iid_of(expected_position(place.bucket, place.shards, key), plane)
+def position_of_part(place: Place, part: int) -> int:
+    """A position in a shard, or in a group of a hashed bucket, for requests that are for all of it.
+
+    The tail is all ones but for the first bit, which nothing reserves.
+    """
+    locator = shard_locator(place.bucket, part) if place.shards else part << 16
+    return locator << TAIL_BITS | 0x7FFFFFFF
 
 
-def iid_of_shard(place: Place, shard: int) -> int:
-    """An IID of a shard; its tail is all ones but for a bit, which nothing reserves."""
-    return iid_of(shard_locator(place.bucket, shard) << TAIL_BITS | 0x7FFFFFFF, PLANE)
-
-
-def iid_of_slice(group: int) -> int:
-    """An IID of a group's slice, for requests that are for all of it."""
-    return slice_of(PLANE, group).first | 0x7FFFFFFF
+def found_of(reply: tuple[Header, Body]) -> Found:
+    """The record of a reply to Get or Read. Raises ObjectNotFound, BadFrame."""
+    header, body = reply
+    if tuple(map(type, header)) != (int, int, int, bytes, int, int, bytes):
+        raise BadFrame("a reply to Get has other fields")
+    if header[4] != LIVE:
+        raise ObjectNotFound("no such object")
+    return Found(header[5], header[6], body)
 
 
 class Registers:
-    """Reads and writes of records. One call each, at the computed address."""
+    """Reads and writes of records.
+
+    A write goes to the proposer at plane 0, or at the next plane when that cannot be reached.  A
+    read asks a majority of planes itself: when they agree, what they say is chosen.
+    """
 
     def __init__(self, caller: Caller, randomness: Randomness) -> None:
         self._caller = caller
         self._randomness = randomness
+        self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
-        """Raises ObjectNotFound."""
-        iid = iid_of_record(place, key)
-        message = Get(iid, int(kind), place.bucket, place.shards, key, head_only)
-        header, body = await self._caller.call(message, iid)
-        if len(header) != 4 or type(header[2]) is not int:
-            raise BadFrame("a reply to Get has other fields")
-        return Found(header[2], header[3], body)
+        """Raises ObjectNotFound, Unavailable."""
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        position = expected_position(place.bucket, place.shards, key)
+        if replicas == 1:
+            message = Get(position, int(kind), place.bucket, place.shards, key, head_only)
+            return found_of(await self._caller.call(message, position))
+
+        planes = self._in_order(position, replicas)
+
+        def ask(turn: int, full: bool) -> Awaitable[tuple[Header, Body]]:
+            iid = iid_of(position, planes[turn])
+            wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or not full)
+            return self._ask(wanted, PLANE_BUDGET_MS)
+
+        reply = await agreed_read(ask, replicas)
+        if reply is None:
+            read = Read(0, int(kind), place.bucket, place.shards, key, head_only)
+            reply = await self._by_proposer(read, position, b"", replicas)
+        return found_of(reply)
 
     async def put(
         self,
@@ -139,9 +180,8 @@ class Registers:
         Raises PreconditionFailed, ObjectNotFound (if_match on nothing), BucketNotFound, StoreFull,
         OutcomeUnknown.
         """
-        iid = iid_of_record(place, key)
         message = Put(
-            iid,
+            0,
             int(kind),
             place.bucket,
             place.shards,
@@ -149,28 +189,88 @@ class Registers:
             op_id or self._randomness.bytes(OP_ID_BYTES),
             int(condition.condition),
             condition.etag,
+            1,
+            0,
             metadata.encode(),
         )
-        header, _ = await self._caller.call(message, iid, data)
+        header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), data)
         modified_ms: int = header[2]
         return modified_ms
 
     async def delete(self, place: Place, kind: Kind, key: bytes, *, condition: When = ALWAYS) -> bool:
         """Delete a record; whether there was one. Raises as ``put``."""
-        iid = iid_of_record(place, key)
-        op_id = self._randomness.bytes(OP_ID_BYTES)
         message = Delete(
-            iid,
+            0,
             int(kind),
             place.bucket,
             place.shards,
             key,
-            op_id,
+            self._randomness.bytes(OP_ID_BYTES),
             int(condition.condition),
             condition.etag,
+            1,
+            0,
         )
-        header, _ = await self._caller.call(message, iid)
-        return bool(header[2])
+        header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), b"")
+        return bool(header[3])
+
+    async def _write(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        if replicas == 1:
+            message.iid = position
+            return await self._caller.call(message, position, data)
+        return await self._by_proposer(message, position, data, replicas)
+
+    async def _by_proposer(
+        self, message: Put | Delete | Read, position: int, data: Body, replicas: int
+    ) -> tuple[Header, Body]:
+        """Ask the proposer at one plane after the other, as one operation, until the deadline."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = started + self._caller.deadline_ms / 1000
+        in_doubt = False
+        cause: SsaStoreError = Unavailable("no plane was asked")
+        turn = 0
+        planes = self._in_order(position, replicas)
+        while (left_s := deadline - loop.time()) > 0:
+            message.iid = iid_of(position, planes[turn % replicas])
+            within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
+            try:
+                return await self._ask(message, within_ms, data)
+            except (Unavailable, OutcomeUnknown) as error:
+                cause = error
+                in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
+            except (StoreFull, CorruptObject, PeerError) as error:
+                # Said of this attempt; an earlier one may have been taken all the same.
+                if in_doubt:
+                    raise OutcomeUnknown(str(error)) from None
+                raise
+            turn += 1
+            if not isinstance(message, Read):
+                # Once in doubt every further attempt is a repetition; its age lets a node judge whether
+                # it can still remember the first.
+                message.attempt += 1 if in_doubt else 0
+                message.age_ms = int((loop.time() - started) * 1000)
+            if turn % replicas == 0:
+                await asyncio.sleep(RETRY_CAP_MS / 1000)
+        raise OutcomeUnknown(str(cause)) if in_doubt else Unavailable(str(cause))
+
+    async def _ask(self, message: Request, within_ms: int | None, data: Body = b"") -> tuple[Header, Body]:
+        """One plane's answer; remembers who does not answer, or not before others were asked instead."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            reply = await self._caller.call(message, message.iid, data, within_ms=within_ms)
+        except (Unavailable, OutcomeUnknown, asyncio.CancelledError):
+            if loop.time() - started >= HEDGE_S:
+                self._suspects.failed(message.iid)
+            raise
+        self._suspects.answered(message.iid)
+        return reply
+
+    def _in_order(self, position: int, replicas: int) -> list[int]:
+        """Planes in the order in which they are asked: from 0, those that did not answer lately last."""
+        return sorted(range(replicas), key=lambda plane: self._suspects.is_suspect(iid_of(position, plane)))
 
     async def page(
         self,
@@ -182,28 +282,125 @@ class Registers:
         after: bytes = b"",
         delimiter: bytes = b"",
         limit: int,
+        is_thorough: bool = False,
     ) -> Page:
-        """One page of a shard of an indexed bucket (``core.listing``)."""
-        iid = iid_of_shard(place, shard)
-        message = Scan(
-            iid, int(kind), place.bucket, place.shards, shard, prefix, after, delimiter, max(1, limit)
+        """One page of a shard of an indexed bucket (``core.listing``), agreed by a majority.
+
+        ``is_thorough`` asks all planes that can be reached: those that lag behind are brought up to date.
+        """
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        position = position_of_part(place, shard)
+
+        planes = self._in_order(position, replicas)
+
+        async def ask(turn: int) -> Page:
+            iid = iid_of(position, planes[turn])
+            message = Scan(
+                iid,
+                int(kind),
+                place.bucket,
+                place.shards,
+                shard,
+                prefix,
+                after,
+                delimiter,
+                max(1, limit),
+                replicas > 1,
+            )
+            within_ms = None if replicas == 1 else PLANE_BUDGET_MS
+            header, body = await self._ask(message, within_ms)
+            rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
+            return Page(rows, bool(header[2]), header[3])
+
+        if replicas == 1:
+            return await ask(0)
+        gather = gather_reachable if is_thorough else gather_majority
+        pages = [page for _, page in await self._persist(lambda: gather(ask, replicas))]
+        return await merge_planes(
+            pages,
+            prefix,
+            delimiter,
+            resolve=lambda key: self._row(place, kind, key),
+            holds_any=lambda common: self._holds_any(place, kind, shard, common),
         )
-        header, body = await self._caller.call(message, iid)
-        rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
-        return Page(rows, bool(header[2]), header[3])
+
+    async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Try what needs a majority until the deadline: nodes that restart are back soon."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._caller.deadline_ms / 1000
+        while True:
+            try:
+                return await work()
+            except Unavailable:
+                if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_CAP_MS / 1000)
+
+    async def _holds_any(self, place: Place, kind: Kind, shard: int, prefix: bytes) -> bool:
+        """Whether any key of a shard starts with ``prefix``."""
+        after = b""
+        while True:
+            page = await self.page(place, kind, shard, prefix=prefix, after=after, limit=8)
+            if page.rows or not page.truncated:
+                return bool(page.rows)
+            after = page.last
+
+    async def _row(self, place: Place, kind: Kind, key: bytes) -> Row | None:
+        """The agreed row of a key on which planes differ; None when there is no object."""
+        try:
+            found = await self.get(place, kind, key, head_only=True)
+        except ObjectNotFound:
+            return None
+        return [key, found.modified_ms, found.metadata.etag, found.metadata.size]
+
+    async def is_replicated(self) -> bool:
+        """Whether planes can differ."""
+        return (self._caller.replicas or await self._caller.replica_count()) > 1
+
+    async def shard_holds(self, place: Place, kind: Kind, shard: int) -> bool:
+        """Whether any of a majority of planes holds a live record in a shard of a shut bucket.
+
+        The agreed state cannot be asked for: to find it out may take a write, and the bucket takes none.
+        """
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        position = position_of_part(place, shard)
+
+        async def ask(plane: int) -> bool:
+            iid, after = iid_of(position, plane), b""
+            while True:
+                message = Scan(iid, int(kind), place.bucket, place.shards, shard, b"", after, b"", 1, False)
+                header, body = await self._caller.call(message, iid)
+                rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
+                if rows or not header[2]:
+                    return bool(rows)
+                after = header[3]
+
+        return any(found for _, found in await gather_majority(ask, replicas))
 
     async def slice_holds(self, place: Place, kind: Kind, group: int) -> bool:
-        """Whether a group holds any live record of a hashed bucket."""
-        iid = iid_of_slice(group)
-        message = Scan(iid, int(kind), place.bucket, 0, 0, b"", b"", b"", 1)
-        header, _ = await self._caller.call(message, iid)
-        return bool(header[2])
+        """Whether any of a majority of planes holds a live record of a hashed bucket in a group."""
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        position = position_of_part(place, group)
+
+        async def ask(plane: int) -> bool:
+            iid = iid_of(position, plane)
+            message = Scan(iid, int(kind), place.bucket, 0, 0, b"", b"", b"", 1, False)
+            header, _ = await self._caller.call(message, iid)
+            return bool(header[2])
+
+        return any(found for _, found in await gather_majority(ask, replicas))
 
     async def shut(self, place: Place, part: int, attempt: int, *, shut: bool) -> None:
         """Refuse (or take again) writes in one shard, or in one group of a hashed bucket.
 
         Raises PreconditionFailed when a later deletion, with a higher ``attempt``, was there before.
         """
-        iid = iid_of_shard(place, part) if place.shards else iid_of_slice(part)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        position = position_of_part(place, part)
         shard = part if place.shards else 0
-        await self._caller.call(Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid)
+
+        async def ask(plane: int) -> None:
+            iid = iid_of(position, plane)
+            await self._caller.call(Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid)
+
+        await every_plane(ask, replicas)

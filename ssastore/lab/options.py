@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ssastore.config import write_private, write_secrets
 from ssastore.errors import ConfigError, DataDirError
-from ssastore.keyspace import service_network
+from ssastore.keyspace import REPLICAS_ALLOWED, service_network
 
 _OURS = {"lab.json", "secrets.json", "lost+found"}
 "What a data directory may hold before it is one: lab.json is written last."
@@ -38,10 +38,8 @@ class UpOptions:
 
 def check_options(options: UpOptions) -> None:
     """Raises ConfigError for what cannot be started."""
-    if options.replicas != 1:
-        raise ConfigError(
-            f"--replicas {options.replicas}: this version keeps one replica of everything (--replicas 1)"
-        )
+    if options.replicas not in REPLICAS_ALLOWED:
+        raise ConfigError(f"--replicas is 1, 3 or 5, got {options.replicas}")
     if options.nodes < options.replicas:
         raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
     if options.service is not None:

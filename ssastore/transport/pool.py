@@ -14,9 +14,9 @@ from ipaddress import IPv6Network
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
-from ssastore.keyspace import address_of, slice16_of
+from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
 from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
-from ssastore.messages import Delete, Message, Put, Status
+from ssastore.messages import Delete, Message, Put, Report, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.wire import Body
 
@@ -26,6 +26,9 @@ _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
 need not all dial; and a node that does not answer must hold up nobody outside its own arc."""
 _WATCH_S = 1.0
+_ASKED_MAX = 8
+"Slices that are asked, one after the other, for what the cluster is."
+
 _UNCERTAIN = (Put, Delete)
 "Requests whose repetition by somebody else could matter: losing their answer leaves a doubt."
 
@@ -60,7 +63,7 @@ class Pool:
         self.identity = identity
         self._links = links
         self._randomness = randomness
-        self._deadline_ms = deadline_ms
+        self.deadline_ms = deadline_ms
         self._use_hints = use_hints
         self._by_slice: dict[int, Connection] = {}
         self._connections: set[Connection] = set()
@@ -75,8 +78,27 @@ class Pool:
     def connection_count(self) -> int:
         return len(self._connections)
 
-    async def call(self, message: Message, iid: int, body: Body = b"") -> Reply:
+    async def replica_count(self) -> int:
+        """See ``core.caller.Caller``: any greeting tells."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.deadline_ms / 1000
+        while not self.replicas:
+            iid = slice_of(0, self._randomness.below(GROUPS)).first | 0x7FFFFFFF
+            try:
+                await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
+            except Unavailable:
+                if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
+                    raise
+                await asyncio.sleep(RETRY_CAP_MS / 1000)
+        return self.replicas
+
+    async def call(
+        self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
+    ) -> Reply:
         """Send a request to the worker that serves ``iid``; its OK reply.
+
+        With ``within_ms`` there is somebody else to ask: an address that cannot be dialled is an error at
+        once. Without, it is tried until the deadline.
 
         Raises:
             the class of ``core.caller.STATUS_ERRORS`` for a refusal,
@@ -84,26 +106,32 @@ class Pool:
             OutcomeUnknown: a write was sent and no answer came within the deadline,
             ConfigError, AccessDenied: from the greeting.
         """
-        deadline = asyncio.get_running_loop().time() + self._deadline_ms / 1000
+        deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
         connection = self._by_slice.get(iid >> _SLICE_SHIFT)
         if connection is not None and connection.is_open and self._use_hints:
             try:
-                # No timer of its own: the watchdog ends what waits beyond the deadline.
-                reply = await connection.request(message.header(0), body)
+                if within_ms is None:
+                    # No timer of its own: the watchdog ends what waits beyond the deadline.
+                    reply = await connection.request(message.header(0), body)
+                else:
+                    async with asyncio.timeout_at(deadline):
+                        reply = await connection.request(message.header(0), body)
             except OSError as error:
-                return await self._retry(message, iid, body, deadline, error, True)
+                return await self._retry(message, iid, body, deadline, error, True, within_ms is None)
             status = reply[0][0]
             if status == Status.OK:
                 return reply
-            return await self._settle(message, iid, body, deadline, reply)
-        return await self._retry(message, iid, body, deadline, None, False)
+            return await self._settle(message, iid, body, deadline, reply, within_ms is None)
+        return await self._retry(message, iid, body, deadline, None, False, within_ms is None)
 
-    async def _settle(self, message: Message, iid: int, body: Body, deadline: float, reply: Reply) -> Reply:
+    async def _settle(
+        self, message: Message, iid: int, body: Body, deadline: float, reply: Reply, is_patient: bool
+    ) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
         if status in (Status.NOT_MINE, Status.OVERLOADED):
             self._by_slice.pop(iid >> _SLICE_SHIFT, None)
-            return await self._retry(message, iid, body, deadline, OSError(text), False)
+            return await self._retry(message, iid, body, deadline, OSError(text), False, is_patient)
         raise STATUS_ERRORS.get(status, PeerError)(text)
 
     async def _retry(
@@ -114,6 +142,7 @@ class Pool:
         deadline: float,
         cause: Exception | None,
         in_doubt: bool,
+        is_patient: bool,
     ) -> Reply:
         """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
         loop = asyncio.get_running_loop()
@@ -124,6 +153,9 @@ class Pool:
                 async with asyncio.timeout_at(deadline):
                     connection = await self._connection_for(iid)
                     is_sent = connection.is_open
+                    if in_doubt and isinstance(message, _UNCERTAIN):
+                        # Who gets this must know that an earlier one may still be waiting somewhere.
+                        message.attempt += 1
                     reply = await connection.request(message.header(0), body)
                 status = reply[0][0]
                 if status == Status.OK:
@@ -137,6 +169,8 @@ class Pool:
                     raise
                 # The deadline's own error says nothing: an earlier one may tell more.
                 cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
+                if not is_sent and not is_patient:
+                    break
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
             attempt += 1
             if loop.time() + delay >= deadline:
@@ -209,7 +243,7 @@ class Pool:
     async def _watch(self) -> None:
         """Drop connections that ended or that no hint leads to, abort those that answer nothing."""
         loop = asyncio.get_running_loop()
-        patience_s = self._deadline_ms / 1000
+        patience_s = self.deadline_ms / 1000
         while True:
             await asyncio.sleep(min(_WATCH_S, patience_s / 4))
             hinted = set(self._by_slice.values())

@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssastore.core.acceptor import WRITES, Acceptor, Refusal, Reply
-from ssastore.env import Clock, Randomness, Store
+from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, Refusal, Reply
+from ssastore.core.coordinator import PROPOSED, Coordinator
+from ssastore.env import Clock, Randomness, Store, spawn
 from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
 from ssastore.keyspace import HASH_NAME, RULE_VERSION
 from ssastore.limits import (
@@ -45,6 +46,12 @@ _GREETING_FRAME_BYTES = 1024
 _ACCEPT_LOG_MAX = 64
 _WRITE_OVERHEAD_BYTES = 2048
 "Of one write, beside its body and long fields: what waits with it, key and operation id among them."
+
+
+def _size_of(request: Any, body: Body) -> int:
+    """Memory of a write that waits. The long fields count: a header has up to 64 KiB, thousands may wait."""
+    long_fields = len(getattr(request, "metadata", b"")) + len(getattr(request, "etag", ""))
+    return len(body) + _WRITE_OVERHEAD_BYTES + long_fields
 
 
 @dataclass(slots=True)
@@ -97,6 +104,8 @@ class Service:
         self.randomness = randomness
         self.describe = describe
         self.coverage = b""
+        self.coordinator: Coordinator | None = None
+        "Set when there are several replicas."
         self.counters = Counters()
         self.sessions: set[Session] = set()
         self.emptied = asyncio.Event()
@@ -206,7 +215,11 @@ class Session(FrameChannel):
                 counts = self._service.counters.requests
                 counts[request.TYPE] = counts.get(request.TYPE, 0) + 1
                 try:
-                    if request.TYPE in WRITES:
+                    if request.TYPE in NODE_ONLY and self.role != "node":
+                        raise Refusal(Status.DENIED, "only nodes may send this")
+                    if request.TYPE in PROPOSED and self._service.coordinator is not None:
+                        self._propose(request_id, request, body)
+                    elif request.TYPE in WRITES:
                         self._submit(request_id, request, body)
                     elif request.TYPE == Report.TYPE:
                         self.send([Status.OK, request_id], self._service.describe())
@@ -239,13 +252,21 @@ class Session(FrameChannel):
     def _submit(self, request_id: int, request: Any, body: Body) -> None:
         now_ms = self._service.clock.now_ms()
         acceptor = self._service.acceptor
-        # The long fields count as well: a header has up to 64 KiB, and thousands of them may wait.
-        size = len(body) + _WRITE_OVERHEAD_BYTES
-        size += len(getattr(request, "metadata", b"")) + len(getattr(request, "etag", ""))
+        size = _size_of(request, body)
         self._inflight += 1
         self._inflight_bytes += size
         future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)
         future.add_done_callback(lambda done: self._written(request_id, size, done))
+
+    def _propose(self, request_id: int, request: Any, body: Body) -> None:
+        """A write, or a read that planes differ on, of a replicated record: a conversation with them."""
+        coordinator = self._service.coordinator
+        assert coordinator is not None
+        size = _size_of(request, body)
+        self._inflight += 1
+        self._inflight_bytes += size
+        task = spawn("propose", coordinator.handle(request, bytes(body)))
+        task.add_done_callback(lambda done: self._written(request_id, size, done))
 
     def _written(self, request_id: int, size: int, done: asyncio.Future[Reply]) -> None:
         self._inflight -= 1

@@ -16,7 +16,6 @@ from blake3 import blake3
 from ssastore.client import AsyncBucket, AsyncClient, native_etag
 from ssastore.core.acceptor import encode_coverage
 from ssastore.core.objects import CommonPrefix, ObjectInfo
-from ssastore.core.registers import iid_of_record
 from ssastore.errors import (
     AccessDenied,
     BucketAlreadyExists,
@@ -38,6 +37,7 @@ from ssastore.store.lmdb import LmdbStore
 from ssastore.store.memory import MemoryStore
 from ssastore.transport.tcp import LoopbackLinks
 from tests.cluster import SmallCluster, SmallNode, small_cluster
+from tests.direct import iid_of_record
 from tests.wires import Proxy, proxied, until
 
 BLOCK = Random(1).randbytes(MIB)

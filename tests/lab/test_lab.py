@@ -296,7 +296,7 @@ def test_everything_is_there_after_a_restart(lab: RunningLab, docs: str, tmp_pat
     assert time.monotonic() - started < 9
     assert lab.cli("status", check=False).returncode == 2
     lab.s3_port, lab.admin_port = free_port(), free_port()
-    start_again(lab)
+    start_again(lab, "--replicas", "1")
     assert lab.aws()["AWS_SECRET_ACCESS_KEY"] == keys_before
     assert {bucket: lab.cli("ls", "-r", "--json", bucket).stdout for bucket in before} == before
     found = s3_client(lab).get_object(Bucket="kept", Key="large")
@@ -394,10 +394,11 @@ def test_two_labs_run_side_by_side(lab: RunningLab, docs: str) -> None:
     directory = state.parent / "second"
     directory.mkdir()
     taken = ["--s3-port", str(free_port()), "--admin-port", str(free_port())]
+    shape = ["--nodes", "4", "--replicas", "1"]
     for options, code, text in (
         (["--name", lab.name, *taken], 2, "give this one another --name"),
         (["--name", "x", *taken[:2], "--admin-port", str(lab.admin_port)], 2, "Address already in use"),
-        (["--name", "x", "--data", str(lab.data), "--nodes", "4", *taken], 3, "another control server"),
+        (["--name", "x", "--data", str(lab.data), *shape, *taken], 3, "another control server"),
     ):
         refused = lab.cli("up", *options, check=False)
         assert (refused.returncode, refused.stdout) == (code, ""), refused.stderr

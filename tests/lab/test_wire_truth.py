@@ -395,7 +395,8 @@ def test_everything_is_back_when_the_node_is(lab: RunningLab, stored: Stored, tm
     lab.stop()
     copy = shutil.copytree(lab.data, tmp_path / "copy")
     ports = ["--s3-port", str(lab.s3_port), "--admin-port", str(lab.admin_port)]
-    lab.cli("up", "--name", lab.name, "--data", str(copy), "--nodes", "4", *ports, "--detach")
+    shape = ["--nodes", "4", "--replicas", "1"]
+    lab.cli("up", "--name", lab.name, "--data", str(copy), *shape, *ports, "--detach")
     require_everything(lab, stored)
 
 

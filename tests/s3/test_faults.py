@@ -23,12 +23,13 @@ from blake3 import blake3
 from botocore.exceptions import ClientError
 
 from ssastore.core.buckets import SYSTEM
-from ssastore.core.registers import Place, iid_of_record, iid_of_shard
+from ssastore.core.registers import Place
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.limits import CHUNK_BYTES, MIB
 from ssastore.s3 import server
 from ssastore.store.memory import MemoryStore
 from tests.cluster import SmallNode
+from tests.direct import iid_of_part, iid_of_record
 from tests.s3.gateways import Gateway
 from tests.s3.raw import Answer, Site, Wire, sign
 
@@ -63,7 +64,7 @@ class Broken:
         self.place: Place = gateway.run(gateway.client.objects.bucket(self.BUCKET)).place
         cluster = gateway.cluster
         self.home = cluster.node_of(iid_of_record(SYSTEM, f"bucket/{self.BUCKET}".encode()))
-        shards = [iid_of_shard(self.place, shard) for shard in range(self.place.shards)]
+        shards = [iid_of_part(self.place, shard) for shard in range(self.place.shards)]
         self.victim = next(node for node in map(cluster.node_of, shards) if node is not self.home)
 
     def node_of(self, key: str) -> SmallNode:

@@ -13,6 +13,7 @@ import msgpack
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.objects import Objects
+from ssastore.core.register import Ballots
 from ssastore.keyspace import range_cover
 from ssastore.sim.dial import VirtualLinks
 from ssastore.sim.host import Host
@@ -70,7 +71,7 @@ class StoreHost:
             world.network.routing.announce(piece, name)
 
     async def _program(self, host: Host) -> None:
-        acceptor = self._make_acceptor(replicas=1, worker=0, workers=1)
+        acceptor = self._make_acceptor(replicas=1, worker=0, workers=1, ballots=Ballots(1, 1))
         acceptor.activate(set(self._slices))
         service = Service(
             store=self._store,

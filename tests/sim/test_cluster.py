@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import pytest
 
 from ssastore.core.acceptor import Acceptor
+from ssastore.core.register import NO_BALLOT
+from ssastore.messages import Condition
 from ssastore.sim.swarm import Swarm
 from ssastore.store.memory import MemoryStore
 from tests.sim.cluster import Parts
@@ -84,17 +87,21 @@ class UnsyncedStore(MemoryStore):
 class ForgetfulAcceptor(Acceptor):
     """Applies a call that is repeated a second time."""
 
-    @staticmethod
-    def _repeated(old: Any, op_id: bytes) -> int | None:
-        return None
+    def _put(self, request: Any, *rest: Any) -> Any:
+        return super()._put(replace(request, op_id=self._ballots.next(NO_BALLOT, 0)), *rest)
+
+    def _delete(self, request: Any, *rest: Any) -> Any:
+        return super()._delete(replace(request, op_id=self._ballots.next(NO_BALLOT, 0)), *rest)
 
 
 class CarelessAcceptor(Acceptor):
     """Does not look at preconditions."""
 
-    @staticmethod
-    def _check_condition(request: Any, old: Any) -> None:
-        return None
+    def _put(self, request: Any, *rest: Any) -> Any:
+        return super()._put(replace(request, condition=Condition.NONE), *rest)
+
+    def _delete(self, request: Any, *rest: Any) -> Any:
+        return super()._delete(replace(request, condition=Condition.NONE), *rest)
 
 
 PLANTED = {

@@ -77,7 +77,6 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "ssastore")
 
 
-@pytest.mark.xfail(reason="a repeated call that changed nothing is not remembered", strict=True)
 def test_a_late_twin_of_an_answered_delete_does_nothing() -> None:
     """A delete is sent, held up and sent again; the second finds nothing and says so. Then the first arrives.
 

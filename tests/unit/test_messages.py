@@ -12,14 +12,17 @@ from ssastore.errors import BadFrame
 from ssastore.limits import KEY_BYTES_MAX, SHARDS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.messages import (
     REQUESTS,
+    Accept,
     Delete,
     Get,
     GetBlob,
     Hello,
     Message,
+    Prepare,
     Proof,
     Put,
     PutBlob,
+    Read,
     Report,
     Scan,
     Shut,
@@ -32,16 +35,20 @@ IID = 0x0123_4567_89AB_CDEF
 OP_ID = b"o" * 16
 DIGEST = b"d" * 32
 NONCE = b"n" * 16
+BALLOT = b"b" * 16
 
 SAMPLES: list[Message] = [
     Get(IID, 0x10, 5, 16, b"key", False),
-    Put(IID, 0x10, 5, 16, b"key", OP_ID, 3, "etag", b"metadata"),
-    Delete(IID, 0x20, 5, 0, b"key", OP_ID, 0, ""),
-    Scan(IID, 0x21, 5, 16, 15, b"pre", b"after", b"/", 1000),
+    Put(IID, 0x10, 5, 16, b"key", OP_ID, 3, "etag", 1, 0, b"metadata"),
+    Delete(IID, 0x20, 5, 0, b"key", OP_ID, 0, "", 2, 250),
+    Scan(IID, 0x21, 5, 16, 15, b"pre", b"after", b"/", 1000, True),
     Shut(IID, 5, 16, 3, 1, True),
     PutBlob(IID, DIGEST, b"reference"),
     GetBlob(IID, DIGEST),
     Report(IID),
+    Read(IID, 0x10, 5, 16, b"key", True),
+    Prepare(IID, 0x10, 5, 16, b"key", 1, BALLOT),
+    Accept(IID, 0x10, 5, 16, b"key", 1, BALLOT, bytes(16)),
 ]
 GREETINGS: list[Message] = [
     Hello(1, "xxh3-64", 1, 3, "client", "KEY", NONCE, ""),
@@ -104,7 +111,7 @@ def changed(message: Message, **fields: Any) -> list[Any]:
     return copy.header(1)
 
 
-GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _ = SAMPLES
+GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT = SAMPLES
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -125,6 +132,19 @@ OUT_OF_RANGE = [
     (DELETE, {"op_id": b""}),
     (DELETE, {"condition": 4}),
     (DELETE, {"kind": 0x40}),
+    (PUT, {"attempt": 0}),
+    (PUT, {"attempt": -1}),
+    (PUT, {"age_ms": -1}),
+    (DELETE, {"attempt": 0}),
+    (DELETE, {"age_ms": -1}),
+    (READ, {"kind": 0x40}),
+    (READ, {"key": b""}),
+    (PREPARE, {"ballot": b"b" * 15}),
+    (PREPARE, {"kind": 0x40}),
+    (PREPARE, {"shards": SHARDS_MAX + 1}),
+    (ACCEPT, {"ballot": b"b" * 17}),
+    (ACCEPT, {"reserved": b""}),
+    (ACCEPT, {"kind": 0x08}),
     (SCAN, {"shard": 16}),
     (SCAN, {"shard": -1}),
     (SCAN, {"shards": 0, "shard": 1}),

@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 
 from ssastore.client import native_etag
 from ssastore.core.metadata import Metadata
-from ssastore.core.registers import Place, iid_of_record
+from ssastore.core.register import LIVE, make_ballot
+from ssastore.core.registers import Place
 from ssastore.errors import BadFrame, ObjectTooLarge
 from ssastore.limits import FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, KIB
 from ssastore.messages import REQUESTS, Get, Hello, Kind, Proof, Put, Status, Welcome, decode_request
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, proof
 from ssastore.wire import Frame, FrameDecoder, Header, decode_header, encode
+from tests.direct import iid_of_record
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
+BALLOT = make_ballot(1_700_000_000_000_000, 1, 1)
 Cut = Callable[[bytes], Iterator[bytes]]
 
 
@@ -224,7 +227,7 @@ def put_example() -> Put:
     iid = iid_of_record(place, b"cat.jpg")
     metadata = Metadata(native_etag(blake3(b"hello\n").hexdigest()), 6).encode()
     op_id = bytes(range(16))
-    return Put(iid, int(Kind.OBJECT), place.bucket, 16, b"cat.jpg", op_id, 0, "", metadata)
+    return Put(iid, int(Kind.OBJECT), place.bucket, 16, b"cat.jpg", op_id, 0, "", 1, 0, metadata)
 
 
 def greeting_example() -> tuple[Hello, Welcome]:
@@ -244,9 +247,9 @@ def examples() -> dict[str, bytes]:
         "proof-client": packed(Proof(proof(b"secret", CLIENT_SIDE, hello, welcome)).header(0)),
         "proof-node": packed(Proof(proof(b"secret", NODE_SIDE, hello, welcome)).header(0)),
         "put": packed(put.header(7), b"hello\n"),
-        "put-reply": packed([int(Status.OK), 7, moment]),
+        "put-reply": packed([int(Status.OK), 7, moment, True]),
         "get": packed(get.header(8)),
-        "get-reply": packed([int(Status.OK), 8, moment, put.metadata], b"hello\n"),
+        "get-reply": packed([int(Status.OK), 8, 1, BALLOT, LIVE, moment, put.metadata], b"hello\n"),
         "not-mine": packed([int(Status.NOT_MINE), 9, "slice 0528 is not served here"]),
     }
 

@@ -21,18 +21,42 @@ from ssastore.core.acceptor import (
 )
 from ssastore.core.metadata import Metadata
 from ssastore.core.records import TOMBSTONES_END, TOMBSTONES_FIRST, blob_key, record_key, reference_key
-from ssastore.core.registers import Place, iid_of_record, iid_of_shard, iid_of_slice
+from ssastore.core.register import LIVE, NO_BALLOT, NONE, TOMBSTONE, Ballots, Value, make_ballot
+from ssastore.core.registers import Place
 from ssastore.errors import CorruptObject
-from ssastore.keyspace import iid_of, locator_of, position_of_blob, slice16_of
+from ssastore.keyspace import (
+    TAIL_BITS,
+    iid_of,
+    locator_of,
+    position_of,
+    position_of_blob,
+    shard_locator,
+    slice16_of,
+)
 from ssastore.limits import (
+    BALLOT_AHEAD_US_MAX,
     CHUNK_BYTES,
     INLINE_BYTES_MAX,
     KEY_BYTES_MAX,
     METADATA_BYTES_MAX,
     RECENT_OPS_MS,
 )
-from ssastore.messages import Condition, Delete, Get, GetBlob, Kind, Put, PutBlob, Scan, Shut, Status
+from ssastore.messages import (
+    Accept,
+    Condition,
+    Delete,
+    Get,
+    GetBlob,
+    Kind,
+    Prepare,
+    Put,
+    PutBlob,
+    Scan,
+    Shut,
+    Status,
+)
 from ssastore.store.memory import MemoryStore
+from tests.direct import iid_of_part, iid_of_record
 
 INDEXED, HASHED = Place(7, 16), Place(8, 0)
 NOW = 1_700_000_000_000
@@ -55,13 +79,15 @@ class Bench:
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore()
-        self.acceptor = Acceptor(replicas=1, worker=0, workers=1)
+        self.acceptor = Acceptor(replicas=1, worker=0, workers=1, ballots=Ballots(1, 1))
         self.acceptor.activate(set(range(4096)))
         self.now_ms = NOW
         self._ops = 0
 
     async def write(self, request: Any, body: bytes = b"") -> Any:
         fields, _ = await self.store.submit(lambda txn: self.acceptor.write(request, txn, body, self.now_ms))
+        if isinstance(request, Delete):
+            return fields[1]
         return fields[0] if fields else None
 
     def read(self, request: Any) -> tuple[list[Any], bytes]:
@@ -93,7 +119,7 @@ class Bench:
         op_id = op(10_000 + self._ops if number is None else number)
         iid = iid_of_record(place, key)
         return Put(
-            iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, metadata_of(data)
+            iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, 0, metadata_of(data)
         )
 
     async def delete(
@@ -108,21 +134,24 @@ class Bench:
         op_id = op(10_000 + self._ops if number is None else number)
         iid = iid_of_record(place, key)
         return await self.write(
-            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag)
+            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, 0)
         )
 
     def get(self, key: bytes, place: Place = INDEXED) -> bytes | None:
         iid = iid_of_record(place, key)
-        try:
-            return self.read(Get(iid, Kind.OBJECT, place.bucket, place.shards, key, False))[1]
-        except Refusal as refusal:
-            assert refusal.status == Status.NOT_FOUND
-            return None
+        fields, data = self.read(Get(iid, Kind.OBJECT, place.bucket, place.shards, key, False))
+        assert fields[0] == 1 and (fields[1] > NO_BALLOT) is (fields[2] != NONE)
+        return data if fields[2] == LIVE else None
 
     async def shut(self, attempt: int, shut: bool = True, key: bytes = b"k", place: Place = INDEXED) -> None:
-        iid = iid_of_record(place, key)
+        iid = iid_of_record(place, key, 2 if self.acceptor.replicas > 1 else 0)
         shard = next(
-            (s for s in range(place.shards) if locator_of(iid_of_shard(place, s)) == locator_of(iid)), 0
+            (
+                s
+                for s in range(place.shards)
+                if shard_locator(place.bucket, s) == position_of(iid) >> TAIL_BITS
+            ),
+            0,
         )
         await self.write(Shut(iid, place.bucket, place.shards, shard, attempt, shut))
 
@@ -168,12 +197,12 @@ def requests_of(key: bytes) -> list[Any]:
         iid = iid_of_record(place, key)
         requests += [
             Get(iid, Kind.OBJECT, place.bucket, place.shards, key, False),
-            Put(iid, Kind.OBJECT, place.bucket, place.shards, key, op(1), 0, "", metadata_of(b"")),
-            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op(2), 0, ""),
+            Put(iid, Kind.OBJECT, place.bucket, place.shards, key, op(1), 0, "", 1, 0, metadata_of(b"")),
+            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op(2), 0, "", 1, 0),
         ]
-    shard_iid = iid_of_shard(INDEXED, 3)
+    shard_iid = iid_of_part(INDEXED, 3)
     requests += [
-        Scan(shard_iid, Kind.OBJECT, 7, 16, 3, b"", b"", b"", 1),
+        Scan(shard_iid, Kind.OBJECT, 7, 16, 3, b"", b"", b"", 1, False),
         Shut(shard_iid, 7, 16, 3, 1, True),
         PutBlob(blob_iid, digest, b""),
         GetBlob(blob_iid, digest),
@@ -213,10 +242,10 @@ async def test_slice_of_another_node_is_not_mine(bench: Bench, at: int) -> None:
     bench.acceptor.activate(set(range(4096)) - {slice16_of(request.iid)})
     await refused(Status.NOT_MINE, handle(bench, request))
     bench.acceptor.activate({slice16_of(request.iid)})
-    try:
+    if isinstance(request, GetBlob):
+        await refused(Status.NOT_FOUND, handle(bench, request))
+    else:
         await handle(bench, request)
-    except Refusal as refusal:
-        assert refusal.status == Status.NOT_FOUND
 
 
 async def test_wrong_tail_is_misdirected_for_a_name_and_free_for_a_shard(bench: Bench) -> None:
@@ -227,18 +256,20 @@ async def test_wrong_tail_is_misdirected_for_a_name_and_free_for_a_shard(bench: 
 
 
 async def test_three_planes_with_three_replicas() -> None:
-    acceptor = Acceptor(replicas=3, worker=0, workers=1)
+    acceptor = Acceptor(replicas=3, worker=0, workers=1, ballots=Ballots(1, 1))
     acceptor.activate({slice16_of(iid_of_record(INDEXED, b"k", plane)) for plane in range(3)})
     with MemoryStore().read() as txn:
-        for plane, status in ((0, 1), (1, 1), (2, 1), (3, 5)):
-            with pytest.raises(Refusal) as caught:
-                iid = iid_of_record(INDEXED, b"k", plane)
-                acceptor.read(Get(iid, Kind.OBJECT, 7, 16, b"k", False), txn)
-            assert caught.value.status == status
+        for plane in range(3):
+            get = Get(iid_of_record(INDEXED, b"k", plane), Kind.OBJECT, 7, 16, b"k", False)
+            assert acceptor.read(get, txn) == ([1, NO_BALLOT, NONE, 0, b""], b"")
+        with pytest.raises(Refusal) as caught:
+            get = Get(iid_of_record(INDEXED, b"k", 3), Kind.OBJECT, 7, 16, b"k", False)
+            acceptor.read(get, txn)
+        assert caught.value.status == Status.MISDIRECTED
 
 
 def test_worker_serves_its_lanes_only() -> None:
-    acceptor = Acceptor(replicas=1, worker=1, workers=4)
+    acceptor = Acceptor(replicas=1, worker=1, workers=4, ballots=Ballots(1, 1))
     acceptor.activate(set(range(32)))
     assert acceptor.active == {1, 5, 9, 13, 17, 21, 25, 29}
 
@@ -261,7 +292,7 @@ async def test_object_is_written_read_and_deleted(bench: Bench, place: Place) ->
     assert await bench.put(b"k", b"data", place=place) == NOW
     assert bench.get(b"k", place) == b"data"
     head = bench.read(Get(iid_of_record(place, b"k"), Kind.OBJECT, place.bucket, place.shards, b"k", True))
-    assert head == ([NOW, metadata_of(b"data")], b"")
+    assert head[0][2:] == [LIVE, NOW, metadata_of(b"data")] and head[1] == b""
     assert await bench.delete(b"k", place=place) is True
     assert bench.get(b"k", place) is None
     assert await bench.delete(b"k", place=place) is False
@@ -524,7 +555,7 @@ async def test_shut_is_for_one_bucket_only(bench: Bench) -> None:
 
 async def test_shut_hashed_bucket_refuses_in_the_whole_slice(bench: Bench) -> None:
     """One mark stands for all 65,536 locators of a group."""
-    await bench.write(Shut(iid_of_slice(0xA3F), 8, 0, 0, 1, True))
+    await bench.write(Shut(iid_of_part(HASHED, 0xA3F), 8, 0, 0, 1, True))
     refusals = 0
     for number in range(20_000):
         key = b"key %d" % number
@@ -688,3 +719,131 @@ async def test_rotten_tombstone_does_not_hold_up_the_others(bench: Bench) -> Non
 )
 def test_coverage_is_runs_of_slices(active: set[int], runs: list[list[int]]) -> None:
     assert msgpack.unpackb(encode_coverage(active, 3)) == [3, runs]
+
+
+# -- several replicas -------------------------------------------------------------------------------
+
+B1, B2, B3 = (make_ballot(counter, 1, 1) for counter in (1, 2, 3))
+
+
+class Plane(Bench):
+    """One of three planes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.acceptor = Acceptor(replicas=3, worker=0, workers=1, ballots=Ballots(1, 1))
+        self.acceptor.activate(set(range(0x3000)))
+
+    async def ask(self, request: Any, body: bytes = b"") -> tuple[list[Any], bytes]:
+        fields, answer = await self.store.submit(
+            lambda txn: self.acceptor.write(request, txn, body, self.now_ms)
+        )
+        return fields, bytes(answer)
+
+    async def prepare(self, ballot: bytes, key: bytes = b"k", cfg: int = 1) -> tuple[list[Any], bytes]:
+        iid = iid_of_record(INDEXED, key, 2)
+        return await self.ask(Prepare(iid, Kind.OBJECT, 7, 16, key, cfg, ballot))
+
+    async def accept(
+        self, ballot: bytes, value: Value | bytes, reserved: bytes = NO_BALLOT, cfg: int = 1
+    ) -> None:
+        iid = iid_of_record(INDEXED, b"k", 2)
+        body = value if isinstance(value, bytes) else b"".join(value.encode())
+        assert await self.ask(Accept(iid, Kind.OBJECT, 7, 16, b"k", cfg, ballot, reserved), body) == ([], b"")
+
+    def held(self) -> tuple[list[Any], bytes]:
+        return self.read(Get(iid_of_record(INDEXED, b"k", 2), Kind.OBJECT, 7, 16, b"k", False))
+
+
+@pytest.fixture
+async def plane() -> Plane:
+    return Plane()
+
+
+async def outrun(ballot: bytes, work: Any) -> None:
+    with pytest.raises(Refusal) as caught:
+        await work
+    assert (caught.value.status, caught.value.text) == (Status.OUTRUN, ballot.hex())
+
+
+VALUE = Value(LIVE, NOW, metadata_of(b"data"), b"data")
+
+
+async def test_both_phases(plane: Plane) -> None:
+    assert await plane.prepare(B1) == ([1, NO_BALLOT, NO_BALLOT], b"")
+    assert plane.held() == ([1, NO_BALLOT, NONE, 0, b""], b"")
+    await plane.accept(B1, VALUE)
+    assert plane.held() == ([1, B1, LIVE, NOW, metadata_of(b"data")], b"data")
+    fields, value = await plane.prepare(B2)
+    assert fields == [1, B1, NO_BALLOT] and value == b"".join(bytes(part) for part in VALUE.encode())
+
+
+async def test_late_ballots_are_told_what_outran_them(plane: Plane) -> None:
+    await plane.prepare(B2)
+    await outrun(B2, plane.prepare(B1))
+    await outrun(B2, plane.prepare(B2))
+    await outrun(B2, plane.accept(B1, VALUE))
+    await plane.accept(B2, VALUE, B3)
+    await outrun(B3, plane.prepare(B3))
+    assert plane.held()[0][1] == B2
+
+
+async def test_accept_that_comes_twice_is_a_success_whatever_came_between(plane: Plane) -> None:
+    await plane.accept(B1, VALUE)
+    await plane.prepare(B3)
+    await plane.shut(1)
+    await plane.accept(B1, VALUE)
+    await outrun(B3, plane.prepare(B2))
+
+
+async def test_promise_outlives_the_process(plane: Plane) -> None:
+    await plane.prepare(B2)
+    plane.acceptor = Acceptor(replicas=3, worker=0, workers=1, ballots=Ballots(1, 2))
+    plane.acceptor.activate(set(range(0x3000)))
+    await outrun(B2, plane.accept(B1, VALUE))
+
+
+async def test_other_configuration_gets_no_vote(plane: Plane) -> None:
+    for cfg in (0, 2):
+        await refused(Status.BAD_REQUEST, plane.prepare(B1, cfg=cfg))
+        await refused(Status.BAD_REQUEST, plane.accept(B1, VALUE, cfg=cfg))
+    assert plane.store.usage().records == 0
+
+
+async def test_ballot_of_the_far_future_gets_no_vote(plane: Plane) -> None:
+    """One proposer with a broken clock would shut everybody else out."""
+    future = make_ballot((NOW + 1) * 1000 + BALLOT_AHEAD_US_MAX, 1, 1)
+    await refused(Status.BAD_REQUEST, plane.prepare(future))
+    await refused(Status.BAD_REQUEST, plane.accept(future, VALUE))
+
+
+async def test_shut_bucket_promises_and_accepts_nothing(plane: Plane) -> None:
+    await plane.shut(1)
+    await plane.prepare(B1)
+    for value in (VALUE, Value(TOMBSTONE, NOW), Value()):
+        await refused(Status.NO_BUCKET, plane.accept(B1, value))
+    await plane.shut(1, False)
+    await plane.accept(B1, VALUE)
+
+
+async def test_value_that_is_none_is_not_accepted(plane: Plane) -> None:
+    with pytest.raises(CorruptObject):
+        await plane.accept(B1, b"rotten")
+    assert plane.held()[0][1] == NO_BALLOT
+
+
+async def test_rotten_slot_is_silent(plane: Plane) -> None:
+    """To answer "nothing here" would forget what was promised and accepted."""
+    await plane.accept(B1, VALUE)
+    iid = iid_of_record(INDEXED, b"k", 2)
+    plane.store.poke(record_key(locator_of(iid), Kind.OBJECT, 7, b"k"), b"rotten bytes")
+    for work in (plane.prepare(B2), plane.accept(B2, VALUE)):
+        with pytest.raises(CorruptObject):
+            await work
+    with pytest.raises(CorruptObject):
+        plane.held()
+
+
+async def test_replicated_record_is_not_written_past_its_proposer(plane: Plane) -> None:
+    await refused(Status.BAD_REQUEST, plane.put(b"k", b"data"))
+    await refused(Status.BAD_REQUEST, plane.delete(b"k"))

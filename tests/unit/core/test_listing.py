@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ssastore.core import listing
 from ssastore.core.listing import Page, end_of_prefix, merge_shards, scan_page, slice_holds
 from ssastore.core.metadata import Metadata
-from ssastore.core.records import LIVE, TOMBSTONE, Record, blob_key, record_key, shut_key
+from ssastore.core.records import blob_key, record_key, shut_key
+from ssastore.core.register import LIVE, TOMBSTONE, Slot, Value, make_ballot
 from ssastore.errors import CorruptObject, Unavailable
 from ssastore.keyspace import shard_of_key
 from ssastore.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
@@ -25,15 +26,21 @@ BUCKET, LOCATOR = 0x11FF, 0x0528_0001
 START = record_key(LOCATOR, Kind.OBJECT, BUCKET, b"")
 
 
+def slot_of(state: int, metadata: bytes = b"", data: bytes = b"") -> Slot:
+    """A slot that has accepted a value at time 1."""
+    value = b"".join(Value(state, 1, metadata, data).encode())
+    return Slot(make_ballot(2, 1, 1), make_ballot(1, 1, 1), value)
+
+
 def store_of(live: Sequence[bytes], dead: Sequence[bytes] = (), etag: str = "e") -> MemoryStore:
     """One shard with these keys, and records of others all around it."""
     store = MemoryStore()
     metadata = Metadata(etag, 3).encode()
-    records: dict[bytes, Record] = {}
+    records: dict[bytes, Slot] = {}
     for key in dead:
-        records[START + key] = Record(TOMBSTONE, 1)
+        records[START + key] = slot_of(TOMBSTONE)
     for key in live:
-        records[START + key] = Record(LIVE, 1, metadata, b"abc")
+        records[START + key] = slot_of(LIVE, metadata, b"abc")
     for other in (
         record_key(LOCATOR, Kind.OBJECT, BUCKET - 1, b"\xff"),
         record_key(LOCATOR, Kind.OBJECT, BUCKET + 1, b"a"),
@@ -41,11 +48,11 @@ def store_of(live: Sequence[bytes], dead: Sequence[bytes] = (), etag: str = "e")
         record_key(LOCATOR - 1, Kind.OBJECT, BUCKET, b"a"),
         record_key(LOCATOR + 1, Kind.OBJECT, BUCKET, b"a"),
     ):
-        records[other] = Record(LIVE, 1, metadata, b"")
+        records[other] = slot_of(LIVE, metadata)
 
     def fill(txn: Any) -> None:
-        for key, record in records.items():
-            txn.put(key, *record.encode())
+        for key, slot in records.items():
+            txn.put(key, *slot.encode())
         txn.put(shut_key(LOCATOR, BUCKET), b"\0" * 9)
         txn.put(blob_key(LOCATOR, bytes(32)), b"blob")
 
@@ -60,7 +67,7 @@ def page(
     store: MemoryStore, prefix: bytes = b"", after: bytes = b"", delimiter: bytes = b"", limit: int = 1000
 ) -> tuple[list[bytes], bool, bytes]:
     """(keys and common prefixes, truncated, last)."""
-    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, prefix, after, delimiter, limit)
+    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, prefix, after, delimiter, limit, False)
     with store.read() as txn:
         (truncated, last), body = scan_page(txn, START, request)
     rows = msgpack.unpackb(body)
@@ -123,7 +130,7 @@ def test_page_is_in_order_and_of_one_bucket_only() -> None:
 
 
 def test_row_says_what_the_object_is() -> None:
-    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"/", 1000)
+    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"/", 1000, False)
     with store_of([b"k", b"x/y"], etag="the tag").read() as txn:
         _, body = scan_page(txn, START, request)
     assert msgpack.unpackb(body) == [[b"k", 1, "the tag", 3], [b"x/"]]
@@ -208,7 +215,7 @@ def test_roll_up_skips_what_is_below_it() -> None:
                 reads += 1
                 yield item
 
-    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"/", 1000)
+    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"/", 1000, False)
     with store.read() as txn:
         _, body = scan_page(Counted(txn), START, request)  # type: ignore[arg-type]
     assert [row[0] for row in msgpack.unpackb(body)] == [b"a/", b"b"]
@@ -228,7 +235,7 @@ def test_page_has_a_bound_whatever_is_asked(limit: int) -> None:
 def test_page_of_long_keys_and_etags_has_a_bound_in_bytes() -> None:
     keys = [b"%04d" % number + b"k" * 1020 for number in range(1000)]
     store = store_of(keys, etag="e" * 8000)
-    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"", 1000)
+    request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"", 1000, False)
     with store.read() as txn:
         (truncated, _), body = scan_page(txn, START, request)
     assert truncated and len(body) < SCAN_PAGE_BYTES_MAX + 16 * 1024
@@ -246,7 +253,7 @@ def test_rotten_record_fails_the_page() -> None:
 # -- a slice of a hashed bucket ---------------------------------------------------------------------
 
 
-def holds(records: dict[bytes, Record], slice16: int = 0x0528) -> bool:
+def holds(records: dict[bytes, Slot], slice16: int = 0x0528) -> bool:
     store = MemoryStore()
 
     def fill(txn: Any) -> None:
@@ -262,7 +269,7 @@ def holds(records: dict[bytes, Record], slice16: int = 0x0528) -> bool:
 
 
 def test_slice_holds_a_live_record_of_the_bucket() -> None:
-    live, dead = Record(LIVE, 1, b"", b""), Record(TOMBSTONE, 1)
+    live, dead = slot_of(LIVE), slot_of(TOMBSTONE)
     strangers = {
         record_key(0x05270000 | 0xFFFF, Kind.OBJECT, BUCKET, b"k"): live,
         record_key(0x05290000, Kind.OBJECT, BUCKET, b"k"): live,
@@ -282,7 +289,7 @@ def test_slice_holds_a_live_record_of_the_bucket() -> None:
 
 
 def test_slice_at_the_end_of_the_planes_ends() -> None:
-    live = Record(LIVE, 1, b"", b"")
+    live = slot_of(LIVE)
     assert holds({record_key(0xEFFFFFFF, Kind.OBJECT, BUCKET, b"m"): live}, 0xEFFF)
     assert not holds({record_key(0xEFFFFFFF, Kind.OBJECT, BUCKET + 1, b"m"): live}, 0xEFFF)
 

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from ssastore.core.locate import locate_blob, locate_object
-from ssastore.core.registers import Place, iid_of_record, iid_of_shard, iid_of_slice
+from ssastore.core.registers import Place
 from ssastore.keyspace import (
     address_of,
     is_reserved_iid,
@@ -19,6 +19,7 @@ from ssastore.keyspace import (
     slice16_of,
     slice_of,
 )
+from tests.direct import iid_of_part, iid_of_record
 
 SERVICE = service_network("2001:db8:5a:1::/64")
 BUCKET = 0x1122334455667788
@@ -73,13 +74,13 @@ def test_location_is_where_requests_go() -> None:
 
 @pytest.mark.parametrize("shard", range(16))
 def test_requests_for_a_whole_shard_go_to_its_locator(shard: int) -> None:
-    iid = iid_of_shard(Place(BUCKET, 16), shard)
+    iid = iid_of_part(Place(BUCKET, 16), shard)
     assert locator_of(iid) == shard_locator(BUCKET, shard)
     assert not is_reserved_iid(iid) and plane_of(iid) == 0
 
 
 @pytest.mark.parametrize("group", [0, 1, 0x200, 0xA3F, 0xDFF, 0xFFF])
 def test_requests_for_a_whole_group_go_to_its_slice(group: int) -> None:
-    iid = iid_of_slice(group)
+    iid = iid_of_part(Place(BUCKET, 0), group)
     assert iid in slice_of(0, group)
     assert slice16_of(iid) == group and not is_reserved_iid(iid)

@@ -261,9 +261,9 @@ async def test_bucket_made_again_during_an_upload_gets_nothing(objects: Objects)
 class Twice(DirectCaller):
     """Sends every message twice, as when each first answer is lost."""
 
-    async def call(self, message: Any, iid: int, body: Any = b"") -> Any:
+    async def call(self, message: Any, iid: int, body: Any = b"", **options: Any) -> Any:
         try:
-            await super().call(message, iid, body)
+            await super().call(message, iid, body, **options)
         except (PreconditionFailed, ObjectNotFound):
             pass
         return await super().call(message, iid, body)

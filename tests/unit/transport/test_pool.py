@@ -11,7 +11,8 @@ import pytest
 
 from ssastore.core.acceptor import Refusal, encode_coverage
 from ssastore.core.metadata import Metadata
-from ssastore.core.registers import Place, iid_of_record
+from ssastore.core.register import LIVE
+from ssastore.core.registers import Place
 from ssastore.env import Links
 from ssastore.errors import (
     AccessDenied,
@@ -22,15 +23,15 @@ from ssastore.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from ssastore.keyspace import address_of, slice16_of
-from ssastore.messages import Delete, Get, Kind, Put, Report, Scan, Status
+from ssastore.keyspace import address_of, iid_of, position_of_blob, slice16_of
+from ssastore.messages import Delete, Get, GetBlob, Kind, Put, Report, Scan, Status
 from ssastore.store.memory import MemoryStore
 from ssastore.transport import pool as module
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 from ssastore.transport.tcp import LoopbackLinks
 from tests.cluster import KEY, SECRET, SERVICE, SmallCluster, SmallNode, small_cluster
-from tests.direct import SeededRandomness
+from tests.direct import SeededRandomness, iid_of_record
 from tests.wires import connections_of, proxied, turns, until
 
 PLACE = Place(7, 0)
@@ -108,18 +109,16 @@ def get_of(key: bytes) -> Get:
 def put_of(key: bytes, number: int = 1, condition: int = 0) -> Put:
     iid = iid_of_record(PLACE, key)
     metadata = Metadata(f"e{number}", 4).encode()
-    return Put(iid, Kind.OBJECT, 7, 0, key, number.to_bytes(16, "big"), condition, "", metadata)
+    return Put(iid, Kind.OBJECT, 7, 0, key, number.to_bytes(16, "big"), condition, "", 1, 0, metadata)
 
 
 def delete_of(key: bytes, number: int = 9) -> Delete:
-    return Delete(iid_of_record(PLACE, key), Kind.OBJECT, 7, 0, key, number.to_bytes(16, "big"), 0, "")
+    return Delete(iid_of_record(PLACE, key), Kind.OBJECT, 7, 0, key, number.to_bytes(16, "big"), 0, "", 1, 0)
 
 
 async def get(pool: Pool, key: bytes) -> bytes | None:
-    try:
-        return bytes((await pool.call(get_of(key), iid_of_record(PLACE, key)))[1])
-    except ObjectNotFound:
-        return None
+    header, data = await pool.call(get_of(key), iid_of_record(PLACE, key))
+    return bytes(data) if header[4] == LIVE else None
 
 
 async def put(pool: Pool, key: bytes, number: int = 1, condition: int = 0) -> None:
@@ -211,11 +210,12 @@ async def test_what_the_cluster_says_of_itself_is_known_afterwards(world: World)
 async def test_refusals_are_raised_as_they_are(world: World) -> None:
     pool = world.pool()
     await put(pool, b"k")
+    blob = GetBlob(iid_of(position_of_blob(bytes(32)), 0), bytes(32))
     for _ in range(2):  # Once over a fresh connection, once over a known one.
         with pytest.raises(PreconditionFailed):
             await put(world.pools[0], b"k", 2, condition=1)
         with pytest.raises(ObjectNotFound):
-            await pool.call(get_of(b"absent"), iid_of_record(PLACE, b"absent"))
+            await pool.call(blob, blob.iid)
     fresh = world.pool()
     with pytest.raises(PreconditionFailed):
         await put(fresh, b"k", 3, condition=1)
@@ -454,7 +454,7 @@ async def test_write_whose_answer_was_lost_is_applied_once(world: World, is_fres
         (get_of, Unavailable),
         (lambda key: Report(iid_of_record(PLACE, key)), Unavailable),
         (
-            lambda key: Scan(iid_of_record(PLACE, key), Kind.OBJECT, 7, 0, 0, b"", b"", b"", 1),
+            lambda key: Scan(iid_of_record(PLACE, key), Kind.OBJECT, 7, 0, 0, b"", b"", b"", 1, False),
             Unavailable,
         ),
     ],

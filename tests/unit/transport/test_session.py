@@ -15,7 +15,8 @@ from blake3 import blake3
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.metadata import Metadata
 from ssastore.core.records import record_key
-from ssastore.core.registers import Place, iid_of_record
+from ssastore.core.register import LIVE, NO_BALLOT, NONE, Ballots
+from ssastore.core.registers import Place
 from ssastore.errors import EnvironmentProblem
 from ssastore.keyspace import iid_of, locator_of, position_of_blob, slice16_of
 from ssastore.limits import (
@@ -33,7 +34,7 @@ from ssastore.transport import session as module
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from ssastore.transport.session import Credentials, Service, Session
 from ssastore.wire import Header
-from tests.direct import SeededRandomness, StillClock
+from tests.direct import SeededRandomness, StillClock, iid_of_record
 from tests.wires import HeldTransport, hello, packed, turns
 
 PLACE = Place(7, 16)
@@ -61,7 +62,7 @@ class Node:
 
 def make_node(store: MemoryStore | None = None, describe: Callable[[], bytes] = lambda: b"described") -> Node:
     store = store or MemoryStore()
-    acceptor = Acceptor(replicas=1, worker=0, workers=1)
+    acceptor = Acceptor(replicas=1, worker=0, workers=1, ballots=Ballots(1, 1))
     acceptor.activate(set(range(4096)))
     service = Service(
         store=store,
@@ -97,10 +98,14 @@ async def greet(transport: HeldTransport, secret: bytes = SECRET, **changes: Any
     return welcome
 
 
+NOTHING = [1, NO_BALLOT, NONE, 0, b""]
+"Fields of the reply to a Get of what was never written."
+
+
 def put_of(key: bytes, data: bytes = b"", number: int = 1) -> Put:
     op_id = number.to_bytes(16, "big")
     metadata = Metadata(f"e{number}", len(data)).encode()
-    return Put(iid_of_record(PLACE, key), Kind.OBJECT, 7, 16, key, op_id, 0, "", metadata)
+    return Put(iid_of_record(PLACE, key), Kind.OBJECT, 7, 16, key, op_id, 0, "", 1, 0, metadata)
 
 
 def get_of(key: bytes) -> Get:
@@ -198,7 +203,7 @@ async def test_greeting_in_one_go_with_requests(node: Node) -> None:
     mac = proof(SECRET, CLIENT_SIDE, first, welcome)
     transport.deliver(packed(Proof(mac).header(0)) + frames(get_of(b"k")))
     await turns(1)
-    assert [header[0] for header, _ in take(transport)] == [Proof.TYPE, Status.COVERAGE, Status.NOT_FOUND]
+    assert [header[0] for header, _ in take(transport)] == [Proof.TYPE, Status.COVERAGE, Status.OK]
 
 
 # -- requests ---------------------------------------------------------------------------------------
@@ -211,8 +216,9 @@ async def test_requests_are_answered_by_their_ids(node: Node) -> None:
     assert header[:2] == [Status.OK, 41]
     transport.deliver(frames(get_of(b"k"), get_of(b"absent"), Report(0), first=2**64 - 3))
     got, absent, report = await answers(transport)
-    assert got == ([Status.OK, 2**64 - 3, header[2], put_of(b"k", b"data").metadata], b"data")
-    assert absent[0][:2] == [Status.NOT_FOUND, 2**64 - 2]
+    assert got[0][:3] == [Status.OK, 2**64 - 3, 1] and got[0][3] > NO_BALLOT
+    assert (got[0][4:], got[1]) == ([LIVE, header[2], put_of(b"k", b"data").metadata], b"data")
+    assert absent == ([Status.OK, 2**64 - 2, *NOTHING], b"")
     assert report == ([Status.OK, 2**64 - 1], b"described")
 
 
@@ -285,7 +291,7 @@ async def test_rotten_record_is_corrupt(node: Node, caplog: pytest.LogCaptureFix
     node.store.poke(record_key(locator_of(iid_of_record(PLACE, b"k")), Kind.OBJECT, 7, b"k"), b"rotten")
     transport.deliver(frames(get_of(b"k"), put_of(b"k", number=2), get_of(b"l")))
     found = {header[1]: header[0] for header, _ in await answers(transport)}
-    assert found == {1: Status.CORRUPT, 2: Status.CORRUPT, 3: Status.NOT_FOUND}
+    assert found == {1: Status.CORRUPT, 2: Status.CORRUPT, 3: Status.OK}
     assert sum(record.message == "record.corrupt" for record in caplog.records) == 2
 
 
@@ -303,7 +309,7 @@ async def test_longest_key_that_decodes_is_answered(node: Node) -> None:
     for length in (1024, 1059, 1187):
         transport.deliver(frames(get_of(b"k" * length)))
         ((header, _),) = await answers(transport)
-        assert header[0] == Status.NOT_FOUND
+        assert header[2:] == NOTHING
     assert not transport.is_closing()
 
 
@@ -321,7 +327,7 @@ async def test_failed_commit_is_internal_and_the_connection_goes_on(
     transport.deliver(frames(put_of(b"k"), get_of(b"k")))
     found = {header[1]: header for header, _ in await answers(transport)}
     assert found[1] == [Status.INTERNAL, 1, "EnvironmentProblem"], "the reason stays in the log"
-    assert found[2][0] == Status.NOT_FOUND and not transport.is_closing()
+    assert found[2] == [Status.OK, 2, *NOTHING] and not transport.is_closing()
     assert any(record.message == "request.failed" for record in caplog.records)
 
 
@@ -338,7 +344,7 @@ async def test_failed_read_is_internal_and_the_connection_goes_on(
         transport.deliver(frames(get_of(b"k")))
         assert [header[0] for header, _ in await answers(transport)] == [Status.INTERNAL]
     transport.deliver(frames(get_of(b"k")))
-    assert [header[0] for header, _ in await answers(transport)] == [Status.NOT_FOUND]
+    assert [header for header, _ in await answers(transport)] == [[Status.OK, 1, *NOTHING]]
     caplog.clear()
 
 

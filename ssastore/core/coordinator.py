@@ -1,0 +1,140 @@
+"""A worker as the proposer of a name: from a client's Put, Delete or Read to the planes. Coroutines.
+
+The plane that the request came in by is this worker's own: its acceptor is a function
+call and a commit away.  The others are asked at their computed addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ssastore.core.acceptor import Acceptor, Refusal, Reply, check_value, reply_of
+from ssastore.core.caller import STATUS_ERRORS, Caller
+from ssastore.core.operations import decide_delete, decide_put
+from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
+from ssastore.core.register import Ballot
+from ssastore.core.suspects import Suspects
+from ssastore.env import Clock, Store
+from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, Overloaded, Unavailable
+from ssastore.keyspace import iid_of, plane_of, position_of
+from ssastore.messages import BALLOT_BYTES, Accept, Delete, Prepare, Put, Read, Status
+
+MATE_BUDGET_MS = 800
+"How long a mate is tried: shorter than a client waits for this proposer."
+
+PROPOSED = frozenset((Put.TYPE, Delete.TYPE, Read.TYPE))
+"Requests that start a proposer when there are several replicas."
+
+
+class _Planes:
+    """The acceptors of one name, for the proposer: ``core.proposer.Planes``."""
+
+    def __init__(self, coordinator: Coordinator, request: Put | Delete | Read) -> None:
+        self._coordinator = coordinator
+        self._request = request
+        self._own = plane_of(request.iid)
+        self.count = coordinator.acceptor.replicas
+
+    def _name(self, plane: int) -> tuple[int, int, int, int, bytes]:
+        request = self._request
+        iid = iid_of(position_of(request.iid), plane)
+        return iid, request.kind, request.bucket, request.shards, request.key
+
+    async def prepare(self, plane: int, ballot: Ballot) -> Promise:
+        """See ``core.proposer.Planes``."""
+        cfg = self._coordinator.acceptor.cfg
+        fields, value = await self._ask(plane, Prepare(*self._name(plane), cfg, ballot), b"")
+        if tuple(map(type, fields)) != (int, bytes, bytes):
+            raise BadFrame("a reply to Prepare has other fields")
+        return Promise(fields[0], fields[1], fields[2], value)
+
+    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+        """See ``core.proposer.Planes``."""
+        await self._ask(plane, Accept(*self._name(plane), cfg, ballot, reserved), value)
+
+    async def _ask(self, plane: int, message: Prepare | Accept, body: bytes) -> Reply:
+        coordinator = self._coordinator
+        if plane != self._own:
+            return await coordinator.ask_mate(message, body)
+        now_ms = coordinator.clock.now_ms()
+        try:
+            return await coordinator.store.submit(
+                lambda txn: coordinator.acceptor.write(message, txn, body, now_ms), size=len(body) + 512
+            )
+        except Refusal as refusal:
+            if refusal.status == Status.OUTRUN:
+                raise Outrun(_ballot_of(refusal.text)) from None
+            raise STATUS_ERRORS[refusal.status](refusal.text) from None
+
+
+def _ballot_of(text: str) -> Ballot:
+    try:
+        ballot = bytes.fromhex(text)
+    except ValueError:
+        raise Unavailable(text) from None
+    if len(ballot) != BALLOT_BYTES:
+        raise BadFrame("a refusal names something that is no ballot")
+    return ballot
+
+
+class Coordinator:
+    """Proposes for the names that this worker is asked for."""
+
+    def __init__(
+        self, acceptor: Acceptor, proposer: Proposer, store: Store, mates: Caller, clock: Clock
+    ) -> None:
+        self.acceptor = acceptor
+        self.store = store
+        self.mates = mates
+        self.clock = clock
+        self._proposer = proposer
+        self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
+
+    async def ask_mate(self, message: Prepare | Accept, body: bytes) -> Reply:
+        """One request to the acceptor of another plane. Raises Outrun, SsaStoreError.
+
+        A mate that does not answer is not waited for by every call: the others are a majority, and
+        calls that wait in vain would hold their values in memory.
+        """
+        if self._suspects.is_suspect(message.iid):
+            raise Unavailable("the node of this plane did not answer lately")
+        try:
+            header, answer = await self.mates.call(message, message.iid, body, within_ms=MATE_BUDGET_MS)
+        except Unavailable:
+            self._suspects.failed(message.iid)
+            raise
+        except Overloaded as error:
+            self._suspects.answered(message.iid)
+            raise Outrun(_ballot_of(str(error))) from None
+        self._suspects.answered(message.iid)
+        return header[2:], answer
+
+    async def handle(self, request: Any, body: bytes) -> Reply:
+        """Answer a Put, Delete or Read. Raises Refusal, also for what the library raises."""
+        locator = self.acceptor.check_place(request)
+        name = b"%d/%d/%d/" % (locator & 0x0FFFFFFF, request.kind, request.bucket) + request.key
+        planes = _Planes(self, request)
+        try:
+            if isinstance(request, Read):
+                ballot, value = await self._proposer.read(name, planes)
+                data = b"" if request.head_only else bytes(value.data)
+                cfg = self.acceptor.cfg
+                return [cfg, ballot, value.state, value.modified_ms, bytes(value.metadata)], data
+            now_ms = self.clock.now_ms()
+            decide: Callable[..., Any]
+            if isinstance(request, Put):
+                check_value(request, body)
+                decide = decide_put(request, body, now_ms)
+            else:
+                decide = decide_delete(request, now_ms)
+            operation = Operation(request.op_id, decide, request.attempt, now_ms - request.age_ms)
+            outcome = await self._proposer.write(name, planes, operation)
+        except OutcomeUnknown as error:
+            raise Refusal(Status.UNKNOWN, str(error)) from None
+        except Unavailable as error:
+            raise Refusal(Status.UNREACHED, str(error)) from None
+        except BucketNotFound as error:
+            raise Refusal(Status.NO_BUCKET, str(error)) from None
+        return reply_of(outcome.result, outcome.modified_ms)

@@ -1,0 +1,72 @@
+"""What a write request makes of a register's value. Pure.
+
+The same functions decide for one replica, inside the acceptor's transaction, and
+for several, in the proposer between its two phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+from ssastore.core.metadata import summary
+from ssastore.core.register import LIVE, TOMBSTONE, Decision, Value
+from ssastore.messages import Condition, Delete, Put, Status
+
+
+class Result(IntEnum):
+    """Result of an operation, as it is remembered with it."""
+
+    APPLIED = 0
+    NOTHING = 1
+    "A delete of what was not there."
+    PRECONDITION_FAILED = 2
+    NOT_FOUND = 3
+    "``if_match`` on what was not there."
+
+
+REFUSALS = {
+    Result.PRECONDITION_FAILED: (Status.PRECONDITION_FAILED, "the object is not as the condition demands"),
+    Result.NOT_FOUND: (Status.NOT_FOUND, "no such object to match"),
+}
+
+
+def _unmet(request: Put | Delete, value: Value) -> Result | None:
+    """Why the request's condition is false for ``value``; None when it holds."""
+    if request.condition == Condition.NONE:
+        return None
+    if request.condition == Condition.IF_ABSENT:
+        return Result.PRECONDITION_FAILED if value.is_live else None
+    if not value.is_live:
+        return Result.NOT_FOUND
+    if request.condition == Condition.IF_ETAG and summary(value.metadata)[0] != request.etag:
+        return Result.PRECONDITION_FAILED
+    return None
+
+
+def decide_put(request: Put, data: bytes | memoryview, now_ms: int) -> Callable[[Value], Decision]:
+    """The decision of a Put."""
+
+    def decide(value: Value) -> Decision:
+        unmet = _unmet(request, value)
+        if unmet is not None:
+            return Decision(unmet, None)
+        # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
+        modified_ms = max(now_ms, value.modified_ms)
+        return Decision(Result.APPLIED, Value(LIVE, modified_ms, request.metadata, data))
+
+    return decide
+
+
+def decide_delete(request: Delete, now_ms: int) -> Callable[[Value], Decision]:
+    """The decision of a Delete."""
+
+    def decide(value: Value) -> Decision:
+        unmet = _unmet(request, value)
+        if unmet is not None:
+            return Decision(unmet, None)
+        if not value.is_live:
+            return Decision(Result.NOTHING, None)
+        return Decision(Result.APPLIED, Value(TOMBSTONE, max(now_ms, value.modified_ms)))
+
+    return decide

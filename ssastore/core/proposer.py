@@ -1,0 +1,421 @@
+"""A write or read of one register over its planes. A coroutine on an injected world.
+
+    round:  PREP(b) to all planes ---- F+1 promises ----> the newest value among them
+            decide from it                                  (a pure function)
+            ACC(b, value) to all planes ---- F+1 accepted -> done
+
+A proposer that won keeps the next ballot reserved and the value in a cache: the next
+write of the name is one ACC.  A plane counts once per phase, however often it answers.
+
+What makes a repeated call safe: every value carries the operations that led to it.
+An operation that is found there gets its recorded result and is not evaluated
+again.  A refusal is answered only when a majority agrees on the value that it was
+read from; the refusal of a *repeated* call is itself written, since its first attempt
+may still be waiting at another proposer.
+
+Invariants: one value per ballot (a ballot is drawn once a round and no value is
+built after its ACC was sent); an answer leaves only after F+1 planes hold what it
+says; ``OutcomeUnknown`` is raised only when a value that was sent may or may not
+have been chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from ssastore.core.register import (
+    NO_BALLOT,
+    Ballot,
+    Ballots,
+    Decision,
+    Recent,
+    Value,
+    counter_of,
+    decode_value,
+    is_far_ahead,
+)
+from ssastore.env import Clock, Randomness, spawn
+from ssastore.errors import (
+    BucketNotFound,
+    OutcomeUnknown,
+    SsaStoreError,
+    StoreFull,
+    Unavailable,
+    UnexpectedMessage,
+)
+from ssastore.limits import (
+    PROPOSER_CACHE_BYTES,
+    PROPOSER_CACHE_NAMES,
+    REACH_SKEW_MS,
+    RETRY_BASE_MS,
+    RETRY_CAP_MS,
+)
+
+T = TypeVar("T")
+
+CALL_BUDGET_S = 5.0
+"How long a call duels with other proposers. Its caller has asked another one long before."
+
+_RECENT_BYTES = 320
+"Memory of one remembered operation: a tuple, two byte strings, three integers."
+_ENTRY_BYTES = 600
+
+
+class Outrun(Exception):
+    """An acceptor has promised or accepted a higher ballot: ``seen``."""
+
+    def __init__(self, seen: Ballot) -> None:
+        super().__init__(f"outrun by ballot {seen.hex()}")
+        self.seen = seen
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """An acceptor's answer to PREP."""
+
+    cfg: int
+    accepted: Ballot
+    floor: Ballot
+    value: bytes | memoryview
+
+
+class Planes(Protocol):
+    """The acceptors of one name, one a plane.
+
+    Both calls raise Outrun, or OSError / SsaStoreError when the plane cannot be asked.
+    """
+
+    @property
+    def count(self) -> int: ...
+
+    async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
+
+    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call.
+
+    ``decide`` is pure: from the current value, the result and the new value (without the operation's
+    own entry).  ``attempt`` counts from 1; ``first_sent_ms`` is when the first was sent, by this clock.
+    """
+
+    op_id: bytes
+    decide: Callable[[Value], Decision]
+    attempt: int = 1
+    first_sent_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of an operation, and the time that its value got."""
+
+    result: int
+    modified_ms: int
+
+
+@dataclass(slots=True)
+class _Cached:
+    ballot: Ballot
+    cfg: int
+    value: Value
+
+
+class _Cache:
+    """What the last round of each name left, bounded in names and in bytes; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._size = 0
+
+    @staticmethod
+    def _size_of(name: bytes, cached: _Cached) -> int:
+        recent = len(cached.value.recent) * _RECENT_BYTES
+        return len(name) + len(cached.value.metadata) + recent + _ENTRY_BYTES
+
+    def add(self, name: bytes, cached: _Cached) -> None:
+        """Remember; a name is taken out before it is used, so it is never here twice."""
+        self._entries[name] = cached
+        self._size += self._size_of(name, cached)
+        while len(self._entries) > PROPOSER_CACHE_NAMES or self._size > PROPOSER_CACHE_BYTES:
+            oldest, dropped = self._entries.popitem(last=False)
+            self._size -= self._size_of(oldest, dropped)
+
+    def take(self, name: bytes) -> _Cached | None:
+        """Take out: a reserved ballot is used once."""
+        cached = self._entries.pop(name, None)
+        if cached is not None:
+            self._size -= self._size_of(name, cached)
+        return cached
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+        self._size = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    """What one call has learnt and done so far."""
+
+    operation: Operation
+    deadline_s: float
+    seen: Ballot = NO_BALLOT
+    sent: Ballot = NO_BALLOT
+    "Lowest ballot under which a value with this operation was sent and may still be chosen."
+    round: int = 0
+
+
+@dataclass(slots=True)
+class _Lock:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Proposer:
+    """Writes and reads of registers, for the names whose proposer this worker is."""
+
+    def __init__(self, ballots: Ballots, clock: Clock, randomness: Randomness) -> None:
+        self._ballots = ballots
+        self._clock = clock
+        self._randomness = randomness
+        self._cache = _Cache()
+        self._locks: dict[bytes, _Lock] = {}
+
+    async def write(self, name: bytes, planes: Planes, operation: Operation) -> Outcome:
+        """Decide and apply one operation, exactly once however often it is repeated.
+
+        Raises:
+            Unavailable: no majority of planes can be asked; nothing of this call was sent, or what was
+                sent can never be chosen.
+            OutcomeUnknown: a value was sent and may or may not be chosen, or the operation is older
+                than what the register remembers.
+        """
+        call = _Call(operation, self._now_s() + CALL_BUDGET_S)
+        async with self._alone(name):
+            cached = self._cache.take(name)
+            if cached is not None and operation.attempt == 1:
+                outcome = await self._write_cached(name, planes, call, cached)
+                if outcome is not None:
+                    return outcome
+            while True:
+                try:
+                    outcome = await self._round(name, planes, call)
+                except Outrun as error:
+                    await self._back_off(call, error)
+                    continue
+                if outcome is not None:
+                    return outcome
+
+    async def read(self, name: bytes, planes: Planes) -> tuple[Ballot, Value]:
+        """The agreed value and its ballot; finishes a write that stopped half way. Raises Unavailable."""
+        call = _Call(Operation(b"", lambda value: Decision(0, None)), self._now_s() + CALL_BUDGET_S)
+        async with self._alone(name):
+            self._cache.take(name)
+            while True:
+                try:
+                    ballot, promises = await self._prepare(planes, call)
+                    newest = max(promises, key=lambda promise: promise.accepted)
+                    if not _is_agreed(promises):
+                        await self._write_back(planes, promises[0].cfg, ballot, newest)
+                        return ballot, decode_value(newest.value)
+                    return newest.accepted, decode_value(newest.value)
+                except Outrun as error:
+                    await self._back_off(call, error)
+
+    def forget(self) -> None:
+        """Drop what is cached: cfg has changed, or a fence was set."""
+        self._cache.clear()
+
+    # -- one round ----------------------------------------------------------------------------------
+
+    async def _write_cached(
+        self, name: bytes, planes: Planes, call: _Call, cached: _Cached
+    ) -> Outcome | None:
+        """One ACC under the reserved ballot; None when a full round is needed.
+
+        The cached value may only lead to a write: a refusal must come from F+1 answers of now.
+        """
+        call.seen = cached.ballot
+        if cached.value.find(call.operation.op_id) is not None:
+            return None
+        decision = call.operation.decide(cached.value)
+        if decision.value is None:
+            return None
+        try:
+            return await self._choose(name, planes, call, cached.cfg, cached.ballot, cached.value, decision)
+        except Outrun as error:
+            self._learn(call, error)
+            return None
+
+    async def _round(self, name: bytes, planes: Planes, call: _Call) -> Outcome | None:
+        """One full round. Raises Outrun when it must be tried again with a higher ballot."""
+        operation = call.operation
+        ballot, promises = await self._prepare(planes, call)
+        cfg = promises[0].cfg
+        newest = max(promises, key=lambda promise: promise.accepted)
+        value = decode_value(newest.value)
+        if newest.accepted == NO_BALLOT:
+            # Nothing is known of what was collected below the floor; its counter is a time.
+            value.cut_ballot = max(promise.floor for promise in promises)
+            value.cut_ms = counter_of(value.cut_ballot) // 1000
+        entry = value.find(operation.op_id)
+        if entry is not None:
+            if not _is_agreed(promises):
+                # The value is out, by this call or by another attempt: from here on it may be chosen.
+                call.sent = min(call.sent, entry.ballot) if call.sent != NO_BALLOT else entry.ballot
+                try:
+                    await self._write_back(planes, cfg, ballot, newest)
+                except (Unavailable, BucketNotFound, StoreFull) as error:
+                    raise OutcomeUnknown(f"the write is at a minority of planes: {error}") from None
+            return Outcome(entry.result, entry.modified_ms)
+        self._check_reach(call, value, promises)
+        decision = operation.decide(value)
+        if decision.value is None and operation.attempt == 1:
+            if not _is_agreed(promises):
+                await self._write_back(planes, cfg, ballot, newest)
+            return Outcome(decision.result, value.modified_ms)
+        return await self._choose(name, planes, call, cfg, ballot, value, decision)
+
+    def _check_reach(self, call: _Call, value: Value, promises: list[Promise]) -> None:
+        """Raise OutcomeUnknown when this operation may have been applied without a trace of it here."""
+        if call.sent != NO_BALLOT:
+            # Our own earlier ACC.  Had it been chosen, the newest value would descend from it and carry the
+            # operation, unless that was trimmed since; and now a majority has promised a higher ballot.
+            if max(value.cut_ballot, *[promise.floor for promise in promises]) >= call.sent:
+                raise OutcomeUnknown("a value of this write was sent, and what became of it was trimmed")
+            call.sent = NO_BALLOT
+        if call.operation.attempt > 1 and value.cut_ms >= call.operation.first_sent_ms - REACH_SKEW_MS:
+            raise OutcomeUnknown("the register no longer remembers operations as old as this one")
+
+    async def _choose(
+        self,
+        name: bytes,
+        planes: Planes,
+        call: _Call,
+        cfg: int,
+        ballot: Ballot,
+        old: Value,
+        decision: Decision,
+    ) -> Outcome:
+        """Send the decided value under ``ballot``. Raises Outrun."""
+        now_ms = self._clock.now_ms()
+        # A refusal that must be remembered changes nothing but the list of operations.
+        value = replace(decision.value or old)
+        value.recent, value.cut_ballot, value.cut_ms = old.recent, old.cut_ballot, old.cut_ms
+        modified_ms = value.modified_ms
+        value.remember(Recent(ballot, call.operation.op_id, now_ms, modified_ms, decision.result), now_ms)
+        reserved = self._ballots.after(ballot)
+        call.sent = ballot
+        encoded = b"".join(value.encode())
+        try:
+            await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
+        except Unavailable as error:
+            raise OutcomeUnknown(f"a value was sent and no majority answered: {error}") from None
+        self._cache.add(
+            name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b""))
+        )
+        return Outcome(decision.result, modified_ms)
+
+    async def _prepare(self, planes: Planes, call: _Call) -> tuple[Ballot, list[Promise]]:
+        ballot = self._ballots.next(call.seen, self._clock.now_ms())
+        call.seen = ballot
+        try:
+            promises = await _majority(planes.count, lambda plane: planes.prepare(plane, ballot))
+        except Unavailable as error:
+            if call.sent != NO_BALLOT:
+                raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
+            raise
+        # An acceptor refuses another cfg than the asker's, so this is a bug or a stranger.
+        if any(promise.cfg != promises[0].cfg for promise in promises):
+            raise UnexpectedMessage("promises of two configurations in one round")
+        return ballot, promises
+
+    async def _write_back(self, planes: Planes, cfg: int, ballot: Ballot, newest: Promise) -> None:
+        """Make a majority hold the newest value, so that what is read from it stays true."""
+        value = bytes(newest.value)
+        await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, value, NO_BALLOT))
+
+    # -- bookkeeping --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _alone(self, name: bytes) -> AsyncIterator[None]:
+        """One call at a time for a name: duelling with oneself only costs rounds."""
+        entry = self._locks.setdefault(name, _Lock())
+        entry.users += 1
+        try:
+            async with entry.lock:
+                yield
+        finally:
+            entry.users -= 1
+            if not entry.users:
+                del self._locks[name]
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _learn(self, call: _Call, error: Outrun) -> None:
+        """Go above the ballot that won, unless it comes from a clock that nobody else would follow."""
+        if not is_far_ahead(error.seen, self._clock.now_ms()):
+            call.seen = max(call.seen, error.seen)
+
+    async def _back_off(self, call: _Call, error: Outrun) -> None:
+        """Wait before the next round. Raises when the caller has long asked somebody else."""
+        self._learn(call, error)
+        if self._now_s() > call.deadline_s:
+            if call.sent != NO_BALLOT:
+                raise OutcomeUnknown("a value of this write was sent and outrun until its time was over")
+            raise Unavailable("outrun by other proposers until the time was over")
+        delay = min(RETRY_BASE_MS << call.round, RETRY_CAP_MS)
+        call.round += 1
+        await asyncio.sleep(delay * (500 + self._randomness.below(1000)) / 1e6)
+
+
+def _is_agreed(promises: list[Promise]) -> bool:
+    """Whether a majority has accepted the same ballot: then its value is chosen."""
+    return all(promise.accepted == promises[0].accepted for promise in promises)
+
+
+async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
+    """The first F+1 answers, one a plane. Those still under way go on by themselves.
+
+    Raises:
+        Outrun: a plane was outrun and no majority is left; the highest ballot seen.
+        Unavailable: too many planes cannot be asked.
+    """
+    need = count // 2 + 1
+    tasks = [spawn(f"plane {plane}", _outcome(ask, plane)) for plane in range(count)]
+    answers: list[T] = []
+    seen = NO_BALLOT
+    failures: list[Exception] = []
+    for earliest in asyncio.as_completed(tasks):
+        answer, error = await earliest
+        if isinstance(error, Outrun):
+            seen = max(seen, error.seen)
+        elif error is not None:
+            failures.append(error)
+        else:
+            answers.append(answer)  # type: ignore[arg-type]  # an answer is there when no error is
+        if len(answers) == need:
+            return answers
+    if seen != NO_BALLOT:
+        raise Outrun(seen)
+    for refusal in (BucketNotFound, StoreFull):
+        # A majority says no, and no plane is known to have said yes.
+        refused = [error for error in failures if isinstance(error, refusal)]
+        if len(refused) >= need and not answers:
+            raise refused[0]
+    raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(map(str, failures))}")
+
+
+async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> tuple[T | None, Exception | None]:
+    try:
+        return await ask(plane), None
+    except (Outrun, OSError, SsaStoreError) as error:
+        return None, error

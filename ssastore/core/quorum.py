@@ -1,0 +1,167 @@
+"""Reading from a majority of planes without writing. Coroutines on what asks one plane.
+
+A register's value is chosen when a majority of planes has accepted the same ballot.  So
+a reader that gets the same ballot from F+1 planes under one cfg has the agreed value in one
+round trip; one that does not, or not in time, lets the proposer find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from ssastore.env import spawn
+from ssastore.errors import (
+    AccessDenied,
+    BucketNotFound,
+    ConfigError,
+    Conflict,
+    RequestError,
+    SsaStoreError,
+    StoreFull,
+    Unavailable,
+)
+from ssastore.wire import Body, Header
+
+T = TypeVar("T")
+
+HEDGE_S = 0.25
+"How long a plane may take before the next one is asked too."
+
+REFUSALS = (RequestError, AccessDenied, ConfigError, Conflict, BucketNotFound)
+"What any plane would answer: to ask another one is no use."
+
+Asked = tuple[T | None, Exception | None]
+
+
+async def _outcome(work: Awaitable[T]) -> Asked[T]:
+    try:
+        return await work, None
+    except SsaStoreError as error:
+        return None, error
+
+
+async def gather_majority(
+    ask: Callable[[int], Awaitable[T]], replicas: int, *, needed: int | None = None
+) -> list[tuple[int, T]]:
+    """(plane, answer) of F+1 planes: the first F+1 are asked, the others when one fails or is slow.
+
+    Raises:
+        Unavailable: no majority answers; the first failure says why.
+    """
+    needed = needed or replicas // 2 + 1
+    tasks = {spawn(f"plane {plane}", _outcome(ask(plane))): plane for plane in range(needed)}
+    waiting = set(tasks)
+    answers: list[tuple[int, T]] = []
+    failure: Exception | None = None
+    try:
+        while len(answers) < needed:
+            timeout = HEDGE_S if len(tasks) < replicas else None
+            done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            failed = 0
+            for task in done:
+                answer, error = task.result()
+                if error is None:
+                    answers.append((tasks[task], answer))  # type: ignore[arg-type]  # no error: an answer
+                elif isinstance(error, REFUSALS):
+                    raise error
+                else:
+                    failed, failure = failed + 1, failure or error
+            for _ in range(failed if done else 1):
+                if len(tasks) < replicas:
+                    plane = len(tasks)
+                    task = spawn(f"plane {plane}", _outcome(ask(plane)))
+                    tasks[task] = plane
+                    waiting.add(task)
+            if not waiting and len(answers) < needed:
+                if replicas == 1 and failure is not None:
+                    raise failure
+                raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}") from None
+    finally:
+        _cancel(waiting)
+    return answers
+
+
+async def gather_reachable(ask: Callable[[int], Awaitable[T]], replicas: int) -> list[tuple[int, T]]:
+    """(plane, answer) of all planes that answer at all, F+1 at least. Waits for the slowest.
+
+    Raises:
+        Unavailable: no majority answers.
+    """
+    tasks = [spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)]
+    try:
+        outcomes = [await task for task in tasks]
+    finally:
+        _cancel(tasks)
+    answers = [(plane, answer) for plane, (answer, error) in enumerate(outcomes) if error is None]
+    if len(answers) < replicas // 2 + 1:
+        failure = next(error for _, error in outcomes if error is not None)
+        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}")
+    return answers  # type: ignore[return-value]  # no error: an answer
+
+
+async def agreed_read(
+    ask: Callable[[int, bool], Awaitable[tuple[Header, Body]]], replicas: int
+) -> tuple[Header, Body] | None:
+    """The reply to a Get that a majority agrees on, or None when only the proposer can tell.
+
+    ``ask`` takes which plane, in the caller's order, and whether the inline data is wanted: one plane's
+    is enough.
+    """
+    needed = replicas // 2 + 1
+
+    def ask_plane(plane: int) -> Awaitable[tuple[Header, Body]]:
+        return ask(plane, plane == 0 or plane >= needed)
+
+    try:
+        answers = await gather_majority(ask_plane, replicas)
+    except Unavailable:
+        return None
+    full = [reply for plane, reply in answers if plane == 0 or plane >= needed]
+    # cfg and ballot are the first two fields after status and request id.
+    if not full or any(reply[0][2:4] != full[0][0][2:4] for _, reply in answers):
+        return None
+    return full[0]
+
+
+async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int, *, linger_s: float = 0.0) -> list[T]:
+    """Ask all planes; the answers of those that answered, F+1 at least.
+
+    A refusal by any plane is raised.  Planes that are slow are not waited for once F+1 have answered;
+    with ``linger_s`` they are given up after that time, so that what was to be sent is not kept.
+
+    Raises:
+        Unavailable: no majority answers.
+    """
+    needed = replicas // 2 + 1
+    waiting = {spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)}
+    answers: list[T] = []
+    failures: list[Exception] = []
+    try:
+        while waiting and len(answers) < needed:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                answer, error = task.result()
+                if error is None:
+                    answers.append(answer)  # type: ignore[arg-type]  # no error: an answer
+                elif isinstance(error, REFUSALS):
+                    raise error
+                else:
+                    failures.append(error)
+    except BaseException:
+        _cancel(waiting)
+        raise
+    if len(answers) < needed:
+        full = [error for error in failures if isinstance(error, StoreFull)]
+        if replicas == 1 or len(full) >= needed:
+            raise (full or failures)[0]
+        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failures[0]}")
+    if waiting and linger_s:
+        asyncio.get_running_loop().call_later(linger_s, _cancel, waiting)
+    return answers
+
+
+def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()

@@ -1,0 +1,246 @@
+"""The register: one value, agreed by a majority of planes. Pure.
+
+CASPaxos (Rystsov, arXiv 1802.07000): no log, no leader, no clock.  Every plane has
+one acceptor for a name: the slot at the name's address.  This module is what an
+acceptor does to a slot and what a proposer decides from a value; ``core.proposer``
+is the conversation between the two.
+
+A *ballot* is 16 bytes: counter u64, environment id u32, boot u32, all big endian,
+so that byte order is ballot order.  The pair of environment and boot makes it
+unique for ever: two proposers never use the same one.
+
+Stored slot:
+    version u8 = 2 | 0 u24 | promise 16 | accepted 16 | value
+
+Value, which is also what travels between planes:
+    state u8 | recent count u8 | 0 u16 | metadata length u32 | modified_ms u64
+    cut ballot 16 | cut_ms u64
+    recent: (ballot 16 | op id 16 | at_ms u64 | modified_ms u64 | result u8) each
+    metadata | inline data
+
+Recent operations make a repeated call get its first result.  *Cut* remembers the
+newest operation that was ever trimmed from the list: a repetition older than that
+cannot be told from a new operation any more, and its outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ssastore.errors import CorruptObject
+from ssastore.limits import BALLOT_AHEAD_US_MAX, RECENT_OPS_MAX, RECENT_OPS_MS
+
+NONE = 0
+LIVE = 1
+TOMBSTONE = 2
+
+Ballot = bytes
+NO_BALLOT: Ballot = bytes(16)
+
+_VERSION = 2
+_BALLOT = struct.Struct(">QII")
+_SLOT = struct.Struct(">Bxxx16s16s")
+_VALUE = struct.Struct(">BBxxIQ16sQ")
+_RECENT = struct.Struct(">16s16sQQB")
+
+
+def make_ballot(counter: int, env_id: int, boot: int) -> Ballot:
+    """A ballot from its parts."""
+    return _BALLOT.pack(counter, env_id, boot)
+
+
+def counter_of(ballot: Ballot) -> int:
+    """The counter of a ballot."""
+    counter: int = _BALLOT.unpack(ballot)[0]
+    return counter
+
+
+def is_far_ahead(ballot: Ballot, now_ms: int) -> bool:
+    """Whether a counter is further ahead of this clock than any honest proposer's can be."""
+    return counter_of(ballot) > now_ms * 1000 + BALLOT_AHEAD_US_MAX
+
+
+class Ballots:
+    """Ballots of one environment in one boot: each is used once.
+
+    A counter is above every one seen, sent or reserved, and not below the clock, so that a
+    newcomer need not lose a round to everybody before it wins one.
+    """
+
+    def __init__(self, env_id: int, boot: int) -> None:
+        self._env_id = env_id
+        self._boot = boot
+        self._last = 0
+
+    def next(self, seen: Ballot, now_ms: int) -> Ballot:
+        """A fresh ballot above ``seen``."""
+        self._last = max(self._last + 1, counter_of(seen) + 1, now_ms * 1000)
+        return make_ballot(self._last, self._env_id, self._boot)
+
+    def after(self, ballot: Ballot) -> Ballot:
+        """The ballot that is reserved together with ``ballot``; counts as used from now on."""
+        self._last = max(self._last, counter_of(ballot) + 1)
+        return make_ballot(counter_of(ballot) + 1, self._env_id, self._boot)
+
+
+class Recent(NamedTuple):
+    """An operation that was decided."""
+
+    ballot: Ballot
+    op_id: bytes
+    at_ms: int
+    modified_ms: int
+    result: int
+
+
+@dataclass(slots=True)
+class Value:
+    """What is agreed on."""
+
+    state: int = NONE
+    modified_ms: int = 0
+    metadata: bytes | memoryview = b""
+    data: bytes | memoryview = b""
+    recent: list[Recent] = field(default_factory=list)
+    cut_ballot: Ballot = NO_BALLOT
+    cut_ms: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.state == LIVE
+
+    def find(self, op_id: bytes) -> Recent | None:
+        """The operation's entry, when it was decided and is still remembered."""
+        for entry in self.recent:
+            if entry.op_id == op_id:
+                return entry
+        return None
+
+    def remember(self, entry: Recent, now_ms: int) -> None:
+        """Add an operation; what is too old or too much goes below the cut."""
+        kept: list[Recent] = []
+        room = RECENT_OPS_MAX - 1
+        for index, old in enumerate(self.recent):
+            if now_ms - old.at_ms < RECENT_OPS_MS and len(self.recent) - index <= room:
+                kept.append(old)
+            else:
+                self.cut_ballot = max(self.cut_ballot, old.ballot)
+                self.cut_ms = max(self.cut_ms, old.at_ms)
+        self.recent = [*kept, entry]
+
+    def encode(self) -> list[bytes | memoryview]:
+        """The parts of the value as it is stored and as it travels."""
+        head = _VALUE.pack(
+            self.state,
+            len(self.recent),
+            len(self.metadata),
+            self.modified_ms,
+            self.cut_ballot,
+            self.cut_ms,
+        )
+        return [head + b"".join([_RECENT.pack(*entry) for entry in self.recent]), self.metadata, self.data]
+
+
+def decode_value(encoded: bytes | memoryview) -> Value:
+    """The value of its bytes, with views into them; no bytes are the value NONE.
+
+    Raises:
+        CorruptObject: not a value.
+    """
+    if not encoded:
+        return Value()
+    try:
+        state, count, metadata_length, modified_ms, cut_ballot, cut_ms = _VALUE.unpack_from(encoded)
+        view = memoryview(encoded)
+        start = _VALUE.size + count * _RECENT.size
+        recent = [Recent(*fields) for fields in _RECENT.iter_unpack(view[_VALUE.size : start])]
+    except struct.error as error:
+        raise CorruptObject("a stored value is cut short") from error
+    middle = start + metadata_length
+    if state > TOMBSTONE or middle > len(view):
+        raise CorruptObject("a stored value has an unknown state or impossible lengths")
+    return Value(state, modified_ms, view[start:middle], view[middle:], recent, cut_ballot, cut_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an operation makes of a value: a result, and the new value unless it is refused."""
+
+    result: int
+    value: Value | None
+
+
+# -- the acceptor -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Slot:
+    """What one plane holds for a name; a name without a slot has promised the floor and accepted nothing."""
+
+    promise: Ballot
+    accepted: Ballot = NO_BALLOT
+    value: bytes | memoryview = b""
+
+    @property
+    def seen(self) -> Ballot:
+        """The highest ballot here: a proposer that lost must go above it."""
+        return max(self.promise, self.accepted)
+
+    def prepare(self, ballot: Ballot) -> bool:
+        """Promise to accept nothing below ``ballot``; False when it comes too late."""
+        if ballot <= self.seen:
+            return False
+        self.promise = ballot
+        return True
+
+    def accept(self, ballot: Ballot, value: bytes | memoryview, reserved: Ballot) -> bool:
+        """Take a value under ``ballot``; False when it comes too late.
+
+        ``reserved`` is the ballot after it that the same proposer may use without asking, or NO_BALLOT.
+        The same ballot again is a repetition: it carries the same value, so it is a success.
+        """
+        if ballot == self.accepted:
+            return True
+        if ballot < self.promise or ballot <= self.accepted:
+            return False
+        self.accepted, self.value = ballot, value
+        self.promise = max(ballot, reserved)
+        return True
+
+    def head(self) -> bytes:
+        """What stands before the value in a stored slot."""
+        return _SLOT.pack(_VERSION, self.promise, self.accepted)
+
+    def encode(self) -> list[bytes | memoryview]:
+        """The parts of the stored slot."""
+        return [self.head(), self.value]
+
+
+def decode_slot(stored: bytes | memoryview | None, floor: Ballot) -> Slot:
+    """The slot of its stored bytes, or the empty one above ``floor``. Raises CorruptObject."""
+    if stored is None:
+        return Slot(floor)
+    if len(stored) < _SLOT.size or stored[0] != _VERSION:
+        raise CorruptObject("a stored slot is cut short or of another version")
+    _, promise, accepted = _SLOT.unpack_from(stored)
+    return Slot(promise, accepted, stored[_SLOT.size :])
+
+
+def peek_slot(
+    stored: bytes | memoryview,
+) -> tuple[Ballot, int, int, bytes | memoryview, bytes | memoryview]:
+    """(accepted, state, modified_ms, metadata, data) of a stored slot: the short way of a plain read."""
+    try:
+        version, _, accepted = _SLOT.unpack_from(stored)
+        if len(stored) == _SLOT.size:
+            return accepted, NONE, 0, b"", b""
+        state, count, metadata_length, modified_ms, _, _ = _VALUE.unpack_from(stored, _SLOT.size)
+    except struct.error as error:
+        raise CorruptObject("a stored slot is cut short") from error
+    start = _SLOT.size + _VALUE.size + count * _RECENT.size
+    middle = start + metadata_length
+    if version != _VERSION or state > TOMBSTONE or middle > len(stored):
+        raise CorruptObject("a stored slot has an unknown version or impossible lengths")
+    return accepted, state, modified_ms, stored[start:middle], stored[middle:]
