@@ -22,11 +22,12 @@ import msgpack
 
 from ssastore.config import NodeConfig, load, load_secrets
 from ssastore.control.embedded import EmbeddedControlStore
-from ssastore.core.acceptor import Acceptor, collect_tombstones, encode_coverage
+from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.boot import start_environment
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.planner import owned_slices
 from ssastore.core.proposer import Proposer
+from ssastore.core.tombstones import collect_tombstones
 from ssastore.env import Store, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.keyspace import slice16_of

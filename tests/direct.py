@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from ssastore.core.acceptor import WRITES, Acceptor, Refusal, expected_position
+from ssastore.core.acceptor import WRITES, Acceptor
 from ssastore.core.caller import STATUS_ERRORS
+from ssastore.core.place import expected_position
 from ssastore.core.register import Ballots
 from ssastore.core.registers import Place, position_of_part
+from ssastore.core.replies import Refusal
 from ssastore.keyspace import iid_of
 from ssastore.messages import Message, Status, decode_request
 from ssastore.store.memory import MemoryStore

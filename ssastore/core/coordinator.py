@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ssastore.core.acceptor import Acceptor, Refusal, Reply, check_value, reply_of
+from ssastore.core.acceptor import Acceptor
 from ssastore.core.caller import STATUS_ERRORS, Caller
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.register import Ballot
+from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.suspects import Suspects
+from ssastore.core.votes import check_value
 from ssastore.env import Clock, Store
 from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, Overloaded, Unavailable
 from ssastore.keyspace import iid_of, plane_of, position_of
@@ -113,7 +115,7 @@ class Coordinator:
 
     async def handle(self, request: Any, body: bytes) -> Reply:
         """Answer a Put, Delete or Read. Raises Refusal, also for what the library raises."""
-        locator = self.acceptor.check_place(request)
+        locator = self.acceptor.served.check_record(request)
         name = b"%d/%d/%d/" % (locator & 0x0FFFFFFF, request.kind, request.bucket) + request.key
         planes = _Planes(self, request)
         try:

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import msgpack
 
-from ssastore.core.acceptor import expected_position
 from ssastore.core.caller import Caller
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
+from ssastore.core.place import expected_position
 from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority, gather_reachable
 from ssastore.core.register import LIVE
 from ssastore.core.suspects import Suspects

@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, Refusal, Reply
+from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor
 from ssastore.core.coordinator import PROPOSED, Coordinator
+from ssastore.core.replies import Refusal, Reply
 from ssastore.env import Clock, Randomness, Store, spawn
 from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
 from ssastore.keyspace import HASH_NAME, RULE_VERSION

@@ -11,18 +11,14 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssastore.core.acceptor import (
-    Acceptor,
-    Refusal,
-    collect_tombstones,
-    encode_coverage,
-    expected_position,
-    place_key,
-)
+from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import expected_position, place_key
 from ssastore.core.records import TOMBSTONES_END, TOMBSTONES_FIRST, blob_key, record_key, reference_key
 from ssastore.core.register import LIVE, NO_BALLOT, NONE, TOMBSTONE, Ballots, Value, make_ballot
 from ssastore.core.registers import Place
+from ssastore.core.replies import Refusal
+from ssastore.core.tombstones import collect_tombstones
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import (
     TAIL_BITS,

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.acceptor import Refusal, encode_coverage
+from ssastore.core.acceptor import encode_coverage
 from ssastore.core.metadata import Metadata
 from ssastore.core.register import LIVE
 from ssastore.core.registers import Place
+from ssastore.core.replies import Refusal
 from ssastore.env import Links
 from ssastore.errors import (
     AccessDenied,

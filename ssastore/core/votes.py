@@ -1,0 +1,169 @@
+"""Votes on records: one slot of a register in one transaction. Pure.
+
+With several replicas a record is one slot of a register (``core.register``), and
+Prepare and Accept, which only nodes may send, are what changes it.  With one replica
+both phases and the decision between them are one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ssastore.core.metadata import summary
+from ssastore.core.operations import decide_delete, decide_put
+from ssastore.core.place import Served, place_key
+from ssastore.core.records import record_key, tombstone_key
+from ssastore.core.register import (
+    NO_BALLOT,
+    TOMBSTONE,
+    Ballots,
+    Decision,
+    Recent,
+    Slot,
+    Value,
+    decode_slot,
+    decode_value,
+    is_far_ahead,
+    peek_slot,
+)
+from ssastore.core.replies import Refusal, Reply, reply_of
+from ssastore.core.shuts import check_open
+from ssastore.env import ReadTxn, WriteTxn
+from ssastore.errors import CorruptObject
+from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, REACH_SKEW_MS, SEGMENTS_MAX
+from ssastore.messages import Accept, Delete, Get, Kind, Prepare, Put, Read, Status
+
+_METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
+
+
+class Votes:
+    """The slots of one environment."""
+
+    def __init__(self, served: Served, ballots: Ballots, cfg: int) -> None:
+        self._served = served
+        self._ballots = ballots
+        self.cfg = cfg
+
+    def get(self, request: Get | Read, txn: ReadTxn) -> Reply:
+        """What this plane has accepted; whether it is chosen, the asker finds out from a majority."""
+        locator = self._served.check_record(request)
+        stored = txn.get(record_key(locator, request.kind, request.bucket, request.key))
+        if stored is None:
+            return [self.cfg, NO_BALLOT, 0, 0, b""], b""
+        accepted, state, modified_ms, metadata, data = peek_slot(stored)
+        fields = [self.cfg, accepted, state, modified_ms, bytes(metadata)]
+        return fields, b"" if request.head_only else bytes(data)
+
+    def put(self, request: Put, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self._served.check_record(request)
+        check_value(request, body)
+        return self._decide(request, locator, txn, decide_put(request, body, now_ms), now_ms)
+
+    def delete(self, request: Delete, txn: WriteTxn, now_ms: int) -> Reply:
+        locator = self._served.check_record(request)
+        return self._decide(request, locator, txn, decide_delete(request, now_ms), now_ms)
+
+    def _decide(
+        self,
+        request: Put | Delete,
+        locator: int,
+        txn: WriteTxn,
+        decide: Callable[[Value], Decision],
+        now_ms: int,
+    ) -> Reply:
+        """Both phases and the decision of a register with one replica."""
+        if self._served.replicas != 1:
+            raise Refusal(Status.BAD_REQUEST, "a write of a replicated record goes through its proposer")
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        slot = self._slot(txn, stored_key)
+        value = decode_value(slot.value)
+        # Before anything that may have changed since the first time, the bucket's state included.
+        if (entry := value.find(request.op_id)) is not None:
+            return reply_of(entry.result, entry.modified_ms)
+        if isinstance(request, Put):
+            check_open(request, locator, txn)
+        first_sent_ms = now_ms - request.age_ms
+        if request.attempt > 1 and value.cut_ms >= first_sent_ms - REACH_SKEW_MS:
+            raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
+        decision = decide(value)
+        if decision.value is None and request.attempt == 1:
+            return reply_of(decision.result, value.modified_ms)
+        # What a repeated call is answered is written even when it changes nothing: its first attempt may
+        # still be on its way.
+        new, ballot = replace(decision.value or value), self._ballots.next(slot.seen, now_ms)
+        new.recent, new.cut_ballot, new.cut_ms = value.recent, value.cut_ballot, value.cut_ms
+        new.remember(Recent(ballot, request.op_id, now_ms, new.modified_ms, decision.result), now_ms)
+        slot.accept(ballot, b"", NO_BALLOT)
+        self._store(txn, stored_key, slot, new.encode(), new.state, now_ms)
+        return reply_of(decision.result, new.modified_ms)
+
+    def prepare(self, request: Prepare, txn: WriteTxn, now_ms: int) -> Reply:
+        locator = self._served.check_record(request)
+        self._check_ballot(request, now_ms)
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        slot = self._slot(txn, stored_key)
+        if not slot.prepare(request.ballot):
+            raise Refusal(Status.OUTRUN, slot.seen.hex())
+        txn.put(stored_key, *slot.encode(), use_reserve=True)
+        return [self.cfg, slot.accepted, NO_BALLOT], slot.value
+
+    def accept(self, request: Accept, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        locator = self._served.check_record(request)
+        self._check_ballot(request, now_ms)
+        value = decode_value(body)
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        slot = self._slot(txn, stored_key)
+        if request.ballot == slot.accepted:
+            return [], b""
+        check_open(request, locator, txn)
+        if not slot.accept(request.ballot, b"", request.reserved):
+            raise Refusal(Status.OUTRUN, slot.seen.hex())
+        self._store(txn, stored_key, slot, [body], value.state, now_ms)
+        return [], b""
+
+    # -- the register -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _slot(txn: WriteTxn, stored_key: bytes) -> Slot:
+        stored = txn.get(stored_key)
+        # A copy: in a write transaction a page that a view shows may be changed under it.
+        return decode_slot(None if stored is None else bytes(stored), NO_BALLOT)
+
+    @staticmethod
+    def _store(
+        txn: WriteTxn,
+        stored_key: bytes,
+        slot: Slot,
+        value: list[bytes | memoryview],
+        state: int,
+        now_ms: int,
+    ) -> None:
+        """Write a slot whose value has changed; a tombstone is queued to be collected."""
+        is_tombstone = state == TOMBSTONE
+        txn.put(stored_key, slot.head(), *value, use_reserve=is_tombstone)
+        if is_tombstone:
+            txn.put(tombstone_key(now_ms, stored_key), stored_key, use_reserve=True)
+
+    def _check_ballot(self, request: Prepare | Accept, now_ms: int) -> None:
+        if request.cfg != self.cfg:
+            raise Refusal(Status.BAD_REQUEST, f"cfg {request.cfg} is not {self.cfg}")
+        if is_far_ahead(request.ballot, now_ms):
+            raise Refusal(Status.BAD_REQUEST, "a ballot of more than a day ahead")
+
+
+def check_value(request: Put, body: bytes | memoryview) -> None:
+    """Refuse what a listing or a later reader could not take: it would fail for everybody."""
+    if len(request.metadata) > _METADATA_MAX or len(body) > INLINE_BYTES_MAX:
+        raise Refusal(Status.BAD_REQUEST, "metadata or inline data is too long")
+    try:
+        summary(request.metadata)
+    except CorruptObject:
+        raise Refusal(Status.BAD_REQUEST, "the metadata is not such") from None
+    name = place_key(request.key)
+    if not 0 < len(name) <= KEY_BYTES_MAX or (request.kind == Kind.OBJECT and name != request.key):
+        raise Refusal(Status.BAD_REQUEST, "a key has 1 to 1024 bytes and no NUL")
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        raise Refusal(Status.BAD_REQUEST, "a key is UTF-8") from None
