@@ -104,7 +104,7 @@ class Coordinator:
             raise Unavailable("the node of this plane did not answer lately")
         try:
             header, answer = await self.mates.call(message, message.iid, body, within_ms=MATE_BUDGET_MS)
-        except Unavailable:
+        except (Unavailable, OutcomeUnknown):
             self._suspects.failed(message.iid)
             raise
         except Overloaded as error:

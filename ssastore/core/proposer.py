@@ -11,7 +11,9 @@ What makes a repeated call safe: every value carries the operations that led to 
 An operation that is found there gets its recorded result and is not evaluated
 again.  A refusal is answered only when a majority agrees on the value that it was
 read from; the refusal of a *repeated* call is itself written, since its first attempt
-may still be waiting at another proposer.
+may still be waiting at another proposer.  A call whose own accept was outrun is one
+that is repeated: a plane that took the value may be the newest that a later round sees,
+and then it is taken up from there.
 
 Invariants: one value per ballot (a ballot is drawn once a round and no value is
 built after its ACC was sent); an answer leaves only after F+1 planes hold what it
@@ -87,7 +89,8 @@ class Promise:
 class Planes(Protocol):
     """The acceptors of one name, one a plane.
 
-    Both calls raise Outrun, or OSError / SsaStoreError when the plane cannot be asked.
+    Both calls raise Outrun, or OSError / SsaStoreError when the plane cannot be asked; OutcomeUnknown
+    when it was asked to accept and did not answer.
     """
 
     @property
@@ -168,8 +171,21 @@ class _Call:
     deadline_s: float
     seen: Ballot = NO_BALLOT
     sent: Ballot = NO_BALLOT
-    "Lowest ballot under which a value with this operation was sent and may still be chosen."
+    "Lowest ballot under which a value with this operation was sent: it may be taken up by others."
     round: int = 0
+
+    @property
+    def is_sent(self) -> bool:
+        return self.sent != NO_BALLOT
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether an earlier evaluation of this operation may still become what is agreed."""
+        return self.operation.attempt > 1 or self.is_sent
+
+    def send(self, ballot: Ballot) -> None:
+        """A value that carries the operation is out under ``ballot``, or was."""
+        self.sent = min(self.sent, ballot) if self.is_sent else ballot
 
 
 @dataclass(slots=True)
@@ -192,8 +208,7 @@ class Proposer:
         """Decide and apply one operation, exactly once however often it is repeated.
 
         Raises:
-            Unavailable: no majority of planes can be asked; nothing of this call was sent, or what was
-                sent can never be chosen.
+            Unavailable: no majority of planes can be asked; no value of this call was sent.
             OutcomeUnknown: a value was sent and may or may not be chosen, or the operation is older
                 than what the register remembers.
         """
@@ -269,7 +284,7 @@ class Proposer:
         if entry is not None:
             if not _is_agreed(promises):
                 # The value is out, by this call or by another attempt: from here on it may be chosen.
-                call.sent = min(call.sent, entry.ballot) if call.sent != NO_BALLOT else entry.ballot
+                call.send(entry.ballot)
                 try:
                     await self._write_back(planes, cfg, ballot, newest)
                 except (Unavailable, BucketNotFound, StoreFull) as error:
@@ -277,7 +292,7 @@ class Proposer:
             return Outcome(entry.result, entry.modified_ms)
         self._check_reach(call, value, promises)
         decision = operation.decide(value)
-        if decision.value is None and operation.attempt == 1:
+        if decision.value is None and not call.is_repeated:
             if not _is_agreed(promises):
                 await self._write_back(planes, cfg, ballot, newest)
             return Outcome(decision.result, value.modified_ms)
@@ -285,12 +300,11 @@ class Proposer:
 
     def _check_reach(self, call: _Call, value: Value, promises: list[Promise]) -> None:
         """Raise OutcomeUnknown when this operation may have been applied without a trace of it here."""
-        if call.sent != NO_BALLOT:
-            # Our own earlier ACC.  Had it been chosen, the newest value would descend from it and carry the
-            # operation, unless that was trimmed since; and now a majority has promised a higher ballot.
-            if max(value.cut_ballot, *[promise.floor for promise in promises]) >= call.sent:
-                raise OutcomeUnknown("a value of this write was sent, and what became of it was trimmed")
-            call.sent = NO_BALLOT
+        # Our own earlier ACC.  Were it in the history of the newest value, that would carry the operation
+        # unless it was trimmed.  It stays in doubt all the same: a plane may hold it, and until a newer
+        # value is chosen another round may find it there and take it up.
+        if call.is_sent and max(value.cut_ballot, *[promise.floor for promise in promises]) >= call.sent:
+            raise OutcomeUnknown("a value of this write was sent, and what became of it was trimmed")
         if call.operation.attempt > 1 and value.cut_ms >= call.operation.first_sent_ms - REACH_SKEW_MS:
             raise OutcomeUnknown("the register no longer remembers operations as old as this one")
 
@@ -312,12 +326,17 @@ class Proposer:
         modified_ms = value.modified_ms
         value.remember(Recent(ballot, call.operation.op_id, now_ms, modified_ms, decision.result), now_ms)
         reserved = self._ballots.after(ballot)
-        call.sent = ballot
+        was_sent = call.is_sent
+        call.send(ballot)
         encoded = b"".join(value.encode())
         try:
             await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
         except Unavailable as error:
             raise OutcomeUnknown(f"a value was sent and no majority answered: {error}") from None
+        except (BucketNotFound, StoreFull) as error:
+            if was_sent:
+                raise OutcomeUnknown(f"a value was sent, a later one was refused: {error}") from None
+            raise
         self._cache.add(
             name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b""))
         )
@@ -329,7 +348,7 @@ class Proposer:
         try:
             promises = await _majority(planes.count, lambda plane: planes.prepare(plane, ballot))
         except Unavailable as error:
-            if call.sent != NO_BALLOT:
+            if call.is_sent:
                 raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
             raise
         # An acceptor refuses another cfg than the asker's, so this is a bug or a stranger.
@@ -369,7 +388,7 @@ class Proposer:
         """Wait before the next round. Raises when the caller has long asked somebody else."""
         self._learn(call, error)
         if self._now_s() > call.deadline_s:
-            if call.sent != NO_BALLOT:
+            if call.is_sent:
                 raise OutcomeUnknown("a value of this write was sent and outrun until its time was over")
             raise Unavailable("outrun by other proposers until the time was over")
         delay = min(RETRY_BASE_MS << call.round, RETRY_CAP_MS)
@@ -407,9 +426,10 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
     if seen != NO_BALLOT:
         raise Outrun(seen)
     for refusal in (BucketNotFound, StoreFull):
-        # A majority says no, and no plane is known to have said yes.
+        # A majority says no, and no plane has said yes, or may have.
         refused = [error for error in failures if isinstance(error, refusal)]
-        if len(refused) >= need and not answers:
+        in_doubt = answers or any(isinstance(error, OutcomeUnknown) for error in failures)
+        if len(refused) >= need and not in_doubt:
             raise refused[0]
     raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(map(str, failures))}")
 

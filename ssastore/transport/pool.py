@@ -9,6 +9,7 @@ off the pool is slower and still correct.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from ssastore.core.caller import STATUS_ERRORS
@@ -16,7 +17,7 @@ from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
 from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
 from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
-from ssastore.messages import Delete, Message, Put, Report, Status
+from ssastore.messages import Accept, Delete, Message, Put, Report, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.wire import Body
 
@@ -29,8 +30,21 @@ _WATCH_S = 1.0
 _ASKED_MAX = 8
 "Slices that are asked, one after the other, for what the cluster is."
 
-_UNCERTAIN = (Put, Delete)
-"Requests whose repetition by somebody else could matter: losing their answer leaves a doubt."
+_UNCERTAIN = (Put, Delete, Accept)
+"Requests that leave a doubt when their answer is lost."
+
+_OF_ONE_ATTEMPT = frozenset((Status.UNREACHED, Status.FULL, Status.CORRUPT, Status.INTERNAL))
+"Refusals that say nothing of an earlier attempt, which may still be taken."
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """The time of one call. ``is_patient``: nobody else can be asked, so it is tried until the end."""
+
+    started: float
+    deadline: float
+    age_ms: int
+    is_patient: bool
 
 
 class Pool:
@@ -106,7 +120,8 @@ class Pool:
             OutcomeUnknown: a write was sent and no answer came within the deadline,
             ConfigError, AccessDenied: from the greeting.
         """
-        deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
+        now = asyncio.get_running_loop().time()
+        deadline = now + (within_ms or self.deadline_ms) / 1000
         connection = self._by_slice.get(iid >> _SLICE_SHIFT)
         if connection is not None and connection.is_open and self._use_hints:
             try:
@@ -117,21 +132,26 @@ class Pool:
                     async with asyncio.timeout_at(deadline):
                         reply = await connection.request(message.header(0), body)
             except OSError as error:
-                return await self._retry(message, iid, body, deadline, error, True, within_ms is None)
+                budget = self._budget(message, now, deadline, within_ms is None)
+                return await self._retry(message, iid, body, budget, error, True)
             status = reply[0][0]
             if status == Status.OK:
                 return reply
-            return await self._settle(message, iid, body, deadline, reply, within_ms is None)
-        return await self._retry(message, iid, body, deadline, None, False, within_ms is None)
+            budget = self._budget(message, now, deadline, within_ms is None)
+            return await self._settle(message, iid, body, budget, reply)
+        budget = self._budget(message, now, deadline, within_ms is None)
+        return await self._retry(message, iid, body, budget, None, False)
 
-    async def _settle(
-        self, message: Message, iid: int, body: Body, deadline: float, reply: Reply, is_patient: bool
-    ) -> Reply:
+    @staticmethod
+    def _budget(message: Message, started: float, deadline: float, is_patient: bool) -> _Budget:
+        return _Budget(started, deadline, getattr(message, "age_ms", 0), is_patient)
+
+    async def _settle(self, message: Message, iid: int, body: Body, budget: _Budget, reply: Reply) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
         if status in (Status.NOT_MINE, Status.OVERLOADED):
             self._by_slice.pop(iid >> _SLICE_SHIFT, None)
-            return await self._retry(message, iid, body, deadline, OSError(text), False, is_patient)
+            return await self._retry(message, iid, body, budget, OSError(text), False)
         raise STATUS_ERRORS.get(status, PeerError)(text)
 
     async def _retry(
@@ -139,28 +159,31 @@ class Pool:
         message: Message,
         iid: int,
         body: Body,
-        deadline: float,
+        budget: _Budget,
         cause: Exception | None,
         in_doubt: bool,
-        is_patient: bool,
     ) -> Reply:
         """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
         loop = asyncio.get_running_loop()
         attempt = 0
-        while not self._is_closed and loop.time() < deadline:
+        while not self._is_closed and loop.time() < budget.deadline:
             is_sent = False
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(budget.deadline):
                     connection = await self._connection_for(iid)
                     is_sent = connection.is_open
-                    if in_doubt and isinstance(message, _UNCERTAIN):
-                        # Who gets this must know that an earlier one may still be waiting somewhere.
+                    if in_doubt and isinstance(message, (Put, Delete)):
+                        # Who gets this must know that an earlier one may still be waiting somewhere, and
+                        # since when: it may have forgotten operations as old as that.
                         message.attempt += 1
+                        message.age_ms = budget.age_ms + int((loop.time() - budget.started) * 1000)
                     reply = await connection.request(message.header(0), body)
                 status = reply[0][0]
                 if status == Status.OK:
                     return reply
                 if status not in (Status.NOT_MINE, Status.OVERLOADED):
+                    if in_doubt and status in _OF_ONE_ATTEMPT and isinstance(message, _UNCERTAIN):
+                        raise OutcomeUnknown(f"an earlier attempt was not answered: {reply[0][2]}")
                     raise STATUS_ERRORS.get(status, PeerError)(str(reply[0][2]))
                 self._by_slice.pop(iid >> _SLICE_SHIFT, None)
                 cause = OSError(str(reply[0][2]))
@@ -169,11 +192,11 @@ class Pool:
                     raise
                 # The deadline's own error says nothing: an earlier one may tell more.
                 cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
-                if not is_sent and not is_patient:
+                if not is_sent and not budget.is_patient:
                     break
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
             attempt += 1
-            if loop.time() + delay >= deadline:
+            if loop.time() + delay >= budget.deadline:
                 break
             await asyncio.sleep(delay)
         where = f"slice {slice16_of(iid):04x} at [{address_of(self.service, iid)}]:{self.port}"

@@ -25,6 +25,7 @@ from ssastore.core.register import (
     Recent,
     Slot,
     Value,
+    counter_of,
     decode_slot,
     decode_value,
     make_ballot,
@@ -163,6 +164,7 @@ class Planes:
         self.slots: list[bytes | None] = [None] * 3
         self.deaf: set[int] = set()
         self.refusing: dict[int, Exception] = {}
+        self.silence: Exception = Unavailable("deaf")
         self.cfgs = [1, 1, 1]
         self.messages: list[str] = []
         self.on_accept: Callable[[], None] = lambda: None
@@ -192,7 +194,7 @@ class Planes:
         self.messages.append("accept")
         self.on_accept()
         if plane in self.deaf:
-            raise Unavailable("deaf")
+            raise self.silence
         if plane in self.refusing:
             raise self.refusing[plane]
         slot = self.slot(plane)
@@ -344,6 +346,112 @@ async def test_own_value_at_a_minority_that_cannot_be_spread_leaves_a_doubt() ->
         await proposer_of().write(NAME, planes, put_of(b"one", 1))
 
 
+def on_accepts(planes: Planes, *actions: Callable[[], None]) -> None:
+    """Do the n-th action when the n-th accept arrives, before it is looked at; nothing after the last."""
+    script = iter(actions)
+
+    def on_accept() -> None:
+        next(script, nothing)()
+
+    planes.on_accept = on_accept
+
+
+def nothing() -> None:
+    pass
+
+
+def outrun_at(planes: Planes, *outrun: int) -> None:
+    """Another proposer has prepared at these planes."""
+    for plane in outrun:
+        slot = planes.slot(plane)
+        slot.promise = make_ballot(counter_of(slot.seen) + 10**6, 99, 1)
+        planes._store(plane, slot)
+
+
+def planes_that_differ() -> tuple[Planes, Operation]:
+    """Planes that agree on one value but for plane 0, and a write whose condition only plane 0 meets."""
+    planes = Planes()
+    for plane in range(3):
+        planes.put_directly(plane, 5, Value(LIVE, 5, b"", b"agreed"))
+    planes.put_directly(0, 6, Value(LIVE, 5, b"", b"half"))
+    return planes, put_of(b"mine", 1, only_if=b"half")
+
+
+@on_virtual_time
+async def test_refusal_after_an_accept_of_its_own_is_made_to_stay() -> None:
+    """Plane 0 has taken the value of this very call: who reads plane 0 later would adopt it."""
+    planes, operation = planes_that_differ()
+    on_accepts(planes, lambda: outrun_at(planes, 1, 2), nothing, lambda: planes.deaf.add(0))
+    assert (await proposer_of(1).write(NAME, planes, operation)).result == REFUSED
+    assert planes.value(0).find(operation.op_id)
+    planes.deaf = {2}
+    _, value = await proposer_of(2).read(NAME, planes)
+    assert bytes(value.data) == b"agreed"
+
+
+@on_virtual_time
+async def test_accept_of_its_own_stays_a_doubt_until_something_newer_is_chosen() -> None:
+    """Plane 0 has taken the value; a later round sees a newer one, but cannot make it the agreed one."""
+    planes, operation = planes_that_differ()
+
+    def outrun() -> None:
+        newer = counter_of(planes.slot(1).seen) + 10**6
+        planes.put_directly(1, newer, Value(LIVE, 5, b"", b"newer"))
+        outrun_at(planes, 2)
+
+    on_accepts(
+        planes, outrun, nothing, lambda: planes.deaf.add(0), nothing, lambda: planes.deaf.update({1, 2})
+    )
+    with pytest.raises(OutcomeUnknown):
+        await proposer_of(1).write(NAME, planes, operation)
+    planes.deaf = {1}
+    _, value = await proposer_of(2).read(NAME, planes)
+    assert bytes(value.data) == b"mine"
+
+
+@on_virtual_time
+async def test_operation_that_others_adopted_and_trimmed_between_two_rounds_is_not_applied_again() -> None:
+    """The first accept reached plane 0 only and was taken up from there after the second round's promises."""
+    planes = Planes()
+    first = NO_BALLOT
+
+    def adopt_and_trim() -> None:
+        newest = make_ballot(counter_of(planes.slot(1).seen) + 10**6, 99, 1)
+        for plane in range(3):
+            value = Value(LIVE, 5, b"", b"later", [], first, LoopClock().now_ms())
+            planes.put_directly(plane, counter_of(newest), value)
+
+    def first_is_sent() -> None:
+        outrun_at(planes, 1, 2)
+
+    def first_is_over() -> None:
+        nonlocal first
+        first = planes.slot(0).accepted
+        planes.deaf.add(0)
+
+    on_accepts(planes, first_is_sent, nothing, first_is_over, adopt_and_trim)
+    with pytest.raises(OutcomeUnknown):
+        await proposer_of(1).write(NAME, planes, put_of(b"mine", 1))
+    assert bytes(planes.value(1).data) == b"later"
+
+
+@pytest.mark.parametrize("error", [BucketNotFound("shut"), StoreFull("full")], ids=["shut", "full"])
+def test_refused_value_after_an_accept_of_its_own_leaves_a_doubt(error: Exception) -> None:
+    async def scenario() -> None:
+        planes = Planes()
+        on_accepts(
+            planes,
+            lambda: outrun_at(planes, 1, 2),
+            nothing,
+            lambda: planes.deaf.add(0),
+            lambda: planes.refusing.update({1: error, 2: error}),
+        )
+        with pytest.raises(OutcomeUnknown):
+            await proposer_of().write(NAME, planes, put_of(b"one", 1))
+
+    run_virtually(scenario)
+
+
 @on_virtual_time
 async def test_repetition_that_is_older_than_what_is_remembered_has_an_unknown_outcome() -> None:
     planes, now_ms = Planes(), LoopClock().now_ms()
@@ -394,6 +502,17 @@ def test_refused_value(error: Exception, refusing: set[int], deaf: set[int], exp
             await proposer_of().write(NAME, planes, put_of(b"one", 1))
 
     run_virtually(scenario)
+
+
+@on_virtual_time
+async def test_refusal_of_a_majority_is_a_doubt_while_the_last_plane_may_have_taken_the_value() -> None:
+    """It was sent there and no answer came: once there is room again, a reader may make it agreed."""
+    planes = Planes()
+    planes.refusing = {0: StoreFull("full"), 1: StoreFull("full")}
+    planes.silence = OutcomeUnknown("sent, no answer")
+    planes.on_accept = lambda: planes.deaf.add(2)
+    with pytest.raises(OutcomeUnknown):
+        await proposer_of().write(NAME, planes, put_of(b"one", 1))
 
 
 @on_virtual_time

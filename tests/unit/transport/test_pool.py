@@ -22,6 +22,7 @@ from ssastore.errors import (
     ObjectTooLarge,
     OutcomeUnknown,
     PreconditionFailed,
+    StoreFull,
     Unavailable,
 )
 from ssastore.keyspace import address_of, iid_of, position_of_blob, slice16_of
@@ -478,6 +479,49 @@ async def test_only_a_write_that_was_sent_leaves_a_doubt(world: World, message: 
         assert type(caught.value) is error and f"{slice16_of(iid_of_record(PLACE, key)):04x}" in str(
             caught.value
         )
+
+
+async def test_refusal_of_a_repetition_does_not_settle_what_became_of_the_first_attempt(world: World) -> None:
+    """The first was applied and its answer lost; "full" is said of the second alone."""
+    key, node = key_of(world), world.cluster.nodes[0]
+    submit = node.store.submit
+
+    def full(change: Any, *, size: int = 0) -> Any:
+        raise StoreFull("full")
+
+    def lossy(change: Any, *, size: int = 0) -> Any:
+        node.store.submit = full  # type: ignore[method-assign]
+        proxy.lose_next_answer()
+        return submit(change, size=size)
+
+    async with proxied(node.port) as proxy:
+        world.dials.detours[node.port] = proxy.port
+        pool = world.pool(deadline_ms=2000)
+        await get(pool, key)
+        node.store.submit = lossy  # type: ignore[method-assign]
+        message = put_of(key)
+        with pytest.raises(OutcomeUnknown):
+            await pool.call(message, message.iid, b"0001")
+        node.store.submit = submit  # type: ignore[method-assign]
+        assert message.attempt == 2 and await get(pool, key) == b"0001"
+
+
+async def test_repetition_carries_the_age_of_the_first_attempt(world: World) -> None:
+    """A node that was asked again after a while may have forgotten the first time; it must know the while."""
+    key, node = key_of(world), world.cluster.nodes[0]
+    async with proxied(node.port) as proxy:
+        world.dials.detours[node.port] = proxy.port
+        pool = world.pool(deadline_ms=5000)
+        await get(pool, key)
+        proxy.is_mute = True
+        message = put_of(key)
+        message.age_ms = 1000
+        writing = asyncio.ensure_future(pool.call(message, message.iid, b"0001"))
+        await asyncio.sleep(0.3)
+        proxy.is_mute = False
+        proxy.cut()
+        await writing
+        assert message.attempt == 2 and 1300 <= message.age_ms < 3000
 
 
 async def test_write_over_a_connection_that_is_known_to_be_lost_leaves_no_doubt(world: World) -> None:
