@@ -17,9 +17,9 @@ class MemoryControlStore:
     makes it.  Everything is forgotten with the last client.
     """
 
-    def __init__(self, *, now_ms: Callable[[], int] = loop_now_ms) -> None:
-        """``now_ms`` is the clock of the leases; the event loop's unless told."""
-        self._engine = ControlEngine(ControlState(now_ms=0), now_ms=now_ms)
+    def __init__(self, *, now_ms: Callable[[], int] = loop_now_ms, state: ControlState | None = None) -> None:
+        """``now_ms`` is the leases' clock, the event loop's unless told; ``state`` what it holds at first."""
+        self._engine = ControlEngine(state or ControlState(now_ms=0), now_ms=now_ms)
         self._is_closed = False
 
     def another_client(self) -> MemoryControlStore:

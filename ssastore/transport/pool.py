@@ -80,7 +80,8 @@ class Pool:
         self.deadline_ms = deadline_ms
         self._use_hints = use_hints
         self._by_slice: dict[int, Connection] = {}
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}
+        "In the order of their beginning: a set would be walked in the order of memory addresses."
         self._dialling: dict[int, asyncio.Semaphore] = {}
         self._watchdog: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -220,7 +221,7 @@ class Pool:
                 self.port,
                 lambda: Connection(self.identity, self._randomness, self._covered),
             )
-            self._connections.add(connection)
+            self._connections[connection] = None
             try:
                 await connection.greeted()
                 if self._is_closed:
@@ -260,7 +261,7 @@ class Pool:
         self._by_slice = {s: c for s, c in self._by_slice.items() if c is not connection}
 
     def _forget(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._forget_hints(connection)
 
     async def _watch(self) -> None:

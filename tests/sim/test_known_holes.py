@@ -15,11 +15,11 @@ from ssastore.core.content import Content
 from ssastore.core.objects import Objects
 from ssastore.errors import ObjectNotFound
 from ssastore.sim.clock import NS_PER_S
+from ssastore.sim.cluster import ClientHost, store_hosts
 from ssastore.sim.host import Host
 from ssastore.sim.links import Weather
 from ssastore.sim.swarm import Swarm
 from ssastore.sim.world import World
-from tests.sim.cluster import ClientHost, store_hosts
 
 BUCKET, KEY = "photos", "cat.jpg"
 HOUR_MS = 3_600_000
@@ -30,7 +30,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.world = World(1, Swarm(Weather(split_share=0)))
-        self.node = store_hosts(self.world, 1)[0].host
+        self.node = store_hosts(self.world, 1, 1)[0].host
         self.a = ClientHost(self.world, "a", 30_000)
         self.b = ClientHost(self.world, "b", 30_000)
 

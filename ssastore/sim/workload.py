@@ -11,12 +11,12 @@ from ssastore.core.objects import Objects
 from ssastore.errors import BucketAlreadyExists, ObjectNotFound, OutcomeUnknown, PreconditionFailed, TryLater
 from ssastore.sim.checker import Judgement, Verdict, check
 from ssastore.sim.clock import NS_PER_S
+from ssastore.sim.cluster import PARTS, ClientHost, Parts, store_hosts
 from ssastore.sim.faults import Faults
 from ssastore.sim.history import Condition, Kind, Op, Outcome
 from ssastore.sim.seeds import Stream
 from ssastore.sim.swarm import FAULTS, Swarm, draw_swarm
 from ssastore.sim.world import World
-from tests.sim.cluster import PARTS, ClientHost, Parts, store_hosts
 
 BUCKET = "photos"
 
@@ -127,7 +127,8 @@ class Plan:
     clients: int = 3
     ops: int = 4
     "Of each client on each key; the check wants no more than 100 on a key in all."
-    nodes: int = 3
+    nodes: int = 5
+    replicas: int = 3
     deadline_ms: int = 5000
     parts: Parts = PARTS
     recovers: bool = True
@@ -146,7 +147,7 @@ async def _make_bucket(objects: Objects) -> None:
 
 
 async def _main(world: World, run: Run, plan: Plan) -> None:
-    hosts = [node.host for node in store_hosts(world, plan.nodes, plan.parts)]
+    hosts = [node.host for node in store_hosts(world, plan.nodes, plan.replicas, plan.parts)]
     users = [ClientHost(world, f"client{index}", plan.deadline_ms) for index in range(plan.clients)]
     for host in hosts:
         host.start()

@@ -1,0 +1,256 @@
+"""One worker without an operating system: all that serves a node's slices, put together once.
+
+``worker.py`` gives it a process: signals, a listening socket, LMDB, files.  The
+simulator gives it a simulated host, with everything in memory and time on its own.
+What runs in between is the same code, and it is named here and nowhere else:
+
+    start    the environment's id and boot number, then acceptor, service, proposer
+    begin    the background jobs, listed in ``jobs``
+    end      no more jobs and no open connection
+
+No clock, randomness, socket or file comes from anywhere but ``Outside``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgpack
+
+from ssastore.core.acceptor import Acceptor, encode_coverage
+from ssastore.core.boot import start_environment
+from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
+from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
+from ssastore.core.planner import owned_slices
+from ssastore.core.proposer import Proposer
+from ssastore.core.register import Ballots
+from ssastore.core.tombstones import collect_tombstones
+from ssastore.env import Clock, ControlStore, Links, Randomness, Store, spawn
+from ssastore.errors import ConfigError, SsaStoreError
+from ssastore.keyspace import slice16_of
+from ssastore.transport.connection import Identity
+from ssastore.transport.pool import Pool
+from ssastore.transport.session import Credentials, Service
+
+log = logging.getLogger(__name__)
+
+TOMBSTONE_KEPT_MS = 60 * 60 * 1000
+"How long a delete is remembered: far above the longest deadline of a call that could repeat it."
+
+_REAP_EVERY_S = 1
+_COLLECT_EVERY_S = 60
+_COLLECT_BATCH = 500
+_COLLECT_BATCHES_MAX = 200
+_DRAIN_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The world of one worker. The engine closes store and control store at its end."""
+
+    store: Store
+    control: ControlStore
+    links: Links
+    clock: Clock
+    randomness: Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which worker of which node it is, and the secrets of the cluster."""
+
+    node: str
+    worker: int
+    workers: int
+    credentials: Credentials
+    port: int = NATIVE_PORT
+
+    @property
+    def owner(self) -> str:
+        """Node and worker, for whoever reads the control store or a log."""
+        return f"{self.node}/{self.worker}"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the control store says that a node owns."""
+
+    record: ClusterRecord
+    slices: frozenset[int]
+    "The /80 slices, as 16-bit numbers, of all workers of the node."
+
+
+def holding_of(cluster: Cluster, node: str) -> Holding:
+    """What ``node`` owns. ConfigError: the cluster has no such node."""
+    if node not in {known.name for known in cluster.nodes}:
+        raise ConfigError(f"node {node!r} is not in the cluster")
+    owned = owned_slices(cluster.groups, node)
+    return Holding(cluster.record, frozenset(slice16_of(piece.first) for piece in owned))
+
+
+class Engine:
+    """The parts of one worker. Made by ``start``; a subclass may exchange a part, to plant a fault."""
+
+    acceptor_type: type[Acceptor] = Acceptor
+    proposer_type: type[Proposer] = Proposer
+    coordinator_type: type[Coordinator] = Coordinator
+
+    def __init__(
+        self,
+        outside: Outside,
+        place: Place,
+        holding: Holding,
+        ballots: Ballots,
+        describe_process: Callable[[], dict[str, Any]],
+    ) -> None:
+        record = holding.record
+        self.outside = outside
+        self.place = place
+        self.holding = holding
+        self.ballots = ballots
+        self.acceptor = self.acceptor_type(
+            replicas=record.replicas, worker=place.worker, workers=place.workers, ballots=ballots
+        )
+        self.acceptor.activate(set(holding.slices))
+        self.service = Service(
+            store=outside.store,
+            acceptor=self.acceptor,
+            credentials=place.credentials,
+            cluster_id=record.cluster_id,
+            clock=outside.clock,
+            randomness=outside.randomness,
+            describe=self._describe,
+        )
+        self.service.coverage = encode_coverage(self.acceptor.active, 1)
+        self.mates: Pool | None = None
+        "How the mates' acceptors are reached; None with one replica."
+        self.proposer: Proposer | None = None
+        self._describe_process = describe_process
+        self._background: list[asyncio.Task[None]] = []
+        if record.replicas > 1:
+            self._propose()
+
+    @classmethod
+    async def start(
+        cls,
+        outside: Outside,
+        place: Place,
+        holding: Holding,
+        *,
+        describe_process: Callable[[], dict[str, Any]] = dict,
+    ) -> Engine:
+        """Start the environment and put everything together; nothing is served yet.
+
+        Args:
+            describe_process: what only the process knows, for status.
+
+        Raises:
+            Unavailable: the control store does not answer.
+            CorruptObject: the environment's own record is damaged.
+        """
+        ballots = await start_environment(outside.store, outside.control, outside.randomness, place.owner)
+        return cls(outside, place, holding, ballots, describe_process)
+
+    def _propose(self) -> None:
+        """Let the worker carry calls through the acceptors of all planes."""
+        outside, place, record = self.outside, self.place, self.holding.record
+        secret = place.credentials.cluster_secret
+        self.mates = Pool(
+            record.network,
+            place.port,
+            Identity("node", place.owner, secret, record.replicas, record.cluster_id),
+            links=outside.links,
+            randomness=outside.randomness,
+            deadline_ms=MATE_BUDGET_MS,
+        )
+        self.proposer = self.proposer_type(self.ballots, outside.clock, outside.randomness)
+        self.service.coordinator = self.coordinator_type(
+            self.acceptor, self.proposer, outside.store, self.mates, outside.clock
+        )
+
+    # -- background jobs ----------------------------------------------------------------------------
+
+    def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """Every background job of a worker by its name. Each runs until it is cancelled."""
+        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"reap connections": self._reap}
+        if self.acceptor.replicas == 1:
+            # With several replicas one plane must not forget a delete by itself: a plane that missed it
+            # would bring the object back. Until all planes collect together, tombstones stay.
+            jobs["collect tombstones"] = self._collect
+        return jobs
+
+    def begin(self) -> None:
+        """Start the background jobs; call it when the service can be reached."""
+        self._background = [spawn(name, job()) for name, job in self.jobs().items()]
+
+    async def end(self) -> None:
+        """Stop the jobs, answer what is in flight, close everything."""
+        for task in self._background:
+            task.cancel()
+        await self._drain()
+        if self.mates is not None:
+            await self.mates.close()
+        await self.outside.control.close()
+        await self.outside.store.close()
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(_REAP_EVERY_S)
+            self.service.reap()
+
+    async def _collect(self) -> None:
+        """Drop old tombstones, for ever."""
+        while True:
+            before_ms = self.outside.clock.now_ms() - TOMBSTONE_KEPT_MS
+            change = partial(collect_tombstones, before_ms=before_ms, limit=_COLLECT_BATCH)
+            try:
+                for _ in range(_COLLECT_BATCHES_MAX):
+                    if not await self.outside.store.submit(change):
+                        break
+            except SsaStoreError as error:
+                log.warning("tombstones.not_collected", extra={"reason": str(error)})
+            await asyncio.sleep(_COLLECT_EVERY_S)
+
+    # -- the end and the state ----------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Answer what is in flight, then close every connection."""
+        service = self.service
+        for session in list(service.sessions):
+            session.stop()
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await service.emptied.wait()
+        except TimeoutError:
+            for session in list(service.sessions):
+                session.abort()
+
+    def _describe(self) -> bytes:
+        """The body of a Report's reply."""
+        usage, service = self.outside.store.usage(), self.service
+        counters = service.counters
+        described: bytes = msgpack.packb(
+            {
+                "node": self.place.node,
+                "worker": self.place.worker,
+                "workers": self.place.workers,
+                **self._describe_process(),
+                "slices": len(self.acceptor.active),
+                "connections": len(service.sessions),
+                "accepted": counters.accepted,
+                "accept_log": list(counters.accept_log),
+                "denied": counters.denied,
+                "peer_errors": counters.peer_errors,
+                "requests": counters.requests,
+                "refusals": counters.refusals,
+                "records": usage.records,
+                "used_bytes": usage.used_bytes,
+                "limit_bytes": usage.limit_bytes,
+            }
+        )
+        return described

@@ -1,0 +1,88 @@
+"""One worker put together: what it starts with, and which jobs run behind it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgpack
+import pytest
+
+from ssastore.control.memory import MemoryControlStore
+from ssastore.core.boot import ENV_PREFIX
+from ssastore.core.cluster import Cluster, ClusterRecord, NodeRecord
+from ssastore.core.planner import initial_layout
+from ssastore.engine import Engine, Outside, Place, holding_of
+from ssastore.errors import ConfigError, Unavailable
+from ssastore.store.memory import MemoryStore
+from ssastore.system import SystemClock, SystemRandomness
+from ssastore.transport.session import Credentials
+from ssastore.transport.tcp import LoopbackLinks
+
+PLACE = Place("a", 0, 1, Credentials(b"c" * 32, {}))
+
+
+def cluster(replicas: int) -> Cluster:
+    nodes = tuple(NodeRecord(name, f"fd5a:ffff::{at}") for at, name in enumerate("abc", 1))
+    record = ClusterRecord("ab" * 16, "fd5a:1:2:3::/64", replicas, 1)
+    return Cluster(record, nodes, tuple(initial_layout(nodes, replicas)))
+
+
+def outside(store: MemoryStore, control: MemoryControlStore) -> Outside:
+    return Outside(store, control, LoopbackLinks({}), SystemClock(), SystemRandomness())
+
+
+async def start(replicas: int) -> Engine:
+    holding = holding_of(cluster(replicas), "a")
+    return await Engine.start(outside(MemoryStore(), MemoryControlStore()), PLACE, holding)
+
+
+def test_what_a_node_owns_comes_from_the_layout() -> None:
+    layout = cluster(3)
+    owned = [holding_of(layout, name).slices for name in "abc"]
+    assert sum(map(len, owned)) == 3 * 4096 == len(owned[0] | owned[1] | owned[2])
+    with pytest.raises(ConfigError):
+        holding_of(layout, "d")
+
+
+async def test_with_several_replicas_it_proposes_and_with_one_it_does_not() -> None:
+    alone, replicated = await start(1), await start(3)
+    assert alone.service.coordinator is None and alone.mates is None
+    assert replicated.service.coordinator is not None and replicated.mates is not None
+
+
+async def test_only_with_one_replica_a_worker_forgets_deletes_by_itself() -> None:
+    assert "collect tombstones" in (await start(1)).jobs()
+    assert "collect tombstones" not in (await start(3)).jobs()
+
+
+async def test_every_start_raises_the_boot_number_and_keeps_the_id() -> None:
+    store, control = MemoryStore(), MemoryControlStore()
+    holding = holding_of(cluster(3), "a")
+    first = await Engine.start(outside(store, control.another_client()), PLACE, holding)
+    second = await Engine.start(outside(store, control.another_client()), PLACE, holding)
+    now_ms = 1_900_000_000_000
+    assert first.ballots.next(bytes(16), now_ms)[8:12] == second.ballots.next(bytes(16), now_ms)[8:12]
+    assert first.ballots.next(bytes(16), now_ms)[12:] < second.ballots.next(bytes(16), now_ms)[12:]
+    items, _ = await control.list(ENV_PREFIX)
+    assert [item.value for item in items] == [b"a/0"]
+
+
+async def test_its_end_stops_the_jobs_and_closes_the_control_store() -> None:
+    engine = await start(1)
+    engine.begin()
+    before = asyncio.all_tasks()
+    await engine.end()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() < before
+    with pytest.raises(Unavailable):
+        await engine.outside.control.get("cluster")
+
+
+async def test_it_describes_itself_and_its_process() -> None:
+    holding = holding_of(cluster(3), "a")
+    engine = await Engine.start(
+        outside(MemoryStore(), MemoryControlStore()), PLACE, holding, describe_process=lambda: {"pid": 7}
+    )
+    described = msgpack.unpackb(engine.service.describe())
+    assert (described["node"], described["worker"], described["pid"]) == ("a", 0, 7)
+    assert described["slices"] == len(holding.slices)
