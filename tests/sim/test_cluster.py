@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ssastore.core.acceptor import Acceptor
-from ssastore.core.register import NO_BALLOT
 from ssastore.engine import Engine
-from ssastore.messages import Condition
+from ssastore.messages import Condition, Delete, Put
 from ssastore.sim.cluster import Parts
+from ssastore.sim.seeds import Stream
 from ssastore.sim.swarm import Swarm
 from ssastore.sim.workload import SURVIVED, Plan, run_seed, seeds_until_red
 from ssastore.store.memory import MemoryStore
@@ -88,21 +88,22 @@ class UnsyncedStore(MemoryStore):
 class ForgetfulAcceptor(Acceptor):
     """Applies a call that is repeated a second time."""
 
-    def _put(self, request: Any, *rest: Any) -> Any:
-        return super()._put(replace(request, op_id=self._ballots.next(NO_BALLOT, 0)), *rest)
+    def write(self, request: Any, *rest: Any) -> Any:
+        if isinstance(request, Put | Delete):
+            request = replace(request, op_id=Stream(self._count, "operation").bytes(16))
+            self._count += 1
+        return super().write(request, *rest)
 
-    def _delete(self, request: Any, *rest: Any) -> Any:
-        return super()._delete(replace(request, op_id=self._ballots.next(NO_BALLOT, 0)), *rest)
+    _count = 0
 
 
 class CarelessAcceptor(Acceptor):
     """Does not look at preconditions."""
 
-    def _put(self, request: Any, *rest: Any) -> Any:
-        return super()._put(replace(request, condition=Condition.NONE), *rest)
-
-    def _delete(self, request: Any, *rest: Any) -> Any:
-        return super()._delete(replace(request, condition=Condition.NONE), *rest)
+    def write(self, request: Any, *rest: Any) -> Any:
+        if isinstance(request, Put | Delete):
+            request = replace(request, condition=Condition.NONE)
+        return super().write(request, *rest)
 
 
 class Forgetful(Engine):
