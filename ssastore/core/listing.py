@@ -73,13 +73,14 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
             work += 1
             key = stored_key[len(start) :]
             accepted, state, modified_ms, metadata, _ = peek_slot(value)
+            common = _common_prefix(key, prefix, delimiter) if delimiter else b""
             if state != LIVE:
-                last = key
+                # A cut after a roll-up's name skips all of the roll-up, which was not shown here.
+                last = key if key != common else key + b"\0"
                 if request.with_witness:
                     rows.append([key, accepted])
                     size += len(key) + _ROW_OVERHEAD_BYTES
                 continue
-            common = _common_prefix(key, prefix, delimiter) if delimiter else b""
             if common:
                 rows.append([common, key, accepted] if request.with_witness else [common])
                 last = common
