@@ -292,8 +292,8 @@ class AsyncBucket:
         """
         if not start and length is None:
             found = await self._objects.find(self.name, key)
-            if found.data:
-                return bytes(found.data)
+            # A small object needs neither its metadata decoded nor a reader.
+            return bytes(found.data) if found.data else await self._objects.reader(key, found).read()
         return await (await self.open(key, start=start, length=length)).read()
 
     async def open(self, key: str, *, start: int = 0, length: int | None = None) -> ObjectReader:

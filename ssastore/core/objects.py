@@ -172,7 +172,10 @@ class Objects:
 
     async def open(self, bucket: str, key: str) -> ObjectReader:
         """The current version. Raises ObjectNotFound, BucketNotFound."""
-        found = await self.find(bucket, key)
+        return self.reader(key, await self.find(bucket, key))
+
+    def reader(self, key: str, found: Found) -> ObjectReader:
+        """A reader of the version in a record that was read."""
         return ObjectReader(_info(key, found), found, self.blobs, self._budget)
 
     async def head(self, bucket: str, key: str) -> ObjectInfo:
