@@ -1,0 +1,288 @@
+"""Faults for labs of real processes: kill -9, pauses, cut and lossy links; and what is judged after them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssastore.sim.checker import Verdict, check
+from ssastore.sim.history import Condition, Kind, Op, Outcome
+from tests.labs import PYTHON, RunningLab
+from tests.mixedload import Settings
+
+READY_S = 15
+
+
+class Nodes:
+    """The processes of a lab's nodes. A node is its supervisor and all workers of it."""
+
+    def __init__(self, lab: RunningLab) -> None:
+        self._lab = lab
+        self._started: list[subprocess.Popen[str]] = []
+        self.names = [node["name"] for node in lab.status()["nodes"]]
+
+    def pids(self, name: str) -> list[int]:
+        """Supervisor first; nothing when the node is down."""
+        config = self.config(name).encode()
+        lines = {pid: line for pid, line in command_lines() if config in line}
+        supervisors = [pid for pid, line in lines.items() if b"node" in line.split(b"\0")]
+        workers = [pid for pid in lines if pid not in supervisors]
+        return supervisors + workers
+
+    def config(self, name: str) -> str:
+        return str(self._lab.data / "config" / f"{name}.toml")
+
+    def kill(self, name: str) -> None:
+        """Kill -9 of all its processes; the supervisor goes first, so that it starts nothing again."""
+        self.signal(name, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while self.pids(name):
+            assert time.monotonic() < deadline, f"{name} does not die"
+            time.sleep(0.01)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        for pid in self.pids(name):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def start(self, name: str) -> None:
+        """Start a node that is down, as an operator would: the same command on the same host."""
+        command = [PYTHON, "-m", "ssastore", "--context", self._lab.name, "exec", "--host", name, "--"]
+        log = open(self._lab.data / "log" / f"{name}.log", "ab")  # noqa: SIM115  # handed to the process
+        with log:
+            self._started.append(
+                subprocess.Popen(
+                    [*command, PYTHON, "-m", "ssastore", "node", "--config", self.config(name)],
+                    env=self._lab.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+
+    def stop_started(self) -> None:
+        """End what ``start`` began: the lab does not know of it."""
+        for process in self._started:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._started:
+            process.wait(20)
+
+
+def command_lines() -> Iterator[tuple[int, bytes]]:
+    """Of all processes but zombies."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if line:
+                yield int(entry.name), line
+
+
+@contextmanager
+def nodes_of(lab: RunningLab) -> Iterator[Nodes]:
+    """The nodes of a lab; those that were started again are ended before the lab is."""
+    nodes = Nodes(lab)
+    try:
+        yield nodes
+    finally:
+        for name in nodes.names:
+            nodes.signal(name, signal.SIGCONT)
+        nodes.stop_started()
+
+
+# -- links ------------------------------------------------------------------------------------------
+
+
+def own_address(lab: RunningLab, host: str) -> str:
+    """A host's own address: what it sends from."""
+    script = (
+        "import json, subprocess; found = json.loads(subprocess.check_output("
+        "['ip', '-j', '-6', 'addr', 'show', 'dev', 'eth0', 'scope', 'global']));"
+        "print(found[0]['addr_info'][0]['local'])"
+    )
+    return lab.python(script, host=host).strip()
+
+
+class Links:
+    """Packet filters on the hosts of a lab, with nft."""
+
+    def __init__(self, lab: RunningLab) -> None:
+        self._lab = lab
+        self._address: dict[str, str] = {}
+        self._filtered: set[str] = set()
+
+    def address(self, host: str) -> str:
+        if host not in self._address:
+            self._address[host] = own_address(self._lab, host)
+        return self._address[host]
+
+    def cut_one_way(self, sender: str, receiver: str) -> None:
+        """Drop every packet from one host to another, those of connections the other way included."""
+        self._rule(sender, "output", f"ip6 daddr {self.address(receiver)} drop")
+        self._rule(receiver, "input", f"ip6 saddr {self.address(sender)} drop")
+
+    def split(self, *sides: Sequence[str]) -> None:
+        """Cut every link between hosts of different sides."""
+        for one in sides:
+            for other in sides:
+                if one is not other:
+                    for sender in one:
+                        for receiver in other:
+                            self.cut_one_way(sender, receiver)
+
+    def lose(self, percent: int, hosts: Sequence[str]) -> None:
+        """Lose that share of the TCP packets that arrive at hosts, at random."""
+        for host in hosts:
+            self._rule(host, "input", f"meta l4proto tcp numgen random mod 100 < {percent} drop")
+
+    def heal(self) -> None:
+        """All filters away."""
+        for host in sorted(self._filtered):
+            self._nft(host, "delete table inet faults")
+        self._filtered.clear()
+
+    def _rule(self, host: str, hook: str, rule: str) -> None:
+        if host not in self._filtered:
+            self._filtered.add(host)
+            chains = "".join(
+                f"chain {name} {{ type filter hook {name} priority 0; policy accept; }}; "
+                for name in ("input", "output")
+            )
+            self._nft(host, f"table inet faults {{ {chains} }}")
+        self._nft(host, f"add rule inet faults {hook} {rule}")
+
+    def _nft(self, host: str, command: str) -> None:
+        self._lab.cli("exec", "--host", host, "--", "nft", command)
+
+
+# -- load and judgement -----------------------------------------------------------------------------
+
+
+class RunningLoad:
+    """A process of clients on a host of the lab (``tests.mixedload``)."""
+
+    def __init__(self, lab: RunningLab, directory: Path, *, host: str = "client", **settings: Any) -> None:
+        name = settings.setdefault("name", host)
+        self._stop = directory / f"{name}.stop"
+        self._stop.write_text("")
+        self.settings = Settings(str(directory / f"{name}.history"), str(self._stop), **settings)
+        command = [PYTHON, "-m", "ssastore", "--context", lab.name, "exec", "--host", host, "--"]
+        self._process = subprocess.Popen(
+            [*command, PYTHON, "-m", "tests.mixedload", json.dumps(asdict(self.settings))],
+            env=lab.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == "started"
+
+    def stop(self, wait_s: float = 120) -> dict[str, Any]:
+        """End the clients; the numbers that they bring home."""
+        self._stop.write_text("stop")
+        output, _ = self._process.communicate(timeout=wait_s)
+        assert self._process.returncode == 0
+        found: dict[str, Any] = json.loads(output)
+        return found
+
+    def abandon(self) -> None:
+        """After a failure elsewhere."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def load_on(lab: RunningLab, directory: Path, **settings: Any) -> Iterator[RunningLoad]:
+    """Clients that are gone at the end."""
+    load = RunningLoad(lab, directory, **settings)
+    try:
+        yield load
+    finally:
+        load.abandon()
+
+
+@dataclass
+class Judged:
+    """What histories show, key by key."""
+
+    keys: int = 0
+    operations: int = 0
+    violations: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    "Keys whose last state, read at the end, is older than an acknowledged write, or is made up."
+
+
+def read_history(*paths: str) -> dict[str, list[Op]]:
+    """Histories of processes that ran side by side, by key."""
+    histories: dict[str, list[Op]] = {}
+    for path in paths:
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            fields = json.loads(line)
+            key = fields.pop("key")
+            kinds = {"kind": Kind(fields["kind"]), "outcome": Outcome(fields["outcome"])}
+            fields |= kinds | {"condition": Condition(fields["condition"])}
+            histories.setdefault(key, []).append(Op(**fields))
+    return histories
+
+
+def judge(histories: dict[str, list[Op]]) -> Judged:
+    """Every key's history by the checker; and, plainly, whether the last acknowledged write is there."""
+    judged = Judged(len(histories), sum(map(len, histories.values())))
+    for key, history in sorted(histories.items()):
+        found = check(history)
+        if found.verdict is Verdict.VIOLATION:
+            judged.violations.append(f"{key}: {found}")
+        elif found.verdict is Verdict.UNDECIDED:
+            judged.undecided.append(key)
+        if is_lost(history):
+            judged.lost.append(key)
+    return judged
+
+
+def is_lost(history: list[Op]) -> bool:
+    """Whether the last read shows a state that an acknowledged write had certainly replaced."""
+    reads = [op for op in history if op.kind is Kind.GET and op.outcome is not Outcome.UNKNOWN]
+    if not reads:
+        return False
+    final = max(reads, key=lambda op: op.called_ns)
+    changes = [op for op in history if op.kind is not Kind.GET and op.called_ns < final.answered_ns]
+    writer = next((op for op in changes if op.value and op.value == final.value), None)
+    before = [op for op in changes if op.outcome is Outcome.DONE and op.answered_ns < final.called_ns]
+    if final.outcome is Outcome.DONE:
+        if writer is None or writer.outcome in (Outcome.FAILED, Outcome.ABSENT):
+            return True
+        return any(writer.is_answered and writer.answered_ns < op.called_ns for op in before)
+    puts = [op for op in before if op.kind is Kind.PUT]
+    if not puts:
+        return False
+    newest = max(puts, key=lambda op: op.called_ns)
+    # Nothing is there: somebody must have deleted it, after the newest put had begun.
+    return not any(
+        op.kind is Kind.DELETE
+        and op.outcome in (Outcome.DONE, Outcome.UNKNOWN)
+        and (not op.is_answered or op.answered_ns > newest.called_ns)
+        for op in changes
+    )
+
+
+def share_of_success(found: dict[str, Any]) -> float:
+    """Of all calls, those that got an answer."""
+    answers = {name: count for name, count in found["answers"].items() if name != "writes"}
+    failed = answers.get("unavailable", 0) + answers.get(Outcome.UNKNOWN.value, 0)
+    return 1 - failed / sum(answers.values())
