@@ -11,7 +11,8 @@
     ├─ Conflict                      the state of the store forbids it (a condition is false, a name is taken)
     │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty
     ├─ TryLater                      may work soon; the library has already retried within the deadline
-    │    Unavailable (ConnectionError), Overloaded
+    │    Overloaded, Unavailable (ConnectionError)
+    │      NoMajority
     ├─ NotMine                       the slice is not served there; the library re-dials, users never see it
     ├─ OutcomeUnknown                the request was sent and the answer never came
     ├─ PeerError                     the other side broke the protocol
@@ -114,6 +115,10 @@ class TryLater(SsaStoreError):
 
 class Unavailable(TryLater, ConnectionError):
     """No node answers at the computed address. Names address and slice, so an operator can look."""
+
+
+class NoMajority(Unavailable):
+    """Too few planes of a name can be reached: by us, or by the node that was asked. Nothing was written."""
 
 
 class Overloaded(TryLater):

@@ -75,6 +75,9 @@ class DirectCaller:
     async def replica_count(self) -> int:
         return self.replicas
 
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        return False
+
     async def call(
         self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
     ) -> tuple[Header, Body]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -119,7 +120,7 @@ def own_address(lab: RunningLab, host: str) -> str:
 
 
 class Links:
-    """Packet filters on the hosts of a lab, with nft."""
+    """Packet filters on the hosts of a lab, with nft. All of one change come at once."""
 
     def __init__(self, lab: RunningLab) -> None:
         self._lab = lab
@@ -131,43 +132,54 @@ class Links:
             self._address[host] = own_address(self._lab, host)
         return self._address[host]
 
-    def cut_one_way(self, sender: str, receiver: str) -> None:
+    def cut_one_way(self, *pairs: tuple[str, str]) -> None:
         """Drop every packet from one host to another, those of connections the other way included."""
-        self._rule(sender, "output", f"ip6 daddr {self.address(receiver)} drop")
-        self._rule(receiver, "input", f"ip6 saddr {self.address(sender)} drop")
+        rules: dict[str, list[str]] = {}
+        for sender, receiver in pairs:
+            rules.setdefault(sender, []).append(f"output ip6 daddr {self.address(receiver)} drop")
+            rules.setdefault(receiver, []).append(f"input ip6 saddr {self.address(sender)} drop")
+        self._filter(rules)
 
-    def split(self, *sides: Sequence[str]) -> None:
-        """Cut every link between hosts of different sides."""
-        for one in sides:
-            for other in sides:
-                if one is not other:
-                    for sender in one:
-                        for receiver in other:
-                            self.cut_one_way(sender, receiver)
+    def split(self, one: Sequence[str], other: Sequence[str]) -> None:
+        """Cut every link between two sides."""
+        pairs = list(itertools.product(one, other))
+        self.cut_one_way(*pairs, *[(receiver, sender) for sender, receiver in pairs])
 
     def lose(self, percent: int, hosts: Sequence[str]) -> None:
         """Lose that share of the TCP packets that arrive at hosts, at random."""
-        for host in hosts:
-            self._rule(host, "input", f"meta l4proto tcp numgen random mod 100 < {percent} drop")
+        rule = f"input meta l4proto tcp numgen random mod 100 < {percent} drop"
+        self._filter({host: [rule] for host in hosts})
 
     def heal(self) -> None:
         """All filters away."""
-        for host in sorted(self._filtered):
-            self._nft(host, "delete table inet faults")
+        self._nft(dict.fromkeys(sorted(self._filtered), "delete table inet faults"))
         self._filtered.clear()
 
-    def _rule(self, host: str, hook: str, rule: str) -> None:
-        if host not in self._filtered:
-            self._filtered.add(host)
-            chains = "".join(
-                f"chain {name} {{ type filter hook {name} priority 0; policy accept; }}; "
-                for name in ("input", "output")
-            )
-            self._nft(host, f"table inet faults {{ {chains} }}")
-        self._nft(host, f"add rule inet faults {hook} {rule}")
+    def _filter(self, rules: dict[str, list[str]]) -> None:
+        assert not self._filtered, "heal first"
+        self._filtered = set(rules)
+        chains = "".join(
+            f"chain {name} {{ type filter hook {name} priority 0; policy accept; }}; "
+            for name in ("input", "output")
+        )
+        table = f"table inet faults {{ {chains} }}; "
+        added = {host: "; ".join(f"add rule inet faults {rule}" for rule in rules[host]) for host in rules}
+        self._nft({host: table + found for host, found in added.items()})
 
-    def _nft(self, host: str, command: str) -> None:
-        self._lab.cli("exec", "--host", host, "--", "nft", command)
+    def _nft(self, commands: dict[str, str]) -> None:
+        # Processes that wait for a line: to start one takes longer than the change may.
+        waiting = [
+            self._lab.start("sh", "-c", 'read go && exec nft "$1"', "sh", command, host=host)
+            for host, command in commands.items()
+        ]
+        time.sleep(1)
+        for process in waiting:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in waiting:
+            process.communicate()
+            assert process.returncode == 0, "nft refused"
 
 
 # -- load and judgement -----------------------------------------------------------------------------

@@ -45,6 +45,17 @@ class RunningLab:
             **options,
         )
 
+    def start(self, *command: str, host: str = "client") -> subprocess.Popen[str]:
+        """A command that runs on a host of the lab, with pipes to talk to it."""
+        entered = [PYTHON, "-m", "ssastore", "--context", self.name, "exec", "--host", host, "--"]
+        return subprocess.Popen(
+            [*entered, *command],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def python(self, script: str, *arguments: str, host: str = "client", **options: Any) -> str:
         """Run a Python script on a host of the lab; what it prints."""
         command = [PYTHON, "-c", script, *arguments]

@@ -9,6 +9,7 @@ from ssastore.errors import (
     BucketNotFound,
     CorruptObject,
     Misdirected,
+    NoMajority,
     NotMine,
     ObjectNotFound,
     OutcomeUnknown,
@@ -18,7 +19,6 @@ from ssastore.errors import (
     RequestError,
     SsaStoreError,
     StoreFull,
-    Unavailable,
 )
 from ssastore.messages import Message, Status
 from ssastore.wire import Body, Header
@@ -37,7 +37,7 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
     Status.INTERNAL: PeerError,
     Status.OUTRUN: Overloaded,
     Status.UNKNOWN: OutcomeUnknown,
-    Status.UNREACHED: Unavailable,
+    Status.UNREACHED: NoMajority,
 }
 "The exception of each refusal."
 
@@ -57,6 +57,10 @@ class Caller(Protocol):
 
     async def replica_count(self) -> int:
         """How many planes hold data; asks the cluster when it was not told."""
+        ...
+
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        """Whether nothing is heard from an address in that time: no answer, and no refusal either."""
         ...
 
     async def call(

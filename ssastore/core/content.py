@@ -18,6 +18,7 @@ from blake3 import blake3
 from ssastore.core.caller import Caller
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
 from ssastore.core.quorum import every_plane
+from ssastore.core.reach import Reach
 from ssastore.core.registers import PLANE_BUDGET_MS
 from ssastore.core.suspects import Suspects
 from ssastore.env import spawn
@@ -71,6 +72,7 @@ class Blobs:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
+        self._reach = Reach(caller)
 
     async def put(self, content: Body, reference: bytes = b"") -> bytes:
         """Store a blob of at most CHUNK_BYTES; its digest. The same content is stored once."""
@@ -84,7 +86,11 @@ class Blobs:
             iid = iid_of(position, plane)
             await self._caller.call(PutBlob(iid, digest, reference), iid, content)
 
-        await every_plane(store, replicas, linger_s=LINGER_S)
+        if replicas == 1:
+            await store(0)
+        else:
+            async with self._reach.limit(position, replicas):
+                await every_plane(store, replicas, linger_s=LINGER_S)
         return digest
 
     async def get(self, digest: bytes) -> Body:

@@ -14,6 +14,7 @@ from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
 from ssastore.core.place import expected_position
 from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority, gather_reachable
+from ssastore.core.reach import CUT_OFF, Reach
 from ssastore.core.register import LIVE
 from ssastore.core.suspects import Suspects
 from ssastore.env import Randomness
@@ -21,6 +22,7 @@ from ssastore.errors import (
     BadFrame,
     CorruptObject,
     InvalidKey,
+    NoMajority,
     ObjectNotFound,
     OutcomeUnknown,
     PeerError,
@@ -142,6 +144,7 @@ class Registers:
         self._caller = caller
         self._randomness = randomness
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
+        self._reach = Reach(caller)
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
         """Raises ObjectNotFound, Unavailable."""
@@ -151,6 +154,12 @@ class Registers:
             message = Get(position, int(kind), place.bucket, place.shards, key, head_only)
             return found_of(await self._caller.call(message, position))
 
+        async with self._reach.limit(position, replicas):
+            return await self._get_agreed(place, kind, key, position, replicas, head_only=head_only)
+
+    async def _get_agreed(
+        self, place: Place, kind: Kind, key: bytes, position: int, replicas: int, *, head_only: bool
+    ) -> Found:
         planes = self._in_order(position, replicas)
 
         def ask(turn: int, full: bool) -> Awaitable[tuple[Header, Body]]:
@@ -224,7 +233,10 @@ class Registers:
     async def _by_proposer(
         self, message: Put | Delete | Read, position: int, data: Body, replicas: int
     ) -> tuple[Header, Body]:
-        """Ask the proposer at one plane after the other, as one operation, until the deadline."""
+        """Ask the proposer at one plane after the other, as one operation.
+
+        Until the deadline, or until nothing is heard from a majority of planes.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = started + self._caller.deadline_ms / 1000
@@ -232,28 +244,43 @@ class Registers:
         cause: SsaStoreError = Unavailable("no plane was asked")
         turn = 0
         planes = self._in_order(position, replicas)
-        while (left_s := deadline - loop.time()) > 0:
-            message.iid = iid_of(position, planes[turn % replicas])
-            within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
-            try:
-                return await self._ask(message, within_ms, data)
-            except (Unavailable, OutcomeUnknown) as error:
-                cause = error
-                in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
-            except (StoreFull, CorruptObject, PeerError) as error:
-                # Said of this attempt; an earlier one may have been taken all the same.
-                if in_doubt:
-                    raise OutcomeUnknown(str(error)) from None
-                raise
-            turn += 1
-            if not isinstance(message, Read):
-                # Once in doubt every further attempt is a repetition; its age lets a node judge whether
-                # it can still remember the first.
-                message.attempt += 1 if in_doubt else 0
-                message.age_ms = int((loop.time() - started) * 1000)
-            if turn % replicas == 0:
-                await asyncio.sleep(RETRY_CAP_MS / 1000)
-        raise OutcomeUnknown(str(cause)) if in_doubt else Unavailable(str(cause))
+        with self._reach.watch(position, replicas) as watch:
+            while (left_s := deadline - loop.time()) > 0 and not watch.is_cut_off:
+                message.iid = iid_of(position, planes[turn % replicas])
+                within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
+                try:
+                    async with watch.attempt(may_apply=False):
+                        await self._check_heard(message.iid)
+                    async with watch.attempt(may_apply=not isinstance(message, Read)):
+                        return await self._ask(message, within_ms, data)
+                except (Unavailable, OutcomeUnknown) as error:
+                    cause = error
+                    in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
+                except (StoreFull, CorruptObject, PeerError) as error:
+                    # Said of this attempt; an earlier one may have been taken all the same.
+                    if in_doubt:
+                        raise OutcomeUnknown(str(error)) from None
+                    raise
+                turn += 1
+                if not isinstance(message, Read):
+                    # Once in doubt every further attempt is a repetition; its age lets a node judge
+                    # whether it can still remember the first.
+                    message.attempt += 1 if in_doubt else 0
+                    message.age_ms = int((loop.time() - started) * 1000)
+                if turn % replicas == 0:
+                    await asyncio.sleep(RETRY_CAP_MS / 1000)
+        if in_doubt:
+            raise OutcomeUnknown(str(cause))
+        raise NoMajority(CUT_OFF) if watch.is_cut_off else Unavailable(str(cause))
+
+    async def _check_heard(self, iid: int) -> None:
+        """Raise Unavailable rather than send a call to who did not answer last and is not heard now.
+
+        What is not sent leaves no doubt.
+        """
+        if self._suspects.has_failed(iid) and await self._reach.is_silent(iid):
+            self._suspects.failed(iid)
+            raise Unavailable("the node of this plane is not heard")
 
     async def _ask(self, message: Request, within_ms: int | None, data: Body = b"") -> tuple[Header, Body]:
         """One plane's answer; remembers who does not answer, or not before others were asked instead."""
@@ -261,6 +288,9 @@ class Registers:
         started = loop.time()
         try:
             reply = await self._caller.call(message, message.iid, data, within_ms=within_ms)
+        except NoMajority:
+            self._suspects.answered(message.iid)
+            raise
         except (Unavailable, OutcomeUnknown, asyncio.CancelledError):
             if loop.time() - started >= HEDGE_S:
                 self._suspects.failed(message.iid)
@@ -315,7 +345,8 @@ class Registers:
         if replicas == 1:
             return await ask(0)
         gather = gather_reachable if is_thorough else gather_majority
-        pages = [page for _, page in await self._persist(lambda: gather(ask, replicas))]
+        async with self._reach.limit(position, replicas):
+            pages = [page for _, page in await self._persist(lambda: gather(ask, replicas))]
         return await merge_planes(
             pages,
             prefix,

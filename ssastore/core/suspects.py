@@ -38,6 +38,10 @@ class Suspects:
         if self._failures[arc] == FAILURES_MIN:
             self._next_probe[arc] = self._clock() + PROBE_EVERY_S
 
+    def has_failed(self, iid: int) -> bool:
+        """Whether the last that was asked there did not answer."""
+        return iid >> _ARC_SHIFT in self._failures
+
     def is_suspect(self, iid: int) -> bool:
         """Whether it is better to ask somebody else. False once in a while, so that a return is noticed."""
         if not self._failures:

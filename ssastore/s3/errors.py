@@ -147,6 +147,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     errors.TryLater: _Row("SlowDown"),
     # Names the slice and its address: what an operator needs, and nothing that a client could not compute.
     errors.Unavailable: _Row("ServiceUnavailable", says_why=True),
+    errors.NoMajority: _Row("ServiceUnavailable", says_why=True),
     errors.Overloaded: _Row("SlowDown"),
     errors.NotMine: _Row("ServiceUnavailable"),
     errors.OutcomeUnknown: _Row("InternalError"),

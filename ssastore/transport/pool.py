@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from typing import cast
 
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
@@ -35,6 +36,17 @@ _UNCERTAIN = (Put, Delete, Accept)
 
 _OF_ONE_ATTEMPT = frozenset((Status.UNREACHED, Status.FULL, Status.CORRUPT, Status.INTERNAL))
 "Refusals that say nothing of an earlier attempt, which may still be taken."
+
+
+_FRESH_S = 0.1
+"How lately a connection must have brought something to show that its node is there."
+
+
+class _Knock(asyncio.Protocol):
+    """A connection that is given up as soon as it is there."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,27 @@ class Pool:
                     raise
                 await asyncio.sleep(RETRY_CAP_MS / 1000)
         return self.replicas
+
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        """See ``core.caller.Caller``. Dials, and hangs up: what is queued on a connection says nothing."""
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        known = self._by_slice.get(iid >> _SLICE_SHIFT)
+        if known is not None and known.is_open and known.last_seen >= asked - _FRESH_S:
+            return False
+        dial = spawn("knock", self._links.dial(address_of(self.service, iid), self.port, _Knock))
+        try:
+            while not dial.done():
+                # Frames may come meanwhile: a network that loses packets may lose those of a dial.
+                silent_since = asked if known is None else max(asked, known.last_seen)
+                left_s = silent_since + within_ms / 1000 - loop.time()
+                if left_s <= 0:
+                    return True
+                await asyncio.wait({dial}, timeout=left_s)
+            error = dial.exception()
+            return error is not None and not isinstance(error, ConnectionError)
+        finally:
+            dial.cancel()
 
     async def call(
         self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None

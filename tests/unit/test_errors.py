@@ -30,9 +30,12 @@ def tree_of_classes() -> Tree:
 
 
 def tree_of_drawing(drawing: str) -> Tree:
-    """A line with a branch opens a parent; a line with a bare stem lists its children."""
+    """A line with a branch opens a parent; a line with a bare stem lists its children.
+
+    A line that is set in further lists the children of the last of them.
+    """
     tree: Tree = {}
-    parent = ""
+    parent = name = ""
     for line in drawing.splitlines():
         if branch := re.match(r" *[├└]─ (\w+)(?: \((\w+)\))?(?:  |$)", line):
             parent = branch[1]
@@ -41,6 +44,8 @@ def tree_of_drawing(drawing: str) -> Tree:
             for child in children[1].split(", "):
                 name, _, builtin = child.partition(" ")
                 tree[name] = parent, builtin.strip("()")
+        elif grandchild := re.fullmatch(r" *[│ ] {6}(\w+)", line):
+            tree[grandchild[1]] = name, ""
     return tree
 
 

@@ -70,6 +70,7 @@ TOLD = {
     errors.InvalidPartOrder,
     errors.PartTooSmall,
     errors.Unavailable,
+    errors.NoMajority,
 }
 
 

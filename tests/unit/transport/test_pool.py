@@ -402,6 +402,23 @@ async def test_node_that_never_greets_is_unavailable_in_time(world: World) -> No
         assert await unavailable(world.pool(deadline_ms=200), key_of(world), put) < 1
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["connected before", "never connected"])
+async def test_node_is_silent_when_neither_answer_nor_refusal_comes(world: World, is_known: bool) -> None:
+    key, pool, port = key_of(world), world.pool(), world.cluster.nodes[0].port
+    if is_known:
+        await get(pool, key)
+        assert not await pool.is_silent(iid_of_record(PLACE, key), 200)
+    assert not await pool.is_silent(iid_of_record(PLACE, key), 200)
+    world.dials.hanging = {port}
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.sleep(module._FRESH_S)
+    assert await pool.is_silent(iid_of_record(PLACE, key), 200)
+    assert 0.2 <= loop.time() - began < 1
+    world.dials.hanging, world.dials.dead = set(), {port}
+    assert not await pool.is_silent(iid_of_record(PLACE, key), 200)
+
+
 # -- doubts -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,124 @@
+"""Calls that hear nothing from a majority of planes end soon; those that are only refused go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ssastore.core.metadata import Metadata
+from ssastore.core.quorum import HEDGE_S
+from ssastore.core.reach import SILENCE_MS, Reach
+from ssastore.core.registers import Place, Registers
+from ssastore.errors import NoMajority, OutcomeUnknown, Unavailable
+from ssastore.keyspace import plane_of
+from ssastore.messages import Kind, Message, Put
+from tests.registermodel import Seeded, run_virtually
+
+PLACE = Place(7, 0)
+CUT_AFTER_S = HEDGE_S + SILENCE_MS / 1000
+ANSWER_S_MAX = 2.0
+
+
+class Planes:
+    """Implements ``core.caller.Caller``: planes that say nothing, refuse, or cannot reach their mates."""
+
+    deadline_ms = 30_000
+    replicas = 3
+
+    def __init__(self, *, silent: set[int], refusing: set[int] = frozenset(), takes: bool = False) -> None:  # type: ignore[assignment]
+        self.silent, self.refusing, self.takes = silent, refusing, takes
+        self.sent: list[int] = []
+
+    async def replica_count(self) -> int:
+        return self.replicas
+
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        if plane_of(iid) in self.silent:
+            await asyncio.sleep(within_ms / 1000)
+        return plane_of(iid) in self.silent
+
+    async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
+        plane = plane_of(iid)
+        self.sent.append(plane)
+        if plane in self.silent:
+            await asyncio.sleep((within_ms or self.deadline_ms) / 1000)
+            raise OutcomeUnknown("sent") if self.takes and isinstance(message, Put) else Unavailable("silent")
+        if plane in self.refusing:
+            raise Unavailable("refused")
+        raise NoMajority("mates are silent")
+
+
+async def took(planes: Planes, work: Callable[[Registers], Any], error: type[Exception]) -> float:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    with pytest.raises(error) as caught:
+        await work(Registers(planes, Seeded(1)))
+    assert type(caught.value) is error
+    return loop.time() - started
+
+
+WORKS = {
+    "put": lambda registers: registers.put(PLACE, Kind.OBJECT, b"k", Metadata("e", 1), b"x"),
+    "delete": lambda registers: registers.delete(PLACE, Kind.OBJECT, b"k"),
+    "get": lambda registers: registers.get(PLACE, Kind.OBJECT, b"k"),
+    "page": lambda registers: registers.page(Place(7, 4), Kind.OBJECT, 1, limit=10),
+}
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+@pytest.mark.parametrize("silent", [{0, 1}, {1, 2}, {0, 1, 2}], ids=str)
+def test_silence_of_a_majority_ends_a_call(work: Any, silent: set[int]) -> None:
+    """A write that was under way at one of them leaves a doubt."""
+    error = OutcomeUnknown if work in (WORKS["put"], WORKS["delete"]) else NoMajority
+
+    async def scenario() -> None:
+        assert await took(Planes(silent=silent), work, error) < ANSWER_S_MAX
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+def test_refusals_are_waited_out(work: Any) -> None:
+    """Two nodes start again: their hosts say that nobody listens yet."""
+
+    async def scenario() -> None:
+        planes = Planes(silent={2}, refusing={0, 1})
+        assert await took(planes, work, Unavailable) > 20
+
+    run_virtually(scenario)
+
+
+def test_write_that_a_silent_plane_may_have_taken_leaves_a_doubt() -> None:
+    async def scenario() -> None:
+        planes = Planes(silent={0, 1}, takes=True)
+        assert await took(planes, WORKS["put"], OutcomeUnknown) < ANSWER_S_MAX
+
+    run_virtually(scenario)
+
+
+def test_silent_plane_is_asked_whether_it_is_there_before_another_write_is_sent_to_it() -> None:
+    async def scenario() -> None:
+        planes = Planes(silent={0, 1})
+        registers = Registers(planes, Seeded(1))
+        for turn in range(3):
+            planes.sent.clear()
+            with pytest.raises(NoMajority if turn > 1 else (NoMajority, OutcomeUnknown)):
+                await registers.put(PLACE, Kind.OBJECT, b"k", Metadata("e", 1), b"x")
+            assert turn <= 1 or not planes.silent & set(planes.sent)
+
+    run_virtually(scenario)
+
+
+def test_call_that_is_only_slow_is_left_alone() -> None:
+    async def scenario() -> None:
+        reach = Reach(Planes(silent={0}))
+        async with reach.limit(5, 3):
+            await asyncio.sleep(20)
+        with pytest.raises(TimeoutError):
+            async with reach.limit(5, 3):
+                raise TimeoutError  # not ours
+
+    run_virtually(scenario)
