@@ -185,6 +185,10 @@ class Connection(FrameChannel):
                 if not entry[0].done():
                     entry[0].set_result((header, body))
 
+    def covers(self, slice16: int) -> bool:
+        """Whether the worker last said that it serves this slice."""
+        return any(slice16 in run for run in self.slices)
+
     def check_alive(self, now: float, patience_s: float) -> None:
         """Give up requests that have waited for ``patience_s``; abort when nothing comes any more.
 

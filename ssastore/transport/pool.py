@@ -92,6 +92,11 @@ class Pool:
         self.deadline_ms = deadline_ms
         self._use_hints = use_hints
         self._by_slice: dict[int, Connection] = {}
+        "Who serves a slice, for those slices that were asked for since a hint last changed."
+        self._hints: dict[Connection, set[int]] = {}
+        "Who said what it serves, newest last, and the slices at which that turned out to be wrong."
+        self._shadowed: set[Connection] | None = None
+        "Connections that no hint leads to, as newer ones serve all that they do; None: to be found out."
         self._connections: dict[Connection, None] = {}
         "In the order of their beginning: a set would be walked in the order of memory addresses."
         self._dialling: dict[int, asyncio.Semaphore] = {}
@@ -156,8 +161,8 @@ class Pool:
         """
         now = asyncio.get_running_loop().time()
         deadline = now + (within_ms or self.deadline_ms) / 1000
-        connection = self._by_slice.get(iid >> _SLICE_SHIFT)
-        if connection is not None and connection.is_open and self._use_hints:
+        connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid >> _SLICE_SHIFT)
+        if connection is not None and connection.is_open:
             try:
                 if within_ms is None:
                     # No timer of its own: the watchdog ends what waits beyond the deadline.
@@ -184,7 +189,7 @@ class Pool:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
         if status in (Status.NOT_MINE, Status.OVERLOADED):
-            self._by_slice.pop(iid >> _SLICE_SHIFT, None)
+            self._disbelieve(iid >> _SLICE_SHIFT)
             return await self._retry(message, iid, body, budget, OSError(text), False)
         raise STATUS_ERRORS.get(status, PeerError)(text)
 
@@ -219,7 +224,7 @@ class Pool:
                     if in_doubt and status in _OF_ONE_ATTEMPT and isinstance(message, _UNCERTAIN):
                         raise OutcomeUnknown(f"an earlier attempt was not answered: {reply[0][2]}")
                     raise STATUS_ERRORS.get(status, PeerError)(str(reply[0][2]))
-                self._by_slice.pop(iid >> _SLICE_SHIFT, None)
+                self._disbelieve(iid >> _SLICE_SHIFT)
                 cause = OSError(str(reply[0][2]))
             except OSError as error:
                 if isinstance(error, SsaStoreError):
@@ -243,11 +248,10 @@ class Pool:
         """An open connection to who serves ``iid``: by hint, else dialled."""
         gate = self._dialling.setdefault(iid >> _ARC_SHIFT, asyncio.Semaphore(_DIALS_AN_ARC))
         async with gate:
-            if self._use_hints:
-                # Another dial may have ended at the same worker while this one waited.
-                known = self._by_slice.get(iid >> _SLICE_SHIFT)
-                if known is not None and known.is_open:
-                    return known
+            # Another dial may have ended at the same worker while this one waited.
+            known = self._covering(iid >> _SLICE_SHIFT)
+            if known is not None:
+                return known
             self.dial_count += 1
             connection = await self._links.dial(
                 address_of(self.service, iid),
@@ -284,18 +288,50 @@ class Pool:
 
     def _covered(self, connection: Connection) -> None:
         """A worker said what it serves: newest word wins."""
-        if not self._use_hints:
-            return
-        self._forget_hints(connection)
-        for run in connection.slices:
-            self._by_slice.update(dict.fromkeys(run, connection))
+        if self._use_hints:
+            self._hints.pop(connection, None)
+            self._hints[connection] = set()
+            self._hints_changed()
 
-    def _forget_hints(self, connection: Connection) -> None:
-        self._by_slice = {s: c for s, c in self._by_slice.items() if c is not connection}
+    def _hints_changed(self) -> None:
+        self._by_slice.clear()
+        self._shadowed = None
+
+    def _covering(self, slice16: int) -> Connection | None:
+        """The open connection that last said that it serves a slice, and has not said otherwise since."""
+        for connection, wrong in reversed(self._hints.items()):
+            is_hinted = connection.covers(slice16) and slice16 not in wrong
+            if is_hinted and connection.is_open:
+                self._by_slice[slice16] = connection
+                return connection
+        return None
+
+    def _disbelieve(self, slice16: int) -> None:
+        """Who was said to serve a slice does not: its hint was too old."""
+        for connection, wrong in self._hints.items():
+            if connection.covers(slice16):
+                wrong.add(slice16)
+        self._hints_changed()
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
-        self._forget_hints(connection)
+        if connection in self._hints:
+            del self._hints[connection]
+            self._hints_changed()
+
+    def _is_useful(self, connection: Connection) -> bool:
+        """Whether some hint leads to a connection."""
+        if self._shadowed is None:
+            self._shadowed = set()
+            newer: list[range] = []
+            for known, wrong in reversed(self._hints.items()):
+                left = known.slices
+                for run in newer:
+                    left = [part for piece in left for part in _without(piece, run)]
+                if sum(map(len, left)) <= len(wrong):
+                    self._shadowed.add(known)
+                newer += known.slices
+        return connection in self._hints and connection not in self._shadowed
 
     async def _watch(self) -> None:
         """Drop connections that ended or that no hint leads to, abort those that answer nothing."""
@@ -303,12 +339,11 @@ class Pool:
         patience_s = self.deadline_ms / 1000
         while True:
             await asyncio.sleep(min(_WATCH_S, patience_s / 4))
-            hinted = set(self._by_slice.values())
             for connection in list(self._connections):
                 connection.check_alive(loop.time(), patience_s)
                 if not connection.is_open:
                     self._forget(connection)
-                elif connection not in hinted and connection.is_idle:
+                elif connection.is_idle and not self._is_useful(connection):
                     connection.close()
 
     async def close(self) -> None:
@@ -320,5 +355,14 @@ class Pool:
         for connection in list(self._connections):
             connection.close()
         self._connections.clear()
-        self._by_slice.clear()
+        self._hints.clear()
+        self._hints_changed()
         await asyncio.sleep(0)
+
+
+def _without(run: range, other: range) -> list[range]:
+    """What is left of a run of slices without those of another."""
+    if other.stop <= run.start or run.stop <= other.start:
+        return [run]
+    pieces = range(run.start, other.start), range(other.stop, run.stop)
+    return [piece for piece in pieces if piece]
