@@ -85,6 +85,13 @@ class ControlState:
         self._history: list[Event] = []
         self._history_bytes = 0
 
+    def copy(self) -> ControlState:
+        """Another store that holds the same items, without leases and history."""
+        assert not self._periods, "a lease belongs to one store"
+        other = ControlState(revision=self.revision, next_lease=self.next_lease)
+        other._entries, other._keys, other._bytes = dict(self._entries), list(self._keys), self._bytes
+        return other
+
     # -- reading ------------------------------------------------------------------------------------
 
     def get(self, key: str) -> Item | None:

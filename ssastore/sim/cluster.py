@@ -53,7 +53,8 @@ class Layout:
     cluster: Cluster
     holdings: dict[str, Holding]
     covers: dict[str, list[Slice]]
-    entries: dict[str, Entry]
+    control: ControlState
+    "To be copied."
 
 
 @lru_cache(maxsize=8)
@@ -73,7 +74,7 @@ def layout_of(nodes: int, replicas: int) -> Layout:
         cluster,
         {member.name: holding_of(cluster, member.name) for member in members},
         {member.name: _cover(owned_slices(groups, member.name)) for member in members},
-        {key: Entry(value, 1) for key, value in sorted(entries.items())},
+        ControlState(revision=1, entries={key: Entry(value, 1) for key, value in entries.items()}),
     )
 
 
@@ -150,5 +151,5 @@ class ClientHost:
 def store_hosts(world: World, count: int, replicas: int, parts: Parts = PARTS) -> list[StoreHost]:
     """The nodes of a cluster; they are off."""
     layout = layout_of(count, replicas)
-    control = MemoryControlStore(state=ControlState(revision=1, entries=layout.entries))
+    control = MemoryControlStore(state=layout.control.copy())
     return [StoreHost(world, node.name, layout, control, parts) for node in layout.cluster.nodes]

@@ -11,8 +11,8 @@ at an unforeseeable moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import Context
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from ssastore.sim.clock import NS_PER_S, HostClock
@@ -38,6 +38,19 @@ class Quiescent(Exception):
 
 class Runaway(Exception):
     """More callbacks or more virtual time than the run was allowed."""
+
+
+class _Handle(asyncio.Handle):
+    """asyncio's, without its debug mode: the loop makes one for every callback."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., object], args: Sequence[Any], loop: VirtualLoop, context: Context
+    ) -> None:
+        self._callback, self._args, self._loop, self._context = callback, args, loop, context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
 
 
 class NetworkStack(Protocol):
@@ -87,7 +100,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks: dict[VirtualTask, None] = {}
         self._tasks_swept_at = 1000
         self._is_retired = False
-        self.world = Process("world", HostClock(lambda: self.schedule.now_ns))
+        self.world = Process("world", HostClock(self.schedule))
         self.schedule.add(self.world)
 
     @property
@@ -108,8 +121,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        process = (PROCESS.get() if context is None else context.get(PROCESS)) or self.world
-        handle = asyncio.Handle(callback, args, self, context)
+        if context is None:
+            process, context = PROCESS.get(), copy_context()
+        else:
+            process = context.get(PROCESS)
+        process = process or self.world
+        handle = _Handle(callback, args, self, context)
         if not process.is_dead and not self._is_retired:
             self.schedule.soon(process, handle)
         return handle
@@ -165,11 +182,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._check_bounds()
                 continue
             process, handle = schedule.next()
-            if handle.cancelled():
+            if handle._cancelled:
                 continue
             self.steps += 1
             steps.append(schedule.now_ns << 16 | process.index & 0xFFFF)
-            handle._run()
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler(
+                    {"message": "a callback failed", "exception": error, "handle": handle}
+                )
             process.steps_left -= 1
             if not process.steps_left:
                 schedule.deschedule(process)

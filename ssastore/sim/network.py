@@ -103,7 +103,7 @@ class Network:
     def host(self, name: str, address: str, program: Program | None = None, **clock: int) -> Host:
         """Add a host; it is off until ``start``. ``clock`` are the keywords of ``HostClock``."""
         assert name not in self.hosts
-        host = Host(self, name, IPv6Address(address), HostClock(lambda: self.loop.now_ns, **clock), program)
+        host = Host(self, name, IPv6Address(address), HostClock(self.loop.schedule, **clock), program)
         self.hosts[name] = self._by_address[host.address] = host
         self.routing.add_host(name)
         return host

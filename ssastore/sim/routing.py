@@ -25,30 +25,37 @@ class Routing:
         self._loop = loop
         self._draw = draw
         self._settled: PrefixTable[str] = PrefixTable()
+        self._hosts: list[str] = []
         self._views: dict[str, PrefixTable[str]] = {}
+        "Of hosts that may have heard less than what is settled; the others see that."
         self._heard: dict[tuple[str, Slice], int] = {}
         "Number of the last change of a prefix that a host has heard of."
         self._changes = 0
 
     def add_host(self, name: str) -> None:
         """A host that knows what is settled now."""
-        self._views[name] = PrefixTable(self._settled.items())
+        self._hosts.append(name)
 
     def announce(self, piece: Slice, target: str) -> None:
         """Send what is for ``piece`` to the host ``target``."""
-        self._settled[piece] = target
-        self._tell(piece, target)
+        self._change(piece, target)
 
     def withdraw(self, piece: Slice) -> None:
         """Have no route for exactly this prefix; a covering one holds again. Raises KeyError."""
-        del self._settled[piece]
-        self._tell(piece, None)
+        self._change(piece, None)
 
     def lookup(self, source: str, iid: int) -> str | None:
         """Where ``source`` sends packets for ``iid``: the name of a host, or None when there is no route."""
-        return self._views[source].lookup(iid)
+        return self._views.get(source, self._settled).lookup(iid)
 
-    def _tell(self, piece: Slice, target: str | None) -> None:
+    def _change(self, piece: Slice, target: str | None) -> None:
+        if self.lag_ns_max:
+            for source in self._hosts:
+                self._views.setdefault(source, PrefixTable(self._settled.items()))
+        if target is None:
+            del self._settled[piece]
+        else:
+            self._settled[piece] = target
         self._changes += 1
         self._loop.note(f"route {piece} to {target}")
         for source in self._views:

@@ -62,6 +62,7 @@ class Pipe:
         self.is_abandoned = False
         "The writer's kernel has forgotten the connection: nothing is sent again."
         self._name = name
+        self._number = crc32(name.encode())
         self._back = back
         self._stalled: deque[Segment] = deque()
         self._unacknowledged = 0
@@ -114,7 +115,7 @@ class Pipe:
     def _deliver(self, segment: Segment) -> None:
         loop = self.link.loop
         if isinstance(segment, bytes):
-            loop.note(f"{self._name} {len(segment)} bytes {crc32(segment):08x}")
+            loop.trace.packet(loop.now_ns, self._name, self._number, len(segment), crc32(segment))
         else:
             loop.note(f"{self._name} {segment.value}")
         assert self.reader is not None

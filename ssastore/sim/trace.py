@@ -1,4 +1,7 @@
-"""The trace of a run: a digest that is equal only for equal runs, and the last events in words."""
+"""The trace of a run: a digest that is equal only for equal runs, and the last events in words.
+
+Both are paid for by every packet, so numbers are kept as numbers until somebody asks.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,24 @@ STORY_EVENTS = 400
 
 
 class Trace:
-    """What happened, in order. ``steps`` takes one integer for each callback; ``note`` takes the rest."""
+    """What happened, in order. ``steps`` takes integers: one for each callback; ``note`` takes words."""
 
     def __init__(self, story_events: int = STORY_EVENTS) -> None:
         self._hash = blake2b(digest_size=16)
         self.steps: list[int] = []
-        self.story: deque[str] = deque(maxlen=story_events)
-        "The last events, for people."
+        self._story: deque[tuple[int, str, int, int]] = deque(maxlen=story_events)
+        "(time, words, size, checksum); without a size there is no checksum."
 
     def note(self, now_ns: int, what: str) -> None:
         """Record an event that is more than a callback."""
         self.flush()
         self._hash.update(b"%d %s\n" % (now_ns, what.encode()))
-        self.story.append(f"{now_ns / NS_PER_S:12.6f} {what}")
+        self._story.append((now_ns, what, 0, 0))
+
+    def packet(self, now_ns: int, pipe: str, number: int, size: int, checksum: int) -> None:
+        """Record bytes that arrive: ``number`` is the pipe's, ``pipe`` what people call it."""
+        self.steps += (now_ns, number << 32 | checksum)
+        self._story.append((now_ns, pipe, size, checksum))
 
     def flush(self) -> None:
         """Move the steps into the digest."""
@@ -36,3 +44,11 @@ class Trace:
         """Of everything so far."""
         self.flush()
         return self._hash.hexdigest()
+
+    @property
+    def story(self) -> list[str]:
+        """The last events, for people."""
+        return [
+            f"{now_ns / NS_PER_S:12.6f} {what}" + (f" {size} bytes {checksum:08x}" if size else "")
+            for now_ns, what, size, checksum in self._story
+        ]

@@ -242,7 +242,8 @@ class MemoryStore:
         batch, self._batch = self._batch, []
         for submitted in batch:
             settle(submitted.future, self._run(submitted))
-        self._timer = batch[0].future.get_loop().call_soon(self._start)
+        is_idle = not self._waiting and self._drained is None
+        self._timer = None if is_idle else batch[0].future.get_loop().call_soon(self._start)
 
     def _run(self, submitted: Submitted) -> Outcome:
         txn = MemoryWriteTxn(self._records, self._map_bytes)
