@@ -29,6 +29,7 @@ from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.planner import owned_slices
 from ssastore.core.proposer import Proposer
 from ssastore.core.register import Ballots
+from ssastore.core.steady import SteadyClock
 from ssastore.core.tombstones import collect_tombstones
 from ssastore.env import Clock, ControlStore, Links, Randomness, Store, spawn
 from ssastore.errors import ConfigError, SsaStoreError
@@ -99,6 +100,7 @@ class Engine:
     acceptor_type: type[Acceptor] = Acceptor
     proposer_type: type[Proposer] = Proposer
     coordinator_type: type[Coordinator] = Coordinator
+    pool_type: type[Pool] = Pool
 
     def __init__(
         self,
@@ -113,6 +115,8 @@ class Engine:
         self.place = place
         self.holding = holding
         self.ballots = ballots
+        self.clock = SteadyClock(outside.clock, asyncio.get_running_loop().time)
+        "What ages are told by; the world's own may be set while a call is under way."
         self.acceptor = self.acceptor_type(
             replicas=record.replicas, worker=place.worker, workers=place.workers, ballots=ballots
         )
@@ -122,7 +126,7 @@ class Engine:
             acceptor=self.acceptor,
             credentials=place.credentials,
             cluster_id=record.cluster_id,
-            clock=outside.clock,
+            clock=self.clock,
             randomness=outside.randomness,
             describe=self._describe,
         )
@@ -160,7 +164,7 @@ class Engine:
         """Let the worker carry calls through the acceptors of all planes."""
         outside, place, record = self.outside, self.place, self.holding.record
         secret = place.credentials.cluster_secret
-        self.mates = Pool(
+        self.mates = self.pool_type(
             record.network,
             place.port,
             Identity("node", place.owner, secret, record.replicas, record.cluster_id),
@@ -168,9 +172,9 @@ class Engine:
             randomness=outside.randomness,
             deadline_ms=MATE_BUDGET_MS,
         )
-        self.proposer = self.proposer_type(self.ballots, outside.clock, outside.randomness)
+        self.proposer = self.proposer_type(self.ballots, self.clock, outside.randomness)
         self.service.coordinator = self.coordinator_type(
-            self.acceptor, self.proposer, outside.store, self.mates, outside.clock
+            self.acceptor, self.proposer, outside.store, self.mates, self.clock
         )
 
     # -- background jobs ----------------------------------------------------------------------------
@@ -206,7 +210,7 @@ class Engine:
     async def _collect(self) -> None:
         """Drop old tombstones, for ever."""
         while True:
-            before_ms = self.outside.clock.now_ms() - TOMBSTONE_KEPT_MS
+            before_ms = self.clock.now_ms() - TOMBSTONE_KEPT_MS
             change = partial(collect_tombstones, before_ms=before_ms, limit=_COLLECT_BATCH)
             try:
                 for _ in range(_COLLECT_BATCHES_MAX):
