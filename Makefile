@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+SEEDS ?= 500
+FIRST ?= 0
+SCENARIO ?= safety
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +13,7 @@ STAMP := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench
+.PHONY: help setup check test demo bench sim
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -18,6 +21,7 @@ help:
 	@echo "make test    all tests: unit, contract, s3, and lab in network namespaces of its own"
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make bench   the benchmarks"
+	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
 	@echo
 	@echo "PYTHON=python3.12 make setup       another interpreter (3.11 or later)"
 	@echo "make test PYTEST_ARGS='-k cover'   a part of the tests"
@@ -47,6 +51,9 @@ test: setup
 
 demo: setup
 	$(BIN)/python -m ssastore.lab.demo
+
+sim: setup
+	$(BIN)/ssastore sim --seeds $(SEEDS) --first-seed $(FIRST) --scenario $(SCENARIO)
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench

@@ -30,6 +30,7 @@ _COMMANDS = {
     "s3": ("s3", "Settings for S3 tools."),
     "node": ("daemons", "Run a storage node."),
     "gateway": ("daemons", "Run an S3 gateway."),
+    "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),
 }
 
 

@@ -74,6 +74,10 @@ class HostClock:
         """Set the wall clock; the monotonic one does not notice."""
         self._offset_ms += by_ms
 
+    def set_offset(self, offset_ms: int) -> None:
+        """Set the wall clock to this far ahead of the truth, but for its drift."""
+        self._offset_ms = offset_ms
+
     def set_rate(self, rate_ppm: int) -> None:
         """Run faster or slower from now on. Timers that are set keep their world time."""
         self._elapsed_ns, self._since_ns = self._counted_ns(), self._world.now_ns

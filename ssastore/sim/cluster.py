@@ -1,7 +1,7 @@
 """Simulated nodes that run what production runs: ``engine.Engine`` below, Pool and Objects above.
 
-Only the store is the one in memory, the control store is the one of this process, and
-clock, randomness and links come from the world.  A node that starts again goes through
+Only the store is the one in memory behind a faulty disk, the control store is one of this
+process, and clock, randomness and links come from the world.  A node that starts again goes through
 the same boot as a worker process does: it finds its environment's id in its own store
 and raises the boot number before it serves.
 """
@@ -9,9 +9,9 @@ and raises the boot number before it serves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.control.state import ControlState, Entry
@@ -19,12 +19,16 @@ from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecor
 from ssastore.core.objects import Objects
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
+from ssastore.errors import EnvironmentProblem, StoreFull, Unavailable
 from ssastore.keyspace import Slice, range_cover
 from ssastore.sim.clock import EPOCH_MS
+from ssastore.sim.control import ControlNetwork, VirtualControlStore
+from ssastore.sim.datagrams import RepeatingPool
 from ssastore.sim.dial import VirtualLinks
+from ssastore.sim.disk import Disk
 from ssastore.sim.host import Host
+from ssastore.sim.invariants import Invariants
 from ssastore.sim.world import NODE_ADDRESSES, SERVICE, World
-from ssastore.store.memory import MemoryStore
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 from ssastore.transport.session import Credentials
@@ -34,13 +38,22 @@ KEY, SECRET = "TESTKEY", b"test-secret"
 CREDENTIALS = Credentials(b"c" * 32, {KEY: SECRET})
 CLUSTER_ID = "ab" * 16
 
+_RESTART_S = 0.5
+"Until the supervisor starts a worker again that could not start."
+
+
+class SimEngine(Engine):
+    """The engine over a network that may deliver a node's request twice."""
+
+    pool_type = RepeatingPool
+
 
 @dataclass(frozen=True)
 class Parts:
     """What a node is made of; a planted fault is a part exchanged for another."""
 
-    store: Callable[..., MemoryStore] = MemoryStore
-    engine: type[Engine] = Engine
+    disk: type[Disk] = Disk
+    engine: type[Engine] = SimEngine
 
 
 PARTS = Parts()
@@ -95,15 +108,17 @@ def _cover(slices: list[Slice]) -> list[Slice]:
 class StoreHost:
     """A node with one worker. What it committed outlives its process."""
 
-    def __init__(
-        self, world: World, name: str, layout: Layout, control: MemoryControlStore, parts: Parts
-    ) -> None:
+    def __init__(self, cluster: SimCluster, name: str, parts: Parts) -> None:
+        world, layout = cluster.world, cluster.layout
+        self._cluster = cluster
         self._holding = layout.holdings[name]
-        self._control = control
         self._engine_type = parts.engine
-        self.store = parts.store(commit_ms=world.swarm.commit_ms)
+        self.disk = parts.disk(draw=world.stream(f"disk {name}"), commit_ms=world.swarm.commit_ms)
+        self.disk.watch = partial(cluster.invariants.committed, name)
         self.engine: Engine | None = None
         "Of the process that runs, once it has booted."
+        self.requests: Counter[int] = Counter()
+        "By type, of the processes that are dead."
         self.host = world.host(name, self._program)
         self.host.on_down.append(self._crash)
         for piece in layout.covers[name]:
@@ -111,18 +126,67 @@ class StoreHost:
             world.network.routing.announce(piece, name)
 
     def _crash(self) -> None:
+        self.requests = self.all_requests()
         self.engine = None
-        self.store.crash()
+        self.disk.crash()
+
+    def all_requests(self) -> Counter[int]:
+        """Requests that were taken, by type, in all of the node's processes."""
+        alive = self.engine.service.counters.requests if self.engine is not None else {}
+        return self.requests + Counter(alive)
 
     async def _program(self, host: Host) -> None:
-        """What a worker process does, without the process."""
-        outside = Outside(
-            self.store, self._control.another_client(), VirtualLinks(), host.clock, host.randomness()
-        )
-        engine = await self._engine_type.start(outside, Place(host.name, 0, 1, CREDENTIALS), self._holding)
+        """What a worker process does, and its supervisor when it cannot start yet."""
+        while True:
+            control = VirtualControlStore(
+                self._cluster.control.another_client(), self._cluster.control_network
+            )
+            outside = Outside(self.disk, control, VirtualLinks(), host.clock, host.randomness())
+            try:
+                engine = await self._engine_type.start(
+                    outside, Place(host.name, 0, 1, CREDENTIALS), self._holding
+                )
+                break
+            except (Unavailable, StoreFull, EnvironmentProblem):
+                await asyncio.sleep(_RESTART_S)
+        self._cluster.invariants.watch_votes(host.name, engine.acceptor)
+        if isinstance(engine.mates, RepeatingPool):
+            engine.mates.repeat(self._cluster.world.swarm.repeated_percent, host.randomness("repeats"))
         await asyncio.get_running_loop().create_server(engine.service.session, "::", PORT)
         engine.begin()
         self.engine = engine
+
+
+class SimCluster:
+    """The nodes, which are off, and the control store of one cluster.
+
+    Args:
+        nodes, replicas: how many.
+        parts: of every node.
+    """
+
+    def __init__(self, world: World, nodes: int, replicas: int, parts: Parts = PARTS) -> None:
+        self.world = world
+        self.layout = layout_of(nodes, replicas)
+        self.control = MemoryControlStore(state=self.layout.control.copy())
+        self.control_network = ControlNetwork()
+        self.invariants = Invariants(replicas, world.loop.note)
+        self.nodes = [StoreHost(self, node.name, parts) for node in self.layout.cluster.nodes]
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Of the nodes."""
+        return [node.host for node in self.nodes]
+
+    @property
+    def messages(self) -> int:
+        """Requests that all nodes were sent, by clients and by one another."""
+        return sum(sum(node.all_requests().values()) for node in self.nodes)
+
+    @property
+    def commits(self) -> int:
+        """Of all disks."""
+        return sum(node.disk.commits for node in self.nodes)
 
 
 class ClientHost:
@@ -146,10 +210,3 @@ class ClientHost:
             deadline_ms=self._deadline_ms,
         )
         return Objects(pool, self.host.clock, randomness)
-
-
-def store_hosts(world: World, count: int, replicas: int, parts: Parts = PARTS) -> list[StoreHost]:
-    """The nodes of a cluster; they are off."""
-    layout = layout_of(count, replicas)
-    control = MemoryControlStore(state=layout.control.copy())
-    return [StoreHost(world, node.name, layout, control, parts) for node in layout.cluster.nodes]

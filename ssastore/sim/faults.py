@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from ssastore.env import spawn
 from ssastore.sim.clock import NS_PER_S
+from ssastore.sim.control import ControlNetwork
+from ssastore.sim.disk import Disk
 from ssastore.sim.host import Host
 from ssastore.sim.network import Network
 from ssastore.sim.seeds import Stream
@@ -19,21 +21,37 @@ from ssastore.sim.swarm import Swarm
 _RESET_DELAY_NS = 50_000_000
 "The two ends of a broken connection hear of it up to this far apart, mostly."
 
+_STALLED_COMMIT_MS = 700
+_FAILED_COMMITS_MAX = 3
+
 
 class Faults:
     """Makes the faults of a swarm happen to hosts.
 
     Args:
         hosts: that may be paused, killed and powered off; links to all hosts of the network may be cut.
+        disks: that may fail. All records that rot are on one of them: what rots on several at once may be
+            lost, and nobody can do anything about it.
+        control: the way to the control store.
     """
 
-    def __init__(self, network: Network, swarm: Swarm, hosts: list[Host]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        swarm: Swarm,
+        hosts: list[Host],
+        disks: list[Disk] | None = None,
+        control: ControlNetwork | None = None,
+    ) -> None:
         self.happened: dict[str, int] = {}
         "How often each kind did."
         self._network = network
         self._swarm = swarm
         self._hosts = hosts
+        self._disks = disks or []
+        self._control = control or ControlNetwork()
         self._draw = Stream(network.seed, "faults")
+        self._rotting = self._draw.choice(self._disks) if self._disks else None
         self._undo: dict[int, Callable[[], None]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
@@ -47,6 +65,16 @@ class Faults:
             "kill": self._kill,
             "power_off": self._power_off,
             "jump": self._jump,
+            "astray": self._astray,
+            "disk_full": lambda: self._disk(Disk.fill),
+            "disk_error": lambda: self._disk(
+                lambda disk: disk.fail(1 + self._draw.below(_FAILED_COMMITS_MAX))
+            ),
+            "disk_stall": lambda: self._disk(
+                lambda disk: disk.stall(1 + self._draw.below(_STALLED_COMMIT_MS))
+            ),
+            "rot": self._rot,
+            "control": self._outage,
         }
 
     def start(self) -> None:
@@ -74,7 +102,7 @@ class Faults:
         self.happened[kind] = self.happened.get(kind, 0) + 1
         self._count += 1
         if undo is not None:
-            mean_ns = self._swarm.lasting_ns // (10 if kind == "clog" else 1)
+            mean_ns = self._swarm.lasting_ns // (10 if kind in ("clog", "disk_stall") else 1)
             self._undo[self._count] = undo
             loop.at(loop.now_ns + self._draw.span_ns(mean_ns), self._end, self._count)
 
@@ -146,9 +174,36 @@ class Faults:
 
     def _jump(self) -> None:
         host = self._any_host()
-        by_ms = self._draw.randint(-self._swarm.offset_ms, self._swarm.offset_ms)
-        self._note(f"clock of {host.name} jumps by {by_ms} ms")
-        host.clock.jump(by_ms)
+        to_ms = self._draw.randint(-self._swarm.jump_ms, self._swarm.jump_ms)
+        self._note(f"clock of {host.name} is set to {to_ms} ms beside the truth")
+        host.clock.set_offset(to_ms)
+
+    def _astray(self) -> Callable[[], None]:
+        one, other = self._pair()
+        self._note(f"{one.name} has no route to {other.name}")
+        return self._network.routing.lose(one.name, other.name)
+
+    def _disk(self, harm: Callable[[Disk], None]) -> Callable[[], None] | None:
+        if not self._disks:
+            return None
+        at = self._draw.randrange(len(self._disks))
+        self._note(f"disk {at} fails")
+        harm(self._disks[at])
+        return self._disks[at].heal
+
+    def _rot(self) -> None:
+        if self._rotting is not None:
+            key = self._rotting.rot()
+            self._note(f"rot of {key.hex() if key else 'nothing'}")
+
+    def _outage(self) -> Callable[[], None]:
+        self._note("the control store is away")
+        self._control.is_down = True
+
+        def end() -> None:
+            self._control.is_down = False
+
+        return end
 
     def _note(self, what: str) -> None:
         self._network.loop.note(what)

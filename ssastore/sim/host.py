@@ -66,9 +66,9 @@ class Host:
         """Has power and a living process."""
         return self.is_up and not self.process.is_dead
 
-    def randomness(self) -> Stream:
+    def randomness(self, purpose: str = "randomness") -> Stream:
         """For the process that runs now; never the same as that of an earlier one."""
-        return Stream(self.network.seed, f"{self.process.name} randomness")
+        return Stream(self.network.seed, f"{self.process.name} {purpose}")
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> Any:
         """Start a task in the host's process, from outside."""

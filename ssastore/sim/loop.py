@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from ssastore.sim.clock import NS_PER_S, HostClock
+from ssastore.sim.clock import NS_PER_MS, NS_PER_S, HostClock
 from ssastore.sim.process import PROCESS, Process
 from ssastore.sim.schedule import Schedule
 from ssastore.sim.seeds import Stream
@@ -27,7 +27,7 @@ T = TypeVar("T")
 STEPS_MAX = 20_000_000
 "Callbacks of one run; more means that something turns without end."
 
-VIRTUAL_S_MAX = 7 * 24 * 3600
+VIRTUAL_MS_MAX = 7 * 24 * 3600 * 1000
 
 _FLUSH_STEPS = 4096
 
@@ -82,10 +82,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Args:
         seed: decides every order that asyncio leaves open.
-        steps_max, virtual_s_max: bounds of the run; past them it raises Runaway.
+        steps_max, virtual_ms_max: bounds of the run; past them it raises Runaway.
     """
 
-    def __init__(self, seed: int, *, steps_max: int = STEPS_MAX, virtual_s_max: int = VIRTUAL_S_MAX) -> None:
+    def __init__(
+        self, seed: int, *, steps_max: int = STEPS_MAX, virtual_ms_max: int = VIRTUAL_MS_MAX
+    ) -> None:
         super().__init__()
         self.set_debug(False)
         self.schedule = Schedule(Stream(seed, "loop"))
@@ -95,7 +97,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         "What callbacks raised; production would log it and go on."
         self.network: NetworkStack | None = None
         self._steps_max = steps_max
-        self._end_ns = virtual_s_max * NS_PER_S
+        self._end_ns = virtual_ms_max * NS_PER_MS
         self._task_count = 0
         self._tasks: dict[VirtualTask, None] = {}
         self._tasks_swept_at = 1000

@@ -7,6 +7,7 @@ nobody, or to the new one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from ssastore.keyspace import PrefixTable, Slice
@@ -31,6 +32,8 @@ class Routing:
         self._heard: dict[tuple[str, Slice], int] = {}
         "Number of the last change of a prefix that a host has heard of."
         self._changes = 0
+        self._lost: dict[tuple[str, str], int] = {}
+        "How many reasons there are that one host finds no way to another."
 
     def add_host(self, name: str) -> None:
         """A host that knows what is settled now."""
@@ -46,7 +49,19 @@ class Routing:
 
     def lookup(self, source: str, iid: int) -> str | None:
         """Where ``source`` sends packets for ``iid``: the name of a host, or None when there is no route."""
-        return self._views.get(source, self._settled).lookup(iid)
+        target = self._views.get(source, self._settled).lookup(iid)
+        return None if target is None or (source, target) in self._lost else target
+
+    def lose(self, source: str, target: str) -> Callable[[], None]:
+        """Let one host have no route to what another announces; returns what brings it back, once."""
+        self._lost[source, target] = self._lost.get((source, target), 0) + 1
+
+        def find() -> None:
+            self._lost[source, target] -= 1
+            if not self._lost[source, target]:
+                del self._lost[source, target]
+
+        return find
 
     def _change(self, piece: Slice, target: str | None) -> None:
         if self.lag_ns_max:

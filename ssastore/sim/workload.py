@@ -1,95 +1,147 @@
-"""Clients that read and write registers of a simulated cluster, and the histories that they bring home."""
+"""Clients that read and write registers of a simulated cluster, and what they were told.
+
+A key is a register; a client calls it through ``core.objects``, as every application
+does.  The value of a put is its own name and its etag, so a get tells which put it read,
+and a value whose bytes are not those of its etag is noticed at once (I14).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ssastore.core.content import Content
 from ssastore.core.objects import Objects
-from ssastore.errors import BucketAlreadyExists, ObjectNotFound, OutcomeUnknown, PreconditionFailed, TryLater
-from ssastore.sim.checker import Judgement, Verdict, check
+from ssastore.errors import (
+    BucketAlreadyExists,
+    BucketNotFound,
+    CorruptObject,
+    EnvironmentProblem,
+    ObjectNotFound,
+    OutcomeUnknown,
+    PeerError,
+    PreconditionFailed,
+    TryLater,
+)
 from ssastore.sim.clock import NS_PER_S
-from ssastore.sim.cluster import PARTS, ClientHost, Parts, store_hosts
-from ssastore.sim.faults import Faults
 from ssastore.sim.history import Condition, Kind, Op, Outcome
 from ssastore.sim.seeds import Stream
-from ssastore.sim.swarm import FAULTS, Swarm, draw_swarm
-from ssastore.sim.world import World
 
 BUCKET = "photos"
-
-RECOVERY_NS = 60 * NS_PER_S
-RECOVERY_CALLS = 10
-"Of each client, within RECOVERY_NS of the end of the faults."
-
-SURVIVED = tuple(kind for kind in FAULTS if kind != "jump")
-"""A wall clock that jumps by an hour makes a record forget the operations that it remembers, and a call
-that is repeated is then applied twice."""
+_PAUSE_NS = 50_000_000
+"Mean of what a client waits between two calls, when it waits."
 
 
-@dataclass
-class Run:
-    """One run of the workload."""
+@dataclass(slots=True)
+class Shape:
+    """What clients do: how often on which keys, and what."""
 
-    seed: int
-    digest: str = ""
-    steps: int = 0
-    virtual_s: float = 0.0
+    keys: int = 12
+    clients: int = 4
+    operations: int = 72
+    "Of all clients together."
+    hot_percent: int = 60
+    "Share of the calls that go to the first three keys, where the clients meet."
+    weights: tuple[int, int, int] = (4, 5, 1)
+    "Of gets, puts and deletes."
+    conditional_percent: int = 60
+    "Of the puts."
+    pause_percent: int = 30
+
+    def describe(self) -> str:
+        """One line for a failure's report."""
+        return (
+            f"{self.operations} calls of {self.clients} clients on {self.keys} keys, "
+            f"{self.hot_percent} % on the hot ones; "
+            f"gets:puts:deletes {self.weights}, {self.conditional_percent} % conditional"
+        )
+
+
+_HOT_KEYS = 3
+
+
+@dataclass(slots=True)
+class Told:
+    """What all clients of a run were told."""
+
     histories: dict[str, list[Op]] = field(default_factory=dict)
-    faults: dict[str, int] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
-    report: str = ""
+    violations: list[str] = field(default_factory=list)
 
-    def red(self) -> dict[str, Judgement]:
-        """The keys whose histories were not shown to be linearizable."""
-        judged = {key: check(history) for key, history in self.histories.items()}
-        return {key: found for key, found in judged.items() if found.verdict is not Verdict.OK}
+    @property
+    def operations(self) -> int:
+        """Calls with an answer, or of unknown outcome."""
+        return sum(map(len, self.histories.values()))
 
 
 class Register:
-    """One key as one client uses it: calls, answers, and when they were."""
+    """The keys as one client uses them: calls, answers, and when they were."""
 
-    def __init__(self, world: World, objects: Objects, run: Run, client: int, draw: Stream) -> None:
-        self._world = world
+    def __init__(
+        self, objects: Objects, told: Told, client: int, draw: Stream, now_ns: Callable[[], int]
+    ) -> None:
         self._objects = objects
-        self._run = run
+        self._told = told
         self._client = client
         self._draw = draw
+        self._now_ns = now_ns
         self._count = 0
-        self._seen = ""
+        self._seen: dict[str, str] = {}
+        "By key, the value that this client last saw."
 
-    async def some_operation(self, key: str) -> None:
+    async def some_operations(self, shape: Shape, count: int) -> None:
+        """Random calls, one after the other."""
+        for _ in range(count):
+            is_hot = self._draw.below(100) < shape.hot_percent
+            key = f"key{self._draw.below(min(_HOT_KEYS, shape.keys) if is_hot else shape.keys)}"
+            await self.some_operation(key, shape)
+            if self._draw.below(100) < shape.pause_percent:
+                await asyncio.sleep(self._draw.span_ns(_PAUSE_NS) / NS_PER_S)
+
+    async def some_operation(self, key: str, shape: Shape) -> Op | None:
         """One random call."""
-        kind = self._draw.choices((Kind.GET, Kind.PUT, Kind.DELETE), (4, 5, 1))[0]
+        kind = self._draw.choices((Kind.GET, Kind.PUT, Kind.DELETE), shape.weights)[0]
+        seen = self._seen.get(key, "")
         condition = Condition.NONE
-        if kind is Kind.PUT:
-            weights = (3, 1, 1, 2 if self._seen else 0)
-            condition = self._draw.choices(tuple(Condition)[:4], weights)[0]
-        elif kind is Kind.DELETE and self._seen and self._draw.chance(0.3):
+        if kind is Kind.PUT and self._draw.below(100) < shape.conditional_percent:
+            condition = self._draw.choices(tuple(Condition)[1:4], (1, 1, 3 if seen else 0))[0]
+        elif kind is Kind.DELETE and seen and self._draw.chance(0.3):
             condition = Condition.IF_VALUE
+        return await self.call(key, kind, condition, seen if condition is Condition.IF_VALUE else "")
+
+    async def call(
+        self, key: str, kind: Kind, condition: Condition = Condition.NONE, expected: str = ""
+    ) -> Op | None:
+        """One call; None when nobody took it, so that it had no effect.
+
+        If it had one all the same, the values that it left will tell.
+        """
         self._count += 1
         value = f"{self._client}.{self._count}" if kind is Kind.PUT else ""
-        expected = self._seen if condition is Condition.IF_VALUE else ""
-        called_ns = self._world.loop.now_ns
+        called_ns = self._now_ns()
         try:
             outcome, value = await self._answer(key, kind, value, condition, expected)
-        except TryLater:
-            self._run.outcomes["unavailable"] += 1
-            return  # nobody took it, so it had no effect; if it had one, the values that it left will tell
-        self._run.outcomes[outcome.value] += 1
-        op = Op(self._client, kind, called_ns, self._world.loop.now_ns, outcome, value, condition, expected)
-        self._run.histories.setdefault(key, []).append(op)
+        except (TryLater, EnvironmentProblem, CorruptObject, PeerError) as error:
+            self._told.outcomes["unavailable" if isinstance(error, TryLater) else type(error).__name__] += 1
+            return None
+        except BucketNotFound:
+            self._told.violations.append(f"I7: {key} was refused as if there were no bucket")
+            return None
+        self._told.outcomes[outcome.value] += 1
+        op = Op(self._client, kind, called_ns, self._now_ns(), outcome, value, condition, expected)
+        self._told.histories.setdefault(key, []).append(op)
         if outcome is Outcome.DONE and value:
-            self._seen = value
+            self._seen[key] = value
+        return op
 
     async def _answer(
         self, key: str, kind: Kind, value: str, condition: Condition, expected: str
     ) -> tuple[Outcome, str]:
         try:
             if kind is Kind.GET:
-                return Outcome.DONE, (await (await self._objects.open(BUCKET, key)).read()).decode()
+                return Outcome.DONE, await self._read(key)
             if kind is Kind.DELETE:
                 removed = await self._objects.delete(BUCKET, key, if_match=expected or None)
                 return Outcome.DONE if removed else Outcome.ABSENT, value
@@ -107,35 +159,18 @@ class Register:
         except OutcomeUnknown:
             return Outcome.UNKNOWN, value
 
-
-async def _work(world: World, run: Run, client: int, objects: Objects, keys: list[str], ops: int) -> None:
-    """All clients visit the keys in the same order, so that they meet there."""
-    draw = world.stream(f"client {client}")
-    register = Register(world, objects, run, client, draw)
-    for key in keys:
-        for _ in range(ops):
-            await register.some_operation(key)
-            if draw.chance(0.2):
-                await asyncio.sleep(draw.span_ns(20_000_000) / NS_PER_S)
+    async def _read(self, key: str) -> str:
+        reader = await self._objects.open(BUCKET, key)
+        value = (await reader.read()).decode()
+        if reader.info.etag != value:
+            self._told.violations.append(
+                f"I14: {key} was served {value!r} with the etag {reader.info.etag!r}"
+            )
+        return value
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much a run does, and with what."""
-
-    keys: int = 60
-    clients: int = 3
-    ops: int = 4
-    "Of each client on each key; the check wants no more than 100 on a key in all."
-    nodes: int = 5
-    replicas: int = 3
-    deadline_ms: int = 5000
-    parts: Parts = PARTS
-    recovers: bool = True
-    "Whether the clients must get through once the faults have ended."
-
-
-async def _make_bucket(objects: Objects) -> None:
+async def make_bucket(objects: Objects) -> None:
+    """Make the bucket that all keys are in, however often it takes."""
     while True:
         try:
             await objects.buckets.create(BUCKET)
@@ -144,61 +179,3 @@ async def _make_bucket(objects: Objects) -> None:
             return  # by the attempt before, whose answer did not come
         except (OutcomeUnknown, TryLater):
             continue
-
-
-async def _main(world: World, run: Run, plan: Plan) -> None:
-    hosts = [node.host for node in store_hosts(world, plan.nodes, plan.replicas, plan.parts)]
-    users = [ClientHost(world, f"client{index}", plan.deadline_ms) for index in range(plan.clients)]
-    for host in hosts:
-        host.start()
-    objects = [await user.host.spawn("connect", user.objects()) for user in users]
-    await users[0].host.spawn("create bucket", _make_bucket(objects[0]))
-    faults = Faults(world.network, world.swarm, hosts)
-    faults.start()
-    keys = [f"key{index}" for index in range(plan.keys)]
-    works = [_work(world, run, index, objects[index], keys, plan.ops) for index in range(plan.clients)]
-    await asyncio.gather(*[user.host.spawn("work", work) for user, work in zip(users, works, strict=True)])
-    faults.stop()
-    run.faults = faults.happened
-    if plan.recovers:
-        await asyncio.gather(
-            *[_all_recover(world, user, client) for user, client in zip(users, objects, strict=True)]
-        )
-
-
-async def _all_recover(world: World, user: ClientHost, objects: Objects) -> None:
-    """Liveness: without faults every call succeeds, and soon."""
-
-    async def calls() -> None:
-        deadline_ns = world.loop.now_ns + RECOVERY_NS
-        for number in range(RECOVERY_CALLS):
-            data = b"recovered"
-            while True:
-                try:
-                    await objects.commit(BUCKET, f"{user.host.name}.{number}", Content(len(data), data), "e")
-                    break
-                except (TryLater, OutcomeUnknown):
-                    assert world.loop.now_ns < deadline_ns, f"{user.host.name} has not recovered"
-        assert world.loop.now_ns < deadline_ns, f"{user.host.name} recovers slowly"
-
-    await user.host.spawn("recovery", calls())
-
-
-def run_seed(seed: int, plan: Plan = Plan(), swarm: Swarm | None = None) -> Run:
-    """One seed from beginning to end. Whatever is wrong raises, but for the histories: see ``Run.red``."""
-    swarm = swarm or draw_swarm(seed, SURVIVED)
-    swarm.lag_ns_max = 0  # routes do not change here, and all hosts know them from the start
-    world = World(seed, swarm)
-    run = Run(seed)
-    world.run(_main(world, run, plan))
-    run.digest, run.steps, run.virtual_s = world.digest(), world.loop.steps, world.loop.now_ns / NS_PER_S
-    run.report = world.report()
-    return run
-
-
-def seeds_until_red(plan: Plan, faults: tuple[str, ...], seeds_max: int) -> int:
-    """How many seeds it takes to notice that something is wrong; ``seeds_max + 1``: more than that."""
-    for seed in range(seeds_max):
-        if run_seed(seed, plan, draw_swarm(seed, faults)).red():
-            return seed + 1
-    return seeds_max + 1

@@ -40,7 +40,7 @@ class World:
     Args:
         swarm: the settings; by default nothing fails.
         service: the service prefix.
-        steps_max, virtual_s_max: bounds of the run (``loop.Runaway``).
+        steps_max, virtual_ms_max: bounds of the run (``loop.Runaway``).
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class World:
         *,
         service: IPv6Network = SERVICE,
         steps_max: int = STEPS_MAX,
-        virtual_s_max: int = 24 * 3600,
+        virtual_ms_max: int = 24 * 3600 * 1000,
     ) -> None:
         self.seed = seed
         self.swarm = swarm or Swarm()
-        self.loop = VirtualLoop(seed, steps_max=steps_max, virtual_s_max=virtual_s_max)
+        self.loop = VirtualLoop(seed, steps_max=steps_max, virtual_ms_max=virtual_ms_max)
         self.loop.schedule.deschedule_every = self.swarm.deschedule_every
         self.loop.schedule.deschedule_ns = self.swarm.deschedule_ns
         self.network = Network(self.loop, seed, service, self.swarm.weather)

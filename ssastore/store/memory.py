@@ -116,7 +116,8 @@ class MemoryWriteTxn:
     def __init__(self, records: _Records, map_bytes: int) -> None:
         self._records = records
         self._map_bytes = map_bytes
-        self._undo: list[tuple[bytes, bytes | None]] = []
+        self.changes: list[tuple[bytes, bytes | None]] = []
+        "Every key that was put or deleted, with the sealed value before it, in order."
         self.get = records.get
         self.scan = records.scan
 
@@ -126,7 +127,7 @@ class MemoryWriteTxn:
         limit_bytes = self._map_bytes if use_reserve else put_limit_bytes(self._map_bytes)
         if self._records.used_bytes + len(key) + len(sealed) > limit_bytes:
             raise StoreFull(f"the store is full: {self._records.used_bytes} of {limit_bytes} bytes")
-        self._undo.append((key, self._records.set(key, sealed)))
+        self.changes.append((key, self._records.set(key, sealed)))
 
     def delete(self, key: bytes) -> bool:
         """See ``env.WriteTxn.delete``."""
@@ -134,13 +135,13 @@ class MemoryWriteTxn:
         before = self._records.set(key, None)
         if before is None:
             return False
-        self._undo.append((key, before))
+        self.changes.append((key, before))
         return True
 
     def undo(self) -> None:
         """Take back what the change has done."""
-        while self._undo:
-            self._records.set(*self._undo.pop())
+        while self.changes:
+            self._records.set(*self.changes.pop())
 
 
 class MemoryStore:

@@ -1,21 +1,20 @@
-"""``python -m tests.sim.once SEED ...``: run the workload once for each seed and print its digest."""
+"""``python -m tests.sim.once SCENARIO SEED ...``: play each seed and print its digest."""
 
 from __future__ import annotations
 
-import logging
 import sys
 
-from ssastore.sim.workload import Plan, run_seed
-
-PLAN = Plan(keys=10)
+from ssastore.sim.runner import quieten
+from ssastore.sim.scenarios import scenarios
+from ssastore.sim.stage import play_seed
 
 
 def main() -> None:
-    logging.disable(logging.CRITICAL)
-    for argument in sys.argv[1:]:
-        run = run_seed(int(argument), PLAN)
-        operations = sum(map(len, run.histories.values()))
-        print(f"{run.seed} {run.digest} {run.steps} {operations} {len(run.red())}")
+    quieten()
+    scenario = scenarios()[sys.argv[1]]
+    for seed in map(int, sys.argv[2:]):
+        played = play_seed(scenario, seed)
+        print(seed, played.digest, played.steps, played.operations, played.messages, played.is_good)
 
 
 if __name__ == "__main__":

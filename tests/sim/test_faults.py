@@ -7,9 +7,13 @@ from dataclasses import asdict
 
 import pytest
 
+from ssastore.errors import CorruptObject
 from ssastore.sim.clock import NS_PER_S
+from ssastore.sim.control import ControlNetwork
+from ssastore.sim.disk import Disk
 from ssastore.sim.faults import Faults
 from ssastore.sim.host import Host
+from ssastore.sim.seeds import Stream
 from ssastore.sim.swarm import FAULTS, Swarm, draw_swarm
 from ssastore.sim.world import World
 
@@ -46,6 +50,15 @@ class Chatter(asyncio.Protocol):
         self._lost.append(type(exc).__name__)
 
 
+def is_rotten(disk: Disk) -> bool:
+    try:
+        with disk.read() as txn:
+            txn.get(b"key")
+    except CorruptObject:
+        return True
+    return False
+
+
 async def serve(host: Host) -> None:
     await asyncio.get_running_loop().create_server(lambda: Chatter([]), "::", 1)
     await asyncio.Event().wait()
@@ -53,16 +66,19 @@ async def serve(host: Host) -> None:
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_fault_happens_and_is_undone(kind: str) -> None:
-    world = World(
-        3, Swarm(weights={kind: 1.0}, every_ns=NS_PER_S, lasting_ns=100 * NS_PER_S, offset_ms=60_000)
-    )
+    world = World(3, Swarm(weights={kind: 1.0}, every_ns=NS_PER_S, lasting_ns=100 * NS_PER_S, jump_ms=60_000))
     hosts = [world.host(name, serve) for name in ("a", "b", "c")]
-    faults = Faults(world.network, world.swarm, hosts)
+    disks, control = [Disk(draw=Stream(at, "disk")) for at in range(3)], ControlNetwork()
+    faults = Faults(world.network, world.swarm, hosts, disks, control)
 
     def is_disturbed() -> bool:
         links = [world.network.link(one, other) for one in hosts for other in hosts if one is not other]
-        return any(link.is_held for link in links) or any(
-            host.is_paused or not host.is_running for host in hosts
+        return (
+            any(link.is_held for link in links)
+            or any(host.is_paused or not host.is_running for host in hosts)
+            or any(disk.is_hurt for disk in disks)
+            or control.is_down
+            or bool(world.network.routing._lost)
         )
 
     lost: list[str] = []
@@ -73,6 +89,8 @@ def test_each_fault_happens_and_is_undone(kind: str) -> None:
     async def main() -> None:
         for host in hosts:
             host.start()
+        for disk in disks:
+            await disk.submit(lambda txn: txn.put(b"key", b"value"))
         await asyncio.sleep(1)
         await hosts[0].spawn("dial", dial())
         clocks = [host.clock.now_ms() for host in hosts]
@@ -83,7 +101,9 @@ def test_each_fault_happens_and_is_undone(kind: str) -> None:
         has_jumped = any(
             host.clock.now_ms() - before != 30_000 for host, before in zip(hosts, clocks, strict=True)
         )
-        assert is_disturbed() or (kind == "reset" and has_lost) or (kind == "jump" and has_jumped)
+        has_rotten = any(is_rotten(disk) for disk in disks)
+        lasts_not = {"reset": has_lost, "jump": has_jumped, "rot": has_rotten}
+        assert lasts_not[kind] if kind in lasts_not else is_disturbed()
         faults.stop()
         count = faults.happened[kind]
         assert not is_disturbed()

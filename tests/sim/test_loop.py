@@ -294,7 +294,7 @@ def test_who_turns_for_ever_is_stopped() -> None:
             await asyncio.sleep(1)
 
     with pytest.raises(Runaway):
-        on_one_host(slowly, World(1, virtual_s_max=100))
+        on_one_host(slowly, World(1, virtual_ms_max=100_000))
 
 
 def test_an_error_in_a_callback_makes_the_run_red() -> None:

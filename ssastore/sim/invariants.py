@@ -1,0 +1,168 @@
+"""What must hold inside the cluster, whatever clients see, asserted while a run is under way.
+
+Every commit of every disk and every vote of every acceptor goes through here, so a
+broken rule is red at the step that breaks it, long before a client could notice.
+
+    I4   on an acceptor a promise is never below what is accepted, and neither goes back
+    I5   one value for each ballot
+    I6   the chosen values of a name are one chain: each carries the operations of the one before it
+    I8   a record is dropped only when no plane holds an older live value
+    I9   a floor never goes back
+    I10  votes are given only for slices that are ACTIVE at the voter
+    I11  the votes of one ballot are of one cfg
+    I14  what a client was served matches its digest (judged by ``workload``)
+
+I7 is what the checker of histories shows.  This module only watches: it may not change
+what happens, and it knows no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from ssastore.core.acceptor import Acceptor
+from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
+from ssastore.errors import CorruptObject
+from ssastore.keyspace import slice16_of
+from ssastore.messages import Accept, Kind, Prepare
+from ssastore.store.seal import unseal
+
+_KIND_AT = 4
+_RECORDS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
+_PLANE_F = 15
+_VIOLATIONS_MAX = 10
+
+
+@dataclass(slots=True)
+class _Name:
+    """What is known of one register, over all its planes."""
+
+    values: dict[Ballot, bytes] = field(default_factory=dict)
+    "Digest of the value that was sent under a ballot."
+    holders: dict[Ballot, set[int]] = field(default_factory=dict)
+    "Planes that have accepted a ballot."
+    cfgs: dict[Ballot, int] = field(default_factory=dict)
+    slots: dict[int, Slot] = field(default_factory=dict)
+    "By plane, as last committed."
+    chosen: dict[Ballot, Value] = field(default_factory=dict)
+
+
+class Invariants:
+    """Watches one cluster.
+
+    Args:
+        replicas: number of its planes.
+        note: puts what is broken into the story.
+    """
+
+    def __init__(self, replicas: int, note: Callable[[str], None]) -> None:
+        self._majority = replicas // 2 + 1
+        self._note = note
+        self.violations: list[str] = []
+        "The first ones, in words. The run goes on, so that its end shows what clients saw of it."
+        self._names: dict[bytes, _Name] = {}
+        self.checks = 0
+
+    # -- what disks commit --------------------------------------------------------------------------
+
+    def committed(self, node: str, key: bytes, before: bytes | None, after: bytes | None) -> None:
+        """A change of one stored key: a ``disk.Watch`` but for the name of the node."""
+        plane = key[0] >> 4
+        if plane == _PLANE_F or len(key) <= _KIND_AT or key[_KIND_AT] not in _RECORDS:
+            return
+        self.checks += 1
+        name = self._names.setdefault(bytes([key[0] & 0x0F]) + key[1:], _Name())
+        try:
+            old = _slot(key, before)
+        except CorruptObject:
+            old = None  # It was rotten: what replaces it is a repair.
+        new = _slot(key, after)
+        if new is None:
+            name.slots.pop(plane, None)
+            self._check_drop(node, key, name, old)
+            return
+        name.slots[plane] = new
+        if new.promise < new.accepted:
+            self._broken(f"I4: {node} accepted above its promise for {key.hex()}")
+        if old is not None and (new.promise < old.promise or new.accepted < old.accepted):
+            self._broken(f"I4: {node} went back for {key.hex()}: {_tell(old)} to {_tell(new)}")
+        if new.accepted != NO_BALLOT and (old is None or new.accepted != old.accepted):
+            self._check_accepted(node, key, plane, name, new)
+
+    def _broken(self, what: str) -> None:
+        if len(self.violations) < _VIOLATIONS_MAX:
+            self.violations.append(what)
+            self._note(f"VIOLATION {what}")
+
+    def _check_accepted(self, node: str, key: bytes, plane: int, name: _Name, slot: Slot) -> None:
+        ballot = slot.accepted
+        digest = blake2b(slot.value, digest_size=8).digest()
+        if name.values.setdefault(ballot, digest) != digest:
+            self._broken(f"I5: a second value under ballot {ballot.hex()} of {key.hex()}, at {node}")
+        holders = name.holders.setdefault(ballot, set())
+        holders.add(plane)
+        if len(holders) == self._majority:
+            name.chosen[ballot] = decode_value(bytes(slot.value))
+            self._check_chain(key, name, ballot)
+
+    def _check_chain(self, key: bytes, name: _Name, ballot: Ballot) -> None:
+        """A value that is chosen descends from the chosen one below it, and the one above it from it."""
+        order = sorted(name.chosen)
+        at = order.index(ballot)
+        for lower, upper in zip(order[max(0, at - 1) : at + 1], order[max(1, at) : at + 2], strict=False):
+            before, after = name.chosen[lower], name.chosen[upper]
+            if before.recent and after.find(before.recent[-1].op_id) is None:
+                newest = before.recent[-1]
+                if after.cut_ballot < newest.ballot:
+                    self._broken(
+                        f"I6: the value of ballot {upper.hex()} of {key.hex()} does not know operation "
+                        f"{newest.op_id.hex()}, which was chosen under {lower.hex()}"
+                    )
+
+    def _check_drop(self, node: str, key: bytes, name: _Name, dropped: Slot | None) -> None:
+        if dropped is None or dropped.accepted == NO_BALLOT:
+            return
+        for plane, slot in name.slots.items():
+            if slot.accepted < dropped.accepted and decode_value(slot.value).state == LIVE:
+                self._broken(
+                    f"I8: {node} dropped {key.hex()} of ballot {dropped.accepted.hex()}, and plane {plane} "
+                    f"holds an older live value"
+                )
+
+    # -- what acceptors answer ----------------------------------------------------------------------
+
+    def watch_votes(self, node: str, acceptor: Acceptor) -> None:
+        """Judge every vote that this acceptor gives from now on."""
+        write: Callable[..., Any] = acceptor.write
+
+        def watched(request: Any, txn: Any, body: Any, now_ms: int) -> Any:
+            reply = write(request, txn, body, now_ms)
+            if type(request) in (Accept, Prepare):
+                self._check_vote(node, acceptor, request)
+            return reply
+
+        acceptor.write = watched  # type: ignore[method-assign]
+
+    def _check_vote(self, node: str, acceptor: Acceptor, request: Accept | Prepare) -> None:
+        if slice16_of(request.iid) not in acceptor.active:
+            self._broken(f"I10: {node} voted for slice {slice16_of(request.iid):04x}, not ACTIVE there")
+        name = self._names.setdefault(_name_of(request), _Name())
+        if name.cfgs.setdefault(request.ballot, request.cfg) != request.cfg:
+            self._broken(f"I11: votes of two cfg for ballot {request.ballot.hex()}, at {node}")
+
+
+def _name_of(request: Accept | Prepare) -> bytes:
+    """The stored key without its plane."""
+    place = (request.iid >> 32) & 0x0FFFFFFF
+    return place.to_bytes(4, "big") + bytes([request.kind]) + request.bucket.to_bytes(8, "big") + request.key
+
+
+def _slot(key: bytes, sealed: bytes | None) -> Slot | None:
+    return None if sealed is None else decode_slot(bytes(unseal(key, memoryview(sealed))), NO_BALLOT)
+
+
+def _tell(slot: Slot) -> str:
+    return f"promise {slot.promise.hex()} accepted {slot.accepted.hex()}"

@@ -1,0 +1,156 @@
+"""Many seeds: over several processes, counted, and told apart by what went wrong.
+
+    exit code   0    every seed held
+               10    safety: somebody was told what cannot be, or it could not be decided
+               11    liveness: something was not done in time
+               12    a seed ended with an error of our own
+
+The worst of a run decides, in the order safety, error, liveness.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+from ssastore.sim.scenarios import scenarios
+from ssastore.sim.stage import Played, play_seed
+
+EXIT_SAFETY, EXIT_LIVENESS, EXIT_ERROR = 10, 11, 12
+
+_BLOCK = 8
+"Seeds that a process is given at once."
+
+_COLLECT_EVERY = 16
+"A run leaves its tasks and their loop in cycles."
+
+
+def quieten() -> None:
+    """Connections break all the time in a simulation; production's log would be of nothing else."""
+    logging.getLogger("ssastore").setLevel(logging.CRITICAL + 1)
+
+
+def play_block(scenario: str, first: int, end: int) -> list[Played]:
+    """Seeds ``first`` to ``end - 1``, in this process."""
+    quieten()
+    gc.freeze()
+    gc.disable()
+    found = scenarios()[scenario]
+    played = []
+    for seed in range(first, end):
+        played.append(play_seed(found, seed))
+        if seed % _COLLECT_EVERY == 0:
+            gc.collect()
+    return played
+
+
+def play_seeds(scenario: str, first: int, count: int, jobs: int = 1) -> Iterator[Played]:
+    """Seeds from ``first`` on, in order."""
+    blocks = [(at, min(at + _BLOCK, first + count)) for at in range(first, first + count, _BLOCK)]
+    if jobs == 1:
+        for block in blocks:
+            yield from play_block(scenario, *block)
+        return
+    # Not by fork: a child would inherit whatever the parent's threads and traps happened to hold.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(play_block, scenario, *block) for block in blocks]
+        try:
+            for future in waiting:
+                yield from future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@dataclass(slots=True)
+class Summary:
+    """What all seeds of one run came to."""
+
+    scenario: str
+    first: int
+    seeds: int = 0
+    violations: int = 0
+    "Seeds with one; so are the next three."
+    undecided: int = 0
+    stuck: int = 0
+    crashes: int = 0
+    steps: int = 0
+    operations: int = 0
+    messages: int = 0
+    virtual_s: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    red: list[int] = field(default_factory=list)
+
+    def add(self, played: Played) -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.violations += bool(played.violations)
+        self.undecided += bool(played.undecided)
+        self.stuck += bool(played.stuck)
+        self.crashes += bool(played.crash)
+        self.steps += played.steps
+        self.operations += played.operations
+        self.messages += played.messages
+        self.virtual_s += played.virtual_s
+        self.outcomes += played.outcomes
+        self.faults += played.faults
+        if not played.is_good:
+            self.red.append(played.seed)
+
+    @property
+    def exit_code(self) -> int:
+        """See the module."""
+        if self.violations or self.undecided:
+            return EXIT_SAFETY
+        if self.crashes:
+            return EXIT_ERROR
+        return EXIT_LIVENESS if self.stuck else 0
+
+    def line(self, elapsed_s: float, jobs: int) -> str:
+        """The last line of a run."""
+        return (
+            f"sim {self.scenario}: {self.seeds} seeds ({self.first} to {self.first + self.seeds - 1}), "
+            f"{self.violations} violations, {self.undecided} undecided, {self.stuck} liveness failures, "
+            f"{self.crashes} errors; {self.seeds / max(elapsed_s, 1e-9):.1f} seeds/s in {jobs} process"
+            f"{'es' if jobs > 1 else ''}, {self.operations} operations, {self.messages} messages, "
+            f"{sum(self.faults.values())} faults"
+        )
+
+
+def commit() -> str:
+    """What was run: the commit of this checkout, or the version of this installation."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / ".git").exists():
+        asked = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if asked.returncode == 0:
+            return asked.stdout.strip()
+    return version("ssastore")
+
+
+def replay_line(played: Played) -> str:
+    """What repeats a seed, to be pasted."""
+    return f"ssastore sim --scenario {played.scenario} --first-seed {played.seed} --seeds 1    # {commit()}"
+
+
+def tell(played: Played) -> str:
+    """All about a seed that did not hold."""
+    lines = [f"seed {played.seed} of {played.scenario}:"]
+    lines += [f"violation: {text}" for text in played.violations]
+    lines += [f"undecided: {text}" for text in played.undecided]
+    lines += [f"not done: {text}" for text in played.stuck]
+    lines += [f"error: {played.crash}"] if played.crash else []
+    return "\n".join([*lines, f"replay: {replay_line(played)}"])
