@@ -26,7 +26,7 @@ from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.store.lmdb import LmdbStore
-from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
+from ssastore.system import SystemClock, SystemRandomness, collect_rarely, refuse_optimised, run
 from ssastore.transport.tcp import TcpLinks
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ def main() -> None:
     try:
         config = load(config_path, NodeConfig)
         configure_logging(f"{config.name}/{index}", log_format=config.log_format)
+        collect_rarely()
         run(Worker(config, index, socket.socket(fileno=listen_fd)).serve())
     except SsaStoreError as error:
         log.critical("worker.refused", extra={"reason": str(error)})

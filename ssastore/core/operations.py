@@ -31,9 +31,14 @@ REFUSALS = {
 }
 
 
+_APPLIED = int(Result.APPLIED)
+_ALWAYS = int(Condition.NONE)
+"As plain numbers: a member of an enumeration takes 0.2 us to be found, and every write passes here."
+
+
 def _unmet(request: Put | Delete, value: Value) -> Result | None:
     """Why the request's condition is false for ``value``; None when it holds."""
-    if request.condition == Condition.NONE:
+    if request.condition == _ALWAYS:
         return None
     if request.condition == Condition.IF_ABSENT:
         return Result.PRECONDITION_FAILED if value.is_live else None
@@ -53,7 +58,7 @@ def decide_put(request: Put, data: bytes | memoryview, now_ms: int) -> Callable[
             return Decision(unmet, None)
         # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
         modified_ms = max(now_ms, value.modified_ms)
-        return Decision(Result.APPLIED, Value(LIVE, modified_ms, request.metadata, data))
+        return Decision(_APPLIED, Value(LIVE, modified_ms, request.metadata, data))
 
     return decide
 

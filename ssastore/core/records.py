@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from ssastore.messages import Kind
 
+_SHUT = int(Kind.SHUT)
 _PLACE = struct.Struct(">IB")
 _PLACE_BUCKET = struct.Struct(">IBQ")
 
@@ -35,7 +36,7 @@ def record_key(locator: int, kind: int, bucket: int, key: bytes) -> bytes:
 
 def shut_key(locator: int, bucket: int) -> bytes:
     """Stored key of the mark that a bucket takes no writes in this locator."""
-    return _PLACE_BUCKET.pack(locator, Kind.SHUT, bucket)
+    return _PLACE_BUCKET.pack(locator, _SHUT, bucket)
 
 
 def blob_key(locator: int, digest: bytes) -> bytes:

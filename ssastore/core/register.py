@@ -120,6 +120,9 @@ class Value:
 
     def remember(self, entry: Recent, now_ms: int) -> None:
         """Add an operation; what is too old or too much goes below the cut."""
+        if not self.recent:
+            self.recent = [entry]
+            return
         kept: list[Recent] = []
         room = RECENT_OPS_MAX - 1
         for index, old in enumerate(self.recent):

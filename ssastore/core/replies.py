@@ -7,6 +7,8 @@ from typing import Any
 from ssastore.core.operations import REFUSALS, Result
 from ssastore.messages import Status
 
+_APPLIED = int(Result.APPLIED)
+
 Reply = tuple[list[Any], bytes | memoryview]
 """Header items after the request id (status first, put in front by the shell) and body."""
 
@@ -24,4 +26,4 @@ def reply_of(result: int, modified_ms: int) -> Reply:
     """The reply of a decided write. Raises Refusal when it was refused."""
     if result in REFUSALS:
         raise Refusal(*REFUSALS[Result(result)])
-    return [modified_ms, result == Result.APPLIED], b""
+    return [modified_ms, result == _APPLIED], b""

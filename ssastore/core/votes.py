@@ -34,6 +34,7 @@ from ssastore.errors import CorruptObject
 from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, REACH_SKEW_MS, SEGMENTS_MAX
 from ssastore.messages import Accept, Delete, Get, Kind, Prepare, Put, Read, Status
 
+_OBJECT = int(Kind.OBJECT)
 _METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
 
 
@@ -91,7 +92,8 @@ class Votes:
             return reply_of(decision.result, value.modified_ms)
         # What a repeated call is answered is written even when it changes nothing: its first attempt may
         # still be on its way.
-        new, ballot = replace(decision.value or value), self._ballots.next(slot.seen, now_ms)
+        new = replace(value) if decision.value is None else decision.value
+        ballot = self._ballots.next(slot.seen, now_ms)
         new.recent, new.cut_ballot, new.cut_ms = value.recent, value.cut_ballot, value.cut_ms
         new.remember(Recent(ballot, request.op_id, now_ms, new.modified_ms, decision.result), now_ms)
         slot.accept(ballot, b"", NO_BALLOT)
@@ -161,7 +163,7 @@ def check_value(request: Put, body: bytes | memoryview) -> None:
     except CorruptObject:
         raise Refusal(Status.BAD_REQUEST, "the metadata is not such") from None
     name = place_key(request.key)
-    if not 0 < len(name) <= KEY_BYTES_MAX or (request.kind == Kind.OBJECT and name != request.key):
+    if not 0 < len(name) <= KEY_BYTES_MAX or (request.kind == _OBJECT and name != request.key):
         raise Refusal(Status.BAD_REQUEST, "a key has 1 to 1024 bytes and no NUL")
     try:
         name.decode()
