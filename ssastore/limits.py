@@ -122,6 +122,29 @@ COMMIT_OPS_MAX = 1024
 COMMIT_BYTES_MAX = 16 * MIB
 "One group commit; the bytes bound memory, since LMDB holds dirty pages on the heap."
 
+LOG_BLOCK_BYTES = 4 * KIB
+"A frame of the log begins at a multiple of it: no write touches a page or sector of another frame."
+
+LOG_FILE_BYTES = 16 * MIB
+"""Each of the two log files of a store. Bounds what is replayed at a start, and the memory of a table: one is
+written to while the other's is brought into LMDB, which begins when the first is half full."""
+
+LOG_FILE_MAP_SHARE = 64
+"A small map gets log files of this share of it: a checkpoint of one must always fit."
+
+LOG_BATCH_BYTES_MAX = 1 * MIB
+"Records of one frame, about; what comes meanwhile goes into the next. A sync of it takes some milliseconds."
+
+LOG_CHANGE_BYTES_MAX = 256 * KIB
+"""A change that writes more goes straight into LMDB: writing it twice would cost more than the commit, and on
+the event loop it would hold up everybody."""
+
+CHECKPOINT_SLICE_RECORDS = 64
+"Records that go into LMDB in one turn of the event loop: some 0.2 ms."
+
+CHECKPOINT_PARTS = 16
+"Transactions of a checkpoint for which the map has no room in one."
+
 # -- control store ----------------------------------------------------------------------------------
 
 CONTROL_KEY_BYTES_MAX = 256
@@ -199,6 +222,11 @@ assert FRAME_BODY_BYTES_MAX + 4 * KIB <= STORED_VALUE_BYTES_MAX
 assert KEY_BYTES_MAX + 13 + 17 + 3 <= STORED_KEY_BYTES_MAX
 assert SCAN_PAGE_BYTES_MAX + METADATA_BYTES_MAX + KEY_BYTES_MAX < FRAME_BODY_BYTES_MAX
 assert COMMIT_BYTES_MAX >= STORED_VALUE_BYTES_MAX, "one largest write must fit a commit"
+assert LOG_FILE_BYTES % LOG_BLOCK_BYTES == 0
+assert LOG_CHANGE_BYTES_MAX <= LOG_BATCH_BYTES_MAX <= LOG_FILE_BYTES // 8, "a file must take several batches"
+assert INLINE_BYTES_MAX + METADATA_BYTES_MAX + 16 * KIB <= LOG_CHANGE_BYTES_MAX, (
+    "inline objects go to the log"
+)
 assert ATTEMPT_TIMEOUT_MS <= CALL_DEADLINE_MS <= CALL_DEADLINE_MS_MAX
 assert RETRY_CAP_MS == RETRY_BASE_MS * 64
 assert XML_ELEMENTS_MAX >= 4 * PARTS_MAX + 1, "a completion of all parts must be readable"

@@ -1,12 +1,17 @@
-"""The production store: one LMDB environment, one writer thread, reads in the event-loop thread.
+"""The production store: one LMDB environment behind a log; changes and reads on the event loop.
 
     datadir.py     the directory and its lock
-    lmdbtxn.py     transactions; longkeys.py and seal.py say what they write
-    lmdbcommit.py  what the writer thread does with a batch; writer.py how batches come about
+    writer.py      order of events: batches, checkpoints, direct commits
+    log.py         the log; logfiles.py its files, logformat.py their bytes, logio.py how they are written
+    views.py       what readers and changes see; table.py the layers over LMDB
+    checkpoint.py  what the log holds goes into LMDB
+    lmdbcommit.py  changes straight on LMDB
+    lmdbtxn.py     LMDB's transactions; longkeys.py and seal.py say what they write
 
 Choices, with the reason for each:
 
-- ``sync`` and ``metasync`` on: a commit is two flushes, and what is acknowledged survives power loss.
+- ``sync`` and ``metasync`` on: a commit is two flushes, and only when it is durable is its part of the log
+  used again.
 - ``writemap`` off: a stray write of this process cannot reach the map, and a full disk is an error of the
   commit and not a SIGBUS.
 - ``meminit`` on: else old heap, secrets included, would reach the disk in unused ends of pages. It clears
@@ -19,10 +24,12 @@ Choices, with the reason for each:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 import lmdb
 
@@ -31,10 +38,15 @@ from ssastore.errors import ConfigError, DataDirError
 from ssastore.limits import DISK_RESERVE_BYTES, MAP_BYTES_DEFAULT, STORE_READERS_MAX
 from ssastore.store.datadir import DataDir
 from ssastore.store.lmdbcommit import GroupCommit
-from ssastore.store.lmdbtxn import Databases, LmdbReadTxn, used_bytes
-from ssastore.store.longkeys import MARKER_BYTES, MARKER_COUNT, marker_count
+from ssastore.store.lmdbtxn import Databases
+from ssastore.store.logio import Die
+from ssastore.store.longkeys import MARKER_BYTES, MARKER_COUNT
+from ssastore.store.recovery import FORMAT, FORMAT_1, FORMAT_2, OpenedLog, log_file_bytes, open_log
 from ssastore.store.room import put_limit_bytes
+from ssastore.store.views import ReadView, State
 from ssastore.store.writer import GroupWriter
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,29 +58,32 @@ LIB_VERSION = 0
 LONG_NAME = b"ssastore-long".ljust(511, b"-")
 "Name of the database `long`. LMDB keeps it among the records of the main database, so no key may equal it."
 
-FORMAT = b"format"
-FORMAT_1 = b"ssastore-store 1"
-"Record of `long` that names this format; another value belongs to a program that knows more than this one."
+_OWN_RECORDS = 3
+"Beside the record of the log: the name of `long`, the format, the count of markers."
 
-_OWN_RECORDS_MAIN = 1
-"The name of `long`."
-_OWN_RECORDS_LONG = 2
-"The format and the count of markers."
+EXIT_LOG_FAILED = 74
+"Exit code when a write to the log failed; EX_IOERR of sysexits.h."
+
+FORKED = "a store must not be used across a fork"
 
 assert len(LONG_NAME) > MARKER_BYTES
 
 
 class LmdbStore:
-    """``env.Store`` on a directory."""
+    """``env.Store`` on a directory. Belongs to the thread that runs the event loop."""
 
-    def __init__(self, directory: DataDir, databases: Databases, disk_reserve_bytes: int) -> None:
+    def __init__(
+        self, directory: DataDir, databases: Databases, opened: OpenedLog, commit: GroupCommit, die: Die
+    ) -> None:
         self._directory = directory
         self._databases = databases
-        self._pid = os.getpid()
+        self._log = opened.log
+        self._is_forked = False
         self._limit_bytes = put_limit_bytes(databases.env.info()["map_size"])
         self._closed = False
-        commit = GroupCommit(databases, directory, disk_reserve_bytes)
-        self._writer = GroupWriter(commit, name=f"store-writer {directory.path.name}")
+        self._state = State(databases, opened.records)
+        self._writer = GroupWriter(self._state, opened.log, commit, name=directory.path.name, die=die)
+        _OPEN.add(self)
 
     @classmethod
     def open(
@@ -77,8 +92,17 @@ class LmdbStore:
         *,
         map_bytes: int = MAP_BYTES_DEFAULT,
         disk_reserve_bytes: int = DISK_RESERVE_BYTES,
+        log_bytes: int | None = None,
+        die: Die | None = None,
     ) -> LmdbStore:
         """Open the store in directory ``path``; make it if it is not there.
+
+        Args:
+            path: the directory.
+            map_bytes: size of the LMDB map.
+            disk_reserve_bytes: new data is refused while the file system has less than this free.
+            log_bytes: of each of two new log files; by default what fits the map. 0: no log.
+            die: ends the process when a write to the log has failed; by default at once.
 
         Raises:
             DataDirError: the directory is in use, not a directory, not writable, or holds something else
@@ -88,36 +112,70 @@ class LmdbStore:
         directory = DataDir.open(Path(path))
         try:
             databases = _open_databases(directory, map_bytes)
+            try:
+                commit = GroupCommit(databases, directory, disk_reserve_bytes)
+                wanted = log_file_bytes(map_bytes) if log_bytes is None else log_bytes
+                opened = open_log(databases, directory, commit, wanted, disk_reserve_bytes, die or _die)
+            except BaseException:
+                databases.env.close()
+                raise
         except BaseException:
             directory.close()
             raise
-        return cls(directory, databases, disk_reserve_bytes)
+        return cls(directory, databases, opened, commit, die or _die)
 
-    def read(self) -> LmdbReadTxn:
+    def read(self) -> ReadView:
         """See ``env.Store.read``. In the event-loop thread only."""
-        assert os.getpid() == self._pid, "a store must not be used across a fork"
-        return LmdbReadTxn(self._databases)
+        assert not self._is_forked, FORKED
+        return ReadView(self._state)
 
     def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
         """See ``env.Store.submit``."""
-        assert os.getpid() == self._pid, "a store must not be used across a fork"
+        assert not self._is_forked, FORKED
         return self._writer.submit(change, size)
 
     def usage(self) -> StoreUsage:
         """See ``env.Store.usage``; ``limit_bytes`` is what records may fill."""
-        databases = self._databases
-        with databases.env.begin() as txn:
-            entries = sum(txn.stat(database)["entries"] for database in databases[1:])
-            own = _OWN_RECORDS_MAIN + _OWN_RECORDS_LONG + marker_count(txn, databases.long)
-            return StoreUsage(used_bytes(txn, databases), self._limit_bytes, entries - own)
+        snapshot = self._state.snapshot()
+        entries, markers = snapshot.counts()
+        records = entries - markers - _OWN_RECORDS - (self._log is not None)
+        used = snapshot.used_bytes()
+        for key, sealed in self._state.merged().items():
+            # What only the log holds counts by its length, and what it replaces does not count any more.
+            for value, sign in ((sealed, 1), (snapshot.sealed(key), -1)):
+                if value is not None:
+                    records += sign
+                    used += sign * (len(key) + len(value))
+        return StoreUsage(used, self._limit_bytes, records)
 
     async def close(self) -> None:
         """See ``env.Store.close``. No read transaction may be open. May be called again."""
         await self._writer.close()
         if not self._closed:
             self._closed = True
+            self._state.renew()
             self._databases.env.close()
+            if self._log is not None:
+                self._log.close()
             self._directory.close()
+
+
+_OPEN: WeakSet[LmdbStore] = WeakSet()
+
+
+def _forked() -> None:
+    """In a forked child: asking for the process id in every call would be a system call."""
+    for store in _OPEN:
+        store._is_forked = True
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _die(error: BaseException) -> None:
+    """Nothing is known of what was being written, so nobody may be told anything: the next start reads it."""
+    log.critical("store.failed", extra={"reason": str(error)}, exc_info=error)
+    os._exit(EXIT_LOG_FAILED)
 
 
 def _open_databases(directory: DataDir, map_bytes: int) -> Databases:
@@ -168,13 +226,13 @@ def _existing(env: lmdb.Environment, path: Path) -> Databases | None:
         return None
     with env.begin() as txn:
         found = txn.get(FORMAT, b"", long)
-    if found != FORMAT_1:
-        raise DataDirError(f"data directory {path} has format {found!r}, this program knows {FORMAT_1!r}")
+    if found not in (FORMAT_1, FORMAT_2):
+        raise DataDirError(f"data directory {path} has format {found!r}, this program knows {FORMAT_2!r}")
     return Databases(env, env.open_db(), long)
 
 
 def _made(env: lmdb.Environment, directory: DataDir) -> Databases:
-    """Write the records of our own into a new environment."""
+    """Write the records of our own into a new environment, which has no log yet."""
     main = env.open_db()
     with env.begin(write=True) as txn:
         if txn.stat(main)["entries"]:

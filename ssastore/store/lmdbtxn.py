@@ -1,24 +1,26 @@
 """Read and write transactions over LMDB.
 
-Values of a read transaction are views into the map.  Those of a write transaction are copies: LMDB moves
+Values of a snapshot are views into the map.  Those of a write transaction are copies: LMDB moves
 records about in pages that the transaction has already changed, so a view would not outlive the next put.
 
-What LMDB raises is translated here, for ``lmdbcommit.py`` and ``lmdb.py`` as well.
+What LMDB raises is translated here, for the modules that use these as well.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from types import TracebackType
 from typing import NamedTuple
 
 import lmdb
 
 from ssastore.errors import CorruptObject, EnvironmentProblem, SsaStoreError, StoreFull
-from ssastore.store.longkeys import DIRECT, LongKeys
+from ssastore.store.longkeys import DIRECT, LongKeys, marker_count
 from ssastore.store.room import Room
 from ssastore.store.seal import check_key, seal, shown, unseal
+
+LOG = b"log"
+"Record of `long` about the log (``logrecord``). Shorter than a branch."
 
 _LACKS_ROOM = (lmdb.MapFullError, lmdb.DiskError, lmdb.TxnFullError)
 
@@ -31,29 +33,32 @@ class Databases(NamedTuple):
     long: lmdb._Database
 
 
-class LmdbReadTxn:
-    """``env.ReadTxn``, and the context manager that begins and ends it."""
+class Snapshot:
+    """One state of the environment: a read transaction that everybody shares until the next commit.
 
-    __slots__ = ("_databases", "_get", "_txn")
+    It stays valid for those who hold it (``users``) when it is retired; the last one ends it.
+    """
+
+    __slots__ = ("_databases", "_get", "_is_retired", "_txn", "users")
 
     def __init__(self, databases: Databases) -> None:
+        """Raises lmdb.Error."""
         self._databases = databases
-
-    def __enter__(self) -> LmdbReadTxn:
-        # The environment keeps one ended transaction and renews it here, which takes 0.1 us.
-        env, main, _ = self._databases
-        try:
-            self._txn = env.begin(main, None, False, True)
-        except lmdb.Error as error:
-            raise translated(error) from error
+        self._txn = databases.env.begin(databases.main, None, False, True)
         self._get = self._txn.get
-        return self
+        self._is_retired = False
+        self.users = 0
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._txn.abort()
-        del self._get, self._txn  # The environment gets it back with the last reference.
+    def retire(self) -> None:
+        """Nobody new will use it."""
+        self._is_retired = True
+        self._end()
+
+    def release(self) -> None:
+        """One user less."""
+        self.users -= 1
+        if self._is_retired:
+            self._end()
 
     def get(self, key: bytes) -> memoryview | None:
         """See ``env.ReadTxn.get``."""
@@ -63,13 +68,33 @@ class LmdbReadTxn:
             raise _unreadable(error, key) from error
         return None if sealed is None else unseal(key, sealed)
 
-    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, memoryview]]:
-        """See ``env.ReadTxn.scan``."""
+    def sealed(self, key: bytes) -> memoryview | None:
+        """What is stored for ``key``, unverified."""
         try:
-            for key, sealed in self._long_keys().scan(first, end, _never):
-                yield key, unseal(key, sealed)
+            return self._get(key) if len(key) <= DIRECT else self._long_keys().get(key)
+        except lmdb.Error as error:
+            raise _unreadable(error, key) from error
+
+    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, memoryview]]:
+        """Sealed records with ``first <= key < end``, unverified, in order."""
+        try:
+            yield from self._long_keys().scan(first, end, _never)
         except lmdb.Error as error:
             raise translated(error) from error
+
+    def used_bytes(self) -> int:
+        """Bytes of the pages that hold records."""
+        return used_bytes(self._txn, self._databases)
+
+    def counts(self) -> tuple[int, int]:
+        """(entries of both databases, markers among them)."""
+        _, main, long = self._databases
+        entries = self._txn.stat(main)["entries"] + self._txn.stat(long)["entries"]
+        return entries, marker_count(self._txn, long)
+
+    def _end(self) -> None:
+        if not self.users:
+            self._txn.abort()
 
     def _long_keys(self) -> LongKeys[memoryview]:
         _, main, long = self._databases
@@ -77,12 +102,16 @@ class LmdbReadTxn:
 
 
 class LmdbWriteTxn:
-    """``env.WriteTxn``, shared by all changes of one commit."""
+    """``env.WriteTxn`` straight on LMDB, shared by all changes of one commit.
 
-    __slots__ = ("_long_keys", "_page_bytes", "_put_bytes", "_room", "_txn", "broken", "writes")
+    Begins, commits and aborts on one thread, whose write lock it holds; may be used on another between.
+    """
+
+    __slots__ = ("_databases", "_long_keys", "_page_bytes", "_put_bytes", "_room", "_txn", "broken", "writes")
 
     def __init__(self, databases: Databases, page_bytes: int) -> None:
         env, main, long = databases
+        self._databases = databases
         self._txn = env.begin(main, write=True)
         self._long_keys = LongKeys(self._txn, main, long)
         self._page_bytes = page_bytes
@@ -142,9 +171,25 @@ class LmdbWriteTxn:
         self.writes += found
         return found
 
-    def used_bytes(self, databases: Databases) -> int:
+    def apply(self, key: bytes, sealed: bytes | None) -> None:
+        """Store or remove (None) a record that the log holds. Raises lmdb.Error; then abort."""
+        if len(key) > DIRECT:
+            if sealed is None:
+                self._long_keys.delete(key)
+            else:
+                self._long_keys.put(key, sealed)
+        elif sealed is None:
+            self._txn.delete(key)
+        else:
+            self._txn.put(key, sealed)
+
+    def mark(self, record: bytes) -> None:
+        """Write the record of the log, which says what of it this transaction covers. Raises lmdb.Error."""
+        self._txn.put(LOG, record, db=self._databases.long)
+
+    def used_bytes(self) -> int:
         """Bytes of the pages that hold records now."""
-        return used_bytes(self._txn, databases)
+        return used_bytes(self._txn, self._databases)
 
     def commit(self) -> None:
         """Make everything durable. Raises lmdb.Error; then nothing was committed."""

@@ -27,9 +27,10 @@ from ssastore.errors import (
     SsaStoreError,
     StoreFull,
 )
-from ssastore.limits import KIB, MIB, STORE_READERS_MAX
+from ssastore.limits import KIB, LOG_CHANGE_BYTES_MAX, MIB, STORE_READERS_MAX
 from ssastore.store.datadir import LOCK_NAME
-from ssastore.store.lmdb import DATA_NAME, FORMAT, LONG_NAME, LmdbStore
+from ssastore.store.lmdb import DATA_NAME, LONG_NAME, LmdbStore
+from ssastore.store.recovery import FORMAT
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ async def store(tmp_path: Path) -> AsyncIterator[LmdbStore]:
 
 def put(store: LmdbStore, key: bytes, value: bytes) -> asyncio.Future[None]:
     return store.submit(lambda txn: txn.put(key, value), size=len(value))
+
+
+def put_direct(store: LmdbStore, key: bytes, value: bytes) -> asyncio.Future[None]:
+    """A put that says it is too large for the log."""
+    return store.submit(lambda txn: txn.put(key, value), size=LOG_CHANGE_BYTES_MAX + 1)
 
 
 def delete(store: LmdbStore, key: bytes) -> asyncio.Future[bool]:
@@ -65,11 +71,10 @@ def python(script: str, *arguments: object, wrapper: tuple[str, ...] = ()) -> su
 async def test_records_are_there_after_reopening(tmp_path: Path, store: LmdbStore) -> None:
     await put(store, b"short", b"1")
     await put(store, b"long" * 300, b"2")
-    usage = store.usage()
     await store.close()
     again = LmdbStore.open(tmp_path / "store", map_bytes=4 * MIB)
     assert get(again, b"short") == b"1" and get(again, b"long" * 300) == b"2"
-    assert again.usage() == usage
+    assert again.usage().records == 2
     await again.close()
 
 
@@ -95,6 +100,8 @@ async def test_directory_is_private(tmp_path: Path) -> None:
         LOCK_NAME: 0o600,
         DATA_NAME: 0o600,
         "lock.mdb": 0o600,
+        "log.0": 0o600,
+        "log.1": 0o600,
     }
     assert (path / DATA_NAME).stat().st_blocks * 512 < 100 * KIB, "the map is sparse"
 
@@ -129,8 +136,8 @@ async def test_other_format_is_refused(tmp_path: Path, store: LmdbStore) -> None
     with lmdb.open(str(path), max_dbs=1) as env:
         long = env.open_db(LONG_NAME)
         with env.begin(write=True) as txn:
-            txn.put(FORMAT, b"ssastore-store 2", db=long)
-    with pytest.raises(DataDirError, match="ssastore-store 2"):
+            txn.put(FORMAT, b"ssastore-store 3", db=long)
+    with pytest.raises(DataDirError, match="ssastore-store 3"):
         LmdbStore.open(path)
 
 
@@ -223,19 +230,26 @@ async def test_change_that_does_not_fit_the_map_fails_alone(store: LmdbStore) ->
             return_exceptions=True,
         )
     assert [type(outcome) for outcome in outcomes] == [type(None), StoreFull, bool]
-    assert ran == ["swallow", "swallow"], "first among the others, then alone"
+    assert ran == ["swallow"] * 4, "in a batch for the log, alone in one, among others on LMDB, alone there"
     assert get(store, b"new") == b"2" and get(store, b"small") is None
     assert get(store, b"big") == bytes(400 * KIB)
     await put(store, b"big", bytes(500 * KIB))
 
 
-async def test_too_many_read_transactions_are_an_error_and_not_a_crash(store: LmdbStore) -> None:
+async def test_too_many_old_states_that_are_read_are_an_error_and_not_a_crash(store: LmdbStore) -> None:
+    """Readers of one state share a transaction of LMDB; each state that is still read needs its own."""
     with contextlib.ExitStack() as stack:
-        for _ in range(STORE_READERS_MAX):
+        for _ in range(3 * STORE_READERS_MAX):
             stack.enter_context(store.read())
+        for number in range(STORE_READERS_MAX):
+            stack.enter_context(store.read())
+            await put_direct(store, b"a", b"%d" % number)
         with pytest.raises(EnvironmentProblem, match="READERS_FULL"):
             stack.enter_context(store.read())
-    assert get(store, b"a") is None
+        with pytest.raises(EnvironmentProblem, match="READERS_FULL"):
+            await put(store, b"a", b"x")
+    assert get(store, b"a") == b"%d" % (STORE_READERS_MAX - 1)
+    await put(store, b"a", b"y")
 
 
 def test_commits_are_synced(store: LmdbStore) -> None:
@@ -368,7 +382,7 @@ async def test_store_error_reaches_everybody(store: LmdbStore, monkeypatch: pyte
 
     monkeypatch.setattr("ssastore.store.lmdbtxn.LmdbWriteTxn.commit", fail)
     outcomes = await asyncio.gather(
-        put(store, b"a", b"1"), delete(store, b"b"), put(store, b"c", b"2"), return_exceptions=True
+        put_direct(store, b"a", b"1"), delete(store, b"b"), put(store, b"c", b"2"), return_exceptions=True
     )
     assert [type(outcome) for outcome in outcomes] == [EnvironmentProblem] * 3
     assert len({id(outcome) for outcome in outcomes}) == 3
