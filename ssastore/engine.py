@@ -17,7 +17,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import msgpack
@@ -29,10 +28,13 @@ from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.planner import owned_slices
 from ssastore.core.proposer import Proposer
 from ssastore.core.register import Ballots
+from ssastore.core.registers import Registers
+from ssastore.core.settle import Settler
 from ssastore.core.steady import SteadyClock
-from ssastore.core.tombstones import collect_tombstones
+from ssastore.core.tools import Tools, UpkeepRules
+from ssastore.core.upkeep import Upkeep
 from ssastore.env import Clock, ControlStore, Links, Randomness, Store, spawn
-from ssastore.errors import ConfigError, SsaStoreError
+from ssastore.errors import ConfigError
 from ssastore.keyspace import slice16_of
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
@@ -40,13 +42,7 @@ from ssastore.transport.session import Credentials, Service
 
 log = logging.getLogger(__name__)
 
-TOMBSTONE_KEPT_MS = 60 * 60 * 1000
-"How long a delete is remembered: far above the longest deadline of a call that could repeat it."
-
 _REAP_EVERY_S = 1
-_COLLECT_EVERY_S = 60
-_COLLECT_BATCH = 500
-_COLLECT_BATCHES_MAX = 200
 _DRAIN_S = 10
 
 
@@ -101,6 +97,10 @@ class Engine:
     proposer_type: type[Proposer] = Proposer
     coordinator_type: type[Coordinator] = Coordinator
     pool_type: type[Pool] = Pool
+    settler_type: type[Settler] = Settler
+    upkeep_type: type[Upkeep] = Upkeep
+    rules = UpkeepRules()
+    "When background work is due."
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Engine:
         holding: Holding,
         ballots: Ballots,
         describe_process: Callable[[], dict[str, Any]],
+        rules: UpkeepRules,
     ) -> None:
         record = holding.record
         self.outside = outside
@@ -131,38 +132,7 @@ class Engine:
             describe=self._describe,
         )
         self.service.coverage = encode_coverage(self.acceptor.active, 1)
-        self.mates: Pool | None = None
-        "How the mates' acceptors are reached; None with one replica."
-        self.proposer: Proposer | None = None
-        self._describe_process = describe_process
-        self._background: list[asyncio.Task[None]] = []
-        if record.replicas > 1:
-            self._propose()
-
-    @classmethod
-    async def start(
-        cls,
-        outside: Outside,
-        place: Place,
-        holding: Holding,
-        *,
-        describe_process: Callable[[], dict[str, Any]] = dict,
-    ) -> Engine:
-        """Start the environment and put everything together; nothing is served yet.
-
-        Args:
-            describe_process: what only the process knows, for status.
-
-        Raises:
-            Unavailable: the control store does not answer.
-            CorruptObject: the environment's own record is damaged.
-        """
-        ballots = await start_environment(outside.store, outside.control, outside.randomness, place.owner)
-        return cls(outside, place, holding, ballots, describe_process)
-
-    def _propose(self) -> None:
-        """Let the worker carry calls through the acceptors of all planes."""
-        outside, place, record = self.outside, self.place, self.holding.record
+        self.acceptor.ceiling.open(outside.store)
         secret = place.credentials.cluster_secret
         self.mates = self.pool_type(
             record.network,
@@ -172,20 +142,69 @@ class Engine:
             randomness=outside.randomness,
             deadline_ms=MATE_BUDGET_MS,
         )
+        "How other nodes are reached."
+        self.proposer: Proposer | None = None
+        "None with one replica."
+        self._describe_process = describe_process
+        self._background: list[asyncio.Task[None]] = []
+        settler = None
+        if record.replicas > 1:
+            settler = self._propose()
+        self.upkeep = self._make_upkeep(settler, rules)
+        self.service.start_scrub = self.upkeep.scrub.request
+
+    @classmethod
+    async def start(
+        cls,
+        outside: Outside,
+        place: Place,
+        holding: Holding,
+        *,
+        describe_process: Callable[[], dict[str, Any]] = dict,
+        rules: UpkeepRules | None = None,
+    ) -> Engine:
+        """Start the environment and put everything together; nothing is served yet.
+
+        Args:
+            describe_process: what only the process knows, for status.
+            rules: when background work is due, if not as usual.
+
+        Raises:
+            Unavailable: the control store does not answer.
+            CorruptObject: the environment's own record is damaged.
+            DataDirError: what the environment has promised is not known any more.
+        """
+        ballots = await start_environment(outside.store, outside.control, outside.randomness, place.owner)
+        return cls(outside, place, holding, ballots, describe_process, rules or cls.rules)
+
+    def _propose(self) -> Settler:
+        """Let the worker carry calls through the acceptors of all planes."""
+        outside = self.outside
         self.proposer = self.proposer_type(self.ballots, self.clock, outside.randomness)
         self.service.coordinator = self.coordinator_type(
             self.acceptor, self.proposer, outside.store, self.mates, self.clock
         )
+        return self.settler_type(self.proposer, self.ballots, self.clock)
+
+    def _make_upkeep(self, settler: Settler | None, rules: UpkeepRules) -> Upkeep:
+        tools = Tools(
+            store=self.outside.store,
+            acceptor=self.acceptor,
+            clock=self.clock,
+            caller=self.mates,
+            registers=Registers(self.mates, self.outside.randomness),
+            coordinator=self.service.coordinator,
+            settler=settler,
+            rules=rules,
+        )
+        return self.upkeep_type(tools)
 
     # -- background jobs ----------------------------------------------------------------------------
 
     def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Every background job of a worker by its name. Each runs until it is cancelled."""
         jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"reap connections": self._reap}
-        if self.acceptor.replicas == 1:
-            # With several replicas one plane must not forget a delete by itself: a plane that missed it
-            # would bring the object back. Until all planes collect together, tombstones stay.
-            jobs["collect tombstones"] = self._collect
+        jobs.update(self.upkeep.jobs())
         return jobs
 
     def begin(self) -> None:
@@ -197,8 +216,7 @@ class Engine:
         for task in self._background:
             task.cancel()
         await self._drain()
-        if self.mates is not None:
-            await self.mates.close()
+        await self.mates.close()
         await self.outside.control.close()
         await self.outside.store.close()
 
@@ -206,19 +224,6 @@ class Engine:
         while True:
             await asyncio.sleep(_REAP_EVERY_S)
             self.service.reap()
-
-    async def _collect(self) -> None:
-        """Drop old tombstones, for ever."""
-        while True:
-            before_ms = self.clock.now_ms() - TOMBSTONE_KEPT_MS
-            change = partial(collect_tombstones, before_ms=before_ms, limit=_COLLECT_BATCH)
-            try:
-                for _ in range(_COLLECT_BATCHES_MAX):
-                    if not await self.outside.store.submit(change):
-                        break
-            except SsaStoreError as error:
-                log.warning("tombstones.not_collected", extra={"reason": str(error)})
-            await asyncio.sleep(_COLLECT_EVERY_S)
 
     # -- the end and the state ----------------------------------------------------------------------
 
@@ -255,6 +260,7 @@ class Engine:
                 "records": usage.records,
                 "used_bytes": usage.used_bytes,
                 "limit_bytes": usage.limit_bytes,
+                "scrub": self.upkeep.scrub.report(),
             }
         )
         return described

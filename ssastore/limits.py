@@ -65,6 +65,18 @@ SCAN_PAGE_ITEMS_MAX = 1000
 SCAN_PAGE_BYTES_MAX = 1 * MIB
 "One page of a range scan; the scanner stops at whichever comes first."
 
+SURVEY_ENTRIES_MAX = 500
+SURVEY_SLICES_MAX = 64
+"Slices that are surveyed by one request, if they are small: most of a young cluster's are empty."
+SURVEY_BYTES_MAX = 1 * MIB
+"One page of a survey, counted in what is read for it; one blob may be above."
+
+ROTTEN_KEYS_MAX = 10_000
+"Stored keys of one environment that wait for repair."
+
+REFERENCES_MAX = 4096
+"References to one blob that are looked at at once; more of them keep it as well."
+
 GREETING_TIMEOUT_MS = 10_000
 "From accept to the end of the greeting; then the connection is closed."
 
@@ -97,6 +109,12 @@ ATTEMPT_TIMEOUT_MS = 10_000
 RETRY_BASE_MS = 5
 RETRY_CAP_MS = 320
 CONTROL_TIMEOUT_MS = 5_000
+
+TOMBSTONE_KEPT_MS = 60 * 60 * 1000
+"How long a delete is remembered: far above the longest deadline of a call that could repeat it."
+
+BLOB_GRACE_MS = 24 * 60 * 60 * 1000
+"How long a blob is kept for a record that does not name it (yet)."
 
 # -- store ------------------------------------------------------------------------------------------
 
@@ -215,6 +233,8 @@ CLOCK_SKEW_MS = 15 * 60 * 1000
 STREAM_CHUNKS_INFLIGHT = 4
 "Blobs of one stream under way at once, in each direction: bounds memory to about this many chunks."
 
+assert SURVEY_ENTRIES_MAX * (STORED_KEY_BYTES_MAX + 64) < FRAME_BODY_BYTES_MAX, "a listing fits a frame"
+assert 2 * CALL_DEADLINE_MS_MAX + RECENT_OPS_MS < TOMBSTONE_KEPT_MS < BLOB_GRACE_MS
 assert CHUNK_BYTES <= FRAME_BODY_BYTES_MAX, "a blob must fit a frame"
 assert INLINE_BYTES_MAX + METADATA_BYTES_MAX < FRAME_BODY_BYTES_MAX
 assert METADATA_BYTES_MAX + KEY_BYTES_MAX + SEGMENTS_MAX * 48 + 256 <= FRAME_HEADER_BYTES_MAX

@@ -4,119 +4,72 @@ A request is a frame whose header is ``[type, request id, IID, fields ...]``; it
 reply is ``[status, request id, fields ...]``.  A status other than OK carries one
 text.  Types are exact: a field of another type, a missing or an extra field is a
 ``BadFrame``.  All integers are unsigned and big endian inside byte strings.
+
+``message.py`` has what they share, ``matemessages.py`` those between nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from ssastore.errors import BadFrame
-from ssastore.limits import SHARDS_MAX, STORED_KEY_BYTES_MAX
+from ssastore.limits import STORED_KEY_BYTES_MAX
+from ssastore.matemessages import Accept, Collect, Prepare, References, Survey, SurveySlices
+from ssastore.message import (
+    BALLOT_BYTES,
+    DIGEST_BYTES,
+    MAC_BYTES,
+    NONCE_BYTES,
+    OP_ID_BYTES,
+    PROTOCOL_VERSION,
+    RECORD_KINDS,
+    U64_END,
+    Condition,
+    Kind,
+    Message,
+    Status,
+    check_place,
+    require,
+)
 from ssastore.wire import Header
 
-PROTOCOL_VERSION = 1
-NONCE_BYTES = 16
-OP_ID_BYTES = 16
-DIGEST_BYTES = 32
-BALLOT_BYTES = 16
-MAC_BYTES = 32
-
-_U64_END = 1 << 64
-_RECORD_KEY_BYTES_MAX = STORED_KEY_BYTES_MAX - 13
-"A stored key has locator, kind and bucket id in front (``core.records``)."
-
-
-class Status(IntEnum):
-    """First item of a reply's header."""
-
-    OK = 0
-    NOT_FOUND = 1
-    PRECONDITION_FAILED = 2
-    NO_BUCKET = 3
-    NOT_MINE = 4
-    MISDIRECTED = 5
-    FULL = 6
-    OVERLOADED = 7
-    CORRUPT = 8
-    BAD_REQUEST = 9
-    DENIED = 10
-    INTERNAL = 11
-    OUTRUN = 12
-    "An acceptor has seen a higher ballot; the text is that ballot in hexadecimal."
-    UNKNOWN = 13
-    "A write was sent to the planes, and what became of it cannot be told."
-    UNREACHED = 14
-    "No majority of the planes answers the proposer; nothing was written."
-    COVERAGE = 100
-    "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
-
-
-class Kind(IntEnum):
-    """What a record is; the byte after the locator in its stored key."""
-
-    SHUT = 0x08
-    OBJECT = 0x10
-    UPLOAD = 0x20
-    PART = 0x21
-    BLOB = 0x40
-    REF = 0x41
-
-
-RECORD_KINDS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
-"Kinds that clients read and write as registers."
-
-
-class Condition(IntEnum):
-    """Precondition of a write; evaluated in the transaction that decides it."""
-
-    NONE = 0
-    IF_ABSENT = 1
-    IF_PRESENT = 2
-    IF_ETAG = 3
-
-
-M = TypeVar("M", bound="Message")
-
-
-@dataclass(slots=True)
-class Message:
-    """A frame header with named fields. ``TYPES`` are the exact types of all header items."""
-
-    TYPE: ClassVar[int]
-    TYPES: ClassVar[tuple[type, ...]]
-    VALUES: ClassVar[Callable[[Message], Iterable[Any]]]
-    "All fields of a message, in order; made below for every class."
-
-    def header(self, request_id: int) -> Header:
-        """The header items in order."""
-        return [self.TYPE, request_id, *type(self).VALUES(self)]
-
-    @classmethod
-    def decode(cls: type[M], header: Header) -> M:
-        """Raises BadFrame when fields are missing, extra, of another type or out of range."""
-        if tuple(map(type, header)) != cls.TYPES:
-            raise BadFrame(f"{cls.__name__} with fields of the wrong number or type")
-        message = cls(*header[2:])
-        message.check()
-        return message
-
-    def check(self) -> None:
-        """Raise BadFrame when a field is out of its range."""
-
-
-def _require(claim: bool, what: str) -> None:
-    if not claim:
-        raise BadFrame(what)
-
-
-def _check_place(bucket: int, shards: int, key: bytes) -> None:
-    _require(0 <= bucket < _U64_END and 0 <= shards <= SHARDS_MAX, "bucket or shard count out of range")
-    _require(0 < len(key) <= _RECORD_KEY_BYTES_MAX, "key is empty or too long")
-
+__all__ = [
+    "BALLOT_BYTES",
+    "DIGEST_BYTES",
+    "MAC_BYTES",
+    "NONCE_BYTES",
+    "OP_ID_BYTES",
+    "PROTOCOL_VERSION",
+    "RECORD_KINDS",
+    "REQUESTS",
+    "Accept",
+    "Collect",
+    "Condition",
+    "Delete",
+    "Get",
+    "GetBlob",
+    "Hello",
+    "Kind",
+    "Message",
+    "Prepare",
+    "Proof",
+    "Put",
+    "PutBlob",
+    "Read",
+    "References",
+    "Report",
+    "Scan",
+    "Shut",
+    "StartScrub",
+    "Status",
+    "Survey",
+    "SurveySlices",
+    "Welcome",
+    "decode_request",
+]
 
 # -- greeting ---------------------------------------------------------------------------------------
 
@@ -137,9 +90,9 @@ class Hello(Message):
     cluster_id: str
 
     def check(self) -> None:
-        _require(self.role in ("client", "node"), "unknown role")
-        _require(len(self.nonce) == NONCE_BYTES, "nonce of the wrong length")
-        _require(len(self.key_id) <= 128 and len(self.cluster_id) <= 64, "name too long")
+        require(self.role in ("client", "node"), "unknown role")
+        require(len(self.nonce) == NONCE_BYTES, "nonce of the wrong length")
+        require(len(self.key_id) <= 128 and len(self.cluster_id) <= 64, "name too long")
 
 
 @dataclass(slots=True)
@@ -156,7 +109,7 @@ class Welcome(Message):
     nonce: bytes
 
     def check(self) -> None:
-        _require(len(self.nonce) == NONCE_BYTES, "nonce of the wrong length")
+        require(len(self.nonce) == NONCE_BYTES, "nonce of the wrong length")
 
 
 @dataclass(slots=True)
@@ -168,7 +121,7 @@ class Proof(Message):
     mac: bytes
 
     def check(self) -> None:
-        _require(len(self.mac) == MAC_BYTES, "MAC of the wrong length")
+        require(len(self.mac) == MAC_BYTES, "MAC of the wrong length")
 
 
 # -- requests ---------------------------------------------------------------------------------------
@@ -189,8 +142,8 @@ class Get(Message):
     head_only: bool
 
     def check(self) -> None:
-        _check_place(self.bucket, self.shards, self.key)
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
 
 
 @dataclass(slots=True)
@@ -212,11 +165,11 @@ class Put(Message):
     metadata: bytes
 
     def check(self) -> None:
-        _check_place(self.bucket, self.shards, self.key)
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
-        _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
-        _require(0 <= self.condition <= 3, "no such condition")
-        _require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
+        require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
+        require(0 <= self.condition <= 3, "no such condition")
+        require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
 
 
 @dataclass(slots=True)
@@ -237,11 +190,11 @@ class Delete(Message):
     age_ms: int
 
     def check(self) -> None:
-        _check_place(self.bucket, self.shards, self.key)
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
-        _require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
-        _require(0 <= self.condition <= 3, "no such condition")
-        _require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
+        require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
+        require(0 <= self.condition <= 3, "no such condition")
+        require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
 
 
 @dataclass(slots=True)
@@ -258,49 +211,8 @@ class Read(Message):
     head_only: bool
 
     def check(self) -> None:
-        _check_place(self.bucket, self.shards, self.key)
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
-
-
-@dataclass(slots=True)
-class Prepare(Message):
-    """Node to node: phase 1. Reply: cfg, accepted ballot, floor; body: the value accepted under it."""
-
-    TYPE = 40
-    TYPES = (int, int, int, int, int, int, bytes, int, bytes)
-    iid: int
-    kind: int
-    bucket: int
-    shards: int
-    key: bytes
-    cfg: int
-    ballot: bytes
-
-    def check(self) -> None:
-        _check_place(self.bucket, self.shards, self.key)
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
-        _require(len(self.ballot) == BALLOT_BYTES, "ballot of the wrong length")
-
-
-@dataclass(slots=True)
-class Accept(Message):
-    """Node to node: phase 2; the body is the value. ``reserved`` is promised along, or all zero."""
-
-    TYPE = 41
-    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes)
-    iid: int
-    kind: int
-    bucket: int
-    shards: int
-    key: bytes
-    cfg: int
-    ballot: bytes
-    reserved: bytes
-
-    def check(self) -> None:
-        _check_place(self.bucket, self.shards, self.key)
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
-        _require(len(self.ballot) == len(self.reserved) == BALLOT_BYTES, "ballot of the wrong length")
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
 
 
 @dataclass(slots=True)
@@ -326,11 +238,11 @@ class Scan(Message):
     with_witness: bool
 
     def check(self) -> None:
-        _check_place(self.bucket, self.shards, b"-")
-        _require(self.kind in RECORD_KINDS, "no such kind of record")
-        _require(0 <= self.shard < max(self.shards, 1), "no such shard")
-        _require(self.limit > 0, "limit must be positive")
-        _require(
+        check_place(self.bucket, self.shards, b"-")
+        require(self.kind in RECORD_KINDS, "no such kind of record")
+        require(0 <= self.shard < max(self.shards, 1), "no such shard")
+        require(self.limit > 0, "limit must be positive")
+        require(
             max(len(self.prefix), len(self.after), len(self.delimiter)) <= STORED_KEY_BYTES_MAX,
             "key too long",
         )
@@ -354,9 +266,9 @@ class Shut(Message):
     shut: bool
 
     def check(self) -> None:
-        _check_place(self.bucket, self.shards, b"-")
-        _require(0 <= self.shard < max(self.shards, 1), "no such shard")
-        _require(0 < self.attempt < _U64_END, "attempt out of range")
+        check_place(self.bucket, self.shards, b"-")
+        require(0 <= self.shard < max(self.shards, 1), "no such shard")
+        require(0 < self.attempt < U64_END, "attempt out of range")
 
 
 @dataclass(slots=True)
@@ -370,8 +282,8 @@ class PutBlob(Message):
     reference: bytes
 
     def check(self) -> None:
-        _require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
-        _require(len(self.reference) <= STORED_KEY_BYTES_MAX, "reference too long")
+        require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
+        require(len(self.reference) <= STORED_KEY_BYTES_MAX, "reference too long")
 
 
 @dataclass(slots=True)
@@ -384,7 +296,7 @@ class GetBlob(Message):
     digest: bytes
 
     def check(self) -> None:
-        _require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
+        require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
 
 
 @dataclass(slots=True)
@@ -392,6 +304,16 @@ class Report(Message):
     """Figures of the worker behind ``iid``. Reply body: a msgpack map (``core.acceptor``)."""
 
     TYPE = 32
+    TYPES = (int, int, int)
+    iid: int
+
+
+@dataclass(slots=True)
+class StartScrub(Message):
+    """Begin a scrub pass at the worker behind ``iid``, or join the one that runs. Reply: number of the pass
+    that covers everything from now on; the report says how far it is."""
+
+    TYPE = 33
     TYPES = (int, int, int)
     iid: int
 
@@ -414,8 +336,13 @@ _REQUESTS: tuple[type[Message], ...] = (
     PutBlob,
     GetBlob,
     Report,
+    StartScrub,
     Prepare,
     Accept,
+    Collect,
+    Survey,
+    References,
+    SurveySlices,
 )
 for _message in (Hello, Welcome, Proof, *_REQUESTS):
     _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]

@@ -8,6 +8,8 @@ store's promise.
 
     place.py       the checks of IID and name      votes.py      records: slots of registers
     shuts.py       marks of deleted buckets        blobstore.py  blobs and references
+    floors.py      promises of what was collected  ceiling.py    the highest promise of all
+    survey.py      what a slice holds, in short
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ from typing import Any
 import msgpack
 
 from ssastore.core import blobstore
+from ssastore.core.ceiling import Ceiling
 from ssastore.core.listing import scan_page, slice_holds
 from ssastore.core.place import Served
 from ssastore.core.records import record_key
 from ssastore.core.register import Ballots
 from ssastore.core.replies import Reply
+from ssastore.core.rotten import RottenKeys
 from ssastore.core.shuts import set_shut
+from ssastore.core.survey import EMPTY, SurveyPage, occupied, survey
 from ssastore.core.votes import Votes
 from ssastore.env import ReadTxn, WriteTxn
+from ssastore.errors import CorruptObject
 from ssastore.keyspace import slice16_of
+from ssastore.limits import SURVEY_BYTES_MAX
 from ssastore.messages import (
     Accept,
+    Collect,
     Delete,
     Get,
     GetBlob,
@@ -36,12 +44,17 @@ from ssastore.messages import (
     Put,
     PutBlob,
     Read,
+    References,
     Scan,
     Shut,
+    Survey,
+    SurveySlices,
 )
 
-WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE))
-NODE_ONLY = frozenset((Prepare.TYPE, Accept.TYPE))
+WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE, Collect.TYPE))
+NODE_ONLY = frozenset(
+    (Prepare.TYPE, Accept.TYPE, Collect.TYPE, Survey.TYPE, SurveySlices.TYPE, References.TYPE)
+)
 "Requests that only the node role may send."
 
 
@@ -55,12 +68,17 @@ class Acceptor:
 
     def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots, cfg: int = 1) -> None:
         self.served = Served(replicas=replicas, worker=worker, workers=workers)
-        self.votes = votes = Votes(self.served, ballots, cfg)
+        self.ceiling = Ceiling()
+        self.rotten = RottenKeys()
+        self.votes = votes = Votes(self.served, ballots, self.ceiling, cfg)
         self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {
             Get.TYPE: votes.get,
             Read.TYPE: votes.get,
             Scan.TYPE: self._scan,
             GetBlob.TYPE: self._get_blob,
+            Survey.TYPE: self._survey,
+            SurveySlices.TYPE: self._survey_slices,
+            References.TYPE: self._references,
         }
         self._writes: dict[int, Callable[[Any, WriteTxn, bytes | memoryview, int], Reply]] = {
             Put.TYPE: votes.put,
@@ -69,6 +87,7 @@ class Acceptor:
             PutBlob.TYPE: self._put_blob,
             Prepare.TYPE: lambda request, txn, body, now_ms: votes.prepare(request, txn, now_ms),
             Accept.TYPE: votes.accept,
+            Collect.TYPE: lambda request, txn, body, now_ms: votes.collect(request, txn),
         }
 
     @property
@@ -92,11 +111,19 @@ class Acceptor:
 
     def read(self, request: Any, txn: ReadTxn) -> Reply:
         """Answer a read. Raises Refusal, CorruptObject."""
-        return self._reads[request.TYPE](request, txn)
+        try:
+            return self._reads[request.TYPE](request, txn)
+        except CorruptObject as error:
+            self.rotten.add(error.key)
+            raise
 
     def write(self, request: Any, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         """Decide and apply a write. Raises Refusal (nothing written), StoreFull, CorruptObject."""
-        return self._writes[request.TYPE](request, txn, body, now_ms)
+        try:
+            return self._writes[request.TYPE](request, txn, body, now_ms)
+        except CorruptObject as error:
+            self.rotten.add(error.key)
+            raise
 
     def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
         locator = self.served.check_shard(request)
@@ -107,6 +134,37 @@ class Acceptor:
 
     def _get_blob(self, request: GetBlob, txn: ReadTxn) -> Reply:
         return blobstore.get_blob(request, self.served.check_blob(request), txn)
+
+    def _references(self, request: References, txn: ReadTxn) -> Reply:
+        return blobstore.list_references(request, self.served.check_blob(request), txn)
+
+    def _survey(self, request: Survey, txn: ReadTxn) -> Reply:
+        page = survey(txn, self.served.check_slice(request.iid), request.after, request.end)
+        self._note_rotten(page)
+        rows = msgpack.packb([list(row) for row in page.rows]) if request.listing else b""
+        return [page.last, page.count, page.digest, page.is_cut], rows
+
+    def _survey_slices(self, request: SurveySlices, txn: ReadTxn) -> Reply:
+        self.served.check_slice(request.iid)
+        listed = request.slices
+        wanted = [int.from_bytes(listed[at : at + 2], "big") for at in range(0, len(listed), 2)]
+        served = sorted(self.served.active.intersection(wanted))
+        holding = occupied(txn, served)
+        rows: list[list[Any]] = [[slice16, 0, EMPTY] for slice16 in served if slice16 not in holding]
+        size = 0
+        for slice16 in sorted(holding):
+            if size >= SURVEY_BYTES_MAX:
+                break
+            page = survey(txn, slice16, b"", b"")
+            self._note_rotten(page)
+            size += page.size
+            if not page.is_cut:
+                rows.append([slice16, page.count, page.digest])
+        return [], msgpack.packb(rows)
+
+    def _note_rotten(self, page: SurveyPage) -> None:
+        for stored_key in page.rotten:
+            self.rotten.add(stored_key)
 
     def _put_blob(self, request: PutBlob, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         return blobstore.put_blob(request, self.served.check_blob(request), txn, body, now_ms)

@@ -7,6 +7,7 @@ boot number is raised durably at every start, before the first message.
 
 from __future__ import annotations
 
+from ssastore.core.ceiling import start_ceiling
 from ssastore.core.register import Ballots
 from ssastore.env import Compare, ControlStore, Randomness, Store, Write, WriteTxn
 from ssastore.errors import CorruptObject
@@ -41,6 +42,8 @@ async def start_environment(
         env_id = await _claim(control, randomness, owner)
 
     def raise_boot(txn: WriteTxn) -> None:
+        if stored is None:
+            start_ceiling(txn)
         txn.put(ENVIRONMENT_KEY, env_id.to_bytes(4, "big") + (boot + 1).to_bytes(4, "big"), use_reserve=True)
 
     await store.submit(raise_boot)

@@ -22,9 +22,17 @@ from ssastore.core.reach import Reach
 from ssastore.core.registers import PLANE_BUDGET_MS
 from ssastore.core.suspects import Suspects
 from ssastore.env import spawn
-from ssastore.errors import CorruptObject, ObjectNotFound, ObjectTooLarge, SsaStoreError, Unavailable
+from ssastore.errors import (
+    CorruptObject,
+    ObjectNotFound,
+    ObjectTooLarge,
+    RequestError,
+    SsaStoreError,
+    Unavailable,
+)
 from ssastore.keyspace import iid_of, position_of_blob
 from ssastore.limits import (
+    BLOB_GRACE_MS,
     CHUNK_BYTES,
     INLINE_BYTES_MAX,
     OBJECT_BYTES_MAX,
@@ -145,6 +153,7 @@ class ContentWriter:
         self._buffer = bytearray()
         self._size = 0
         self._tasks: deque[tuple[asyncio.Task[bytes], int, bool]] = deque()
+        self._first_sent_s: float | None = None
         self._segments: list[Segment] = []
         self._manifests: list[Segment] = []
 
@@ -173,6 +182,8 @@ class ContentWriter:
         if self._manifests or len(segments) > SEGMENTS_MAX:
             await self._fold()
             segments = self._manifests
+        if self._age_s() > BLOB_GRACE_MS / 2000:
+            raise RequestError("the stream took so long that its first blobs may be gone before it is named")
         return Content(self._size, b"", segments, self._reference)
 
     async def cancel(self) -> None:
@@ -184,7 +195,14 @@ class ContentWriter:
         await asyncio.gather(*[task for task, _, _ in self._tasks], return_exceptions=True)
         self._tasks.clear()
 
+    def _age_s(self) -> float:
+        """How long ago the first blob was sent."""
+        now_s = asyncio.get_running_loop().time()
+        return now_s - (now_s if self._first_sent_s is None else self._first_sent_s)
+
     async def _send(self) -> None:
+        if self._first_sent_s is None:
+            self._first_sent_s = asyncio.get_running_loop().time()
         content, self._buffer = self._buffer, bytearray()
         is_extra = False
         while self._tasks:

@@ -12,16 +12,18 @@ from typing import Any
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.caller import STATUS_ERRORS, Caller
+from ssastore.core.names import RecordName
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.register import Ballot
 from ssastore.core.replies import Refusal, Reply, reply_of
+from ssastore.core.settle import Collecting
 from ssastore.core.suspects import Suspects
 from ssastore.core.votes import check_value
 from ssastore.env import Clock, Store
 from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, Overloaded, Unavailable
-from ssastore.keyspace import iid_of, plane_of, position_of
-from ssastore.messages import BALLOT_BYTES, Accept, Delete, Prepare, Put, Read, Status
+from ssastore.keyspace import position_of, slice16_of
+from ssastore.messages import BALLOT_BYTES, Accept, Collect, Delete, Prepare, Put, Read, Status
 
 MATE_BUDGET_MS = 800
 "How long a mate is tried: shorter than a client waits for this proposer."
@@ -33,16 +35,10 @@ PROPOSED = frozenset((Put.TYPE, Delete.TYPE, Read.TYPE))
 class _Planes:
     """The acceptors of one name, for the proposer: ``core.proposer.Planes``."""
 
-    def __init__(self, coordinator: Coordinator, request: Put | Delete | Read) -> None:
+    def __init__(self, coordinator: Coordinator, name: RecordName) -> None:
         self._coordinator = coordinator
-        self._request = request
-        self._own = plane_of(request.iid)
+        self._name = name.fields
         self.count = coordinator.acceptor.replicas
-
-    def _name(self, plane: int) -> tuple[int, int, int, int, bytes]:
-        request = self._request
-        iid = iid_of(position_of(request.iid), plane)
-        return iid, request.kind, request.bucket, request.shards, request.key
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         """See ``core.proposer.Planes``."""
@@ -56,9 +52,13 @@ class _Planes:
         """See ``core.proposer.Planes``."""
         await self._ask(plane, Accept(*self._name(plane), cfg, ballot, reserved), value)
 
-    async def _ask(self, plane: int, message: Prepare | Accept, body: bytes) -> Reply:
+    async def collect(self, plane: int, cfg: int, ballot: Ballot) -> None:
+        """See ``core.settle.Collecting``."""
+        await self._ask(plane, Collect(*self._name(plane), cfg, ballot), b"")
+
+    async def _ask(self, plane: int, message: Prepare | Accept | Collect, body: bytes) -> Reply:
         coordinator = self._coordinator
-        if plane != self._own:
+        if slice16_of(message.iid) not in coordinator.acceptor.active:
             return await coordinator.ask_mate(message, body)
         now_ms = coordinator.clock.now_ms()
         try:
@@ -94,7 +94,11 @@ class Coordinator:
         self._proposer = proposer
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
-    async def ask_mate(self, message: Prepare | Accept, body: bytes) -> Reply:
+    def planes_of(self, name: RecordName) -> Collecting:
+        """The acceptors of a record."""
+        return _Planes(self, name)
+
+    async def ask_mate(self, message: Prepare | Accept | Collect, body: bytes) -> Reply:
         """One request to the acceptor of another plane. Raises Outrun, SsaStoreError.
 
         A mate that does not answer is not waited for by every call: the others are a majority, and
@@ -115,9 +119,10 @@ class Coordinator:
 
     async def handle(self, request: Any, body: bytes) -> Reply:
         """Answer a Put, Delete or Read. Raises Refusal, also for what the library raises."""
-        locator = self.acceptor.served.check_record(request)
-        name = b"%d/%d/%d/" % (locator & 0x0FFFFFFF, request.kind, request.bucket) + request.key
-        planes = _Planes(self, request)
+        self.acceptor.served.check_record(request)
+        position = position_of(request.iid)
+        record = RecordName(position, request.kind, request.bucket, request.shards, request.key)
+        name, planes = record.label, self.planes_of(record)
         try:
             if isinstance(request, Read):
                 ballot, value = await self._proposer.read(name, planes)

@@ -19,6 +19,7 @@ from blake3 import blake3
 from ssastore.core.content import Blobs, Content, fold_segments
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
+from ssastore.core.records import reference_name
 from ssastore.core.registers import IF_ABSENT, Found, Place, Registers, When, when
 from ssastore.env import Randomness
 from ssastore.errors import (
@@ -254,7 +255,8 @@ class Multipart:
         if size > OBJECT_BYTES_MAX:
             raise ObjectTooLarge(f"the parts have {size} bytes, an object at most {OBJECT_BYTES_MAX}")
         segments: list[Segment] = [segment for record in records for segment in record.segments]
-        reference = self._place.bucket.to_bytes(8, "big") + _upload_key(key, upload_id)
+        place = self._place
+        reference = reference_name(place.bucket, place.shards, _upload_key(key, upload_id))
         segments = await fold_segments(self._blobs, segments, reference)
         extra = {"upload": upload_id, "parts": len(records)}
         return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)

@@ -17,6 +17,7 @@ from ssastore.core.content import Blobs, Budget, Content, ContentWriter, read_co
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
+from ssastore.core.records import reference_name
 from ssastore.core.registers import Found, Registers, key_bytes, when
 from ssastore.env import Clock, Randomness
 from ssastore.errors import BucketNotFound, InvalidKey, RangeNotSatisfiable, RequestError
@@ -107,7 +108,7 @@ class ObjectReader:
 
 
 def _reference(bucket: Bucket, key: bytes) -> bytes:
-    return bucket.place.bucket.to_bytes(8, "big") + key
+    return reference_name(bucket.place.bucket, bucket.place.shards, key)
 
 
 def _info(key: str, found: Found) -> ObjectInfo:

@@ -23,6 +23,7 @@ from ssastore.keyspace import (
 )
 from ssastore.messages import (
     Accept,
+    Collect,
     Delete,
     Get,
     GetBlob,
@@ -30,6 +31,7 @@ from ssastore.messages import (
     Put,
     PutBlob,
     Read,
+    References,
     Scan,
     Shut,
     Status,
@@ -71,7 +73,7 @@ class Served:
         """Set which slices are ACTIVE at this node; other lanes than ours are left out."""
         self.active = {s for s in slice16s if s % 16 % self.workers == self.worker}
 
-    def check_record(self, request: Get | Read | Put | Delete | Prepare | Accept) -> int:
+    def check_record(self, request: Get | Read | Put | Delete | Prepare | Accept | Collect) -> int:
         """The locator of a record's request, after the checks that every request gets."""
         iid = request.iid
         if expected_position(request.bucket, request.shards, request.key) != position_of(iid):
@@ -86,11 +88,16 @@ class Served:
                 raise Refusal(Status.MISDIRECTED, "the shard does not hash to the address it was sent to")
         return self._check_iid(request.iid)
 
-    def check_blob(self, request: PutBlob | GetBlob) -> int:
+    def check_blob(self, request: PutBlob | GetBlob | References) -> int:
         """The locator of a blob's request."""
         if position_of_blob(request.digest) != position_of(request.iid):
             raise Refusal(Status.MISDIRECTED, "the digest does not hash to the address it was sent to")
         return self._check_iid(request.iid)
+
+    def check_slice(self, iid: int) -> int:
+        """The 16-bit number of a slice that a request is for as a whole."""
+        self._check_iid(iid)
+        return slice16_of(iid)
 
     def _check_iid(self, iid: int) -> int:
         if not 0 <= plane_of(iid) < self.replicas:

@@ -213,7 +213,7 @@ class Proposer:
                 than what the register remembers.
         """
         call = _Call(operation, self._now_s() + CALL_BUDGET_S)
-        async with self._alone(name):
+        async with self.alone(name):
             cached = self._cache.take(name)
             if cached is not None and operation.attempt == 1:
                 outcome = await self._write_cached(name, planes, call, cached)
@@ -231,7 +231,7 @@ class Proposer:
     async def read(self, name: bytes, planes: Planes) -> tuple[Ballot, Value]:
         """The agreed value and its ballot; finishes a write that stopped half way. Raises Unavailable."""
         call = _Call(Operation(b"", lambda value: Decision(0, None)), self._now_s() + CALL_BUDGET_S)
-        async with self._alone(name):
+        async with self.alone(name):
             self._cache.take(name)
             while True:
                 try:
@@ -243,6 +243,10 @@ class Proposer:
                     return newest.accepted, decode_value(newest.value)
                 except Outrun as error:
                     await self._back_off(call, error)
+
+    def forget_name(self, name: bytes) -> None:
+        """Drop what is cached of a name: its reserved ballot is about to be outrun from here."""
+        self._cache.take(name)
 
     def forget(self) -> None:
         """Drop what is cached: cfg has changed, or a fence was set."""
@@ -364,7 +368,7 @@ class Proposer:
     # -- bookkeeping --------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _alone(self, name: bytes) -> AsyncIterator[None]:
+    async def alone(self, name: bytes) -> AsyncIterator[None]:
         """One call at a time for a name: duelling with oneself only costs rounds."""
         entry = self._locks.setdefault(name, _Lock())
         entry.users += 1

@@ -22,11 +22,25 @@ from ssastore.messages import Kind
 
 _SHUT = int(Kind.SHUT)
 _PLACE = struct.Struct(">IB")
+_NAME = struct.Struct(">QH")
 _PLACE_BUCKET = struct.Struct(">IBQ")
 
 TOMBSTONES_FIRST = b"\xff\xff\xff\xff\x02"
 TOMBSTONES_END = b"\xff\xff\xff\xff\x03"
 "Queue of tombstones by time. Plane f holds no data, so its last locator is free for bookkeeping."
+
+
+FLOORS_FIRST = b"\xff\xff\xff\xff\x10"
+"Floors (``core.floors``), each followed by its slice's 16-bit number."
+
+CEILING_KEY = b"\xff\xff\xff\xff\x11"
+"The ceiling (``core.ceiling``)."
+
+PLACE_BYTES = _PLACE.size
+"Locator and kind, which open every key but those of bookkeeping."
+
+BOOKKEEPING_FIRST = b"\xff\xff\xff\xff"
+"All keys from here on are bookkeeping."
 
 
 def record_key(locator: int, kind: int, bucket: int, key: bytes) -> bytes:
@@ -49,6 +63,46 @@ def reference_key(locator: int, digest: bytes, reference: bytes) -> bytes:
     return _PLACE.pack(locator, Kind.REF) + digest + blake3(reference).digest(length=16)
 
 
+def reference_name(bucket: int, shards: int, key: bytes) -> bytes:
+    """What a reference says: the record that a blob is stored for, so that its address can be computed.
+
+    ``key`` is an object's, or an object's key, NUL and upload id for the parts of an upload.
+    """
+    return _NAME.pack(bucket, shards) + key
+
+
+def split_reference_name(name: bytes) -> tuple[int, int, bytes]:
+    """Inverse of ``reference_name``. Raises ValueError: it is the name of no record."""
+    if len(name) <= _NAME.size:
+        raise ValueError("a reference names no record")
+    bucket, shards = _NAME.unpack_from(name)
+    return bucket, shards, name[_NAME.size :]
+
+
+def references_range(locator: int, digest: bytes) -> tuple[bytes, bytes]:
+    """First stored key of the references to a blob, and the first after them."""
+    first = _PLACE.pack(locator, Kind.REF) + digest
+    return first, first + b"\xff" * 17
+
+
 def tombstone_key(at_ms: int, stored_key: bytes) -> bytes:
     """Key in the queue of tombstones; its value is the tombstone's own stored key."""
     return TOMBSTONES_FIRST + at_ms.to_bytes(8, "big") + blake3(stored_key).digest(length=16)
+
+
+def floor_key(slice16: int) -> bytes:
+    """Stored key of a slice's floor."""
+    return FLOORS_FIRST + slice16.to_bytes(2, "big")
+
+
+def split_place(stored_key: bytes) -> tuple[int, int, bytes]:
+    """(locator, kind, rest) of a stored key. Raises ValueError: it has none."""
+    if len(stored_key) < PLACE_BYTES:
+        raise ValueError("a stored key is too short")
+    locator, kind = _PLACE.unpack_from(stored_key)
+    return locator, kind, stored_key[PLACE_BYTES:]
+
+
+def in_plane(stored_key: bytes, plane: int) -> bytes:
+    """The stored key of the same name in another plane: its first digit is another."""
+    return bytes([plane << 4 | stored_key[0] & 0x0F]) + stored_key[1:]

@@ -39,6 +39,9 @@ TOMBSTONE = 2
 Ballot = bytes
 NO_BALLOT: Ballot = bytes(16)
 
+APART = 1 << 31
+"Bit of a ballot's boot number that is set only in ballots of ``Ballots.just_above``."
+
 _VERSION = 2
 _BALLOT = struct.Struct(">QII")
 _SLOT = struct.Struct(">Bxxx16s16s")
@@ -78,6 +81,15 @@ class Ballots:
         """A fresh ballot above ``seen``."""
         self._last = max(self._last + 1, counter_of(seen) + 1, now_ms * 1000)
         return make_ballot(self._last, self._env_id, self._boot)
+
+    def just_above(self, seen: Ballot) -> Ballot:
+        """A ballot as little above ``seen`` as can be, for rounds that do not follow the clock.
+
+        It may be drawn twice, unlike all others, which it never equals.  That is harmless when nothing is
+        sent under it before a majority has promised it: an acceptor promises a ballot once, so of two
+        rounds under one ballot at most one gets that far.
+        """
+        return make_ballot(counter_of(seen) + 1, self._env_id, self._boot | APART)
 
     def after(self, ballot: Ballot) -> Ballot:
         """The ballot that is reserved together with ``ballot``; counts as used from now on."""

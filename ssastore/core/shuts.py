@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssastore.core.records import shut_key
 from ssastore.core.replies import Refusal, Reply
 from ssastore.env import ReadTxn, WriteTxn
+from ssastore.errors import CorruptObject
 from ssastore.messages import Accept, Put, Shut, Status
 
 
@@ -24,10 +25,25 @@ def set_shut(request: Shut, locator: int, txn: WriteTxn) -> Reply:
     """Set or lift the mark."""
     mark = shut_key(_shut_locator(locator, request.shards), request.bucket)
     stored = txn.get(mark)
-    if stored is not None:
-        # Of one deletion, reopening comes last: a late repetition of its shutting changes nothing.
-        last = int.from_bytes(stored[:-1], "big"), not stored[-1]
-        if (request.attempt, not request.shut) < last:
-            raise Refusal(Status.PRECONDITION_FAILED, "a later step of a deletion was here before")
+    if stored is not None and (request.attempt, not request.shut) < _step(stored):
+        # A late repetition of an earlier step changes nothing.
+        raise Refusal(Status.PRECONDITION_FAILED, "a later step of a deletion was here before")
     txn.put(mark, request.attempt.to_bytes(8, "big"), bytes([request.shut]), use_reserve=True)
     return [], b""
+
+
+def take_mark(txn: WriteTxn, stored_key: bytes, mark: bytes) -> bool:
+    """Take another plane's mark if it is of a later step than the one here, or that is rotten."""
+    try:
+        stored = txn.get(stored_key)
+    except CorruptObject:
+        stored = None
+    if stored is not None and _step(stored) >= _step(mark):
+        return False
+    txn.put(stored_key, mark, use_reserve=True)
+    return True
+
+
+def _step(mark: bytes | memoryview) -> tuple[int, bool]:
+    """Which step of which deletion a mark is from: of one deletion, reopening comes last."""
+    return int.from_bytes(mark[:-1], "big"), not mark[-1]

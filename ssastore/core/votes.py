@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ssastore.core.ceiling import Ceiling
+from ssastore.core.floors import raise_floor, read_floor, slice_of_key
 from ssastore.core.metadata import summary
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.place import Served, place_key
 from ssastore.core.records import record_key, tombstone_key
 from ssastore.core.register import (
+    LIVE,
     NO_BALLOT,
-    TOMBSTONE,
+    Ballot,
     Ballots,
     Decision,
     Recent,
     Slot,
     Value,
+    counter_of,
     decode_slot,
     decode_value,
     is_far_ahead,
@@ -32,7 +36,7 @@ from ssastore.core.shuts import check_open
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, REACH_SKEW_MS, SEGMENTS_MAX
-from ssastore.messages import Accept, Delete, Get, Kind, Prepare, Put, Read, Status
+from ssastore.messages import Accept, Collect, Delete, Get, Kind, Prepare, Put, Read, Status
 
 _OBJECT = int(Kind.OBJECT)
 _METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
@@ -41,9 +45,10 @@ _METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
 class Votes:
     """The slots of one environment."""
 
-    def __init__(self, served: Served, ballots: Ballots, cfg: int) -> None:
+    def __init__(self, served: Served, ballots: Ballots, ceiling: Ceiling, cfg: int) -> None:
         self._served = served
         self._ballots = ballots
+        self._ceiling = ceiling
         self.cfg = cfg
 
     def get(self, request: Get | Read, txn: ReadTxn) -> Reply:
@@ -78,7 +83,7 @@ class Votes:
             raise Refusal(Status.BAD_REQUEST, "a write of a replicated record goes through its proposer")
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
         slot = self._slot(txn, stored_key)
-        value = decode_value(slot.value)
+        value = _value_of(slot, read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT)
         # Before anything that may have changed since the first time, the bucket's state included.
         if (entry := value.find(request.op_id)) is not None:
             return reply_of(entry.result, entry.modified_ms)
@@ -97,6 +102,7 @@ class Votes:
         new.recent, new.cut_ballot, new.cut_ms = value.recent, value.cut_ballot, value.cut_ms
         new.remember(Recent(ballot, request.op_id, now_ms, new.modified_ms, decision.result), now_ms)
         slot.accept(ballot, b"", NO_BALLOT)
+        self._ceiling.cover(txn, ballot, now_ms)
         self._store(txn, stored_key, slot, new.encode(), new.state, now_ms)
         return reply_of(decision.result, new.modified_ms)
 
@@ -107,8 +113,11 @@ class Votes:
         slot = self._slot(txn, stored_key)
         if not slot.prepare(request.ballot):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
+        # What was collected says nothing to one who sees a later value: that carries it as its cut.
+        floor = read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT
+        self._ceiling.cover(txn, request.ballot, now_ms)
         txn.put(stored_key, *slot.encode(), use_reserve=True)
-        return [self.cfg, slot.accepted, NO_BALLOT], slot.value
+        return [self.cfg, slot.accepted, floor], slot.value
 
     def accept(self, request: Accept, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator = self._served.check_record(request)
@@ -121,16 +130,53 @@ class Votes:
         check_open(request, locator, txn)
         if not slot.accept(request.ballot, b"", request.reserved):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
+        self._ceiling.cover(txn, slot.promise, now_ms)
         self._store(txn, stored_key, slot, [body], value.state, now_ms)
         return [], b""
+
+    def collect(self, request: Collect, txn: WriteTxn) -> Reply:
+        """Drop a record that all planes hold under one ballot; the floor keeps what it had promised."""
+        locator = self._served.check_record(request)
+        if request.cfg != self.cfg:
+            raise Refusal(Status.BAD_REQUEST, f"cfg {request.cfg} is not {self.cfg}")
+        stored_key = record_key(locator, request.kind, request.bucket, request.key)
+        slot = self._slot(txn, stored_key)
+        if slot.accepted != request.ballot:
+            if slot.accepted == NO_BALLOT and slot.promise >= request.ballot:
+                return [], b""  # It was collected before, by this ballot or a later one.
+            raise Refusal(Status.OUTRUN, slot.seen.hex())
+        if decode_value(slot.value).state == LIVE:
+            raise Refusal(Status.BAD_REQUEST, "a live record is not collected")
+        raise_floor(txn, slice_of_key(stored_key), slot.seen)
+        txn.delete(stored_key)
+        return [], b""
+
+    def install(
+        self, stored_key: bytes, txn: WriteTxn, ballot: Ballot, value: bytes | memoryview, now_ms: int
+    ) -> bool:
+        """Put a repaired slot in the place of a rotten one; False when it is not rotten any more.
+
+        ``ballot`` is above everything that the lost one can have promised (``core.repair``).
+        """
+        try:
+            txn.get(stored_key)
+            return False
+        except CorruptObject:
+            pass
+        self._ceiling.cover(txn, ballot, now_ms)
+        slot = Slot(ballot, ballot)
+        self._store(txn, stored_key, slot, [value], decode_value(value).state, now_ms)
+        return True
 
     # -- the register -------------------------------------------------------------------------------
 
     @staticmethod
     def _slot(txn: WriteTxn, stored_key: bytes) -> Slot:
         stored = txn.get(stored_key)
+        if stored is None:
+            return decode_slot(None, read_floor(txn, stored_key))
         # A copy: in a write transaction a page that a view shows may be changed under it.
-        return decode_slot(None if stored is None else bytes(stored), NO_BALLOT)
+        return decode_slot(bytes(stored), NO_BALLOT)
 
     @staticmethod
     def _store(
@@ -141,10 +187,10 @@ class Votes:
         state: int,
         now_ms: int,
     ) -> None:
-        """Write a slot whose value has changed; a tombstone is queued to be collected."""
-        is_tombstone = state == TOMBSTONE
-        txn.put(stored_key, slot.head(), *value, use_reserve=is_tombstone)
-        if is_tombstone:
+        """Write a slot whose value has changed; one that says "no object" is queued to be collected."""
+        is_dead = state != LIVE
+        txn.put(stored_key, slot.head(), *value, use_reserve=is_dead)
+        if is_dead:
             txn.put(tombstone_key(now_ms, stored_key), stored_key, use_reserve=True)
 
     def _check_ballot(self, request: Prepare | Accept, now_ms: int) -> None:
@@ -152,6 +198,14 @@ class Votes:
             raise Refusal(Status.BAD_REQUEST, f"cfg {request.cfg} is not {self.cfg}")
         if is_far_ahead(request.ballot, now_ms):
             raise Refusal(Status.BAD_REQUEST, "a ballot of more than a day ahead")
+
+
+def _value_of(slot: Slot, floor: Ballot) -> Value:
+    """A slot's value; one made from none has forgotten what the floor has."""
+    value = decode_value(slot.value)
+    if slot.accepted == NO_BALLOT:
+        value.cut_ballot, value.cut_ms = floor, counter_of(floor) // 1000
+    return value
 
 
 def check_value(request: Put, body: bytes | memoryview) -> None:

@@ -18,6 +18,7 @@ from ssastore.control.state import ControlState, Entry
 from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecord, group_key, node_key
 from ssastore.core.objects import Objects
 from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
 from ssastore.errors import EnvironmentProblem, StoreFull, Unavailable
 from ssastore.keyspace import Slice, range_cover
@@ -38,6 +39,9 @@ KEY, SECRET = "TESTKEY", b"test-secret"
 CREDENTIALS = Credentials(b"c" * 32, {KEY: SECRET})
 CLUSTER_ID = "ab" * 16
 
+QUIET = UpkeepRules(scrub_first_s=float("inf"))
+"Runs that are not about scrubbing are without: a pass asks about every slice that there is."
+
 _RESTART_S = 0.5
 "Until the supervisor starts a worker again that could not start."
 
@@ -54,6 +58,7 @@ class Parts:
 
     disk: type[Disk] = Disk
     engine: type[Engine] = SimEngine
+    rules: UpkeepRules = QUIET
 
 
 PARTS = Parts()
@@ -113,6 +118,7 @@ class StoreHost:
         self._cluster = cluster
         self._holding = layout.holdings[name]
         self._engine_type = parts.engine
+        self._rules = parts.rules
         self.disk = parts.disk(draw=world.stream(f"disk {name}"), commit_ms=world.swarm.commit_ms)
         self.disk.watch = partial(cluster.invariants.committed, name)
         self.engine: Engine | None = None
@@ -144,7 +150,7 @@ class StoreHost:
             outside = Outside(self.disk, control, VirtualLinks(), host.clock, host.randomness())
             try:
                 engine = await self._engine_type.start(
-                    outside, Place(host.name, 0, 1, CREDENTIALS), self._holding
+                    outside, Place(host.name, 0, 1, CREDENTIALS), self._holding, rules=self._rules
                 )
                 break
             except (Unavailable, StoreFull, EnvironmentProblem):

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssastore.core.boot import ENVIRONMENT_KEY
+from ssastore.core.records import CEILING_KEY
 from ssastore.env import WriteTxn
 from ssastore.errors import EnvironmentProblem
 from ssastore.sim.seeds import Stream
@@ -27,6 +28,9 @@ from ssastore.store.memory import MemoryStore, MemoryWriteTxn
 
 Watch = Callable[[bytes, bytes | None, bytes | None], None]
 "(key, sealed value before, sealed value after) of a change that is committed; None: no record."
+
+_VITAL = (ENVIRONMENT_KEY, CEILING_KEY)
+"Without these an environment does not start any more, and has to be recovered as a whole."
 
 _FULL_BYTES = 1
 "Room of a disk that is full."
@@ -79,7 +83,7 @@ class Disk(MemoryStore):
 
     def rot(self) -> bytes | None:
         """Flip one bit of a record; its key, None when there is none."""
-        keys = [key for key in self._records.keys if key != ENVIRONMENT_KEY]
+        keys = [key for key in self._records.keys if key not in _VITAL]
         if not keys:
             return None
         key = self.draw.choice(keys)

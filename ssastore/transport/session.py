@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,7 @@ from ssastore.messages import (
     Hello,
     Proof,
     Report,
+    StartScrub,
     Status,
     Welcome,
     decode_request,
@@ -104,6 +106,8 @@ class Service:
         self.clock = clock
         self.randomness = randomness
         self.describe = describe
+        self.start_scrub: Callable[[], int] = lambda: 0
+        "Begins a scrub pass; its number."
         self.coverage = b""
         self.coordinator: Coordinator | None = None
         "Set when there are several replicas."
@@ -225,6 +229,8 @@ class Session(FrameChannel):
                         self._submit(request_id, request, body)
                     elif request.TYPE == Report.TYPE:
                         self.send([Status.OK, request_id], self._service.describe())
+                    elif request.TYPE == StartScrub.TYPE:
+                        self.send([Status.OK, request_id, self._service.start_scrub()])
                     else:
                         fields, data = self._service.acceptor.read(request, txn)
                         self.send([0, request_id, *fields], data)

@@ -11,8 +11,9 @@ from ssastore.control.memory import MemoryControlStore
 from ssastore.core.boot import ENV_PREFIX
 from ssastore.core.cluster import Cluster, ClusterRecord, NodeRecord
 from ssastore.core.planner import initial_layout
+from ssastore.core.records import CEILING_KEY
 from ssastore.engine import Engine, Outside, Place, holding_of
-from ssastore.errors import ConfigError, Unavailable
+from ssastore.errors import ConfigError, DataDirError, Unavailable
 from ssastore.store.memory import MemoryStore
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.session import Credentials
@@ -46,13 +47,33 @@ def test_what_a_node_owns_comes_from_the_layout() -> None:
 
 async def test_with_several_replicas_it_proposes_and_with_one_it_does_not() -> None:
     alone, replicated = await start(1), await start(3)
-    assert alone.service.coordinator is None and alone.mates is None
-    assert replicated.service.coordinator is not None and replicated.mates is not None
+    assert alone.service.coordinator is None and alone.proposer is None
+    assert replicated.service.coordinator is not None and replicated.proposer is not None
 
 
-async def test_only_with_one_replica_a_worker_forgets_deletes_by_itself() -> None:
-    assert "collect tombstones" in (await start(1)).jobs()
-    assert "collect tombstones" not in (await start(3)).jobs()
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_every_worker_collects_repairs_and_scrubs(replicas: int) -> None:
+    jobs = (await start(replicas)).jobs()
+    assert {"collect tombstones", "raise the ceiling", "repair", "scrub"} < set(jobs)
+
+
+async def test_environment_that_lost_its_ceiling_is_refused() -> None:
+    """What it has promised is not known any more: it must not vote."""
+    store, control = MemoryStore(), MemoryControlStore()
+    holding = holding_of(cluster(3), "a")
+    await Engine.start(outside(store, control.another_client()), PLACE, holding)
+    await store.submit(lambda txn: txn.delete(CEILING_KEY))
+    with pytest.raises(DataDirError, match="ceiling"):
+        await Engine.start(outside(store, control.another_client()), PLACE, holding)
+
+
+async def test_environment_with_a_rotten_ceiling_is_refused() -> None:
+    store, control = MemoryStore(), MemoryControlStore()
+    holding = holding_of(cluster(3), "a")
+    await Engine.start(outside(store, control.another_client()), PLACE, holding)
+    store.poke(CEILING_KEY, b"rotten")
+    with pytest.raises(DataDirError, match="ceiling"):
+        await Engine.start(outside(store, control.another_client()), PLACE, holding)
 
 
 async def test_every_start_raises_the_boot_number_and_keeps_the_id() -> None:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssastore.errors import BadFrame
-from ssastore.limits import KEY_BYTES_MAX, SHARDS_MAX, STORED_KEY_BYTES_MAX
+from ssastore.limits import KEY_BYTES_MAX, SHARDS_MAX, STORED_KEY_BYTES_MAX, SURVEY_SLICES_MAX
 from ssastore.messages import (
     REQUESTS,
     Accept,
+    Collect,
     Delete,
     Get,
     GetBlob,
@@ -23,10 +24,14 @@ from ssastore.messages import (
     Put,
     PutBlob,
     Read,
+    References,
     Report,
     Scan,
     Shut,
+    StartScrub,
     Status,
+    Survey,
+    SurveySlices,
     Welcome,
     decode_request,
 )
@@ -49,6 +54,11 @@ SAMPLES: list[Message] = [
     Read(IID, 0x10, 5, 16, b"key", True),
     Prepare(IID, 0x10, 5, 16, b"key", 1, BALLOT),
     Accept(IID, 0x10, 5, 16, b"key", 1, BALLOT, bytes(16)),
+    Collect(IID, 0x10, 5, 16, b"key", 1, BALLOT),
+    Survey(IID, b"after", b"end", True),
+    SurveySlices(IID, b"\x0a\x42"),
+    References(IID, bytes(32)),
+    StartScrub(IID),
 ]
 GREETINGS: list[Message] = [
     Hello(1, "xxh3-64", 1, 3, "client", "KEY", NONCE, ""),
@@ -111,7 +121,8 @@ def changed(message: Message, **fields: Any) -> list[Any]:
     return copy.header(1)
 
 
-GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT = SAMPLES
+GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT, *_OF_UPKEEP = SAMPLES
+COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, _ = _OF_UPKEEP
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -145,6 +156,14 @@ OUT_OF_RANGE = [
     (ACCEPT, {"ballot": b"b" * 17}),
     (ACCEPT, {"reserved": b""}),
     (ACCEPT, {"kind": 0x08}),
+    (COLLECT, {"ballot": b"b" * 15}),
+    (COLLECT, {"kind": 0x40}),
+    (COLLECT, {"key": b""}),
+    (SURVEY, {"after": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (SURVEY, {"end": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (SURVEY_SLICES, {"slices": b"odd"}),
+    (SURVEY_SLICES, {"slices": bytes(2 * SURVEY_SLICES_MAX + 2)}),
+    (REFERENCES, {"digest": DIGEST[1:]}),
     (SCAN, {"shard": 16}),
     (SCAN, {"shard": -1}),
     (SCAN, {"shards": 0, "shard": 1}),
@@ -183,6 +202,8 @@ def test_field_out_of_range_is_refused(message: Message, fields: dict[str, Any])
         (GET, {"key": b"k" * (STORED_KEY_BYTES_MAX - 13)}),
         (GET, {"iid": -1}),
         (SCAN, {"limit": 10**9}),
+        (SURVEY, {"after": b"", "end": b""}),
+        (SURVEY_SLICES, {"slices": b""}),
         (SCAN, {"shards": 0, "shard": 0}),
         (SHUT, {"attempt": (1 << 64) - 1, "shut": False}),
         (PUT_BLOB, {"reference": b""}),
@@ -200,7 +221,7 @@ def test_longest_keys_of_uploads_and_parts_fit() -> None:
     assert decode_request(Get(IID, 0x21, 5, 16, part, True).header(1)).key == part
 
 
-@pytest.mark.parametrize("kind", [0, 4, 15, 23, 33, 100, 2**64 - 1, -1])
+@pytest.mark.parametrize("kind", [0, 4, 15, 23, 34, 100, 2**64 - 1, -1])
 def test_unknown_type_is_refused(kind: int) -> None:
     with pytest.raises(BadFrame, match=f"unknown message type {kind}"):
         decode_request([kind, 1, IID])

@@ -462,7 +462,7 @@ async def test_lost_connection_does_not_lose_its_writes() -> None:
     transport.deliver(frames(put_of(b"k")))
     transport.lose(ConnectionResetError())
     await settled(session)
-    assert node.store.usage().records == 1
+    assert node.store.usage().records == 2, "the record, and the ceiling of promised ballots"
     assert not node.service.sessions and node.service.emptied.is_set()
 
 
@@ -574,7 +574,7 @@ async def test_answer_after_the_connection_was_given_up_goes_nowhere() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
     await settled(session)
     await turns()
-    assert node.store.usage().records == 1
+    assert node.store.usage().records == 2, "the record, and the ceiling of promised ballots"
     assert not wrong
 
 

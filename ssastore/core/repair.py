@@ -1,0 +1,217 @@
+"""Putting back what one plane has lost, from what the others hold. Coroutines.
+
+A rotten record is never answered for: while it is rotten its plane is silent about the
+name, as if its messages were lost.  It is replaced by what a round over the other
+planes gives, under a ballot above the ceiling (``core.settle``, ADR 0009).  Blobs come
+from any plane by their digest.  With one replica there is nobody to ask.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference, adopt
+from ssastore.core.content import Blobs
+from ssastore.core.floors import slice_of_key
+from ssastore.core.records import (
+    BOOKKEEPING_FIRST,
+    CEILING_KEY,
+    FLOORS_FIRST,
+    TOMBSTONES_END,
+    TOMBSTONES_FIRST,
+    in_plane,
+    reference_key,
+    split_place,
+)
+from ssastore.core.register import make_ballot
+from ssastore.core.shuts import take_mark
+from ssastore.core.sweep import Sweeper
+from ssastore.core.tools import Tools
+from ssastore.env import WriteTxn
+from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
+from ssastore.keyspace import position_of_blob
+from ssastore.messages import RECORD_KINDS, Kind
+
+log = logging.getLogger(__name__)
+
+_U32_MAX = 0xFFFF_FFFF
+
+
+@dataclass(slots=True)
+class RepairCounts:
+    """What was repaired since the start, and what could not be yet."""
+
+    repaired: int = 0
+    failed: int = 0
+
+
+class Repairer:
+    """Repairs one environment."""
+
+    def __init__(self, tools: Tools, blobs: Blobs, sweeper: Sweeper) -> None:
+        self._tools = tools
+        self._blobs = blobs
+        self._sweeper = sweeper
+        self.counts = RepairCounts()
+
+    async def run(self) -> None:
+        """Repair what requests and scrubs have found rotten. What fails is tried again by a scrub."""
+        rotten = self._tools.acceptor.rotten
+        for stored_key in rotten.take():
+            await self.repair(stored_key)
+
+    async def repair(self, stored_key: bytes) -> bool:
+        """Repair one rotten record; whether it is good now."""
+        if not self._is_rotten(stored_key):
+            return True  # Two have found it, and one was faster.
+        try:
+            await self._repair(stored_key)
+        except SsaStoreError as error:
+            self.counts.failed += 1
+            log.error("record.not_repaired", extra={"key": stored_key[:64].hex(), "reason": str(error)})
+            return False
+        self.counts.repaired += 1
+        log.warning("record.repaired", extra={"key": stored_key[:64].hex()})
+        return True
+
+    def _is_rotten(self, stored_key: bytes) -> bool:
+        with self._tools.store.read() as txn:
+            try:
+                txn.get(stored_key)
+            except CorruptObject:
+                return True
+        return False
+
+    async def _repair(self, stored_key: bytes) -> None:
+        if stored_key >= BOOKKEEPING_FIRST:
+            await self._repair_bookkeeping(stored_key)
+            return
+        locator, kind, rest = split_place(stored_key)
+        if kind == Kind.BLOB and position_of_blob(rest) >> 32 == locator & 0x0FFFFFFF:
+            await self.fetch_blob(stored_key)
+        elif kind == Kind.REF:
+            await self._refetch_reference(stored_key)
+        elif kind == Kind.SHUT:
+            await self._refetch_mark(stored_key)
+        elif kind in RECORD_KINDS and self._tools.names.of_stored(stored_key) is not None:
+            await self.rebuild_record(stored_key)
+        else:
+            # No request can reach it: its key is what is damaged. The name that it had is missing here, which
+            # a comparison with the other planes finds.
+            await self._tools.store.submit(lambda txn: _drop_rotten(txn, stored_key))
+
+    # -- records ------------------------------------------------------------------------------------
+
+    async def rebuild_record(self, stored_key: bytes) -> None:
+        """Give a rotten or missing record what the others know of it. Raises SsaStoreError."""
+        tools = self._tools
+        name = tools.names.of_stored(stored_key)
+        if name is None:
+            raise CorruptObject("a stored key hashes to another place", stored_key)
+        if tools.settler is None or tools.coordinator is None:
+            raise CorruptObject("there is one replica: nobody else knows what was lost", stored_key)
+        planes = tools.coordinator.planes_of(name)
+        own, ceiling = stored_key[0] >> 4, tools.acceptor.ceiling.top
+        ballot, value = await tools.settler.rebuild(name.label, planes, own, ceiling)
+        now_ms = tools.clock.now_ms()
+        votes = tools.acceptor.votes
+        await tools.store.submit(
+            lambda txn: votes.install(stored_key, txn, ballot, value, now_ms), size=len(value)
+        )
+
+    async def _refetch_mark(self, stored_key: bytes) -> None:
+        """A mark of a shut bucket: the latest that F+1 others know."""
+        tools = self._tools
+        marks: list[bytes] = []
+        answered = 0
+        key = in_plane(stored_key, 0)
+        for plane in range(tools.replicas):
+            if plane != stored_key[0] >> 4:
+                try:
+                    slice16 = slice_of_key(in_plane(stored_key, plane))
+                    page = await tools.survey(slice16, key[:-1], key, listing=True)
+                except Unavailable:
+                    continue
+                answered += 1
+                marks += [witness for found, witness in page.rows if found == key]
+        if answered <= tools.replicas // 2:
+            raise Unavailable("too few planes can tell whether the bucket is shut")
+
+        def change(txn: WriteTxn) -> None:
+            if not marks:
+                _drop_rotten(txn, stored_key)
+            for mark in marks:
+                take_mark(txn, stored_key, mark)
+
+        await tools.store.submit(change)
+
+    # -- blobs --------------------------------------------------------------------------------------
+
+    async def fetch_blob(self, stored_key: bytes, references: list[Reference] | None = None) -> None:
+        """Take a blob from whichever plane has it, with references to it. Raises SsaStoreError."""
+        locator, digest = int.from_bytes(stored_key[:4], "big"), stored_key[5:]
+        if self._tools.replicas == 1:
+            raise CorruptObject("there is one replica: nobody else has this blob", stored_key)
+        content = await self._blobs.get(digest)
+        await self._tools.store.submit(
+            lambda txn: adopt(txn, locator, digest, content, references or []), size=len(content)
+        )
+
+    async def _refetch_reference(self, stored_key: bytes) -> None:
+        """A reference, of which the key tells no more than a hash: whoever has the same knows it.
+
+        When all other planes say that they have none, no majority was ever told of it, or it was swept there;
+        it then gets a grace time of its own.  Until all have answered, it stays.
+        """
+        tools = self._tools
+        locator, digest = int.from_bytes(stored_key[:4], "big"), stored_key[5:37]
+        if tools.replicas == 1:
+            raise CorruptObject("there is one replica: nobody else has this reference", stored_key)
+        for plane in range(tools.replicas):
+            if plane == locator >> 28:
+                continue
+            _, references = await self._sweeper.references_at(digest, plane)
+            same = [ref for ref in references if reference_key(locator, digest, ref.name) == stored_key]
+            if same:
+                await tools.store.submit(
+                    partial(adopt, locator=locator, digest=digest, body=None, references=same)
+                )
+                return
+        now_ms = tools.clock.now_ms()
+
+        def change(txn: WriteTxn) -> None:
+            mark = reference_key(locator, digest, UNKNOWN_REFERENCE)
+            txn.put(mark, now_ms.to_bytes(8, "big"), UNKNOWN_REFERENCE)
+            txn.delete(stored_key)
+
+        await tools.store.submit(change)
+
+    # -- bookkeeping --------------------------------------------------------------------------------
+
+    async def _repair_bookkeeping(self, stored_key: bytes) -> None:
+        ceiling = self._tools.acceptor.ceiling
+
+        def change(txn: WriteTxn) -> None:
+            try:
+                txn.get(stored_key)
+            except CorruptObject:
+                if stored_key == CEILING_KEY:
+                    ceiling.restore(txn)
+                elif stored_key.startswith(FLOORS_FIRST):
+                    # Nothing that was collected had promised more than the ceiling.
+                    txn.put(stored_key, make_ballot(ceiling.top, _U32_MAX, _U32_MAX), use_reserve=True)
+                elif TOMBSTONES_FIRST <= stored_key < TOMBSTONES_END:
+                    txn.delete(stored_key)  # The tombstone itself is found by a scrub.
+                else:
+                    raise
+
+        await self._tools.store.submit(change)
+
+
+def _drop_rotten(txn: WriteTxn, stored_key: bytes) -> None:
+    try:
+        txn.get(stored_key)
+    except CorruptObject:
+        txn.delete(stored_key)

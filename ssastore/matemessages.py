@@ -1,0 +1,124 @@
+"""Requests that nodes send to one another and that nobody else may send. Pure.
+
+Votes on records, and what planes ask each other to find out what they lack.
+``messages.py`` has all messages together; import from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssastore.limits import STORED_KEY_BYTES_MAX, SURVEY_SLICES_MAX
+from ssastore.message import BALLOT_BYTES, DIGEST_BYTES, RECORD_KINDS, Message, check_place, require
+
+
+@dataclass(slots=True)
+class Prepare(Message):
+    """Node to node: phase 1. Reply: cfg, accepted ballot, floor; body: the value accepted under it."""
+
+    TYPE = 40
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    cfg: int
+    ballot: bytes
+
+    def check(self) -> None:
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
+        require(len(self.ballot) == BALLOT_BYTES, "ballot of the wrong length")
+
+
+@dataclass(slots=True)
+class Accept(Message):
+    """Node to node: phase 2; the body is the value. ``reserved`` is promised along, or all zero."""
+
+    TYPE = 41
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    cfg: int
+    ballot: bytes
+    reserved: bytes
+
+    def check(self) -> None:
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
+        require(len(self.ballot) == len(self.reserved) == BALLOT_BYTES, "ballot of the wrong length")
+
+
+@dataclass(slots=True)
+class Collect(Message):
+    """Node to node: drop a record that says "no object" and that all planes hold under ``ballot``."""
+
+    TYPE = 42
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes)
+    iid: int
+    kind: int
+    bucket: int
+    shards: int
+    key: bytes
+    cfg: int
+    ballot: bytes
+
+    def check(self) -> None:
+        check_place(self.bucket, self.shards, self.key)
+        require(self.kind in RECORD_KINDS, "no such kind of record")
+        require(len(self.ballot) == BALLOT_BYTES, "ballot of the wrong length")
+
+
+@dataclass(slots=True)
+class Survey(Message):
+    """Node to node: what a slice holds after a key, for comparing planes (``core.survey``).
+
+    ``after`` and ``end`` are stored keys as in plane 0, exclusive and inclusive; an empty ``end`` leaves it
+    to the answer.  Reply: last key of the range, count, digest, whether there is more; with ``listing`` the
+    body has a row for each entry.
+    """
+
+    TYPE = 43
+    TYPES = (int, int, int, bytes, bytes, bool)
+    iid: int
+    after: bytes
+    end: bytes
+    listing: bool
+
+    def check(self) -> None:
+        require(max(len(self.after), len(self.end)) <= STORED_KEY_BYTES_MAX, "key too long")
+
+
+@dataclass(slots=True)
+class SurveySlices(Message):
+    """Node to node: digests of whole slices, as many as the worker behind ``iid`` serves and as are small.
+
+    ``slices`` are 16-bit numbers.  Reply body: a msgpack array of [slice, count, digest].
+    """
+
+    TYPE = 45
+    TYPES = (int, int, int, bytes)
+    iid: int
+    slices: bytes
+
+    def check(self) -> None:
+        require(len(self.slices) % 2 == 0, "slice numbers have two bytes")
+        require(len(self.slices) <= 2 * SURVEY_SLICES_MAX, "too many slices")
+
+
+@dataclass(slots=True)
+class References(Message):
+    """Node to node: the references that a plane holds to a blob. Reply: whether the blob is there; body: a
+    msgpack array of [time, reference]."""
+
+    TYPE = 44
+    TYPES = (int, int, int, bytes)
+    iid: int
+    digest: bytes
+
+    def check(self) -> None:
+        require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")

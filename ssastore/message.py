@@ -1,0 +1,113 @@
+"""What all messages of the native protocol share: their form, their numbers, their bounds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar
+
+from ssastore.errors import BadFrame
+from ssastore.limits import SHARDS_MAX, STORED_KEY_BYTES_MAX
+from ssastore.wire import Header
+
+PROTOCOL_VERSION = 1
+NONCE_BYTES = 16
+OP_ID_BYTES = 16
+DIGEST_BYTES = 32
+BALLOT_BYTES = 16
+MAC_BYTES = 32
+
+U64_END = 1 << 64
+_RECORD_KEY_BYTES_MAX = STORED_KEY_BYTES_MAX - 13
+"A stored key has locator, kind and bucket id in front (``core.records``)."
+
+
+class Status(IntEnum):
+    """First item of a reply's header."""
+
+    OK = 0
+    NOT_FOUND = 1
+    PRECONDITION_FAILED = 2
+    NO_BUCKET = 3
+    NOT_MINE = 4
+    MISDIRECTED = 5
+    FULL = 6
+    OVERLOADED = 7
+    CORRUPT = 8
+    BAD_REQUEST = 9
+    DENIED = 10
+    INTERNAL = 11
+    OUTRUN = 12
+    "An acceptor has seen a higher ballot; the text is that ballot in hexadecimal."
+    UNKNOWN = 13
+    "A write was sent to the planes, and what became of it cannot be told."
+    UNREACHED = 14
+    "No majority of the planes answers the proposer; nothing was written."
+    COVERAGE = 100
+    "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
+
+
+class Kind(IntEnum):
+    """What a record is; the byte after the locator in its stored key."""
+
+    SHUT = 0x08
+    OBJECT = 0x10
+    UPLOAD = 0x20
+    PART = 0x21
+    BLOB = 0x40
+    REF = 0x41
+
+
+RECORD_KINDS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
+"Kinds that clients read and write as registers."
+
+
+class Condition(IntEnum):
+    """Precondition of a write; evaluated in the transaction that decides it."""
+
+    NONE = 0
+    IF_ABSENT = 1
+    IF_PRESENT = 2
+    IF_ETAG = 3
+
+
+M = TypeVar("M", bound="Message")
+
+
+@dataclass(slots=True)
+class Message:
+    """A frame header with named fields. ``TYPES`` are the exact types of all header items."""
+
+    TYPE: ClassVar[int]
+    TYPES: ClassVar[tuple[type, ...]]
+    VALUES: ClassVar[Callable[[Message], Iterable[Any]]]
+    "All fields of a message, in order; made below for every class."
+
+    def header(self, request_id: int) -> Header:
+        """The header items in order."""
+        return [self.TYPE, request_id, *type(self).VALUES(self)]
+
+    @classmethod
+    def decode(cls: type[M], header: Header) -> M:
+        """Raises BadFrame when fields are missing, extra, of another type or out of range."""
+        if tuple(map(type, header)) != cls.TYPES:
+            raise BadFrame(f"{cls.__name__} with fields of the wrong number or type")
+        message = cls(*header[2:])
+        message.check()
+        return message
+
+    def check(self) -> None:
+        """Raise BadFrame when a field is out of its range."""
+
+
+def require(claim: bool, what: str) -> None:
+    """Raise BadFrame unless ``claim``."""
+    if not claim:
+        raise BadFrame(what)
+
+
+def check_place(bucket: int, shards: int, key: bytes) -> None:
+    """The fields that say where a record is."""
+    require(0 <= bucket < U64_END and 0 <= shards <= SHARDS_MAX, "bucket or shard count out of range")
+    require(0 < len(key) <= _RECORD_KEY_BYTES_MAX, "key is empty or too long")
