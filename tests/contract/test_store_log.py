@@ -59,10 +59,11 @@ class Held:
 
     async def close(self) -> None:
         closing = asyncio.ensure_future(self.store.close())
-        while not closing.done():
-            if self.io.held:
-                self.io.release()
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not closing.done():
+                if self.io.held:
+                    self.io.release()
+                await asyncio.sleep(0)
         await closing
 
 
