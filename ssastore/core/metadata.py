@@ -55,9 +55,10 @@ class Metadata:
 
     def encode(self) -> bytes:
         """Raises ObjectTooLarge when headers and user metadata are above METADATA_BYTES_MAX."""
-        described: bytes = msgpack.packb([self.headers, self.user, self.extra])
-        if len(described) > METADATA_BYTES_MAX:
-            raise ObjectTooLarge(f"metadata of {len(described)} bytes is above {METADATA_BYTES_MAX}")
+        if self.headers or self.user or self.extra:  # A small write mostly has none.
+            described: bytes = msgpack.packb([self.headers, self.user, self.extra])
+            if len(described) > METADATA_BYTES_MAX:
+                raise ObjectTooLarge(f"metadata of {len(described)} bytes is above {METADATA_BYTES_MAX}")
         if len(self.segments) > SEGMENTS_MAX:
             raise ObjectTooLarge(f"{len(self.segments)} segments belong into a manifest")
         segments = [(s.kind, s.digest, s.size) for s in self.segments]

@@ -57,8 +57,8 @@ def read_back(directory: Path, file_bytes: int, applied: int, salt: bytes) -> li
     for path in log_paths(directory):
         with memoryview(_contents(path, file_bytes)) as data:
             for at in range(0, len(data), LOG_BLOCK_BYTES):
-                frame = decode_frame(data, at, salt)
-                if frame is not None and frame.sequence > applied:
+                frame = decode_frame(data, at, salt, applied)
+                if frame is not None:
                     found[frame.sequence] = frame
     frames = [found[sequence] for sequence in sorted(found)]
     for expected, frame in enumerate(frames, applied + 1):

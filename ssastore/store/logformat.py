@@ -82,13 +82,13 @@ def encode_frame(sequence: int, records: Mapping[bytes, bytes | None], salt: byt
     return frame
 
 
-def decode_frame(data: memoryview, at: int, salt: bytes) -> Frame | None:
-    """The frame at offset ``at``, None if there is none that is whole."""
+def decode_frame(data: memoryview, at: int, salt: bytes, applied: int = 0) -> Frame | None:
+    """The frame at offset ``at``; None if there is none that is whole and later than batch ``applied``."""
     if len(data) - at < HEADER_BYTES or data[at + 8 : at + 12] != MAGIC:
         return None
     _, length, sequence, count, zero = _HEADER.unpack_from(data, at)
     end = at + HEADER_BYTES + length
-    if zero or end > len(data):
+    if zero or end > len(data) or sequence <= applied:
         return None
     if (
         xxh3_64_intdigest(data[at + 8 : end], int.from_bytes(salt, "big"))

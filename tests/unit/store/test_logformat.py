@@ -33,7 +33,7 @@ def test_worked_example_is_what_the_code_writes() -> None:
     assert len(frame) == LOG_BLOCK_BYTES
 
 
-@given(records, st.integers(0, (1 << 64) - 1), st.binary(min_size=8, max_size=8))
+@given(records, st.integers(1, (1 << 64) - 1), st.binary(min_size=8, max_size=8))
 def test_frame_is_read_back(written: dict[bytes, bytes | None], sequence: int, salt: bytes) -> None:
     frame = encode_frame(sequence, written, salt)
     assert len(frame) == padded(len(frame)) >= HEADER_BYTES
@@ -41,6 +41,8 @@ def test_frame_is_read_back(written: dict[bytes, bytes | None], sequence: int, s
     found = decode_frame(memoryview(before + frame + before), LOG_BLOCK_BYTES, salt)
     assert found is not None
     assert (found.sequence, found.records, found.size) == (sequence, written, len(frame))
+    assert decode_frame(memoryview(frame), 0, salt, sequence - 1) == found
+    assert decode_frame(memoryview(frame), 0, salt, sequence) is None
 
 
 @given(records, st.data())
