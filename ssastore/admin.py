@@ -4,6 +4,7 @@
 /readyz    every worker of every node answers at an address of its own
 /status    the same with figures
 /metrics   the gateway's counters
+/scrub     POST: every worker begins a scrub pass; /status says how far it is
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ssastore.core.planner import owned_slices
 from ssastore.env import Links, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import Slice, minimal_cover
-from ssastore.messages import Report
+from ssastore.messages import Report, StartScrub
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 
@@ -63,6 +64,32 @@ class ClusterWatch:
             "nodes": nodes,
         }
 
+    async def start_scrub(self) -> dict[str, Any]:
+        """Have every worker begin a scrub pass; who did not answer."""
+        record, groups = self._cluster.record, self._cluster.groups
+        wanted = [
+            (node.name, index, piece)
+            for node in self._cluster.nodes
+            for index in range(node.workers)
+            for piece in [s for s in owned_slices(groups, node.name) if s.lane % node.workers == index][:1]
+        ]
+        begun = await asyncio.gather(*[self._begin_scrub(piece) for *_, piece in wanted])
+        silent = [f"{name} worker {at}" for (name, at, _), ok in zip(wanted, begun, strict=True) if not ok]
+        return {
+            "schema": "ssastore.scrub/1",
+            "cluster_id": record.cluster_id,
+            "started": sum(begun),
+            "silent": silent,
+        }
+
+    async def _begin_scrub(self, piece: Slice) -> bool:
+        iid = piece.first | _ALL_TAILS
+        try:
+            await self._pool.call(StartScrub(iid), iid)
+        except SsaStoreError:
+            return False
+        return True
+
     async def _node(self, name: str) -> dict[str, Any]:
         record = next(node for node in self._cluster.nodes if node.name == name)
         slices = owned_slices(self._cluster.groups, name)
@@ -96,6 +123,8 @@ def admin_server(watch: ClusterWatch, requests: Callable[[], dict[tuple[str, int
     """The protocol factory for ``loop.create_server``."""
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
+        if (http.method, http.path) == ("POST", "/scrub"):
+            return web.json_response(await watch.start_scrub())
         if http.method not in ("GET", "HEAD"):
             return web.Response(status=405)
         if http.path == "/livez":

@@ -17,11 +17,19 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ssastore.errors import ConfigError
-from ssastore.limits import CALL_DEADLINE_MS, CALL_DEADLINE_MS_MAX, MAP_BYTES_DEFAULT, MIB
+from ssastore.limits import (
+    BLOB_GRACE_MS,
+    CALL_DEADLINE_MS,
+    CALL_DEADLINE_MS_MAX,
+    MAP_BYTES_DEFAULT,
+    MIB,
+    TOMBSTONE_KEPT_MS,
+)
 from ssastore.transport.session import Credentials
 
 C = TypeVar("C")
 
+_YEAR_S = 366 * 24 * 3600
 _FILE_BYTES_MAX = 1 * MIB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _WORKERS_MAX = 16
@@ -45,6 +53,14 @@ class NodeConfig:
     "Processes that share the node by lane, 1 to 16."
     map_bytes: int = MAP_BYTES_DEFAULT
     "Most that one worker can store; the file grows only as it is written."
+    tombstone_kept_s: int = TOMBSTONE_KEPT_MS // 1000
+    "How long a delete is remembered. Shorter than an hour only for tests: calls are repeated that long."
+    blob_grace_s: int = BLOB_GRACE_MS // 1000
+    "How long a blob is kept for an upload that has not named it yet. Shorter than a day only for tests."
+    scrub_every_s: int = 24 * 3600
+    "Time from one scrub pass to the next; one begins 10 s after the start as well."
+    scrub_bytes_per_s: int = 32 * MIB
+    "What a scrub pass reads in a second, at most."
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
     log_format: str = "text"
@@ -56,6 +72,10 @@ class NodeConfig:
         _check_port("port", self.port)
         _require(1 <= self.workers <= _WORKERS_MAX, "workers", f"1 to {_WORKERS_MAX}")
         _require(16 * MIB <= self.map_bytes <= 1 << 46, "map_bytes", "16 MiB to 64 TiB")
+        _require(1 <= self.tombstone_kept_s <= _YEAR_S, "tombstone_kept_s", "1 s to a year")
+        _require(1 <= self.blob_grace_s <= _YEAR_S, "blob_grace_s", "1 s to a year")
+        _require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
+        _require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 
 

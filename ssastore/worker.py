@@ -21,6 +21,7 @@ from typing import Any
 
 from ssastore.config import NodeConfig, load, load_secrets
 from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.observe import configure_logging
@@ -75,6 +76,12 @@ class Worker:
             Place(config.name, self._index, config.workers, load_secrets(config.secrets_file), config.port),
             holding,
             describe_process=self._describe,
+            rules=UpkeepRules(
+                tombstone_kept_ms=config.tombstone_kept_s * 1000,
+                blob_grace_ms=config.blob_grace_s * 1000,
+                scrub_bytes_per_s=config.scrub_bytes_per_s,
+                scrub_every_s=float(config.scrub_every_s),
+            ),
         )
 
     def _describe(self) -> dict[str, Any]:

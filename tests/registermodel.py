@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import selectors
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -27,7 +28,7 @@ from ssastore.core.register import (
     decode_slot,
 )
 from ssastore.env import spawn
-from ssastore.errors import OutcomeUnknown, Unavailable
+from ssastore.errors import OutcomeUnknown, SsaStoreError, Unavailable
 
 APPLIED, REFUSED = 0, 2
 NAME = b"k"
@@ -118,7 +119,8 @@ class Network:
 
             async def again() -> None:
                 await asyncio.sleep(self.random.random() * self.delay_s * 10)
-                self._apply(plane, change)
+                with suppress(SsaStoreError):  # Nobody hears what becomes of it.
+                    self._apply(plane, change)
 
             spawn("delivered again", again())
         await self._travel()

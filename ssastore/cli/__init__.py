@@ -19,6 +19,7 @@ _COMMANDS = {
     "exec": ("lab", "Run a command on a host of the lab."),
     "ready": ("lab", "Wait until every worker of the lab answers."),
     "status": ("lab", "Nodes, prefixes and figures of the lab."),
+    "scrub": ("upkeep", "Read, compare and repair every copy."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),
     "ls": ("objects", "List buckets or objects."),

@@ -47,6 +47,13 @@ _EXIT_NOT_FOUND = 127
 )
 @click.option("--service", metavar="PREFIX/64", help="Service prefix; default: a random one of fd00::/8.")
 @click.option("--name", default="lab", show_default=True, help="Name of this lab's context.")
+@click.option(
+    "--node-setting",
+    "node_settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A setting of all nodes, as in their files; may be repeated.",
+)
 @click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
 @click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")
 def up_command(detach: bool, **options: Any) -> int:
@@ -116,9 +123,10 @@ def _arguments(options: dict[str, Any]) -> list[str]:
     given = {
         f"--{names.get(name, name).replace('_', '-')}": value
         for name, value in options.items()
-        if value not in (None, False)
+        if value not in (None, False) and name != "node_settings"
     }
-    return [option if value is True else f"{option}={value}" for option, value in given.items()]
+    arguments = [option if value is True else f"{option}={value}" for option, value in given.items()]
+    return arguments + [f"--node-setting={setting}" for setting in options["node_settings"]]
 
 
 def _await_context(name: str, process: subprocess.Popen[bytes]) -> Context | None:
@@ -226,16 +234,19 @@ def ready_command(context: str | None, wait_s: float, as_json: bool) -> int:
 def status_command(context: str | None, as_json: bool) -> int:
     """Health first, then every node: prefixes, objects, bytes."""
     from ssastore.lab.context import find
-    from ssastore.lab.status import fetch
+    from ssastore.lab.status import fetch, health_of
 
     found = find(context)
     _, report = fetch(found.admin_port, "/status")
     if as_json:
-        print(json.dumps(report | {"context": found.name}))
+        print(json.dumps(report | {"context": found.name, "health": health_of(report)}))
         return 0
-    health = "all workers answer" if report["ready"] else report["reason"]
-    print(f"{report['service']}  replicas {report['replicas']}  {health}")
-    print(f"{'node':8} {'worker':>6} {'slices':>6} {'records':>9} {'stored':>9} {'requests':>9}  prefixes")
+    answers = "all workers answer" if report["ready"] else report["reason"]
+    print(f"{report['service']}  replicas {report['replicas']}  {answers}; data: {health_of(report)}")
+    print(
+        f"{'node':8} {'worker':>6} {'slices':>6} {'records':>9} {'stored':>9} {'requests':>9}  "
+        f"{'health':18} prefixes"
+    )
     for node in report["nodes"]:
         for worker in node["workers"]:
             print(_row(node, worker))
@@ -249,5 +260,6 @@ def _row(node: dict[str, Any], worker: dict[str, Any]) -> str:
     requests = sum(worker.get("requests", {}).values())
     return (
         f"{node['name']:8} {worker['worker']:6} {worker.get('slices', 0):6} {worker.get('records', 0):9} "
-        f"{worker.get('used_bytes', 0) / 2**20:8.1f}M {requests:9}  {' '.join(node['prefixes'][:4])}"
+        f"{worker.get('used_bytes', 0) / 2**20:8.1f}M {requests:9}  "
+        f"{worker.get('scrub', {}).get('health', 'idle'):18} {' '.join(node['prefixes'][:4])}"
     )

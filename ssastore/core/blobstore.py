@@ -90,7 +90,7 @@ def list_references(request: References, locator: int, txn: ReadTxn) -> Reply:
 def adopt(
     txn: WriteTxn, locator: int, digest: bytes, body: bytes | memoryview | None, references: list[Reference]
 ) -> None:
-    """Take a blob and references of it from another plane, with their times; what is here already stays.
+    """Take a blob and references of it from another plane, with their times; what is here and good stays.
 
     ``body`` None leaves the blob as it is: then it must be here, or references would keep nothing.
     """
@@ -98,10 +98,19 @@ def adopt(
     if body is None and txn.get(stored_key) is None:
         raise CorruptObject("references to a blob that is not here", stored_key)
     missing = [ref for ref in references if not _holds(txn, reference_key(locator, digest, ref.name))]
-    if body is not None and not _holds(txn, stored_key):
+    if body is not None and not is_good_blob(txn, stored_key):
         txn.put(stored_key, body)
     for ref in missing:
         txn.put(reference_key(locator, digest, ref.name), ref.at_ms.to_bytes(8, "big"), ref.name)
+
+
+def is_good_blob(txn: ReadTxn, stored_key: bytes) -> bool:
+    """Whether a blob is here, and is what its digest says."""
+    try:
+        stored = txn.get(stored_key)
+    except CorruptObject:
+        return False
+    return stored is not None and blake3(stored).digest() == stored_key[5:]
 
 
 def _holds(txn: ReadTxn, stored_key: bytes) -> bool:

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference, adopt
+from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference, adopt, is_good_blob
 from ssastore.core.content import Blobs
 from ssastore.core.floors import slice_of_key
 from ssastore.core.records import (
@@ -82,7 +82,8 @@ class Repairer:
                 txn.get(stored_key)
             except CorruptObject:
                 return True
-        return False
+            is_blob = stored_key[4:5] == bytes([Kind.BLOB]) and stored_key < BOOKKEEPING_FIRST
+            return is_blob and not is_good_blob(txn, stored_key)
 
     async def _repair(self, stored_key: bytes) -> None:
         if stored_key >= BOOKKEEPING_FIRST:

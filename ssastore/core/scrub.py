@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from blake3 import blake3
+
 from ssastore.core.blobstore import Reference, adopt, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
@@ -93,6 +95,8 @@ class _Finds:
 
     old_references: list[tuple[bytes, Reference]] = field(default_factory=list)
     blobs: list[bytes] = field(default_factory=list)
+    wrong_blobs: list[bytes] = field(default_factory=list)
+    "Sealed well, and not what their digest says."
     old_promises: list[bytes] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
 
@@ -223,7 +227,8 @@ class Scrub:
             progress.records += page.seen
             progress.bytes += page.size
             progress.rotten += len(page.rotten)
-            for stored_key in page.rotten:
+            progress.rotten += len(finds.wrong_blobs)
+            for stored_key in [*page.rotten, *finds.wrong_blobs]:
                 self._note(await self._repairer.repair(stored_key), progress)
             await self._care(finds, progress)
             is_whole = not after and not page.is_cut
@@ -247,6 +252,8 @@ class Scrub:
             kind = split_place(stored_key)[1]
             if kind == Kind.BLOB:
                 finds.blobs.append(stored_key)
+                if blake3(value).digest() != stored_key[5:]:
+                    finds.wrong_blobs.append(stored_key)
             elif kind == Kind.REF:
                 reference = decode_reference(value)
                 if reference.at_ms < oldest_ms:

@@ -23,12 +23,14 @@ _COLLECT_EVERY_S_MAX = 60.0
 
 
 class Upkeep:
-    """The jobs of one worker's environment."""
+    """The jobs of one worker's environment. A subclass may exchange a part, to plant a fault."""
+
+    sweeper_type: type[Sweeper] = Sweeper
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         blobs = Blobs(tools.caller)
-        self.sweeper = Sweeper(tools, blobs)
+        self.sweeper = self.sweeper_type(tools, blobs)
         self.repairer = Repairer(tools, blobs, self.sweeper)
         self.collector = Collector(tools)
         self.scrub = Scrub(tools, self.repairer, self.sweeper, self.collector)

@@ -34,12 +34,28 @@ class UpOptions:
     name: str
     service: str | None
     simulate: bool
+    node_settings: tuple[str, ...] = ()
+    "NAME=VALUE of the nodes' files, beside those that the lab sets itself."
+
+    def extra_settings(self) -> dict[str, object]:
+        """Raises ConfigError: not NAME=VALUE. What names and values are right, the node says."""
+        settings: dict[str, object] = {}
+        for text in self.node_settings:
+            name, is_one, value = text.partition("=")
+            if not (name.isidentifier() and is_one):
+                raise ConfigError(f"--node-setting is NAME=VALUE, got {text!r}")
+            try:
+                settings[name] = json.loads(value)
+            except ValueError:
+                settings[name] = value
+        return settings
 
 
 def check_options(options: UpOptions) -> None:
     """Raises ConfigError for what cannot be started."""
     if options.replicas not in REPLICAS_ALLOWED:
         raise ConfigError(f"--replicas is 1, 3 or 5, got {options.replicas}")
+    options.extra_settings()
     if options.nodes < options.replicas:
         raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
     if options.service is not None:

@@ -29,13 +29,13 @@ class AdminLink:
         if sock is not None:
             sock.settimeout(timeout_s)
 
-    def get(self, path: str) -> tuple[int, Any]:
+    def get(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
         """(HTTP status, decoded JSON). Raises Unavailable when nobody answers."""
         try:
             if self._sock is not None and self._connection.sock is None:
                 self._sock.connect(("127.0.0.1", self._port))
                 self._connection.sock = self._sock
-            self._connection.request("GET", path)
+            self._connection.request(method, path)
             response = self._connection.getresponse()
             return response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -47,13 +47,28 @@ class AdminLink:
         self._connection.close()
 
 
-def fetch(admin_port: int, path: str) -> tuple[int, Any]:
+def fetch(admin_port: int, path: str, *, method: str = "GET") -> tuple[int, Any]:
     """One request. Raises Unavailable when nobody answers."""
     link = AdminLink(admin_port)
     try:
-        return link.get(path)
+        return link.get(path, method=method)
     finally:
         link.close()
+
+
+HEALTHY = "healthy"
+
+
+def workers_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """All workers in a status report that own anything."""
+    return [worker for node in report["nodes"] for worker in node["workers"] if not worker.get("idle")]
+
+
+def health_of(report: dict[str, Any]) -> str:
+    """One word for all copies: "healthy" only when every worker has said so."""
+    found = [worker.get("scrub", {}).get("health", "not checked yet") for worker in workers_of(report)]
+    worst = [health for health in found if health != HEALTHY]
+    return max(worst, key=worst.count) if worst else HEALTHY
 
 
 async def wait_until_ready(link: AdminLink, wait_s: float) -> Any:

@@ -207,6 +207,7 @@ class Lab:
                 "port": self._ports.get(name, NATIVE_PORT),
                 "workers": self._options.workers,
                 "manage_routes": self._fabric is not None,
+                **self._options.extra_settings(),
             },
         )
         self._start(name, name, ["node", "--config", path])

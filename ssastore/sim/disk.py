@@ -81,9 +81,13 @@ class Disk(MemoryStore):
         """Whether ``heal`` has something to undo."""
         return (self._map_bytes, self._commit_ms, self._errors_left) != (self._roomy_bytes, self._quick_ms, 0)
 
-    def rot(self) -> bytes | None:
-        """Flip one bit of a record; its key, None when there is none."""
-        keys = [key for key in self._records.keys if key not in _VITAL]
+    def lose(self, key: bytes) -> None:
+        """Forget a record."""
+        self._records.set(key, None)
+
+    def rot(self, key: bytes | None = None) -> bytes | None:
+        """Flip one bit of a record, of ``key`` or of any; its key, None when there is none."""
+        keys = [known for known in self._records.keys if known not in _VITAL] if key is None else [key]
         if not keys:
             return None
         key = self.draw.choice(keys)

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ssastore.core.objects import Objects
+from ssastore.core.tools import UpkeepRules
 from ssastore.sim.checker import Verdict, check
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S
-from ssastore.sim.cluster import PARTS, ClientHost, Parts, SimCluster
+from ssastore.sim.cluster import PARTS, QUIET, ClientHost, Parts, SimCluster
 from ssastore.sim.faults import Faults
 from ssastore.sim.host import Host
 from ssastore.sim.loop import Quiescent, Runaway
@@ -50,6 +51,9 @@ class Scenario:
     replicas: int = 3
     deadline_ms: int = 5000
     "Of a client's call."
+    rules: UpkeepRules = QUIET
+    "When background work is due."
+    register: type[Register] = Register
 
 
 @dataclass(slots=True)
@@ -118,7 +122,8 @@ class Stage:
         self.objects.append(await client.host.spawn("connect", client.objects()))
         draw = self.world.stream(f"client {index}")
         now_ns = self.world.loop.schedule
-        self.registers.append(Register(self.objects[index], self.told, index, draw, lambda: now_ns.now_ns))
+        kind = self.scenario.register
+        self.registers.append(kind(self.objects[index], self.told, index, draw, lambda: now_ns.now_ns))
         return index
 
     def _send_astray(self) -> None:
@@ -202,7 +207,7 @@ def play_seed(
     limit_s = until_ms / 1000 if until_ms else VIRTUAL_S_MAX
     world = World(seed, swarm, virtual_ms_max=int(limit_s * 1000))
     played = Played(scenario.name, seed)
-    cluster = SimCluster(world, scenario.nodes, scenario.replicas, parts)
+    cluster = SimCluster(world, scenario.nodes, scenario.replicas, replace(parts, rules=scenario.rules))
     stage = Stage(scenario, world, shape, cluster)
     try:
         world.run(scenario.play(stage))

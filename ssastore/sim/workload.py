@@ -145,12 +145,9 @@ class Register:
             if kind is Kind.DELETE:
                 removed = await self._objects.delete(BUCKET, key, if_match=expected or None)
                 return Outcome.DONE if removed else Outcome.ABSENT, value
-            data = value.encode()
             if_match = {Condition.IF_PRESENT: "*", Condition.IF_VALUE: expected}.get(condition)
             if_none_match = "*" if condition is Condition.IF_ABSENT else None
-            await self._objects.commit(
-                BUCKET, key, Content(len(data), data), value, if_match=if_match, if_none_match=if_none_match
-            )
+            await self._write(key, value, if_match, if_none_match)
             return Outcome.DONE, value
         except ObjectNotFound:
             return Outcome.ABSENT, "" if kind is Kind.GET else value
@@ -158,6 +155,12 @@ class Register:
             return Outcome.FAILED, value
         except OutcomeUnknown:
             return Outcome.UNKNOWN, value
+
+    async def _write(self, key: str, value: str, if_match: str | None, if_none_match: str | None) -> None:
+        data = value.encode()
+        await self._objects.commit(
+            BUCKET, key, Content(len(data), data), value, if_match=if_match, if_none_match=if_none_match
+        )
 
     async def _read(self, key: str) -> str:
         reader = await self._objects.open(BUCKET, key)

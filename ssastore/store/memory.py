@@ -214,11 +214,6 @@ class MemoryStore:
         assert key in self._records.sealed
         self._records.set(key, sealed)
 
-    def forget(self, key: bytes) -> None:
-        """Lose an existing key, as a failing disk does."""
-        assert key in self._records.sealed
-        self._records.set(key, None)
-
     def peek(self, key: bytes) -> bytes:
         """What is stored for an existing key, seal included."""
         return self._records.sealed[key]
