@@ -212,6 +212,9 @@ XML_ELEMENTS_MAX = 5 * PARTS_MAX
 PRESIGNED_S_MAX = 7 * 24 * 3600
 "Longest life of a presigned URL, in seconds."
 
+INVOCATIONS_MAX = 65_536
+"Requests whose first attempt a gateway remembers, so that it knows the age of a repetition."
+
 SIGNING_KEYS_MAX = 10_000
 "Derived SigV4 signing keys that are kept; each is good for one secret, day and region."
 

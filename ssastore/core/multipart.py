@@ -20,7 +20,7 @@ from ssastore.core.content import Blobs, Content, fold_segments
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.records import reference_name
-from ssastore.core.registers import IF_ABSENT, Found, Place, Registers, When, when
+from ssastore.core.registers import Found, IF_ABSENT, Once, Place, Registers, When, when
 from ssastore.env import Randomness
 from ssastore.errors import (
     InvalidPart,
@@ -201,7 +201,7 @@ class Multipart:
         op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
         try:
             modified_ms = await self._registers.put(
-                self._place, Kind.OBJECT, key, metadata, condition=condition, op_id=op_id
+                self._place, Kind.OBJECT, key, metadata, condition=condition, once=Once(op_id)
             )
         except (PreconditionFailed, ObjectNotFound):
             await self._reopen(key, upload_id, upload, tag)

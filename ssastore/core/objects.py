@@ -18,7 +18,7 @@ from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, Registers, key_bytes, when
+from ssastore.core.registers import Found, Once, Registers, key_bytes, when
 from ssastore.env import Clock, Randomness
 from ssastore.errors import BucketNotFound, InvalidKey, RangeNotSatisfiable, RequestError
 from ssastore.limits import LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
@@ -151,6 +151,7 @@ class Objects:
         extra: dict[str, Any] | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
+        once: Once | None = None,
     ) -> ObjectInfo:
         """Make an object of stored content, in one register change."""
         described = Metadata(etag, content.size, content.segments, headers or {}, metadata or {}, extra or {})
@@ -163,7 +164,7 @@ class Objects:
             if content.segments and content.reference != _reference(record, name):
                 raise BucketNotFound(f"bucket {bucket!r} was deleted during the upload")
             return await self.registers.put(
-                record.place, Kind.OBJECT, name, described, content.data, condition=condition
+                record.place, Kind.OBJECT, name, described, content.data, condition=condition, once=once
             )
 
         modified_ms = await self.buckets.use(bucket, write)
@@ -191,13 +192,17 @@ class Objects:
             lambda record: self.registers.get(record.place, Kind.OBJECT, name, head_only=head_only),
         )
 
-    async def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> bool:
+    async def delete(
+        self, bucket: str, key: str, *, if_match: str | None = None, once: Once | None = None
+    ) -> bool:
         """Delete an object; whether there was one. Raises PreconditionFailed, ObjectNotFound (if_match)."""
         name = key_bytes(key)
         condition = when(if_match, None)
         return await self.buckets.use(
             bucket,
-            lambda record: self.registers.delete(record.place, Kind.OBJECT, name, condition=condition),
+            lambda record: self.registers.delete(
+                record.place, Kind.OBJECT, name, condition=condition, once=once
+            ),
         )
 
     async def bucket(self, name: str) -> Bucket:

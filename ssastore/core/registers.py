@@ -63,6 +63,18 @@ ALWAYS = When()
 IF_ABSENT = When(Condition.IF_ABSENT)
 
 
+@dataclass(frozen=True, slots=True)
+class Once:
+    """What makes one operation of several attempts: the store applies it once.
+
+    ``attempt`` counts from 1; ``age_ms`` is how long ago the first was sent.
+    """
+
+    op_id: bytes
+    attempt: int = 1
+    age_ms: int = 0
+
+
 class Found:
     """A record that was read. Its metadata is decoded when it is asked for: a small read needs none."""
 
@@ -182,43 +194,53 @@ class Registers:
         data: Body = b"",
         *,
         condition: When = ALWAYS,
-        op_id: bytes | None = None,
+        once: Once | None = None,
     ) -> int:
         """Write a record; the time it was given, in ms since the epoch.
 
         Raises PreconditionFailed, ObjectNotFound (if_match on nothing), BucketNotFound, StoreFull,
         OutcomeUnknown.
         """
+        once = once or Once(self._randomness.bytes(OP_ID_BYTES))
         message = Put(
             0,
             int(kind),
             place.bucket,
             place.shards,
             key,
-            op_id or self._randomness.bytes(OP_ID_BYTES),
+            once.op_id,
             int(condition.condition),
             condition.etag,
-            1,
-            0,
+            once.attempt,
+            once.age_ms,
             metadata.encode(),
         )
         header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), data)
         modified_ms: int = header[2]
         return modified_ms
 
-    async def delete(self, place: Place, kind: Kind, key: bytes, *, condition: When = ALWAYS) -> bool:
+    async def delete(
+        self,
+        place: Place,
+        kind: Kind,
+        key: bytes,
+        *,
+        condition: When = ALWAYS,
+        once: Once | None = None,
+    ) -> bool:
         """Delete a record; whether there was one. Raises as ``put``."""
+        once = once or Once(self._randomness.bytes(OP_ID_BYTES))
         message = Delete(
             0,
             int(kind),
             place.bucket,
             place.shards,
             key,
-            self._randomness.bytes(OP_ID_BYTES),
+            once.op_id,
             int(condition.condition),
             condition.etag,
-            1,
-            0,
+            once.attempt,
+            once.age_ms,
         )
         header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), b"")
         return bool(header[3])
@@ -240,7 +262,9 @@ class Registers:
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = started + self._caller.deadline_ms / 1000
-        in_doubt = False
+        # An attempt of somebody before us may have been taken, however ours end.
+        in_doubt = not isinstance(message, Read) and message.attempt > 1
+        age_ms = 0 if isinstance(message, Read) else message.age_ms
         cause: SsaStoreError = Unavailable("no plane was asked")
         turn = 0
         planes = self._in_order(position, replicas)
@@ -266,7 +290,7 @@ class Registers:
                     # Once in doubt every further attempt is a repetition; its age lets a node judge
                     # whether it can still remember the first.
                     message.attempt += 1 if in_doubt else 0
-                    message.age_ms = int((loop.time() - started) * 1000)
+                    message.age_ms = age_ms + int((loop.time() - started) * 1000)
                 if turn % replicas == 0:
                     await asyncio.sleep(RETRY_CAP_MS / 1000)
         if in_doubt:

@@ -9,9 +9,11 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 from ssastore.core.content import Content, ContentWriter
 from ssastore.core.objects import ObjectInfo, Objects
+from ssastore.core.registers import Once
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import KIB, OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
+from ssastore.s3.attempts import Attempts
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.chunked import stored_content_encoding
 from ssastore.s3.errors import S3Error, from_store_error
@@ -89,8 +91,17 @@ def narrow(response: Response, span: tuple[int, int], size: int) -> None:
 class ObjectOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, attempts: Attempts) -> None:
         self._objects = objects
+        self._attempts = attempts
+
+    def _once(self, request: Request, condition: dict[str, str], payload: str) -> Once | None:
+        """What makes the attempts of a conditional write one operation."""
+        assert request.bucket is not None and request.key is not None
+        if not condition:
+            return None
+        name = request.bucket, request.key
+        return self._attempts.once(request.principal, request.method, name, request.headers, payload)
 
     async def put_object(self, request: Request) -> Response:
         """Store a body as an object, when it is all that it claims to be."""
@@ -110,6 +121,7 @@ class ObjectOperations:
             headers=headers,
             metadata=metadata,
             extra={"checksum": checksum} if checksum else {},
+            once=self._once(request, condition, body.md5_hex()),
             **condition,
         )
         return Response(200, b"", {"ETag": f'"{info.etag}"', **checksum_headers(checksum)})
@@ -145,7 +157,8 @@ class ObjectOperations:
         condition = request.precondition()
         if "if_none_match" in condition:
             raise S3Error("NotImplemented", "A delete takes If-Match only.")
-        await self._objects.delete(request.bucket, request.key, **condition)
+        once = self._once(request, condition, "")
+        await self._objects.delete(request.bucket, request.key, once=once, **condition)
         return Response(204)
 
     async def delete_objects(self, request: Request) -> Response:

@@ -22,6 +22,7 @@ from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
+from ssastore.s3.attempts import Attempts
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.names import parse_query, split_path
@@ -142,7 +143,7 @@ class S3Server:
         self.requests: dict[tuple[str, int], int] = {}
         buckets, single, uploads = (
             BucketOperations(objects, region),
-            ObjectOperations(objects),
+            ObjectOperations(objects, Attempts(clock)),
             UploadOperations(objects),
         )
         self._operations: dict[str, Operation] = {

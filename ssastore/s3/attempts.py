@@ -1,0 +1,74 @@
+"""One operation id for all attempts of a request, as the SDKs tell it. Pure.
+
+An SDK that gets no answer sends the request again under the same
+``amz-sdk-invocation-id``, with a rising number in ``amz-sdk-request``.  A conditional
+write must then find its own first attempt, or it is refused for what it has itself
+written.  So the id of the operation is derived from the invocation; a client
+that sends none gets a fresh one each time.
+
+A write without a condition needs none of this: each attempt is an operation of its
+own, and the last one wins as it does at S3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from blake3 import blake3
+
+from ssastore.core.registers import Once
+from ssastore.env import Clock
+from ssastore.limits import INVOCATIONS_MAX, RECENT_OPS_MS
+from ssastore.messages import OP_ID_BYTES
+from ssastore.s3.sigv4 import Principal
+
+_INVOCATION = re.compile(r"[\x21-\x7e]{8,128}")
+_ATTEMPT = re.compile(r"(?:^|;)\s*attempt=(\d{1,4})\s*(?:;|$)")
+
+
+class Attempts:
+    """Knows when it saw the first attempt of each of the latest requests."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._first_sent_ms: OrderedDict[bytes, int] = OrderedDict()
+
+    def once(
+        self,
+        principal: Principal,
+        method: str,
+        name: tuple[str, str],
+        headers: Mapping[str, str],
+        payload: str,
+    ) -> Once | None:
+        """How the store is to recognise this request; None when the client does not say.
+
+        Args:
+            principal: an invocation is one client's own.
+            method: of the request.
+            name: bucket and key.
+            headers: of the request.
+            payload: digest of the body.
+        """
+        invocation = headers.get("amz-sdk-invocation-id", "")
+        if not _INVOCATION.fullmatch(invocation):
+            return None
+        parts = [principal.access_key, invocation, payload, method, *name]
+        encoded = b"".join(len(part).to_bytes(4, "big") + part for part in map(str.encode, parts))
+        op_id = blake3(encoded).digest(length=OP_ID_BYTES)
+        found = _ATTEMPT.search(headers.get("amz-sdk-request", ""))
+        # Without a number nobody knows whether it is the first.
+        attempt = max(1, int(found[1])) if found else 2
+        now_ms = self._clock.now_ms()
+        first_sent_ms = self._first_sent_ms.get(op_id)
+        if first_sent_ms is None:
+            # The first attempt of a repetition may have come to another gateway, whenever that was.
+            first_sent_ms = now_ms if attempt == 1 else now_ms - RECENT_OPS_MS
+            self._first_sent_ms[op_id] = first_sent_ms
+            if len(self._first_sent_ms) > INVOCATIONS_MAX:
+                self._first_sent_ms.popitem(last=False)
+        elif attempt == 1:
+            attempt = 2  # A proxy repeats it, or a client that does not count.
+        return Once(op_id, attempt, max(0, now_ms - first_sent_ms))
