@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 QUICK = (1.0, 3)
 FULL = (3.0, 5)
-"Seconds and rounds. All targets take 75 s of load, and their start some 20 s."
+"Seconds and rounds. All targets take 135 s of load, and their start some 30 s."
 
 
 def _within(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench", description="ssastore and peers under the same load."
     )
-    made.add_argument("--quick", action="store_true", help="3 rounds of 1 s, below a minute in all")
+    made.add_argument("--quick", action="store_true", help="3 rounds of 1 s, about a minute in all")
     made.add_argument(
         "--seconds", type=_within(float, 0.2, 60), help=f"length of a round; default {FULL[0]:g}"
     )

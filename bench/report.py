@@ -88,6 +88,7 @@ _COLUMNS = (
     ("others CPU %", "others_cpu_percent", 14),
 )
 "Heading, figure, width; where there is room, smallest and largest are shown too."
+_WORKS = {"get": "GET", "put": "durable PUT of new names", "overwrite": "durable PUT over what is there"}
 _NAME_WIDTH = 26
 _SPREAD_WIDTH_MIN = 20
 
@@ -182,9 +183,8 @@ class Report:
 
     def _section(self, op: str) -> Iterator[str]:
         work = self.workload
-        what = "GET" if op == "get" else "durable PUT"
         yield (
-            f"{what}, {work['size_bytes']} bytes, {work['inflight']} in flight, one client process, "
+            f"{_WORKS[op]}, {work['size_bytes']} bytes, {work['inflight']} in flight, one client process, "
             f"{work['rounds']} rounds of {work['seconds']:g} s: median (smallest to largest)"
         )
         yield " " * _NAME_WIDTH + "".join([f"{heading:>{width}}" for heading, _, width in _COLUMNS])

@@ -48,11 +48,15 @@ class Options:
 
 def comparisons() -> dict[Op, list[Target]]:
     """Which targets do which work. PUT is durable, so only targets that sync are compared."""
-    ours = Ssastore()
-    return {"get": [ours, Redis(durable=False), Nginx()], "put": [ours, Redis(durable=True)]}
+    ours, replicated = Ssastore(), Ssastore(replicas=3)
+    return {
+        "get": [ours, replicated, Redis(durable=False), Nginx()],
+        "put": [ours, replicated, Redis(durable=True)],
+        "overwrite": [ours, replicated],
+    }
 
 
-OPS = ("get", "put")
+OPS = ("get", "put", "overwrite")
 PRODUCTS = ("ssastore", "redis", "nginx")
 
 
@@ -139,7 +143,7 @@ class Run:
         wanted = round_of(op, size=options.size, inflight=options.inflight, seconds=options.seconds)
         for target in targets:
             generator = self._generators[target.name]
-            if op == "get":
+            if op != "put":
                 generator.fill(wanted.fill_count, wanted.inflight)
             warm_up = round_of(op, size=options.size, inflight=options.inflight, seconds=WARM_UP_S)
             self._round(target, warm_up, 0)

@@ -16,7 +16,8 @@ from typing import Literal, Protocol
 
 from bench.errors import BenchError
 
-Op = Literal["get", "put"]
+Op = Literal["get", "put", "overwrite"]
+"""Read a key, write a new one, write one again that was written lately."""
 
 MIB = 1 << 20
 
@@ -106,7 +107,8 @@ class Load:
         Raises:
             BenchError: a wrong answer, or not a single one.
         """
-        operation = self._gets(wanted.fill_count) if wanted.op == "get" else self._puts()
+        operations = {"get": self._gets, "put": self._puts, "overwrite": self._overwrites}
+        operation = operations[wanted.op](wanted.fill_count)
         latencies: list[float] = []
         started = time.perf_counter()
         end = started + wanted.seconds
@@ -140,7 +142,18 @@ class Load:
 
         return one
 
-    def _puts(self) -> Operation:
+    def _overwrites(self, count: int) -> Operation:
+        put, turn = self._client.put, 0
+
+        async def one() -> None:
+            nonlocal turn
+            index = turn % count
+            turn += 1
+            await put(_get_key(index), self._value(index))
+
+        return one
+
+    def _puts(self, count: int) -> Operation:
         put = self._client.put
 
         async def one() -> None:

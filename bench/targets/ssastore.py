@@ -1,4 +1,4 @@
-"""ssastore: a lab of one node with one worker, and the native client on the lab's client host.
+"""ssastore: a lab of nodes with one worker each, and the native client on the lab's client host.
 
 The bucket is a hashed one (``shards=0``): it spreads keys over all slices as Redis
 spreads them over its hash slots, and like those it has no ordered listing.  An
@@ -21,17 +21,19 @@ from ssastore.client import AsyncBucket
 from ssastore.errors import ConfigError
 from ssastore.lab import context
 
-LAB = "bench"
-
 
 class Ssastore:
     """A lab, started by the command that people use."""
 
-    name = "ssastore"
     module = "ssastore"
-    about = "1 node, 1 worker, R=1, hashed bucket; every PUT is durable"
 
-    def __init__(self) -> None:
+    def __init__(self, replicas: int = 1) -> None:
+        self.name = "ssastore" if replicas == 1 else f"ssastore R={replicas}"
+        nodes = "1 node" if replicas == 1 else f"{replicas} nodes"
+        durable = "" if replicas == 1 else " on a majority"
+        self.about = f"{nodes}, 1 worker each, R={replicas}, hashed bucket; every PUT is durable{durable}"
+        self._replicas = replicas
+        self._lab = f"bench{replicas}"
         self.servers: list[Server] = []
         "The lab; node, worker and the idle S3 gateway are its descendants."
 
@@ -44,28 +46,28 @@ class Ssastore:
         os.environ["XDG_STATE_HOME"] = str(directory / "state")
         s3_port, admin_port = free_ports(2)
         options = {
-            "--nodes": 1,
+            "--nodes": self._replicas,
+            "--replicas": self._replicas,
             "--workers": 1,
-            "--data": directory / "data",
+            "--data": directory / f"data-{self._replicas}",
             "--s3-port": s3_port,
             "--admin-port": admin_port,
-            "--name": LAB,
+            "--name": self._lab,
         }
         arguments = [str(part) for option in options.items() for part in option]
         argv = [sys.executable, "-m", "ssastore", "up", *arguments]
-        self.servers.append(Server("lab", argv, directory, cores=cores))
+        self.servers.append(Server(self._lab, argv, directory, cores=cores))
         if self._ready(self.servers[0]).is_simulated:
             raise LeftOut(
                 "this machine allows no network namespaces, and a simulated network is not measured"
             )
 
-    @staticmethod
-    def _ready(lab: Server) -> context.Context:
+    def _ready(self, lab: Server) -> context.Context:
         """The lab's context, which is written when every worker answers."""
         for _ in waiting_for("the lab"):
             lab.check()
             try:
-                return context.find(LAB)
+                return context.find(self._lab)
             except ConfigError:
                 continue
         raise AssertionError("waiting_for raises")
@@ -76,7 +78,8 @@ class Ssastore:
 
     def on_client_host(self, argv: list[str]) -> list[str]:
         """Run it behind the lab's router."""
-        return [sys.executable, "-m", "ssastore", "--context", LAB, "exec", "--host", "client", "--", *argv]
+        inside = [sys.executable, "-m", "ssastore", "--context", self._lab, "exec", "--host", "client", "--"]
+        return [*inside, *argv]
 
     def versions(self) -> dict[str, str]:
         """See ``Target.versions``."""

@@ -28,22 +28,26 @@ def targets_of(*only: str) -> dict[str, list[str]]:
 
 
 def test_durable_writes_are_compared_with_durable_writes_only() -> None:
-    assert targets_of() == {"get": ["ssastore", "redis", "nginx"], "put": ["ssastore", "redis-always"]}
+    assert targets_of() == {
+        "get": ["ssastore", "ssastore R=3", "redis", "nginx"],
+        "put": ["ssastore", "ssastore R=3", "redis-always"],
+        "overwrite": ["ssastore", "ssastore R=3"],
+    }
 
 
-def test_both_operations_use_the_same_ssastore() -> None:
+def test_all_operations_use_the_same_ssastore() -> None:
     plan = comparisons()
-    assert plan["get"][0] is plan["put"][0]
+    assert plan["get"][:2] == plan["put"][:2] == plan["overwrite"]
 
 
 @pytest.mark.parametrize(
     ("only", "expected"),
     [
-        (("get",), {"get": ["ssastore", "redis", "nginx"]}),
-        (("redis",), {"get": ["redis"], "put": ["redis-always"]}),
-        (("put", "ssastore"), {"put": ["ssastore"]}),
+        (("get",), {"get": ["ssastore", "ssastore R=3", "redis", "nginx"]}),
+        (("redis",), {"get": ["redis"], "put": ["redis-always"], "overwrite": []}),
+        (("put", "ssastore"), {"put": ["ssastore", "ssastore R=3"]}),
         (("put", "nginx"), {"put": []}),
-        (("ssastore", "nginx", "get"), {"get": ["ssastore", "nginx"]}),
+        (("ssastore", "nginx", "get"), {"get": ["ssastore", "ssastore R=3", "nginx"]}),
     ],
 )
 def test_only_names_operations_and_products(only: tuple[str, ...], expected: dict[str, list[str]]) -> None:
@@ -53,7 +57,7 @@ def test_only_names_operations_and_products(only: tuple[str, ...], expected: dic
 def test_names_of_only_are_known() -> None:
     assert names(["get, redis", "nginx"]) == {"get", "redis", "nginx"}
     assert names([]) == frozenset()
-    with pytest.raises(ValueError, match=r"unknown: mysql; known: get, put, ssastore"):
+    with pytest.raises(ValueError, match=r"unknown: mysql; known: get, put, overwrite, ssastore"):
         names(["get,mysql"])
 
 
