@@ -5,6 +5,10 @@ PYTEST_ARGS ?=
 SEEDS ?= 500
 FIRST ?= 0
 SCENARIO ?= safety
+SOAK_S ?= 300
+CUT_S ?= 60
+RACES ?= 1000
+POWERCUTS ?= 2000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +17,7 @@ STAMP := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench sim
+.PHONY: help setup check test demo bench sim soak
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -22,6 +26,7 @@ help:
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make bench   the benchmarks"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
+	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
 	@echo
 	@echo "PYTHON=python3.12 make setup       another interpreter (3.11 or later)"
 	@echo "make test PYTEST_ARGS='-k cover'   a part of the tests"
@@ -54,6 +59,15 @@ demo: setup
 
 sim: setup
 	$(BIN)/ssastore sim --seeds $(SEEDS) --first-seed $(FIRST) --scenario $(SCENARIO)
+
+soak: setup
+	SSASTORE_SOAK_S=$(SOAK_S) SSASTORE_SOAK_PAUSES_S="1 10 120" \
+	SSASTORE_SOAK_CUT_S=$(CUT_S) SSASTORE_SOAK_PAIRS=12 \
+	SSASTORE_SOAK_RACES=$(RACES) SSASTORE_SOAK_COUNTS=25 SSASTORE_SOAK_LOST=$(RACES) \
+	SSASTORE_TEST_POWERCUTS=$(POWERCUTS) SSASTORE_TEST_KILLS=50 \
+	$(BIN)/python -m pytest -s tests/lab/test_crashes.py tests/lab/test_partitions.py tests/lab/test_races.py \
+		tests/lab/test_full_disks.py tests/lab/test_kill.py \
+		tests/contract/test_store_powercut.py tests/integration/test_powercut_wire.py $(PYTEST_ARGS)
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench
