@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ssastore.lab.up import MTU as LAB_MTU
 from tests.faults import Links, judge, load_on, read_history, share_of_success
 from tests.lab.shared import module_lab, s3_client
 from tests.labs import RunningLab
@@ -167,3 +168,24 @@ def test_lossy_links_cost_time_and_nothing_else(lab: RunningLab, links: Links, t
         found = load.stop()
     print(found)
     assert check_histories(load.settings.history) > 50
+
+
+def test_links_of_1280_bytes_carry_large_objects(lab: RunningLab) -> None:
+    """IPv6's smallest MTU on every host; the link between them keeps its own."""
+    script = (
+        "import os; from ssastore import Client\n"
+        "data = os.urandom(8 << 20)\n"
+        "with Client.from_env() as client:\n"
+        "    bucket = client.create_bucket('small-mtu')\n"
+        "    bucket.put('k', data)\n"
+        "    assert bucket.get('k') == data\n"
+        "print('same')"
+    )
+    hosts = (*NODES, "client")
+    try:
+        for host in hosts:
+            lab.cli("exec", "--host", host, "--", "ip", "link", "set", "dev", "eth0", "mtu", "1280")
+        assert lab.python(script).strip() == "same"
+    finally:
+        for host in hosts:
+            lab.cli("exec", "--host", host, "--", "ip", "link", "set", "dev", "eth0", "mtu", str(LAB_MTU))
