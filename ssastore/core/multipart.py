@@ -21,7 +21,7 @@ from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.records import reference_name
 from ssastore.core.registers import Found, IF_ABSENT, Once, Place, Registers, When, when
-from ssastore.env import Randomness
+from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     InvalidPart,
     InvalidPartOrder,
@@ -80,7 +80,10 @@ def _part_key(key: bytes, upload_id: str, number: int) -> bytes:
 class Multipart:
     """Uploads of one bucket."""
 
-    def __init__(self, registers: Registers, blobs: Blobs, place: Place, randomness: Randomness) -> None:
+    def __init__(
+        self, registers: Registers, blobs: Blobs, place: Place, clock: Clock, randomness: Randomness
+    ) -> None:
+        self._clock = clock
         self._registers = registers
         self._blobs = blobs
         self._place = place
@@ -197,11 +200,15 @@ class Multipart:
         upload = await self.read(key, upload_id)
         records = await self._read_parts(key, upload_id, parts)
         metadata = await self._assemble(key, upload_id, upload, records, etag)
-        tag = await self._set_completing(key, upload_id, upload, etag)
-        op_id = blake3(b"complete" + upload_id.encode()).digest(length=OP_ID_BYTES)
+        tag, since_ms = await self._set_completing(key, upload_id, upload, etag)
+        op_id = blake3(b"complete" + upload_id.encode() + tag.encode()).digest(length=OP_ID_BYTES)
+        once = Once(op_id)
+        if since_ms is not None:
+            # A call that has gone on from there may have made the object, and others may have replaced it.
+            once = Once(op_id, 2, max(0, self._clock.now_ms() - since_ms))
         try:
             modified_ms = await self._registers.put(
-                self._place, Kind.OBJECT, key, metadata, condition=condition, once=Once(op_id)
+                self._place, Kind.OBJECT, key, metadata, condition=condition, once=once
             )
         except (PreconditionFailed, ObjectNotFound):
             await self._reopen(key, upload_id, upload, tag)
@@ -261,25 +268,30 @@ class Multipart:
         extra = {"upload": upload_id, "parts": len(records)}
         return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)
 
-    async def _set_completing(self, key: bytes, upload_id: str, upload: Found, etag: str) -> str:
+    async def _set_completing(
+        self, key: bytes, upload_id: str, upload: Found, etag: str
+    ) -> tuple[str, int | None]:
         """After this no abort wins, nor a completion of other parts. One that stopped half way goes on.
 
-        The upload's new tag.
+        The upload's new tag, and since when it has had it if another call gave it.
         """
         wanted = {"state": "completing", "etag": etag}
         extra = upload.metadata.extra
         if extra.get("state") == "completing":
             if extra != wanted:
                 raise UploadNotFound("the upload is being completed with other parts")
-            return upload.metadata.etag
+            return upload.metadata.etag, upload.modified_ms
         condition = When(Condition.IF_ETAG, upload.metadata.etag)
         try:
-            return await self._set_state(key, upload_id, upload.metadata, wanted, condition)
+            return await self._set_state(key, upload_id, upload.metadata, wanted, condition), None
         except (PreconditionFailed, ObjectNotFound):
             raced = await self.read(key, upload_id)
             if raced.metadata.extra != wanted:
                 raise UploadNotFound("the upload was completed or aborted meanwhile") from None
-            return raced.metadata.etag  # The same call, repeated while it is still under way.
+            return (
+                raced.metadata.etag,
+                raced.modified_ms,
+            )  # The same call, repeated while it is still under way.
 
     async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
         """The object's condition was false: parts may be added, or the upload aborted."""

@@ -124,13 +124,14 @@ class Objects:
         self.blobs = Blobs(caller)
         self.buckets = Buckets(self.registers, clock, randomness)
         self._budget = Budget(_BUDGET_CHUNKS)
+        self._clock = clock
         self._randomness = randomness
 
     def multipart(self, bucket: Bucket) -> Multipart:
         """Uploads of a bucket. Raises RequestError for a hashed one, which has no ordered parts."""
         if not bucket.is_indexed:
             raise RequestError("multipart uploads need an indexed bucket")
-        return Multipart(self.registers, self.blobs, bucket.place, self._randomness)
+        return Multipart(self.registers, self.blobs, bucket.place, self._clock, self._randomness)
 
     def writer(self, bucket: Bucket, key: bytes, *, inline_bytes_max: int | None = None) -> ContentWriter:
         """A writer for the bytes of an object that ``commit`` will name."""

@@ -17,11 +17,12 @@ from ssastore.errors import (
     InvalidPartOrder,
     ObjectNotFound,
     ObjectTooLarge,
+    OutcomeUnknown,
     PartTooSmall,
     PreconditionFailed,
     UploadNotFound,
 )
-from ssastore.limits import PARTS_MAX
+from ssastore.limits import PARTS_MAX, RECENT_OPS_MAX
 from ssastore.messages import Delete, Kind, Put
 from tests.direct import DirectCaller, SeededRandomness
 
@@ -452,3 +453,39 @@ async def test_uploads_in_order_of_key(world: World) -> None:
 async def test_open_upload_is_no_object(world: World) -> None:
     await world.upload(ONE)
     assert [entry async for entry in world.objects.list(NAME)] == []
+
+
+async def test_completion_that_is_repeated_is_not_applied_over_what_came_after_it() -> None:
+    """Its answer was lost; then so many wrote the key that it no longer remembers the completion."""
+    world = World()
+    await world.begin()
+    upload_id, parts = await world.upload(bytes(20), bytes(20))
+
+    async def cut_off(message: Any) -> None:
+        if isinstance(message, Delete):  # The object is made; the upload's record is still there.
+            raise OutcomeUnknown("the answer is lost")
+
+    world.caller.hook = cut_off
+    with pytest.raises(OutcomeUnknown):
+        await world.uploads.complete(KEY, upload_id, parts, "etag-2")
+    world.caller.hook = None
+    world.caller.clock.ms += 1000
+    for number in range(RECENT_OPS_MAX + 1):
+        await world.put(b"later %d" % number)
+    with pytest.raises(OutcomeUnknown):
+        await world.uploads.complete(KEY, upload_id, parts, "etag-2")
+    assert await world.get() == b"later %d" % RECENT_OPS_MAX
+
+
+async def test_completion_that_was_refused_is_decided_anew_when_it_is_asked_for_again() -> None:
+    """The refusal of a repetition is remembered; it must not stick to the upload."""
+    world = World()
+    await world.begin()
+    upload_id, parts = await world.upload(bytes(20), bytes(20))
+    await world.put(b"theirs")
+    for _ in range(2):
+        with pytest.raises(PreconditionFailed):
+            await world.uploads.complete(KEY, upload_id, parts, "etag-2", if_none_match="*")
+    await world.objects.delete(NAME, KEY.decode())
+    await world.uploads.complete(KEY, upload_id, parts, "etag-2", if_none_match="*")
+    assert await world.get() == bytes(40)
