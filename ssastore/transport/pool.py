@@ -46,7 +46,11 @@ class _Knock(asyncio.Protocol):
     """A connection that is given up as soon as it is there."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
+        self._transport = cast(asyncio.Transport, transport)
+
+    def hang_up(self) -> None:
+        """Not while it is being made: the loop still works on the socket then."""
+        self._transport.abort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +135,32 @@ class Pool:
         known = self._by_slice.get(iid >> _SLICE_SHIFT)
         if known is not None and known.is_open and known.last_seen >= asked - _FRESH_S:
             return False
-        dial = spawn("knock", self._links.dial(address_of(self.service, iid), self.port, _Knock))
+        knock = spawn("knock", self._knock(iid))
         try:
-            while not dial.done():
+            while not knock.done():
                 # Frames may come meanwhile: a network that loses packets may lose those of a dial.
                 silent_since = asked if known is None else max(asked, known.last_seen)
                 left_s = silent_since + within_ms / 1000 - loop.time()
                 if left_s <= 0:
                     return True
-                await asyncio.wait({dial}, timeout=left_s)
-            error = dial.exception()
-            return error is not None and not isinstance(error, ConnectionError)
+                await asyncio.wait({knock}, timeout=left_s)
+            knock.result()
+            return False
         finally:
-            dial.cancel()
+            knock.cancel()
+
+    async def _knock(self, iid: int) -> None:
+        """Return when a dial is answered or refused. "Unreachable" is neither: routes may settle."""
+        while True:
+            try:
+                made = await self._links.dial(address_of(self.service, iid), self.port, _Knock)
+            except ConnectionError:
+                return
+            except OSError:
+                await asyncio.sleep(RETRY_CAP_MS / 1000)
+                continue
+            made.hang_up()
+            return
 
     async def call(
         self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None

@@ -53,6 +53,8 @@ class Dials:
         "Ports that refuse."
         self.hanging: set[int] = set()
         "Ports whose packets are lost."
+        self.unreachable = 0
+        "How many dials are answered by a router."
         self.gate: asyncio.Event | None = None
         self.waiting = 0
         "Dials that have come to the gate."
@@ -63,6 +65,9 @@ class Dials:
             self.waiting += 1
             await self.gate.wait()
         local = self.cluster.node_of(int(address) & ((1 << 64) - 1)).port
+        if self.unreachable:
+            self.unreachable -= 1
+            raise OSError(113, "No route to host")
         if local in self.hanging:
             await asyncio.sleep(3600)
         if local in self.dead:
@@ -417,6 +422,18 @@ async def test_node_is_silent_when_neither_answer_nor_refusal_comes(world: World
     assert 0.2 <= loop.time() - began < 1
     world.dials.hanging, world.dials.dead = set(), {port}
     assert not await pool.is_silent(iid_of_record(PLACE, key), 200)
+
+
+async def test_one_dial_that_is_unreachable_is_no_silence(world: World) -> None:
+    """Routes settle; silence is what lasts."""
+    key, pool = key_of(world), world.pool()
+    world.dials.unreachable = 1
+    assert not await pool.is_silent(iid_of_record(PLACE, key), 1000)
+    world.dials.unreachable = 10**6
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await pool.is_silent(iid_of_record(PLACE, key), 600)
+    assert loop.time() - began >= 0.6
 
 
 # -- doubts -----------------------------------------------------------------------------------------
