@@ -20,7 +20,7 @@ from ssastore.core.content import Blobs, Content, fold_segments
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, IF_ABSENT, Once, Place, Registers, When, when
+from ssastore.core.registers import IF_ABSENT, Found, Once, Place, Registers, When, when
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     InvalidPart,
