@@ -4,7 +4,7 @@
 simulator gives it a simulated host, with everything in memory and time on its own.
 What runs in between is the same code, and it is named here and nowhere else:
 
-    start    the environment's id and boot number, then acceptor, service, proposer
+    start    the environment's id and boot number, then acceptor, service, proposer; which slices vote
     begin    the background jobs, listed in ``jobs``
     end      no more jobs and no open connection
 
@@ -15,27 +15,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgpack
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
-from ssastore.core.boot import start_environment
+from ssastore.core.boot import Environment, make_durable, publish, start_environment
 from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
+from ssastore.core.custody import Custody
+from ssastore.core.marks import Watermark
+from ssastore.core.orders import order_name
+from ssastore.core.peers import Peers, peer_iids
 from ssastore.core.planner import owned_slices
 from ssastore.core.proposer import Proposer
-from ssastore.core.register import Ballots
+from ssastore.core.recovery import Recovery
 from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.core.steady import SteadyClock
 from ssastore.core.tools import Tools, UpkeepRules
 from ssastore.core.upkeep import Upkeep
 from ssastore.env import Clock, ControlStore, Links, Randomness, Store, spawn
-from ssastore.errors import ConfigError
+from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import slice16_of
+from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 from ssastore.transport.session import Credentials, Service
@@ -80,6 +86,8 @@ class Holding:
     record: ClusterRecord
     slices: frozenset[int]
     "The /80 slices, as 16-bit numbers, of all workers of the node."
+    workers: Mapping[str, int]
+    "Worker processes by node name."
 
 
 def holding_of(cluster: Cluster, node: str) -> Holding:
@@ -87,7 +95,8 @@ def holding_of(cluster: Cluster, node: str) -> Holding:
     if node not in {known.name for known in cluster.nodes}:
         raise ConfigError(f"node {node!r} is not in the cluster")
     owned = owned_slices(cluster.groups, node)
-    return Holding(cluster.record, frozenset(slice16_of(piece.first) for piece in owned))
+    workers = {known.name: known.workers for known in cluster.nodes}
+    return Holding(cluster.record, frozenset(slice16_of(piece.first) for piece in owned), workers)
 
 
 class Engine:
@@ -99,6 +108,8 @@ class Engine:
     pool_type: type[Pool] = Pool
     settler_type: type[Settler] = Settler
     upkeep_type: type[Upkeep] = Upkeep
+    custody_type: type[Custody] = Custody
+    recovery_type: type[Recovery] = Recovery
     rules = UpkeepRules()
     "When background work is due."
 
@@ -107,7 +118,8 @@ class Engine:
         outside: Outside,
         place: Place,
         holding: Holding,
-        ballots: Ballots,
+        environment: Environment,
+        peers: Pool,
         describe_process: Callable[[], dict[str, Any]],
         rules: UpkeepRules,
     ) -> None:
@@ -115,13 +127,14 @@ class Engine:
         self.outside = outside
         self.place = place
         self.holding = holding
-        self.ballots = ballots
         self.clock = SteadyClock(outside.clock, asyncio.get_running_loop().time)
         "What ages are told by; the world's own may be set while a call is under way."
+        self.environment = environment
+        self.ballots = environment.ballots()
         self.acceptor = self.acceptor_type(
-            replicas=record.replicas, worker=place.worker, workers=place.workers, ballots=ballots
+            replicas=record.replicas, worker=place.worker, workers=place.workers, ballots=self.ballots
         )
-        self.acceptor.activate(set(holding.slices))
+        self.acceptor.served.own(holding.slices)
         self.service = Service(
             store=outside.store,
             acceptor=self.acceptor,
@@ -131,17 +144,9 @@ class Engine:
             randomness=outside.randomness,
             describe=self._describe,
         )
-        self.service.coverage = encode_coverage(self.acceptor.active, 1)
+        self.service.coverage = encode_coverage(self.acceptor.owned, 1)
         self.acceptor.ceiling.open(outside.store)
-        secret = place.credentials.cluster_secret
-        self.mates = self.pool_type(
-            record.network,
-            place.port,
-            Identity("node", place.owner, secret, record.replicas, record.cluster_id),
-            links=outside.links,
-            randomness=outside.randomness,
-            deadline_ms=MATE_BUDGET_MS,
-        )
+        self.mates = self._pool(outside, place, record, MATE_BUDGET_MS)
         "How other nodes are reached."
         self.proposer: Proposer | None = None
         "None with one replica."
@@ -152,6 +157,7 @@ class Engine:
             settler = self._propose()
         self.upkeep = self._make_upkeep(settler, rules)
         self.service.start_scrub = self.upkeep.scrub.request
+        self._take_custody(peers)
 
     @classmethod
     async def start(
@@ -174,8 +180,31 @@ class Engine:
             CorruptObject: the environment's own record is damaged.
             DataDirError: what the environment has promised is not known any more.
         """
-        ballots = await start_environment(outside.store, outside.control, outside.randomness, place.owner)
-        return cls(outside, place, holding, ballots, describe_process, rules or cls.rules)
+        peers = cls._pool(outside, place, holding.record, FENCE_BUDGET_MS)
+        iids = peer_iids(holding.slices, holding.record.replicas, place.worker, place.workers)
+        try:
+            environment = await start_environment(
+                outside.store, outside.control, outside.randomness, place.owner, Peers(peers, iids).ask
+            )
+            engine = cls(outside, place, holding, environment, peers, describe_process, rules or cls.rules)
+            await engine.custody.load(outside.control)
+        except BaseException:
+            await peers.close()
+            raise
+        return engine
+
+    @classmethod
+    def _pool(cls, outside: Outside, place: Place, record: ClusterRecord, deadline_ms: int) -> Pool:
+        """How other nodes are reached; nothing connects before the first call."""
+        secret = place.credentials.cluster_secret
+        return cls.pool_type(
+            record.network,
+            place.port,
+            Identity("node", place.owner, secret, record.replicas, record.cluster_id),
+            links=outside.links,
+            randomness=outside.randomness,
+            deadline_ms=deadline_ms,
+        )
 
     def _propose(self) -> Settler:
         """Let the worker carry calls through the acceptors of all planes."""
@@ -199,11 +228,46 @@ class Engine:
         )
         return self.upkeep_type(tools)
 
+    def _take_custody(self, peers: Pool) -> None:
+        """Let the worker follow its groups' records and rebuild what it lost.
+
+        ``peers`` is a pool beside that of the proposer: a page of a recovery must not stand before a vote.
+        """
+        outside, place, record = self.outside, self.place, self.holding.record
+        proposer = self.proposer
+        self.custody = self.service.custody = self.custody_type(
+            node=place.node,
+            environment=self.environment,
+            acceptor=self.acceptor,
+            store=outside.store,
+            forget=proposer.forget if proposer is not None else lambda: None,
+        )
+        self.recovery = self.recovery_type(
+            custody=self.custody,
+            store=outside.store,
+            control=outside.control,
+            mates=peers,
+            replicas=record.replicas,
+            workers=self.holding.workers,
+            cover=lambda txn, ballot: self.acceptor.ceiling.cover(txn, ballot, self.clock.now_ms()),
+        )
+        self._peer_pool = peers
+        self._peers = Peers(
+            peers, peer_iids(self.holding.slices, record.replicas, place.worker, place.workers)
+        )
+
     # -- background jobs ----------------------------------------------------------------------------
 
     def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Every background job of a worker by its name. Each runs until it is cancelled."""
-        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"reap connections": self._reap}
+        control, order = self.outside.control, order_name(self.place.node, self.place.worker)
+        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "reap connections": self._reap,
+            "follow groups": partial(self.custody.follow, control),
+            "recover slices": self.recovery.run,
+            "obey orders": partial(self.recovery.obey, order),
+            "tell marks": self._tell_marks,
+        }
         jobs.update(self.upkeep.jobs())
         return jobs
 
@@ -217,6 +281,7 @@ class Engine:
             task.cancel()
         await self._drain()
         await self.mates.close()
+        await self._peer_pool.close()
         await self.outside.control.close()
         await self.outside.store.close()
 
@@ -224,6 +289,29 @@ class Engine:
         while True:
             await asyncio.sleep(_REAP_EVERY_S)
             self.service.reap()
+
+    async def _tell_marks(self) -> None:
+        """Tell control store and peers how far the environment is, while it is being written to."""
+        environment, store, written = self.environment, self.outside.store, 0
+        sequence = environment.sequence
+        while True:
+            await asyncio.sleep(MARK_EVERY_MS / 1000)
+            # Only what slices were written counts: else peers would keep one another busy with their marks.
+            written_now = self.acceptor.write_count + self.recovery.progress.slices
+            if written_now == written:
+                continue
+            mark = Watermark(environment.boot, sequence + 1)
+            try:
+                await make_durable(store, environment.env_id, mark)
+                sequence = mark.sequence
+                if not await publish(self.outside.control, environment.env_id, mark):
+                    log.critical("environment.runs_twice", extra={"env": f"{environment.env_id:08x}"})
+                    self.custody.withdraw()
+                    return
+                await self._peers.tell(environment.env_id, mark)
+                written = written_now
+            except (SsaStoreError, OSError) as error:
+                log.warning("mark.not_told", extra={"reason": str(error)})
 
     # -- the end and the state ----------------------------------------------------------------------
 
@@ -249,7 +337,9 @@ class Engine:
                 "worker": self.place.worker,
                 "workers": self.place.workers,
                 **self._describe_process(),
-                "slices": len(self.acceptor.active),
+                "slices": len(self.acceptor.owned),
+                **self.custody.describe(),
+                "recovery": self.recovery.describe(),
                 "connections": len(service.sessions),
                 "accepted": counters.accepted,
                 "accept_log": list(counters.accept_log),

@@ -11,7 +11,7 @@
     ├─ Conflict                      the state of the store forbids it (a condition is false, a name is taken)
     │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty
     ├─ TryLater                      may work soon; the library has already retried within the deadline
-    │    Overloaded, Unavailable (ConnectionError)
+    │    Overloaded, OutOfStep, Unavailable (ConnectionError)
     │      NoMajority
     ├─ NotMine                       the slice is not served there; the library re-dials, users never see it
     ├─ OutcomeUnknown                the request was sent and the answer never came
@@ -119,6 +119,10 @@ class Unavailable(TryLater, ConnectionError):
 
 class NoMajority(Unavailable):
     """Too few planes of a name can be reached: by us, or by the node that was asked. Nothing was written."""
+
+
+class OutOfStep(TryLater):
+    """Nodes, or asker and node, know different configurations of a group; who is behind learns of it soon."""
 
 
 class Overloaded(TryLater):

@@ -116,6 +116,32 @@ TOMBSTONE_KEPT_MS = 60 * 60 * 1000
 BLOB_GRACE_MS = 24 * 60 * 60 * 1000
 "How long a blob is kept for a record that does not name it (yet)."
 
+# -- recovery -------------------------------------------------------------------------------------
+
+PULL_PAGE_BYTES = 1 * MIB
+"Records of one page of a recovery, give or take one."
+
+PULL_SCAN_BYTES_MAX = 2 * CHUNK_BYTES
+"Stored bytes that are read for one page: blobs are read to be verified, and only named in it."
+
+RECOVERY_BYTES_PER_S = 64 * MIB
+"What a node that is being rebuilt takes from its mates, at most: they serve clients meanwhile."
+
+RECOVERY_RETRY_MS = 1_000
+"Wait after a round of a recovery that could not do everything."
+
+FENCE_BUDGET_MS = 3_000
+"How long a mate may take to learn of a new configuration and make the fence durable."
+
+ORDER_EVERY_MS = 2_000
+"How often a worker looks for an operator's order."
+
+MARK_EVERY_MS = 5_000
+"How often an environment that was written to tells others how far it is."
+
+MARK_BUDGET_MS = 500
+"How long a starting environment waits for its peers' word: in a power cut they start at the same time."
+
 # -- store ------------------------------------------------------------------------------------------
 
 STORED_KEY_BYTES_MAX = 1200
@@ -244,6 +270,7 @@ assert METADATA_BYTES_MAX + KEY_BYTES_MAX + SEGMENTS_MAX * 48 + 256 <= FRAME_HEA
 assert FRAME_BODY_BYTES_MAX + 4 * KIB <= STORED_VALUE_BYTES_MAX
 assert KEY_BYTES_MAX + 13 + 17 + 3 <= STORED_KEY_BYTES_MAX
 assert SCAN_PAGE_BYTES_MAX + METADATA_BYTES_MAX + KEY_BYTES_MAX < FRAME_BODY_BYTES_MAX
+assert PULL_PAGE_BYTES + INLINE_BYTES_MAX + 16 * KIB < FRAME_BODY_BYTES_MAX, "a page must fit a frame"
 assert COMMIT_BYTES_MAX >= STORED_VALUE_BYTES_MAX, "one largest write must fit a commit"
 assert LOG_FILE_BYTES % LOG_BLOCK_BYTES == 0
 assert LOG_CHANGE_BYTES_MAX <= LOG_BATCH_BYTES_MAX <= LOG_FILE_BYTES // 8, "a file must take several batches"

@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ssastore.limits import STORED_KEY_BYTES_MAX, SURVEY_SLICES_MAX
-from ssastore.message import BALLOT_BYTES, DIGEST_BYTES, RECORD_KINDS, Message, check_place, require
+from ssastore.message import (
+    BALLOT_BYTES,
+    DIGEST_BYTES,
+    RECORD_KINDS,
+    STAND_BYTES,
+    STANDS_MAX,
+    U64_END,
+    Message,
+    check_place,
+    require,
+)
 
 
 @dataclass(slots=True)
@@ -122,3 +132,59 @@ class References(Message):
 
     def check(self) -> None:
         require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
+
+
+@dataclass(slots=True)
+class Fence(Message):
+    """Node to node: talk to no lower cfg than these any more. ``stands``: group u16 | cfg u64, each.
+
+    Reply: the groups (u16 each) for which that is durable; only slices that vote are among them.
+    """
+
+    TYPE = 46
+    TYPES = (int, int, int, bytes)
+    iid: int
+    stands: bytes
+
+    def check(self) -> None:
+        _check_stands(self.stands)
+
+
+@dataclass(slots=True)
+class Pull(Message):
+    """Node to node: records of the slices of ``stands`` after a key, in order (``core.pages``).
+
+    Answered only under exactly the cfgs of ``stands``. Reply: truncated, last key, checksum; body: the page.
+    """
+
+    TYPE = 47
+    TYPES = (int, int, int, bytes, bytes)
+    iid: int
+    stands: bytes
+    after: bytes
+
+    def check(self) -> None:
+        _check_stands(self.stands)
+        require(len(self.after) <= STORED_KEY_BYTES_MAX, "key too long")
+
+
+@dataclass(slots=True)
+class Mark(Message):
+    """Node to node: how far an environment has come; boot 0 only asks. Reply: the highest boot and sequence
+    that were told here."""
+
+    TYPE = 48
+    TYPES = (int, int, int, int, int, int)
+    iid: int
+    env: int
+    boot: int
+    sequence: int
+
+    def check(self) -> None:
+        require(0 < self.env < 1 << 32 and 0 <= self.boot < 1 << 32, "environment or boot out of range")
+        require(0 <= self.sequence < U64_END, "sequence out of range")
+
+
+def _check_stands(stands: bytes) -> None:
+    count, rest = divmod(len(stands), STAND_BYTES)
+    require(not rest and 0 < count <= STANDS_MAX, "not a list of groups and cfgs")

@@ -17,6 +17,10 @@ OP_ID_BYTES = 16
 DIGEST_BYTES = 32
 BALLOT_BYTES = 16
 MAC_BYTES = 32
+STAND_BYTES = 10
+"A group and the cfg that is meant for it."
+STANDS_MAX = 128
+"Groups of one Fence or Pull: as many as one transaction of the control store changes."
 
 U64_END = 1 << 64
 _RECORD_KEY_BYTES_MAX = STORED_KEY_BYTES_MAX - 13
@@ -44,6 +48,12 @@ class Status(IntEnum):
     "A write was sent to the planes, and what became of it cannot be told."
     UNREACHED = 14
     "No majority of the planes answers the proposer; nothing was written."
+    SILENT = 15
+    "The slice is this node's, and it does not vote for it: its state was lost, or is not checked yet."
+    STALE = 16
+    "The group has a later configuration than the request; the text is its cfg."
+    BEHIND = 17
+    "The request has a later cfg than this acceptor knows; the text is the acceptor's."
     COVERAGE = 100
     "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
 

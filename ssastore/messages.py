@@ -17,7 +17,17 @@ from typing import Any
 
 from ssastore.errors import BadFrame
 from ssastore.limits import STORED_KEY_BYTES_MAX
-from ssastore.matemessages import Accept, Collect, Prepare, References, Survey, SurveySlices
+from ssastore.matemessages import (
+    Accept,
+    Collect,
+    Fence,
+    Mark,
+    Prepare,
+    Pull,
+    References,
+    Survey,
+    SurveySlices,
+)
 from ssastore.message import (
     BALLOT_BYTES,
     DIGEST_BYTES,
@@ -26,6 +36,8 @@ from ssastore.message import (
     OP_ID_BYTES,
     PROTOCOL_VERSION,
     RECORD_KINDS,
+    STAND_BYTES,
+    STANDS_MAX,
     U64_END,
     Condition,
     Kind,
@@ -45,17 +57,22 @@ __all__ = [
     "PROTOCOL_VERSION",
     "RECORD_KINDS",
     "REQUESTS",
+    "STANDS_MAX",
+    "STAND_BYTES",
     "Accept",
     "Collect",
     "Condition",
     "Delete",
+    "Fence",
     "Get",
     "GetBlob",
     "Hello",
     "Kind",
+    "Mark",
     "Message",
     "Prepare",
     "Proof",
+    "Pull",
     "Put",
     "PutBlob",
     "Read",
@@ -217,7 +234,7 @@ class Read(Message):
 
 @dataclass(slots=True)
 class Scan(Message):
-    """A page of one shard in key order (``core.listing``). Reply: truncated; body: the page.
+    """A page of one shard in key order (``core.listing``). Reply: truncated, last key, cfg; body: the page.
 
     ``after`` is exclusive; keys start with ``prefix``; with a ``delimiter`` keys that hold it
     after the prefix are rolled up.  ``with_witness`` adds ballots and tombstones, so that the pages of
@@ -251,6 +268,7 @@ class Scan(Message):
 @dataclass(slots=True)
 class Shut(Message):
     """Refuse (or, with ``shut`` false, take again) writes for a bucket id in the locator of ``iid``.
+    Reply: cfg.
 
     ``attempt`` numbers the deletions of a bucket: a deletion that was overtaken by a later one
     changes nothing any more (PRECONDITION_FAILED).
@@ -273,7 +291,10 @@ class Shut(Message):
 
 @dataclass(slots=True)
 class PutBlob(Message):
-    """Store the body under its digest; ``reference`` names the record that will point to it."""
+    """Store the body under its digest; ``reference`` names the record that will point to it.
+
+    Reply: whether it was there, cfg.
+    """
 
     TYPE = 24
     TYPES = (int, int, int, bytes, bytes)
@@ -343,6 +364,9 @@ _REQUESTS: tuple[type[Message], ...] = (
     Survey,
     References,
     SurveySlices,
+    Fence,
+    Pull,
+    Mark,
 )
 for _message in (Hello, Welcome, Proof, *_REQUESTS):
     _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]

@@ -1,4 +1,5 @@
-"""Who owns what, as the cluster decides it: the front door to forming a cluster and reading its layout.
+"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout, and
+ordering a recovery.
 
 What is decided is in ``core.planner`` (pure) and ``core.cluster`` (records, checks);
 here it is written to and read from the control store.
@@ -35,13 +36,14 @@ from ssastore.core.cluster import (
     group_key,
     node_key,
 )
+from ssastore.core.orders import RecoverOrder, order_name
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
 from ssastore.keyspace import Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
-__all__ = ["Cluster", "form_cluster", "ownership_of", "read_cluster"]
+__all__ = ["Cluster", "RecoverOrder", "form_cluster", "order_recovery", "ownership_of", "read_cluster"]
 
 _READS_MAX = 3
 "Nodes and groups are read one after the other; a change in between may need a second look."
@@ -118,6 +120,21 @@ async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
     if node not in [record.name for record in cluster.nodes]:
         raise ConfigError(f"the cluster has no node {node}: add it, or correct the name in its configuration")
     return owned_slices(cluster.groups, node)
+
+
+async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:
+    """Tell all workers of a node to recover; the keys of the orders, each gone when it is carried out.
+
+    Raises:
+        ConfigError: the cluster has no such node.
+        Unavailable: the control store does not answer.
+    """
+    item = await control.get(node_key(node))
+    if item is None:
+        raise ConfigError(f"the cluster has no node {node}")
+    names = [order_name(node, worker) for worker in range(_decode_node(item).workers)]
+    await control.transact([], [Write(name, order.encode()) for name in names])
+    return names
 
 
 async def _fill(

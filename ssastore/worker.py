@@ -59,7 +59,7 @@ class Worker:
             engine.service.session, sock=self._listener, start_serving=True
         )
         engine.begin()
-        log.info("worker.ready", extra={"slices": len(engine.acceptor.active)})
+        log.info("worker.ready", extra={"slices": len(engine.acceptor.owned)})
         await stopped.wait()
         server.close()
         await engine.end()

@@ -50,7 +50,7 @@ class SmallNode:
             randomness=SystemRandomness(),
             describe=lambda: msgpack.packb({"node": "small"}),
         )
-        self.service.coverage = encode_coverage(acceptor.active, 1)
+        self.service.coverage = encode_coverage(acceptor.owned, 1)
         self.mates: Pool | None = None
         self.port = 0
 

@@ -94,6 +94,7 @@ class Network:
     def __init__(self, seed: int, count: int = 3) -> None:
         self.random = Seeded(seed)
         self.count = count
+        self.cfg = 1
         self.slots: list[bytes | None] = [None] * count
         self._loss = self.random.choice([0, 0, 0.05, 0.2])
         self._repeated = self.random.choice([0, 0.1])

@@ -20,6 +20,7 @@ _COMMANDS = {
     "ready": ("lab", "Wait until every worker of the lab answers."),
     "status": ("lab", "Nodes, prefixes and figures of the lab."),
     "scrub": ("upkeep", "Read, compare and repair every copy."),
+    "recover": ("recover", "Let a node rebuild slices whose state it lost."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),
     "ls": ("objects", "List buckets or objects."),

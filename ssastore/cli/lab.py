@@ -258,8 +258,22 @@ def _row(node: dict[str, Any], worker: dict[str, Any]) -> str:
         why = worker.get("error", "somebody else did")
         return f"{node['name']:8} {worker['worker']:6} does not answer: {why}"
     requests = sum(worker.get("requests", {}).values())
-    return (
+    figures = (
         f"{node['name']:8} {worker['worker']:6} {worker.get('slices', 0):6} {worker.get('records', 0):9} "
         f"{worker.get('used_bytes', 0) / 2**20:8.1f}M {requests:9}  "
         f"{worker.get('scrub', {}).get('health', 'idle'):18} {' '.join(node['prefixes'][:4])}"
     )
+    return "\n".join([figures, *silence(worker)])
+
+
+def silence(worker: dict[str, Any]) -> list[str]:
+    """Lines about slices of a worker that do not vote, and about their recovery."""
+    silent, recovery = worker.get("silent", {}), worker.get("recovery", {})
+    if not silent:
+        return []
+    states = ", ".join(f"{count} {state}" for state, count in silent.items())
+    lines = [f"{'':8} slices that do not vote: {states}" + (f" ({worker['lost']})" if worker["lost"] else "")]
+    waiting = f"; waits: {recovery['waiting']}" if recovery["waiting"] else ""
+    mib = recovery["bytes"] / 2**20
+    lines.append(f"{'':8} recovery: {recovery['done']} done, {recovery['left']} left, {mib:.1f}M{waiting}")
+    return lines

@@ -2,9 +2,9 @@
 
 ``Acceptor.read`` and ``Acceptor.write`` check, in this order and inside the
 transaction: the plane and locator of the request's IID against its name
-(MISDIRECTED), then the IID's slice against what is ACTIVE here (NOT_MINE), then
-the request itself.  The reply may leave when the commit is durable, which is the
-store's promise.
+(MISDIRECTED), then the IID's slice against what is owned (NOT_MINE) and votes here
+(SILENT), then the request's cfg (STALE, BEHIND), then the request itself.  The reply
+may leave when the commit is durable, which is the store's promise.
 
     place.py       the checks of IID and name      votes.py      records: slots of registers
     shuts.py       marks of deleted buckets        blobstore.py  blobs and references
@@ -14,7 +14,7 @@ store's promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from typing import Any
 
 import msgpack
@@ -22,25 +22,30 @@ import msgpack
 from ssastore.core import blobstore
 from ssastore.core.ceiling import Ceiling
 from ssastore.core.listing import scan_page, slice_holds
+from ssastore.core.pages import pull_page
 from ssastore.core.place import Served
 from ssastore.core.records import record_key
 from ssastore.core.register import Ballots
 from ssastore.core.replies import Reply
 from ssastore.core.rotten import RottenKeys
 from ssastore.core.shuts import set_shut
+from ssastore.core.standing import unpack_stands
 from ssastore.core.survey import EMPTY, SurveyPage, occupied, survey
 from ssastore.core.votes import Votes
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
-from ssastore.keyspace import slice16_of
+from ssastore.keyspace import slice16_of, slice_of
 from ssastore.limits import SURVEY_BYTES_MAX
 from ssastore.messages import (
     Accept,
     Collect,
     Delete,
+    Fence,
     Get,
     GetBlob,
+    Mark,
     Prepare,
+    Pull,
     Put,
     PutBlob,
     Read,
@@ -53,7 +58,17 @@ from ssastore.messages import (
 
 WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE, Collect.TYPE))
 NODE_ONLY = frozenset(
-    (Prepare.TYPE, Accept.TYPE, Collect.TYPE, Survey.TYPE, SurveySlices.TYPE, References.TYPE)
+    (
+        Prepare.TYPE,
+        Accept.TYPE,
+        Collect.TYPE,
+        Survey.TYPE,
+        SurveySlices.TYPE,
+        References.TYPE,
+        Fence.TYPE,
+        Pull.TYPE,
+        Mark.TYPE,
+    )
 )
 "Requests that only the node role may send."
 
@@ -66,11 +81,13 @@ class Acceptor:
         worker: index of this worker; ``workers`` is how many share the node by lane.
     """
 
-    def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots, cfg: int = 1) -> None:
+    def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots) -> None:
         self.served = Served(replicas=replicas, worker=worker, workers=workers)
         self.ceiling = Ceiling()
         self.rotten = RottenKeys()
-        self.votes = votes = Votes(self.served, ballots, self.ceiling, cfg)
+        self.votes = votes = Votes(self.served, ballots, self.ceiling)
+        self.write_count = 0
+        "Writes that were tried; when it stands still, nothing of the slices has changed."
         self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {
             Get.TYPE: votes.get,
             Read.TYPE: votes.get,
@@ -79,6 +96,7 @@ class Acceptor:
             Survey.TYPE: self._survey,
             SurveySlices.TYPE: self._survey_slices,
             References.TYPE: self._references,
+            Pull.TYPE: self._pull,
         }
         self._writes: dict[int, Callable[[Any, WriteTxn, bytes | memoryview, int], Reply]] = {
             Put.TYPE: votes.put,
@@ -95,19 +113,21 @@ class Acceptor:
         """Planes that hold data."""
         return self.served.replicas
 
-    @property
-    def cfg(self) -> int:
-        """Number of the configuration that votes are given under."""
-        return self.votes.cfg
-
-    def activate(self, slice16s: set[int]) -> None:
-        """Set which /80 slices are ACTIVE at this node; other lanes than ours are left out."""
-        self.served.activate(slice16s)
+    def activate(self, slice16s: set[int], cfg: int = 1) -> None:
+        """Own these /80 slices, and vote for all of them; other lanes than ours are left out."""
+        self.served.own(slice16s)
+        for slice16 in self.served.owned:
+            self.served.vote(slice16, cfg)
 
     @property
-    def active(self) -> set[int]:
-        """The /80 slices, as 16-bit numbers, that this worker serves."""
+    def active(self) -> KeysView[int]:
+        """The /80 slices, as 16-bit numbers, that this worker votes for."""
         return self.served.active
+
+    @property
+    def owned(self) -> set[int]:
+        """The /80 slices, as 16-bit numbers, that are this worker's."""
+        return self.served.owned
 
     def read(self, request: Any, txn: ReadTxn) -> Reply:
         """Answer a read. Raises Refusal, CorruptObject."""
@@ -119,6 +139,7 @@ class Acceptor:
 
     def write(self, request: Any, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         """Decide and apply a write. Raises Refusal (nothing written), StoreFull, CorruptObject."""
+        self.write_count += 1
         try:
             return self._writes[request.TYPE](request, txn, body, now_ms)
         except CorruptObject as error:
@@ -126,11 +147,12 @@ class Acceptor:
             raise
 
     def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
-        locator = self.served.check_shard(request)
+        locator, cfg = self.served.check_shard(request), self.served.cfg_of(request.iid)
         if request.shards:
-            return scan_page(txn, record_key(locator, request.kind, request.bucket, b""), request)
+            fields, page = scan_page(txn, record_key(locator, request.kind, request.bucket, b""), request)
+            return [*fields, cfg], page
         found = slice_holds(txn, slice16_of(request.iid), request.kind, request.bucket)
-        return [found], b""
+        return [found, cfg], b""
 
     def _get_blob(self, request: GetBlob, txn: ReadTxn) -> Reply:
         return blobstore.get_blob(request, self.served.check_blob(request), txn)
@@ -148,7 +170,7 @@ class Acceptor:
         self.served.check_slice(request.iid)
         listed = request.slices
         wanted = [int.from_bytes(listed[at : at + 2], "big") for at in range(0, len(listed), 2)]
-        served = sorted(self.served.active.intersection(wanted))
+        served = sorted(self.served.active & set(wanted))
         holding = occupied(txn, served)
         rows: list[list[Any]] = [[slice16, 0, EMPTY] for slice16 in served if slice16 not in holding]
         size = 0
@@ -167,10 +189,22 @@ class Acceptor:
             self.rotten.add(stored_key)
 
     def _put_blob(self, request: PutBlob, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
-        return blobstore.put_blob(request, self.served.check_blob(request), txn, body, now_ms)
+        locator, cfg = self.served.check_blob(request), self.served.cfg_of(request.iid)
+        existed = blobstore.put_blob(request, locator, txn, body, now_ms)
+        return [existed, cfg], b""
 
     def _shut(self, request: Shut, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
-        return set_shut(request, self.served.check_shard(request), txn)
+        locator, cfg = self.served.check_shard(request), self.served.cfg_of(request.iid)
+        set_shut(request, locator, txn)
+        return [cfg], b""
+
+    def _pull(self, request: Pull, txn: ReadTxn) -> Reply:
+        plane = self.served.check_plane(request.iid)
+        stands = unpack_stands(request.stands)
+        for group, cfg in stands:
+            self.served.check_cfg(slice_of(plane, group).first, cfg)
+        page = pull_page(txn, plane, [group for group, _ in stands], request.after)
+        return [page.truncated, page.last, page.checksum], page.body
 
 
 def encode_coverage(active: set[int], epoch: int) -> bytes:

@@ -34,8 +34,8 @@ def get_blob(request: GetBlob, locator: int, txn: ReadTxn) -> Reply:
     return [], bytes(stored)
 
 
-def put_blob(request: PutBlob, locator: int, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
-    """Store a blob and the reference to it."""
+def put_blob(request: PutBlob, locator: int, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> bool:
+    """Store a blob and the reference to it; whether the blob was there before."""
     if blake3(body).digest() != request.digest:
         raise Refusal(Status.BAD_REQUEST, "the blob does not match its digest")
     stored_key = blob_key(locator, request.digest)
@@ -47,7 +47,7 @@ def put_blob(request: PutBlob, locator: int, txn: WriteTxn, body: bytes | memory
         txn.put(stored_key, body)
     reference = reference_key(locator, request.digest, request.reference)
     txn.put(reference, now_ms.to_bytes(8, "big"), request.reference)
-    return [existed], b""
+    return existed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from ssastore.errors import (
     NotMine,
     ObjectNotFound,
     OutcomeUnknown,
+    OutOfStep,
     Overloaded,
     PeerError,
     PreconditionFailed,
     RequestError,
     SsaStoreError,
     StoreFull,
+    Unavailable,
 )
 from ssastore.messages import Message, Status
 from ssastore.wire import Body, Header
@@ -38,6 +40,9 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
     Status.OUTRUN: Overloaded,
     Status.UNKNOWN: OutcomeUnknown,
     Status.UNREACHED: NoMajority,
+    Status.SILENT: Unavailable,
+    Status.STALE: OutOfStep,
+    Status.BEHIND: OutOfStep,
 }
 "The exception of each refusal."
 

@@ -13,6 +13,16 @@ that does not know a field must not write the record back without it, so it
 refuses.  A group record speaks for its whole group; parts of a group are a later
 format.  Records check themselves when they are made, decoded ones included.
 
+Who votes for a plane is an *environment* of its owner: the one that the record names,
+or, where it names none, the first one that the owner's worker ever had.  A recovery
+changes it:
+
+    ACTIVE(old) --begin_recovery--> RECOVERING(new) --finish_recovery--> ACTIVE(new)
+       epoch e, cfg c                 e+1, c+1                              e+2, c+1
+
+``begin_recovery`` of a slice that is RECOVERING already starts over, for an environment
+that was lost as well.  One slice of a group at a time.
+
 Invariants (``Cluster.check``): every plane of every group has exactly one owner,
 the owners are known nodes, and no node owns two planes of one group.
 """
@@ -22,7 +32,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from typing import Any
 
@@ -37,17 +48,20 @@ GROUP_PREFIX = "group/"
 FORMAT = 1
 NATIVE_PORT = 7480
 ACTIVE = "ACTIVE"
+RECOVERING = "RECOVERING"
 CLUSTER_ID_BYTES = 16
 WEIGHT_MAX = 1_000_000
 "Only the ratio of weights counts; the bound keeps the planner's fractions small."
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ENV_ID = re.compile(r"[0-9a-f]{8}")
 _CLUSTER_ID = re.compile(rf"[0-9a-f]{{{2 * CLUSTER_ID_BYTES}}}")
 _NAME_RULE = "1 to 63 of A-Z a-z 0-9 . _ -, letter or digit first"
 _REPLICAS_RULE = f"replicas must be one of {REPLICAS_ALLOWED}"
 _ADDRESS_RULE = "node address must be a routable unicast IPv6 address in canonical spelling"
 _SERVICE_RULE = "service must be a unicast IPv6 /64 in canonical spelling"
 _GROUP_NAMES = tuple(f"{group:03x}" for group in range(GROUPS))
+_GROUP_OF_KEY = {GROUP_PREFIX + name: group for group, name in enumerate(_GROUP_NAMES)}
 _GROUP_OF_NAME = {name: group for group, name in enumerate(_GROUP_NAMES)}
 
 
@@ -59,6 +73,11 @@ def node_key(name: str) -> str:
 def group_key(group: int) -> str:
     """Key of a group's record."""
     return GROUP_PREFIX + _GROUP_NAMES[group]
+
+
+def group_of_key(key: str) -> int | None:
+    """Inverse of ``group_key``; None when it is no such key."""
+    return _GROUP_OF_KEY.get(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +157,18 @@ class PlaneOwner:
     epoch: int = 1
     "Raised by every change of owner or state."
     state: str = ACTIVE
+    env: int = 0
+    "Id of the environment that votes, or is being recovered; 0: the owner's first one."
 
     def __post_init__(self) -> None:
         if not (type(self.owner) is str and self.owner and type(self.epoch) is int and self.epoch >= 1):
             raise ConfigError(
                 f"an owner needs a name and an epoch from 1, got {self.owner!r}, {self.epoch!r}"
             )
-        if self.state != ACTIVE:
+        if self.state not in (ACTIVE, RECOVERING):
             raise ConfigError(f"this version knows no slice state {self.state!r}")
+        _require_int("env", self.env, 0, (1 << 32) - 1)
+        _require(self.state == ACTIVE or self.env > 0, "what is recovered names its environment", self.env)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +191,31 @@ class GroupRecord:
         return tuple(plane.owner for plane in self.planes)
 
     def encode(self) -> bytes:
-        planes = [{"owner": p.owner, "epoch": p.epoch, "state": p.state} for p in self.planes]
+        planes = [_encode_plane(plane) for plane in self.planes]
         return _encode({"group": _GROUP_NAMES[self.group], "cfg": self.cfg, "planes": planes})
 
+    def begin_recovery(self, plane: int, env: int) -> GroupRecord:
+        """The record in which ``env`` is rebuilding a plane whose state was lost.
+
+        ConfigError: another plane of the group is being recovered.
+        """
+        busy = [p for p, found in enumerate(self.planes) if found.state != ACTIVE and p != plane]
+        _require(not busy, f"group {_GROUP_NAMES[self.group]} recovers one slice at a time", busy)
+        found = self.planes[plane]
+        return self._with(plane, PlaneOwner(found.owner, found.epoch + 1, RECOVERING, env), self.cfg + 1)
+
+    def finish_recovery(self, plane: int) -> GroupRecord:
+        """The record in which the environment that was rebuilt votes. ConfigError: it was not begun."""
+        found = self.planes[plane]
+        _require(found.state == RECOVERING, "only what is being recovered can be finished", found.state)
+        return self._with(plane, replace(found, state=ACTIVE, epoch=found.epoch + 1), self.cfg)
+
+    def _with(self, plane: int, changed: PlaneOwner, cfg: int) -> GroupRecord:
+        planes = (*self.planes[:plane], changed, *self.planes[plane + 1 :])
+        return GroupRecord(self.group, planes, cfg)
+
     @staticmethod
+    @lru_cache(maxsize=2 * GROUPS)
     def decode(value: bytes) -> GroupRecord:
         """Inverse of ``encode``. ConfigError: not such a record."""
         fields = _decode(value, "group record", _GROUP_FIELDS)
@@ -256,7 +300,7 @@ def _check_unique(things: str, what: str, values: Sequence[str]) -> None:
 _CLUSTER_FIELDS = set(ClusterRecord.__dataclass_fields__)
 _NODE_FIELDS = set(NodeRecord.__dataclass_fields__)
 _GROUP_FIELDS = set(GroupRecord.__dataclass_fields__)
-_PLANE_FIELDS = set(PlaneOwner.__dataclass_fields__)
+_PLANE_FIELDS = set(PlaneOwner.__dataclass_fields__) - {"env"}
 
 
 def _encode(fields: dict[str, Any]) -> bytes:
@@ -274,9 +318,19 @@ def _decode(value: bytes, what: str, fields: set[str]) -> dict[str, Any]:
     return _fields(found, what, fields)
 
 
+def _encode_plane(plane: PlaneOwner) -> dict[str, Any]:
+    fields: dict[str, Any] = {"owner": plane.owner, "epoch": plane.epoch, "state": plane.state}
+    # A record that names no environment is written as before there were any.
+    return fields | {"env": f"{plane.env:08x}"} if plane.env else fields
+
+
 def _decode_plane(found: Any) -> PlaneOwner:
-    fields = _fields(found, "plane of a group", _PLANE_FIELDS)
-    return PlaneOwner(fields["owner"], fields["epoch"], fields["state"])
+    if type(found) is not dict or "env" not in found:
+        fields = _fields(found, "plane of a group", _PLANE_FIELDS)
+        return PlaneOwner(fields["owner"], fields["epoch"], fields["state"])
+    fields = _fields(found, "plane of a group", _PLANE_FIELDS | {"env"})
+    _require(_is_match(_ENV_ID, fields["env"]), "env must be 8 hex digits", fields["env"])
+    return PlaneOwner(fields["owner"], fields["epoch"], fields["state"], int(fields["env"], 16))
 
 
 def _fields(found: Any, what: str, fields: set[str]) -> dict[str, Any]:

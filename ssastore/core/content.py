@@ -26,6 +26,7 @@ from ssastore.errors import (
     CorruptObject,
     ObjectNotFound,
     ObjectTooLarge,
+    OutOfStep,
     RequestError,
     SsaStoreError,
     Unavailable,
@@ -36,6 +37,7 @@ from ssastore.limits import (
     CHUNK_BYTES,
     INLINE_BYTES_MAX,
     OBJECT_BYTES_MAX,
+    RETRY_CAP_MS,
     SEGMENTS_MAX,
     STREAM_CHUNKS_INFLIGHT,
 )
@@ -90,16 +92,27 @@ class Blobs:
         position = position_of_blob(digest)
         replicas = self._caller.replicas or await self._caller.replica_count()
 
-        async def store(plane: int) -> None:
+        async def store(plane: int) -> int:
             iid = iid_of(position, plane)
-            await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+            header, _ = await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+            cfg: int = header[3]
+            return cfg
 
         if replicas == 1:
             await store(0)
-        else:
-            async with self._reach.limit(position, replicas):
-                await every_plane(store, replicas, linger_s=LINGER_S)
-        return digest
+            return digest
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._caller.deadline_ms / 1000
+        while True:
+            try:
+                async with self._reach.limit(position, replicas):
+                    await every_plane(store, replicas, cfg_of=lambda cfg: cfg, linger_s=LINGER_S)
+                return digest
+            except OutOfStep:
+                # A plane that stored it under the old cfg may not have handed it to the rebuilt one.
+                if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_CAP_MS / 1000)
 
     async def get(self, digest: bytes) -> Body:
         """A blob, verified; from the next plane when one lacks it. Raises ObjectNotFound, CorruptObject."""

@@ -14,14 +14,14 @@ from ssastore.core.acceptor import Acceptor
 from ssastore.core.caller import STATUS_ERRORS, Caller
 from ssastore.core.names import RecordName
 from ssastore.core.operations import decide_delete, decide_put
-from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
+from ssastore.core.proposer import Operation, Outrun, Promise, Proposer, Stale
 from ssastore.core.register import Ballot
 from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.settle import Collecting
 from ssastore.core.suspects import Suspects
 from ssastore.core.votes import check_value
 from ssastore.env import Clock, Store
-from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, Overloaded, Unavailable
+from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, OutOfStep, Overloaded, Unavailable
 from ssastore.keyspace import position_of, slice16_of
 from ssastore.messages import BALLOT_BYTES, Accept, Collect, Delete, Prepare, Put, Read, Status
 
@@ -40,10 +40,19 @@ class _Planes:
         self._name = name.fields
         self.count = coordinator.acceptor.replicas
 
+    @property
+    def cfg(self) -> int:
+        """See ``core.proposer.Planes``."""
+        cfgs = self._coordinator.acceptor.served.cfgs
+        for plane in range(self.count):
+            cfg = cfgs.get(slice16_of(self._name(plane)[0]))
+            if cfg is not None:
+                return cfg
+        raise Unavailable("no plane of this name votes here")
+
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         """See ``core.proposer.Planes``."""
-        cfg = self._coordinator.acceptor.cfg
-        fields, value = await self._ask(plane, Prepare(*self._name(plane), cfg, ballot), b"")
+        fields, value = await self._ask(plane, Prepare(*self._name(plane), self.cfg, ballot), b"")
         if tuple(map(type, fields)) != (int, bytes, bytes):
             raise BadFrame("a reply to Prepare has other fields")
         return Promise(fields[0], fields[1], fields[2], value)
@@ -68,6 +77,8 @@ class _Planes:
         except Refusal as refusal:
             if refusal.status == Status.OUTRUN:
                 raise Outrun(_ballot_of(refusal.text)) from None
+            if refusal.status in (Status.STALE, Status.BEHIND):
+                raise Stale(refusal.text) from None
             raise STATUS_ERRORS[refusal.status](refusal.text) from None
 
 
@@ -108,6 +119,9 @@ class Coordinator:
             raise Unavailable("the node of this plane did not answer lately")
         try:
             header, answer = await self.mates.call(message, message.iid, body, within_ms=MATE_BUDGET_MS)
+        except OutOfStep as error:
+            self._suspects.answered(message.iid)
+            raise Stale(str(error)) from None
         except (Unavailable, OutcomeUnknown):
             self._suspects.failed(message.iid)
             raise
@@ -127,7 +141,7 @@ class Coordinator:
             if isinstance(request, Read):
                 ballot, value = await self._proposer.read(name, planes)
                 data = b"" if request.head_only else bytes(value.data)
-                cfg = self.acceptor.cfg
+                cfg = self.acceptor.served.cfg_of(request.iid)
                 return [cfg, ballot, value.state, value.modified_ms, bytes(value.metadata)], data
             now_ms = self.clock.now_ms()
             decide: Callable[..., Any]

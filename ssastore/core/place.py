@@ -1,11 +1,13 @@
 """Whether a request is at the right place: its name against its IID, its IID against what is served. Pure.
 
 Every request is checked, inside its transaction: the connection that brought it only
-picked node and worker.
+picked node and worker.  This is also the one place that says under which cfg a slice
+votes here, or that it does not vote (``core.custody`` decides it).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, KeysView
 from functools import lru_cache
 
 from ssastore.core.replies import Refusal
@@ -55,7 +57,7 @@ def expected_position(bucket: int, shards: int, key: bytes) -> int:
 
 
 class Served:
-    """What one worker answers for: the planes that hold data, and the /80 slices ACTIVE here.
+    """What one worker answers for: the planes that hold data, and its /80 slices with their cfg.
 
     Args:
         replicas: planes 0 to ``replicas - 1`` hold data.
@@ -66,12 +68,47 @@ class Served:
         self.replicas = replicas
         self.worker = worker
         self.workers = workers
-        self.active: set[int] = set()
-        "16-bit numbers of the slices."
+        self.owned: set[int] = set()
+        "16-bit numbers of the slices, those that do not vote included."
+        self.cfgs: dict[int, int] = {}
+        "The slices that vote, with the configuration that they vote under."
 
-    def activate(self, slice16s: set[int]) -> None:
-        """Set which slices are ACTIVE at this node; other lanes than ours are left out."""
-        self.active = {s for s in slice16s if s % 16 % self.workers == self.worker}
+    @property
+    def active(self) -> KeysView[int]:
+        """The slices that vote."""
+        return self.cfgs.keys()
+
+    def own(self, slice16s: Iterable[int]) -> None:
+        """Set which slices are this node's; other lanes than ours are left out. None of them votes yet."""
+        self.owned = {s for s in slice16s if s % 16 % self.workers == self.worker}
+        self.cfgs = {}
+
+    def vote(self, slice16: int, cfg: int) -> None:
+        """From now on the slice votes, under ``cfg``; a lower one than before is a bug."""
+        assert slice16 in self.owned and cfg >= self.cfgs.get(slice16, 0)
+        self.cfgs[slice16] = cfg
+
+    def hush(self, slice16: int) -> None:
+        """From now on the slice does not vote."""
+        self.cfgs.pop(slice16, None)
+
+    def cfg_of(self, iid: int) -> int:
+        """The configuration that an IID's slice votes under. Raises Refusal when it does not vote."""
+        slice16 = slice16_of(iid)
+        cfg = self.cfgs.get(slice16)
+        if cfg is not None:
+            return cfg
+        if slice16 in self.owned:
+            raise Refusal(
+                Status.SILENT, f"slice {slice16:04x} does not vote: it is to be checked or recovered"
+            )
+        raise Refusal(Status.NOT_MINE, f"slice {slice16:04x} is not served here")
+
+    def check_cfg(self, iid: int, cfg: int) -> None:
+        """Refuse what belongs to another configuration than the slice's."""
+        own = self.cfg_of(iid)
+        if cfg != own:
+            raise Refusal(Status.STALE if cfg < own else Status.BEHIND, str(own))
 
     def check_record(self, request: Get | Read | Put | Delete | Prepare | Accept | Collect) -> int:
         """The locator of a record's request, after the checks that every request gets."""
@@ -99,9 +136,14 @@ class Served:
         self._check_iid(iid)
         return slice16_of(iid)
 
+    def check_plane(self, iid: int) -> int:
+        """The plane of an IID, which must be one that holds data."""
+        plane = plane_of(iid)
+        if not 0 <= plane < self.replicas:
+            raise Refusal(Status.MISDIRECTED, f"plane {plane:x} holds no data here")
+        return plane
+
     def _check_iid(self, iid: int) -> int:
-        if not 0 <= plane_of(iid) < self.replicas:
-            raise Refusal(Status.MISDIRECTED, f"plane {plane_of(iid):x} holds no data here")
-        if slice16_of(iid) not in self.active:
-            raise Refusal(Status.NOT_MINE, f"slice {slice16_of(iid):04x} is not served here")
+        self.check_plane(iid)
+        self.cfg_of(iid)
         return locator_of(iid)

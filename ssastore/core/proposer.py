@@ -48,7 +48,6 @@ from ssastore.errors import (
     SsaStoreError,
     StoreFull,
     Unavailable,
-    UnexpectedMessage,
 )
 from ssastore.limits import (
     PROPOSER_CACHE_BYTES,
@@ -76,6 +75,10 @@ class Outrun(Exception):
         self.seen = seen
 
 
+class Stale(Exception):
+    """An acceptor knows another configuration of the group than the round was begun under."""
+
+
 @dataclass(frozen=True, slots=True)
 class Promise:
     """An acceptor's answer to PREP."""
@@ -89,12 +92,16 @@ class Promise:
 class Planes(Protocol):
     """The acceptors of one name, one a plane.
 
-    Both calls raise Outrun, or OSError / SsaStoreError when the plane cannot be asked; OutcomeUnknown
-    when it was asked to accept and did not answer.
+    Both calls raise Outrun, Stale, or OSError / SsaStoreError when the plane cannot be asked; OutcomeUnknown
+    when it was asked to accept and did not answer.  ``cfg`` is what they would be asked under now: a promise
+    says which one it was given under.
     """
 
     @property
     def count(self) -> int: ...
+
+    @property
+    def cfg(self) -> int: ...
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
 
@@ -215,14 +222,14 @@ class Proposer:
         call = _Call(operation, self._now_s() + CALL_BUDGET_S)
         async with self.alone(name):
             cached = self._cache.take(name)
-            if cached is not None and operation.attempt == 1:
+            if cached is not None and operation.attempt == 1 and cached.cfg == planes.cfg:
                 outcome = await self._write_cached(name, planes, call, cached)
                 if outcome is not None:
                     return outcome
             while True:
                 try:
                     outcome = await self._round(name, planes, call)
-                except Outrun as error:
+                except (Outrun, Stale) as error:
                     await self._back_off(call, error)
                     continue
                 if outcome is not None:
@@ -241,7 +248,7 @@ class Proposer:
                         await self._write_back(planes, promises[0].cfg, ballot, newest)
                         return ballot, decode_value(newest.value)
                     return newest.accepted, decode_value(newest.value)
-                except Outrun as error:
+                except (Outrun, Stale) as error:
                     await self._back_off(call, error)
 
     def forget_name(self, name: bytes) -> None:
@@ -269,12 +276,12 @@ class Proposer:
             return None
         try:
             return await self._choose(name, planes, call, cached.cfg, cached.ballot, cached.value, decision)
-        except Outrun as error:
+        except (Outrun, Stale) as error:
             self._learn(call, error)
             return None
 
     async def _round(self, name: bytes, planes: Planes, call: _Call) -> Outcome | None:
-        """One full round. Raises Outrun when it must be tried again with a higher ballot."""
+        """One full round. Raises Outrun or Stale when it must be tried again with a higher ballot."""
         operation = call.operation
         ballot, promises = await self._prepare(planes, call)
         cfg = promises[0].cfg
@@ -355,9 +362,9 @@ class Proposer:
             if call.is_sent:
                 raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
             raise
-        # An acceptor refuses another cfg than the asker's, so this is a bug or a stranger.
+        # The cfg has changed while they were asked, one after the other: no majority was asked under one.
         if any(promise.cfg != promises[0].cfg for promise in promises):
-            raise UnexpectedMessage("promises of two configurations in one round")
+            raise Stale("promises of two configurations in one round")
         return ballot, promises
 
     async def _write_back(self, planes: Planes, cfg: int, ballot: Ballot, newest: Promise) -> None:
@@ -383,12 +390,12 @@ class Proposer:
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _learn(self, call: _Call, error: Outrun) -> None:
+    def _learn(self, call: _Call, error: Outrun | Stale) -> None:
         """Go above the ballot that won, unless it comes from a clock that nobody else would follow."""
-        if not is_far_ahead(error.seen, self._clock.now_ms()):
+        if isinstance(error, Outrun) and not is_far_ahead(error.seen, self._clock.now_ms()):
             call.seen = max(call.seen, error.seen)
 
-    async def _back_off(self, call: _Call, error: Outrun) -> None:
+    async def _back_off(self, call: _Call, error: Outrun | Stale) -> None:
         """Wait before the next round. Raises when the caller has long asked somebody else."""
         self._learn(call, error)
         if self._now_s() > call.deadline_s:
@@ -410,17 +417,21 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
 
     Raises:
         Outrun: a plane was outrun and no majority is left; the highest ballot seen.
+        Stale: the same, of a plane with another cfg.
         Unavailable: too many planes cannot be asked.
     """
     need = count // 2 + 1
     tasks = [spawn(f"plane {plane}", _outcome(ask, plane)) for plane in range(count)]
     answers: list[T] = []
     seen = NO_BALLOT
+    stale: Stale | None = None
     failures: list[Exception] = []
     for earliest in asyncio.as_completed(tasks):
         answer, error = await earliest
         if isinstance(error, Outrun):
             seen = max(seen, error.seen)
+        elif isinstance(error, Stale):
+            stale = error
         elif error is not None:
             failures.append(error)
         else:
@@ -429,6 +440,8 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
             return answers
     if seen != NO_BALLOT:
         raise Outrun(seen)
+    if stale is not None:
+        raise stale
     for refusal in (BucketNotFound, StoreFull):
         # A majority says no, and no plane has said yes, or may have.
         refused = [error for error in failures if isinstance(error, refusal)]
@@ -441,5 +454,5 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
 async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> tuple[T | None, Exception | None]:
     try:
         return await ask(plane), None
-    except (Outrun, OSError, SsaStoreError) as error:
+    except (Outrun, Stale, OSError, SsaStoreError) as error:
         return None, error

@@ -3,6 +3,10 @@
 A register's value is chosen when a majority of planes has accepted the same ballot.  So
 a reader that gets the same ballot from F+1 planes under one cfg has the agreed value in one
 round trip; one that does not, or not in time, lets the proposer find out.
+
+Answers count together only under one cfg of the group: ``cfg_of`` says which an answer was
+given under.  Else one from before a recovery and one from after it could make a majority
+that no configuration has.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ from ssastore.errors import (
     BucketNotFound,
     ConfigError,
     Conflict,
+    OutOfStep,
     RequestError,
     SsaStoreError,
     StoreFull,
+    TryLater,
     Unavailable,
 )
 from ssastore.wire import Body, Header
@@ -35,6 +41,19 @@ REFUSALS = (RequestError, AccessDenied, ConfigError, Conflict, BucketNotFound)
 Asked = tuple[T | None, Exception | None]
 
 
+def no_cfg(answer: object) -> int:
+    """``cfg_of`` of answers that say nothing of the group's state."""
+    return 0
+
+
+def _largest(answers: list[tuple[int, T]], cfg_of: Callable[[T], int]) -> list[tuple[int, T]]:
+    """The answers of the cfg that most planes answered under."""
+    by_cfg: dict[int, list[tuple[int, T]]] = {}
+    for plane, answer in answers:
+        by_cfg.setdefault(cfg_of(answer), []).append((plane, answer))
+    return max(by_cfg.values(), key=len, default=[])
+
+
 async def _outcome(work: Awaitable[T]) -> Asked[T]:
     try:
         return await work, None
@@ -43,20 +62,20 @@ async def _outcome(work: Awaitable[T]) -> Asked[T]:
 
 
 async def gather_majority(
-    ask: Callable[[int], Awaitable[T]], replicas: int, *, needed: int | None = None
+    ask: Callable[[int], Awaitable[T]], replicas: int, *, cfg_of: Callable[[T], int] = no_cfg
 ) -> list[tuple[int, T]]:
     """(plane, answer) of F+1 planes: the first F+1 are asked, the others when one fails or is slow.
 
     Raises:
-        Unavailable: no majority answers; the first failure says why.
+        Unavailable: no majority answers; the first failure says why. OutOfStep: not under one cfg.
     """
-    needed = needed or replicas // 2 + 1
+    needed = replicas // 2 + 1
     tasks = {spawn(f"plane {plane}", _outcome(ask(plane))): plane for plane in range(needed)}
     waiting = set(tasks)
     answers: list[tuple[int, T]] = []
     failure: Exception | None = None
     try:
-        while len(answers) < needed:
+        while len(_largest(answers, cfg_of)) < needed:
             timeout = HEDGE_S if len(tasks) < replicas else None
             done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             failed = 0
@@ -68,37 +87,52 @@ async def gather_majority(
                     raise error
                 else:
                     failed, failure = failed + 1, failure or error
-            for _ in range(failed if done else 1):
-                if len(tasks) < replicas:
-                    plane = len(tasks)
-                    task = spawn(f"plane {plane}", _outcome(ask(plane)))
-                    tasks[task] = plane
-                    waiting.add(task)
-            if not waiting and len(answers) < needed:
+            is_short = len(_largest(answers, cfg_of)) < needed
+            more = failed if done else 1
+            if is_short and not waiting:
+                more = max(more, 1)  # All that were asked have answered, and not under one cfg.
+            for plane in range(len(tasks), min(len(tasks) + more, replicas)):
+                task = spawn(f"plane {plane}", _outcome(ask(plane)))
+                tasks[task] = plane
+                waiting.add(task)
+            if not waiting and is_short:
                 if replicas == 1 and failure is not None:
                     raise failure
-                raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}") from None
+                raise _too_few(answers, replicas, failure)
     finally:
         _cancel(waiting)
-    return answers
+    return _largest(answers, cfg_of)
 
 
-async def gather_reachable(ask: Callable[[int], Awaitable[T]], replicas: int) -> list[tuple[int, T]]:
+def _too_few(answers: list[tuple[int, T]], replicas: int, failure: Exception | None) -> TryLater:
+    """Why there is no majority."""
+    if len(answers) > replicas // 2:
+        return OutOfStep(f"{len(answers)} of {replicas} planes answer, and not under one configuration")
+    return Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}")
+
+
+async def gather_reachable(
+    ask: Callable[[int], Awaitable[T]], replicas: int, *, cfg_of: Callable[[T], int] = no_cfg
+) -> list[tuple[int, T]]:
     """(plane, answer) of all planes that answer at all, F+1 at least. Waits for the slowest.
 
     Raises:
-        Unavailable: no majority answers.
+        Unavailable: no majority answers. OutOfStep: not under one cfg.
     """
     tasks = [spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)]
     try:
         outcomes = [await task for task in tasks]
     finally:
         _cancel(tasks)
-    answers = [(plane, answer) for plane, (answer, error) in enumerate(outcomes) if error is None]
-    if len(answers) < replicas // 2 + 1:
-        failure = next(error for _, error in outcomes if error is not None)
-        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failure}")
-    return answers  # type: ignore[return-value]  # no error: an answer
+    answers: list[tuple[int, T]] = [
+        (plane, answer)  # type: ignore[misc]  # no error: an answer
+        for plane, (answer, error) in enumerate(outcomes)
+        if error is None
+    ]
+    agreeing = _largest(answers, cfg_of)
+    if len(agreeing) < replicas // 2 + 1:
+        raise _too_few(answers, replicas, next((error for _, error in outcomes if error is not None), None))
+    return agreeing
 
 
 async def agreed_read(
@@ -125,26 +159,32 @@ async def agreed_read(
     return full[0]
 
 
-async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int, *, linger_s: float = 0.0) -> list[T]:
+async def every_plane(
+    ask: Callable[[int], Awaitable[T]],
+    replicas: int,
+    *,
+    cfg_of: Callable[[T], int] = no_cfg,
+    linger_s: float = 0.0,
+) -> list[T]:
     """Ask all planes; the answers of those that answered, F+1 at least.
 
     A refusal by any plane is raised.  Planes that are slow are not waited for once F+1 have answered;
     with ``linger_s`` they are given up after that time, so that what was to be sent is not kept.
 
     Raises:
-        Unavailable: no majority answers.
+        Unavailable: no majority answers. OutOfStep: not under one cfg.
     """
     needed = replicas // 2 + 1
     waiting = {spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)}
-    answers: list[T] = []
+    answers: list[tuple[int, T]] = []
     failures: list[Exception] = []
     try:
-        while waiting and len(answers) < needed:
+        while waiting and len(_largest(answers, cfg_of)) < needed:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 answer, error = task.result()
                 if error is None:
-                    answers.append(answer)  # type: ignore[arg-type]  # no error: an answer
+                    answers.append((len(answers), answer))  # type: ignore[arg-type]  # no error: an answer
                 elif isinstance(error, REFUSALS):
                     raise error
                 else:
@@ -152,14 +192,15 @@ async def every_plane(ask: Callable[[int], Awaitable[T]], replicas: int, *, ling
     except BaseException:
         _cancel(waiting)
         raise
-    if len(answers) < needed:
+    agreeing = _largest(answers, cfg_of)
+    if len(agreeing) < needed:
         full = [error for error in failures if isinstance(error, StoreFull)]
         if replicas == 1 or len(full) >= needed:
             raise (full or failures)[0]
-        raise Unavailable(f"{len(answers)} of {replicas} planes answer: {failures[0]}")
+        raise _too_few(answers, replicas, failures[0] if failures else None)
     if waiting and linger_s:
         asyncio.get_running_loop().call_later(linger_s, _cancel, waiting)
-    return answers
+    return [answer for _, answer in agreeing]
 
 
 def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

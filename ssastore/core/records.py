@@ -10,6 +10,14 @@ The locator comes first, so a slice is one contiguous range; then kind and bucke
 so a shard of a bucket is one range in key order.
 
 The value of OBJECT, UPLOAD and PART is a slot (``core.register``).
+
+Plane f holds no data, so its last locator is free for bookkeeping of the environment:
+    ffffffff 01  environment       id u32 | boot u32 | mark u64 (``core.boot``)
+    ffffffff 02  tombstones        time u64 | BLAKE3-128 of the stored key -> stored key
+    ffffffff 03  slice u16         standing: epoch u64 | cfg u64 (``core.standing``)
+    ffffffff 04  environment u32   mark of another environment: boot u32 | sequence u64 (``core.marks``)
+    ffffffff 10  slice u16         floor: a ballot (``core.floors``)
+    ffffffff 11                    ceiling: counter u64 (``core.ceiling``)
 """
 
 from __future__ import annotations
@@ -27,7 +35,13 @@ _PLACE_BUCKET = struct.Struct(">IBQ")
 
 TOMBSTONES_FIRST = b"\xff\xff\xff\xff\x02"
 TOMBSTONES_END = b"\xff\xff\xff\xff\x03"
-"Queue of tombstones by time. Plane f holds no data, so its last locator is free for bookkeeping."
+"Queue of tombstones by time."
+
+STANDINGS_FIRST = b"\xff\xff\xff\xff\x03"
+STANDINGS_END = b"\xff\xff\xff\xff\x04"
+
+MARKS_FIRST = b"\xff\xff\xff\xff\x04"
+MARKS_END = b"\xff\xff\xff\xff\x05"
 
 
 FLOORS_FIRST = b"\xff\xff\xff\xff\x10"
@@ -41,6 +55,21 @@ PLACE_BYTES = _PLACE.size
 
 BOOKKEEPING_FIRST = b"\xff\xff\xff\xff"
 "All keys from here on are bookkeeping."
+
+
+def slice_range(slice16: int) -> tuple[bytes, bytes]:
+    """First stored key that a /80 can have, and the end: the locator begins with the slice's number."""
+    return slice16.to_bytes(2, "big"), (slice16 + 1).to_bytes(2, "big")
+
+
+def standing_key(slice16: int) -> bytes:
+    """Stored key of how far a slice's data here has come."""
+    return STANDINGS_FIRST + slice16.to_bytes(2, "big")
+
+
+def mark_key(env_id: int) -> bytes:
+    """Stored key of what another environment told of itself."""
+    return MARKS_FIRST + env_id.to_bytes(4, "big")
 
 
 def record_key(locator: int, kind: int, bucket: int, key: bytes) -> bytes:

@@ -25,6 +25,7 @@ from ssastore.errors import (
     NoMajority,
     ObjectNotFound,
     OutcomeUnknown,
+    OutOfStep,
     PeerError,
     SsaStoreError,
     StoreFull,
@@ -107,6 +108,11 @@ def when(if_match: str | None, if_none_match: str | None) -> When:
     if if_match is None:
         return ALWAYS
     return When(Condition.IF_PRESENT) if if_match == "*" else When(Condition.IF_ETAG, if_match)
+
+
+def _second(answer: tuple[object, int]) -> int:
+    """The cfg that an answer was given under."""
+    return answer[1]
 
 
 def key_bytes(key: str) -> bytes:
@@ -347,7 +353,7 @@ class Registers:
 
         planes = self._in_order(position, replicas)
 
-        async def ask(turn: int) -> Page:
+        async def ask(turn: int) -> tuple[Page, int]:
             iid = iid_of(position, planes[turn])
             message = Scan(
                 iid,
@@ -364,13 +370,14 @@ class Registers:
             within_ms = None if replicas == 1 else PLANE_BUDGET_MS
             header, body = await self._ask(message, within_ms)
             rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
-            return Page(rows, bool(header[2]), header[3])
+            return Page(rows, bool(header[2]), header[3]), header[4]
 
         if replicas == 1:
-            return await ask(0)
+            return (await ask(0))[0]
         gather = gather_reachable if is_thorough else gather_majority
         async with self._reach.limit(position, replicas):
-            pages = [page for _, page in await self._persist(lambda: gather(ask, replicas))]
+            answers = await self._persist(lambda: gather(ask, replicas, cfg_of=_second))
+        pages = [page for _, (page, _) in answers]
         return await merge_planes(
             pages,
             prefix,
@@ -386,7 +393,7 @@ class Registers:
         while True:
             try:
                 return await work()
-            except Unavailable:
+            except (Unavailable, OutOfStep):
                 if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
                     raise
             await asyncio.sleep(RETRY_CAP_MS / 1000)
@@ -420,30 +427,30 @@ class Registers:
         replicas = self._caller.replicas or await self._caller.replica_count()
         position = position_of_part(place, shard)
 
-        async def ask(plane: int) -> bool:
+        async def ask(plane: int) -> tuple[bool, int]:
             iid, after = iid_of(position, plane), b""
             while True:
                 message = Scan(iid, int(kind), place.bucket, place.shards, shard, b"", after, b"", 1, False)
                 header, body = await self._caller.call(message, iid)
                 rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
                 if rows or not header[2]:
-                    return bool(rows)
+                    return bool(rows), header[4]
                 after = header[3]
 
-        return any(found for _, found in await gather_majority(ask, replicas))
+        return any(found for _, (found, _) in await gather_majority(ask, replicas, cfg_of=_second))
 
     async def slice_holds(self, place: Place, kind: Kind, group: int) -> bool:
         """Whether any of a majority of planes holds a live record of a hashed bucket in a group."""
         replicas = self._caller.replicas or await self._caller.replica_count()
         position = position_of_part(place, group)
 
-        async def ask(plane: int) -> bool:
+        async def ask(plane: int) -> tuple[bool, int]:
             iid = iid_of(position, plane)
             message = Scan(iid, int(kind), place.bucket, 0, 0, b"", b"", b"", 1, False)
             header, _ = await self._caller.call(message, iid)
-            return bool(header[2])
+            return bool(header[2]), header[3]
 
-        return any(found for _, found in await gather_majority(ask, replicas))
+        return any(found for _, (found, _) in await gather_majority(ask, replicas, cfg_of=_second))
 
     async def shut(self, place: Place, part: int, attempt: int, *, shut: bool) -> None:
         """Refuse (or take again) writes in one shard, or in one group of a hashed bucket.
@@ -454,8 +461,12 @@ class Registers:
         position = position_of_part(place, part)
         shard = part if place.shards else 0
 
-        async def ask(plane: int) -> None:
+        async def ask(plane: int) -> int:
             iid = iid_of(position, plane)
-            await self._caller.call(Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid)
+            header, _ = await self._caller.call(
+                Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid
+            )
+            cfg: int = header[2]
+            return cfg
 
-        await every_plane(ask, replicas)
+        await every_plane(ask, replicas, cfg_of=lambda cfg: cfg)

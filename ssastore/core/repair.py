@@ -19,6 +19,10 @@ from ssastore.core.records import (
     BOOKKEEPING_FIRST,
     CEILING_KEY,
     FLOORS_FIRST,
+    MARKS_END,
+    MARKS_FIRST,
+    STANDINGS_END,
+    STANDINGS_FIRST,
     TOMBSTONES_END,
     TOMBSTONES_FIRST,
     in_plane,
@@ -27,6 +31,7 @@ from ssastore.core.records import (
 )
 from ssastore.core.register import make_ballot
 from ssastore.core.shuts import take_mark
+from ssastore.core.standing import DAMAGED, write_standing
 from ssastore.core.sweep import Sweeper
 from ssastore.core.tools import Tools
 from ssastore.env import WriteTxn
@@ -205,6 +210,11 @@ class Repairer:
                     txn.put(stored_key, make_ballot(ceiling.top, _U32_MAX, _U32_MAX), use_reserve=True)
                 elif TOMBSTONES_FIRST <= stored_key < TOMBSTONES_END:
                     txn.delete(stored_key)  # The tombstone itself is found by a scrub.
+                elif STANDINGS_FIRST <= stored_key < STANDINGS_END:
+                    # The next start rebuilds the slice from its mates.
+                    write_standing(txn, int.from_bytes(stored_key[len(STANDINGS_FIRST) :], "big"), DAMAGED)
+                elif MARKS_FIRST <= stored_key < MARKS_END:
+                    txn.delete(stored_key)  # It is told anew, and others have it too.
                 else:
                     raise
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from ssastore.core.proposer import Outrun, Planes, Promise, Proposer
+from ssastore.core.proposer import Outrun, Planes, Promise, Proposer, Stale
 from ssastore.core.register import (
     NO_BALLOT,
     Ballot,
@@ -26,7 +26,7 @@ from ssastore.core.register import (
     make_ballot,
 )
 from ssastore.env import Clock, spawn
-from ssastore.errors import SsaStoreError, Unavailable, UnexpectedMessage
+from ssastore.errors import OutOfStep, SsaStoreError, Unavailable
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ class _Seen:
 def _newest(promises: Sequence[Promise]) -> tuple[Promise, Value, bytes]:
     """The promise with the newest value, that value, and its bytes."""
     if any(promise.cfg != promises[0].cfg for promise in promises):
-        raise UnexpectedMessage("promises of two configurations in one round")
+        raise OutOfStep("promises of two configurations in one round")
     newest = max(promises, key=lambda promise: promise.accepted)
     value = decode_value(newest.value)
     if newest.accepted != NO_BALLOT:
@@ -221,5 +221,7 @@ async def _ask(planes: Sequence[int], ask: Callable[[int], Awaitable[T]]) -> _An
 async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> tuple[T | None, Exception | None]:
     try:
         return await ask(plane), None
+    except Stale as error:
+        return None, OutOfStep(str(error))
     except (Outrun, OSError, SsaStoreError) as error:
         return None, error

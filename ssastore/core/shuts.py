@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssastore.core.records import shut_key
-from ssastore.core.replies import Refusal, Reply
+from ssastore.core.replies import Refusal
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.messages import Accept, Put, Shut, Status
@@ -21,7 +21,7 @@ def check_open(request: Put | Accept, locator: int, txn: ReadTxn) -> None:
         raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
 
 
-def set_shut(request: Shut, locator: int, txn: WriteTxn) -> Reply:
+def set_shut(request: Shut, locator: int, txn: WriteTxn) -> None:
     """Set or lift the mark."""
     mark = shut_key(_shut_locator(locator, request.shards), request.bucket)
     stored = txn.get(mark)
@@ -29,7 +29,6 @@ def set_shut(request: Shut, locator: int, txn: WriteTxn) -> Reply:
         # A late repetition of an earlier step changes nothing.
         raise Refusal(Status.PRECONDITION_FAILED, "a later step of a deletion was here before")
     txn.put(mark, request.attempt.to_bytes(8, "big"), bytes([request.shut]), use_reserve=True)
-    return [], b""
 
 
 def take_mark(txn: WriteTxn, stored_key: bytes, mark: bytes) -> bool:

@@ -45,20 +45,19 @@ _METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
 class Votes:
     """The slots of one environment."""
 
-    def __init__(self, served: Served, ballots: Ballots, ceiling: Ceiling, cfg: int) -> None:
+    def __init__(self, served: Served, ballots: Ballots, ceiling: Ceiling) -> None:
         self._served = served
         self._ballots = ballots
         self._ceiling = ceiling
-        self.cfg = cfg
 
     def get(self, request: Get | Read, txn: ReadTxn) -> Reply:
         """What this plane has accepted; whether it is chosen, the asker finds out from a majority."""
-        locator = self._served.check_record(request)
+        locator, cfg = self._served.check_record(request), self._served.cfg_of(request.iid)
         stored = txn.get(record_key(locator, request.kind, request.bucket, request.key))
         if stored is None:
-            return [self.cfg, NO_BALLOT, 0, 0, b""], b""
+            return [cfg, NO_BALLOT, 0, 0, b""], b""
         accepted, state, modified_ms, metadata, data = peek_slot(stored)
-        fields = [self.cfg, accepted, state, modified_ms, bytes(metadata)]
+        fields = [cfg, accepted, state, modified_ms, bytes(metadata)]
         return fields, b"" if request.head_only else bytes(data)
 
     def put(self, request: Put, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
@@ -117,7 +116,7 @@ class Votes:
         floor = read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT
         self._ceiling.cover(txn, request.ballot, now_ms)
         txn.put(stored_key, *slot.encode(), use_reserve=True)
-        return [self.cfg, slot.accepted, floor], slot.value
+        return [request.cfg, slot.accepted, floor], slot.value
 
     def accept(self, request: Accept, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator = self._served.check_record(request)
@@ -137,8 +136,7 @@ class Votes:
     def collect(self, request: Collect, txn: WriteTxn) -> Reply:
         """Drop a record that all planes hold under one ballot; the floor keeps what it had promised."""
         locator = self._served.check_record(request)
-        if request.cfg != self.cfg:
-            raise Refusal(Status.BAD_REQUEST, f"cfg {request.cfg} is not {self.cfg}")
+        self._served.check_cfg(request.iid, request.cfg)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
         slot = self._slot(txn, stored_key)
         if slot.accepted != request.ballot:
@@ -194,8 +192,7 @@ class Votes:
             txn.put(tombstone_key(now_ms, stored_key), stored_key, use_reserve=True)
 
     def _check_ballot(self, request: Prepare | Accept, now_ms: int) -> None:
-        if request.cfg != self.cfg:
-            raise Refusal(Status.BAD_REQUEST, f"cfg {request.cfg} is not {self.cfg}")
+        self._served.check_cfg(request.iid, request.cfg)
         if is_far_ahead(request.ballot, now_ms):
             raise Refusal(Status.BAD_REQUEST, "a ballot of more than a day ahead")
 

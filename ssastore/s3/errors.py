@@ -148,6 +148,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     # Names the slice and its address: what an operator needs, and nothing that a client could not compute.
     errors.Unavailable: _Row("ServiceUnavailable", says_why=True),
     errors.NoMajority: _Row("ServiceUnavailable", says_why=True),
+    errors.OutOfStep: _Row("ServiceUnavailable"),
     errors.Overloaded: _Row("SlowDown"),
     errors.NotMine: _Row("ServiceUnavailable"),
     errors.OutcomeUnknown: _Row("InternalError"),

@@ -155,7 +155,7 @@ class StoreHost:
                 break
             except (Unavailable, StoreFull, EnvironmentProblem):
                 await asyncio.sleep(_RESTART_S)
-        self._cluster.invariants.watch_votes(host.name, engine.acceptor)
+        self._cluster.invariants.watch_votes(host.name, engine.environment.env_id, engine.acceptor)
         if isinstance(engine.mates, RepeatingPool):
             engine.mates.repeat(self._cluster.world.swarm.repeated_percent, host.randomness("repeats"))
         await asyncio.get_running_loop().create_server(engine.service.session, "::", PORT)

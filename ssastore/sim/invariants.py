@@ -3,6 +3,7 @@
 Every commit of every disk and every vote of every acceptor goes through here, so a
 broken rule is red at the step that breaks it, long before a client could notice.
 
+    I1   under one cfg one environment votes for a slice
     I4   on an acceptor a promise is never below what is accepted, and neither goes back
     I5   one value for each ballot
     I6   the chosen values of a name are one chain: each carries the operations of the one before it
@@ -64,6 +65,10 @@ class Invariants:
         self.violations: list[str] = []
         "The first ones, in words. The run goes on, so that its end shows what clients saw of it."
         self._names: dict[bytes, _Name] = {}
+        self._acceptors: dict[str, Acceptor] = {}
+        "Of the processes that run, by node."
+        self._voters: dict[tuple[int, int], str] = {}
+        "By slice and cfg."
         self.checks = 0
 
     # -- what disks commit --------------------------------------------------------------------------
@@ -82,15 +87,23 @@ class Invariants:
         new = _slot(key, after)
         if new is None:
             name.slots.pop(plane, None)
-            self._check_drop(node, key, name, old)
+            if not self._is_rebuilt(node, key):
+                self._check_drop(node, key, name, old)
             return
         name.slots[plane] = new
         if new.promise < new.accepted:
             self._broken(f"I4: {node} accepted above its promise for {key.hex()}")
+        if self._is_rebuilt(node, key):
+            old = None  # What a lost acceptor had is replaced by what its mates have; no vote hangs on it.
         if old is not None and (new.promise < old.promise or new.accepted < old.accepted):
             self._broken(f"I4: {node} went back for {key.hex()}: {_tell(old)} to {_tell(new)}")
         if new.accepted != NO_BALLOT and (old is None or new.accepted != old.accepted):
             self._check_accepted(node, key, plane, name, new)
+
+    def _is_rebuilt(self, node: str, key: bytes) -> bool:
+        """Whether the slice of a key does not vote at this node: only a recovery writes to it."""
+        acceptor = self._acceptors.get(node)
+        return acceptor is not None and int.from_bytes(key[:2], "big") not in acceptor.active
 
     def _broken(self, what: str) -> None:
         if len(self.violations) < _VIOLATIONS_MAX:
@@ -134,21 +147,26 @@ class Invariants:
 
     # -- what acceptors answer ----------------------------------------------------------------------
 
-    def watch_votes(self, node: str, acceptor: Acceptor) -> None:
-        """Judge every vote that this acceptor gives from now on."""
+    def watch_votes(self, node: str, env_id: int, acceptor: Acceptor) -> None:
+        """Judge every vote that this acceptor of an environment gives from now on."""
+        self._acceptors[node] = acceptor
         write: Callable[..., Any] = acceptor.write
 
         def watched(request: Any, txn: Any, body: Any, now_ms: int) -> Any:
             reply = write(request, txn, body, now_ms)
             if type(request) in (Accept, Prepare):
-                self._check_vote(node, acceptor, request)
+                self._check_vote(node, env_id, acceptor, request)
             return reply
 
         acceptor.write = watched  # type: ignore[method-assign]
 
-    def _check_vote(self, node: str, acceptor: Acceptor, request: Accept | Prepare) -> None:
-        if slice16_of(request.iid) not in acceptor.active:
-            self._broken(f"I10: {node} voted for slice {slice16_of(request.iid):04x}, not ACTIVE there")
+    def _check_vote(self, node: str, env_id: int, acceptor: Acceptor, request: Accept | Prepare) -> None:
+        slice16 = slice16_of(request.iid)
+        if slice16 not in acceptor.active:
+            self._broken(f"I10: {node} voted for slice {slice16:04x}, not ACTIVE there")
+        voter = f"{node}, environment {env_id:08x}"
+        if (other := self._voters.setdefault((slice16, request.cfg), voter)) != voter:
+            self._broken(f"I1: {voter} and {other} voted for slice {slice16:04x} under cfg {request.cfg}")
         name = self._names.setdefault(_name_of(request), _Name())
         if name.cfgs.setdefault(request.ballot, request.cfg) != request.cfg:
             self._broken(f"I11: votes of two cfg for ballot {request.ballot.hex()}, at {node}")

@@ -31,6 +31,9 @@ _WATCH_S = 1.0
 _ASKED_MAX = 8
 "Slices that are asked, one after the other, for what the cluster is."
 
+_TRIED_AGAIN = (Status.NOT_MINE, Status.OVERLOADED, Status.SILENT)
+"Answers that may be another one soon; the first two perhaps elsewhere."
+
 _UNCERTAIN = (Put, Delete, Accept)
 "Requests that leave a doubt when their answer is lost."
 
@@ -205,6 +208,10 @@ class Pool:
     async def _settle(self, message: Message, iid: int, body: Body, budget: _Budget, reply: Reply) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
+        if status == Status.SILENT:
+            if not budget.is_patient:
+                raise Unavailable(text)
+            return await self._retry(message, iid, body, budget, OSError(text), False)
         if status in (Status.NOT_MINE, Status.OVERLOADED):
             self._disbelieve(iid >> _SLICE_SHIFT)
             return await self._retry(message, iid, body, budget, OSError(text), False)
@@ -237,12 +244,15 @@ class Pool:
                 status = reply[0][0]
                 if status == Status.OK:
                     return reply
-                if status not in (Status.NOT_MINE, Status.OVERLOADED):
+                if status not in _TRIED_AGAIN:
                     if in_doubt and status in _OF_ONE_ATTEMPT and isinstance(message, _UNCERTAIN):
                         raise OutcomeUnknown(f"an earlier attempt was not answered: {reply[0][2]}")
                     raise STATUS_ERRORS.get(status, PeerError)(str(reply[0][2]))
-                self._disbelieve(iid >> _SLICE_SHIFT)
                 cause = OSError(str(reply[0][2]))
+                if status != Status.SILENT:
+                    self._disbelieve(iid >> _SLICE_SHIFT)
+                elif not budget.is_patient:
+                    break  # The right node, and it has nothing to say: whoever asks has others to ask.
             except OSError as error:
                 if isinstance(error, SsaStoreError):
                     raise

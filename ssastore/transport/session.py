@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor
 from ssastore.core.coordinator import PROPOSED, Coordinator
+from ssastore.core.custody import CUSTODIAL, Custody
 from ssastore.core.replies import Refusal, Reply
 from ssastore.env import Clock, Randomness, Store, spawn
 from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
@@ -109,6 +110,8 @@ class Service:
         self.start_scrub: Callable[[], int] = lambda: 0
         "Begins a scrub pass; its number."
         self.coverage = b""
+        self.custody: Custody | None = None
+        "Set where group records are followed: everywhere but in tests of less."
         self.coordinator: Coordinator | None = None
         "Set when there are several replicas."
         self.counters = Counters()
@@ -224,7 +227,12 @@ class Session(FrameChannel):
                     if request.TYPE in NODE_ONLY and self.role != "node":
                         raise Refusal(Status.DENIED, "only nodes may send this")
                     if request.TYPE in PROPOSED and self._service.coordinator is not None:
-                        self._propose(request_id, request, body)
+                        coordinator = self._service.coordinator
+                        size = _size_of(request, body)
+                        self._converse(request_id, size, coordinator.handle(request, bytes(body)))
+                    elif request.TYPE in CUSTODIAL and self._service.custody is not None:
+                        custody = self._service.custody
+                        self._converse(request_id, _size_of(request, body), custody.handle(request))
                     elif request.TYPE in WRITES:
                         self._submit(request_id, request, body)
                     elif request.TYPE == Report.TYPE:
@@ -266,14 +274,11 @@ class Session(FrameChannel):
         future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)
         future.add_done_callback(lambda done: self._written(request_id, size, done))
 
-    def _propose(self, request_id: int, request: Any, body: Body) -> None:
-        """A write, or a read that planes differ on, of a replicated record: a conversation with them."""
-        coordinator = self._service.coordinator
-        assert coordinator is not None
-        size = _size_of(request, body)
+    def _converse(self, request_id: int, size: int, work: Coroutine[Any, Any, Reply]) -> None:
+        """What takes more than one transaction: a conversation with other planes, a wait for a record."""
         self._inflight += 1
         self._inflight_bytes += size
-        task = spawn("propose", coordinator.handle(request, bytes(body)))
+        task = spawn("converse", work)
         task.add_done_callback(lambda done: self._written(request_id, size, done))
 
     def _written(self, request_id: int, size: int, done: asyncio.Future[Reply]) -> None:

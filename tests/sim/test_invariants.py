@@ -107,14 +107,30 @@ def test_i8_is_silent_when_all_planes_hold_the_tombstone() -> None:
     assert not planes.drop(0).drop(1).drop(2).broken()
 
 
-def vote(invariants: Invariants, cfg: int, *, active: bool) -> None:
+def vote(invariants: Invariants, cfg: int, *, active: bool, env_id: int = 1) -> None:
     """One promise of an acceptor that says yes to everything."""
     iid = iid_of(position_of_key(BUCKET, 0, KEY), 1)
     acceptor: Any = SimpleNamespace(
         write=lambda request, txn, body, now_ms: ([], b""), active={slice16_of(iid)} if active else set()
     )
-    invariants.watch_votes("n1", acceptor)
+    invariants.watch_votes("n1", env_id, acceptor)
     acceptor.write(Prepare(iid, int(Kind.OBJECT), BUCKET, 0, KEY, cfg, B1), None, b"", 0)
+
+
+def test_i1_two_environments_vote_under_one_cfg() -> None:
+    invariants = Invariants(3, lambda text: None)
+    vote(invariants, 1, active=True)
+    vote(invariants, 1, active=True)
+    assert not invariants.violations
+    vote(invariants, 1, active=True, env_id=2)
+    assert [text[:3] for text in invariants.violations] == ["I1:"]
+
+
+def test_i4_what_a_lost_acceptor_had_may_be_replaced_by_less() -> None:
+    """A slice that does not vote is being rebuilt: nobody counts on what it held."""
+    planes = Planes().slot(0, B3, B2, value("a"))
+    planes.invariants.watch_votes("n0", 1, SimpleNamespace(write=None, active=set()))  # type: ignore[arg-type]
+    assert not planes.slot(0, B1, B1, value("b")).broken()
 
 
 @pytest.mark.parametrize(("active", "broken"), [(True, []), (False, ["I10"])])

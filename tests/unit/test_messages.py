@@ -15,12 +15,15 @@ from ssastore.messages import (
     Accept,
     Collect,
     Delete,
+    Fence,
     Get,
     GetBlob,
     Hello,
+    Mark,
     Message,
     Prepare,
     Proof,
+    Pull,
     Put,
     PutBlob,
     Read,
@@ -59,6 +62,9 @@ SAMPLES: list[Message] = [
     SurveySlices(IID, b"\x0a\x42"),
     References(IID, bytes(32)),
     StartScrub(IID),
+    Fence(IID, b"\x0a\x3f" + bytes(7) + b"\x02"),
+    Pull(IID, b"\x0a\x3f" + bytes(7) + b"\x02", b"after"),
+    Mark(IID, 7, 3, 1000),
 ]
 GREETINGS: list[Message] = [
     Hello(1, "xxh3-64", 1, 3, "client", "KEY", NONCE, ""),
@@ -122,7 +128,7 @@ def changed(message: Message, **fields: Any) -> list[Any]:
 
 
 GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT, *_OF_UPKEEP = SAMPLES
-COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, _ = _OF_UPKEEP
+COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, _, FENCE, PULL, MARK = _OF_UPKEEP
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -179,6 +185,17 @@ OUT_OF_RANGE = [
     (PUT_BLOB, {"digest": DIGEST[1:]}),
     (PUT_BLOB, {"reference": b"r" * (STORED_KEY_BYTES_MAX + 1)}),
     (GET_BLOB, {"digest": DIGEST + b"d"}),
+    (FENCE, {"stands": b""}),
+    (FENCE, {"stands": bytes(9)}),
+    (FENCE, {"stands": bytes(11)}),
+    (FENCE, {"stands": bytes(1290)}),
+    (PULL, {"stands": b""}),
+    (PULL, {"after": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (MARK, {"env": 0}),
+    (MARK, {"env": 1 << 32}),
+    (MARK, {"boot": -1}),
+    (MARK, {"boot": 1 << 32}),
+    (MARK, {"sequence": -1}),
     (HELLO, {"role": "root"}),
     (HELLO, {"role": ""}),
     (HELLO, {"nonce": b""}),
@@ -207,6 +224,9 @@ def test_field_out_of_range_is_refused(message: Message, fields: dict[str, Any])
         (SCAN, {"shards": 0, "shard": 0}),
         (SHUT, {"attempt": (1 << 64) - 1, "shut": False}),
         (PUT_BLOB, {"reference": b""}),
+        (FENCE, {"stands": bytes(1280)}),
+        (PULL, {"after": b""}),
+        (MARK, {"boot": 0, "sequence": 0}),
         (HELLO, {"replicas": 0, "key_id": "", "cluster_id": ""}),
     ],
     ids=str,

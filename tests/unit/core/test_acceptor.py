@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.collect import drop_tombstones, due_entries
+from ssastore.core.floors import raise_floor
 from ssastore.core.metadata import Metadata
+from ssastore.core.pages import end_key
 from ssastore.core.place import expected_position, place_key
 from ssastore.core.records import (
     BOOKKEEPING_FIRST,
@@ -26,6 +28,7 @@ from ssastore.core.records import (
 from ssastore.core.register import LIVE, NO_BALLOT, NONE, TOMBSTONE, Ballots, Value, make_ballot
 from ssastore.core.registers import Place
 from ssastore.core.replies import Refusal
+from ssastore.core.standing import pack_stands
 from ssastore.core.survey import walk
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import (
@@ -53,6 +56,7 @@ from ssastore.messages import (
     GetBlob,
     Kind,
     Prepare,
+    Pull,
     Put,
     PutBlob,
     Scan,
@@ -284,7 +288,7 @@ async def test_three_planes_with_three_replicas() -> None:
 def test_worker_serves_its_lanes_only() -> None:
     acceptor = Acceptor(replicas=1, worker=1, workers=4, ballots=Ballots(1, 1))
     acceptor.activate(set(range(32)))
-    assert acceptor.active == {1, 5, 9, 13, 17, 21, 25, 29}
+    assert acceptor.owned == {1, 5, 9, 13, 17, 21, 25, 29}
 
 
 def test_uploads_and_parts_stand_beside_their_object() -> None:
@@ -817,9 +821,9 @@ async def test_promise_outlives_the_process(plane: Plane) -> None:
 
 
 async def test_other_configuration_gets_no_vote(plane: Plane) -> None:
-    for cfg in (0, 2):
-        await refused(Status.BAD_REQUEST, plane.prepare(B1, cfg=cfg))
-        await refused(Status.BAD_REQUEST, plane.accept(B1, VALUE, cfg=cfg))
+    for cfg, status in ((0, Status.STALE), (2, Status.BEHIND)):
+        await refused(status, plane.prepare(B1, cfg=cfg))
+        await refused(status, plane.accept(B1, VALUE, cfg=cfg))
     assert plane.store.usage().records == 0
 
 
@@ -860,3 +864,57 @@ async def test_rotten_slot_is_silent(plane: Plane) -> None:
 async def test_replicated_record_is_not_written_past_its_proposer(plane: Plane) -> None:
     await refused(Status.BAD_REQUEST, plane.put(b"k", b"data"))
     await refused(Status.BAD_REQUEST, plane.delete(b"k"))
+
+
+# -- configurations ---------------------------------------------------------------------------------
+
+
+async def test_slice_that_is_owned_and_does_not_vote_is_silent(plane: Plane) -> None:
+    """It says so: whoever asks need not dial the address again."""
+    slice16 = slice16_of(iid_of_record(INDEXED, b"k", 2))
+    await plane.accept(B1, VALUE)
+    plane.acceptor.served.hush(slice16)
+    await refused(Status.SILENT, plane.prepare(B2))
+    await refused(Status.SILENT, plane.accept(B2, VALUE))
+    with pytest.raises(Refusal) as caught:
+        plane.held()
+    assert caught.value.status == Status.SILENT
+    plane.acceptor.served.vote(slice16, 3)
+    assert plane.held()[0][:2] == [3, B1]
+
+
+async def test_every_answer_of_a_plane_says_its_cfg(plane: Plane) -> None:
+    plane.acceptor.activate(set(range(0x3000)), cfg=5)
+    assert plane.held()[0][0] == 5
+    assert (await plane.prepare(B1, cfg=5))[0][0] == 5
+    position = shard_locator(7, 3) << TAIL_BITS | 1
+    scan = Scan(iid_of(position, 2), Kind.OBJECT, 7, 16, 3, b"", b"", b"", 10, True)
+    assert plane.read(scan)[0][2] == 5
+    assert (await plane.ask(Shut(iid_of(position, 2), 7, 16, 3, 1, True)))[0] == [5]
+    content = b"content"
+    digest = blake3(content).digest()
+    put = PutBlob(iid_of(position_of_blob(digest), 2), digest, b"")
+    assert (await plane.ask(put, content))[0] == [False, 5]
+
+
+async def test_records_are_pulled_under_their_cfg_only(plane: Plane) -> None:
+    await plane.accept(B1, VALUE)
+    iid = iid_of_record(INDEXED, b"k", 2)
+    group = slice16_of(iid) & 0xFFF
+    for cfg, status in ((0, Status.STALE), (2, Status.BEHIND)):
+        with pytest.raises(Refusal) as caught:
+            plane.read(Pull(iid, pack_stands([(group, cfg)]), b""))
+        assert caught.value.status == status
+    with pytest.raises(Refusal) as caught:
+        plane.read(Pull(iid | 7 << 60, pack_stands([(group, 1)]), b""))
+    assert caught.value.status == Status.MISDIRECTED
+    (truncated, last, _), body = plane.read(Pull(iid, pack_stands([(group, 1)]), b""))
+    assert not truncated and last == end_key(group) and b"data" in body
+
+
+async def test_floor_is_the_promise_of_what_is_not_there(plane: Plane) -> None:
+    slice16 = slice16_of(iid_of_record(INDEXED, b"k", 2))
+    await plane.store.submit(lambda txn: raise_floor(txn, slice16, B2))
+    await outrun(B2, plane.prepare(B1))
+    await outrun(B2, plane.accept(B1, VALUE))
+    assert await plane.prepare(B3) == ([1, NO_BALLOT, B2], b"")

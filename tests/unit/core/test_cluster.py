@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssastore.core.cluster import (
+    RECOVERING,
     Cluster,
     ClusterRecord,
     FormingRecord,
@@ -18,6 +19,7 @@ from ssastore.core.cluster import (
     PlaneOwner,
     check_nodes,
     group_key,
+    group_of_key,
     node_key,
 )
 from ssastore.errors import ConfigError
@@ -216,6 +218,9 @@ def test_possible_address_is_taken(address: str) -> None:
         lambda: PlaneOwner(""),
         lambda: PlaneOwner("n1", 0),
         lambda: PlaneOwner("n1", 1, "MOVING"),
+        lambda: PlaneOwner("n1", 1, RECOVERING),
+        lambda: PlaneOwner("n1", 1, RECOVERING, -1),
+        lambda: PlaneOwner("n1", 1, "ACTIVE", 1 << 32),
     ],
 )
 def test_impossible_group_is_refused(make: Any) -> None:
@@ -274,3 +279,38 @@ def test_nodes_that_cannot_live_together_are_found() -> None:
     with pytest.raises(ConfigError, match="inside the service"):
         check_nodes(SERVICE, [replace(NODES[0], address="2001:db8:5a:1::7")])
     check_nodes(SERVICE, [NODES[0], replace(NODES[1], address="fd00::1", port=7490)])
+
+
+# -- recovery ---------------------------------------------------------------------------------------
+
+
+def test_recovery_takes_the_next_cfg_once_and_an_epoch_at_each_end() -> None:
+    begun = GROUP.begin_recovery(1, 0xA1)
+    assert begun.cfg == 8 and begun.planes[1] == PlaneOwner("n2", 6, RECOVERING, 0xA1)
+    done = begun.finish_recovery(1)
+    assert done.cfg == 8 and done.planes[1] == PlaneOwner("n2", 7, "ACTIVE", 0xA1)
+    assert begun.begin_recovery(1, 0xA2).cfg == 9, "what was being rebuilt is lost as well"
+    for record in (begun, done):
+        assert record.planes[0] == GROUP.planes[0] and record.planes[2] == GROUP.planes[2]
+        assert GroupRecord.decode(record.encode()) == record
+    assert b'"env": "000000a1"' in done.encode()
+
+
+def test_one_slice_of_a_group_recovers_at_a_time() -> None:
+    with pytest.raises(ConfigError, match="one slice at a time"):
+        GROUP.begin_recovery(1, 0xA1).begin_recovery(2, 0xA2)
+    with pytest.raises(ConfigError):
+        GROUP.finish_recovery(1)
+
+
+@pytest.mark.parametrize("env", [0, 1, "", "A1", "000000a", "0000000a1", "0000000A", None])
+def test_environment_of_another_form_is_refused(env: Any) -> None:
+    fields = json.loads(GROUP.encode())
+    fields["planes"][1]["env"] = env
+    with pytest.raises(ConfigError):
+        GroupRecord.decode(json.dumps(fields).encode())
+
+
+def test_group_of_a_key() -> None:
+    assert [group_of_key(group_key(group)) for group in (0, 0xA3F, 4095)] == [0, 0xA3F, 4095]
+    assert group_of_key("group/fff0") is None and group_of_key("node/a3f") is None

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority
+from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority, gather_reachable
 from ssastore.errors import (
     BucketNotFound,
     CorruptObject,
+    OutOfStep,
     Overloaded,
     PeerError,
     PreconditionFailed,
@@ -242,3 +243,27 @@ async def test_value_without_its_data_is_no_answer() -> None:
         reply(ONE, body=b"data"), reply(ONE), reply(ONE), GONE, GONE, delays=(60, 0, 0, 0, 0)
     )
     assert found == reply(ONE, body=b"data") and now() == 60
+
+
+# -- configurations ---------------------------------------------------------------------------------
+
+
+def cfg_of(answer: tuple[str, int]) -> int:
+    return answer[1]
+
+
+@on_virtual_time
+async def test_answers_of_two_configurations_are_no_majority() -> None:
+    """The third plane decides which of the two there is."""
+    planes = Planes(("a", 1), ("b", 2), ("c", 2))
+    assert sorted(await gather_majority(planes.ask, 3, cfg_of=cfg_of)) == [(1, ("b", 2)), (2, ("c", 2))]
+    assert sorted(await gather_reachable(planes.ask, 3, cfg_of=cfg_of)) == [(1, ("b", 2)), (2, ("c", 2))]
+    assert sorted(await every_plane(planes.ask, 3, cfg_of=cfg_of)) == [("b", 2), ("c", 2)]
+
+
+@on_virtual_time
+async def test_without_a_majority_under_one_configuration_it_says_so() -> None:
+    for answers in ((("a", 1), ("b", 2), ("c", 3)), (("a", 1), ("b", 2), GONE)):
+        for gather in (gather_majority, gather_reachable, every_plane):
+            with pytest.raises(OutOfStep):
+                await gather(Planes(*answers).ask, 3, cfg_of=cfg_of)

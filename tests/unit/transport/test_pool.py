@@ -662,3 +662,35 @@ async def test_close_during_a_dial(world: World) -> None:
 def test_loopback_links_know_only_their_slices() -> None:
     with pytest.raises(OSError, match="no owner"):
         asyncio.run(LoopbackLinks({}).dial(IPv6Address("fd5a::1"), 7480, asyncio.Protocol))
+
+
+# -- slices that do not vote ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_silent_slice_is_waited_for_when_there_is_nobody_else(world: World, is_known: bool) -> None:
+    key, pool = key_of(world), world.pool(deadline_ms=3000)
+    served = world.node_of(key).service.acceptor.served
+    if is_known:
+        await put(pool, key)
+    served.hush(slice16_of(iid_of_record(PLACE, key)))
+    writing = asyncio.ensure_future(put(pool, key, 2))
+    await asyncio.sleep(0.05)
+    assert not writing.done()
+    served.vote(slice16_of(iid_of_record(PLACE, key)), 1)
+    await writing
+    assert await get(pool, key) == b"0002" and pool.connection_count == 1
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_silent_slice_is_given_up_at_once_when_others_can_be_asked(
+    world: World, is_known: bool
+) -> None:
+    key, pool = key_of(world), world.pool(deadline_ms=3000)
+    if is_known:
+        await put(pool, key)
+    world.node_of(key).service.acceptor.served.hush(slice16_of(iid_of_record(PLACE, key)))
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable, match="does not vote"):
+        await pool.call(get_of(key), iid_of_record(PLACE, key), within_ms=2000)
+    assert asyncio.get_running_loop().time() - started < 1

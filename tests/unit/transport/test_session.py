@@ -73,7 +73,7 @@ def make_node(store: MemoryStore | None = None, describe: Callable[[], bytes] = 
         randomness=SeededRandomness(),
         describe=describe,
     )
-    service.coverage = encode_coverage(acceptor.active, 1)
+    service.coverage = encode_coverage(acceptor.owned, 1)
     return Node(service, store)
 
 
@@ -270,7 +270,7 @@ async def test_refusals_say_why(node: Node) -> None:
     _, transport = await node.greeted()
     wrong, foreign = get_of(b"k"), get_of(b"l")
     wrong.iid ^= 1 << 40
-    node.service.acceptor.activate(node.service.acceptor.active - {slice16_of(foreign.iid)})
+    node.service.acceptor.activate(node.service.acceptor.owned - {slice16_of(foreign.iid)})
     too_long = put_of(b"m")
     too_long.metadata = b"\x90" * 20_000
     transport.deliver(frames(wrong, foreign, too_long))

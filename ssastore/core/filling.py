@@ -1,0 +1,105 @@
+"""Putting merged rows in the place of what a lost slice held. Pure: one transaction.
+
+Between two plain keys exactly the merged rows are left.  A blob that is already here is
+kept as it is: its content was verified by its digest before (``core.recovery``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ssastore.core.floors import read_floor
+from ssastore.core.pages import END_KIND, KIND_AT, Rows, end_key, group_of_key, stored_key_of
+from ssastore.core.records import floor_key, slice_range, tombstone_key
+from ssastore.core.register import LIVE, NO_BALLOT, Ballot, decode_slot, peek_slot
+from ssastore.env import WriteTxn
+from ssastore.errors import CorruptObject
+from ssastore.keyspace import GROUP_BITS
+from ssastore.messages import RECORD_KINDS, Kind
+
+Cover = Callable[[WriteTxn, Ballot], None]
+"""``core.ceiling.Ceiling.cover`` at the time of the call."""
+
+
+def fill_range(
+    txn: WriteTxn,
+    plane: int,
+    groups: Sequence[int],
+    bounds: tuple[bytes, bytes | None],
+    merged: Rows,
+    cover: Cover,
+) -> list[int]:
+    """Replace what the groups' slices hold behind the first bound up to the second; None is no bound.
+
+    Args:
+        cover: raises the ceiling of the environment over what mates had promised.
+
+    Returns:
+        the groups that are complete with this.
+    """
+    # All that can raise comes before the first change.
+    kept = {stored_key_of(key, plane) for key in merged if key[KIND_AT] != END_KIND}
+    outdated = [key for key in _keys(txn, plane, groups, bounds) if key not in kept]
+    records = [
+        (stored_key_of(key, plane), value, _deleted_ms(key, value))
+        for key, value in merged.items()
+        if key[KIND_AT] not in (END_KIND, Kind.BLOB)
+    ]
+    ends = {group_of_key(key): value for key, value in merged.items() if key[KIND_AT] == END_KIND}
+    floors = {
+        plane << GROUP_BITS | group: max(value, _own_floor(txn, plane << GROUP_BITS | group))
+        for group, value in ends.items()
+    }
+    slots = [decode_slot(value, NO_BALLOT) for key, value, _ in records if key[KIND_AT] in RECORD_KINDS]
+    if slots:
+        cover(txn, max(slot.seen for slot in slots))
+    for key in outdated:
+        txn.delete(key)
+    for key, value, deleted_ms in records:
+        txn.put(key, value)
+        if deleted_ms is not None:
+            txn.put(tombstone_key(deleted_ms, key), key, use_reserve=True)
+    for slice16, floor in floors.items():
+        if floor != NO_BALLOT:
+            txn.put(floor_key(slice16), floor, use_reserve=True)
+    return list(ends)
+
+
+def _deleted_ms(key: bytes, value: bytes) -> int | None:
+    """When the record was deleted; None when it was not."""
+    if key[KIND_AT] not in RECORD_KINDS:
+        return None
+    _, state, modified_ms, _, _ = peek_slot(value)
+    return modified_ms if state != LIVE else None
+
+
+def _own_floor(txn: WriteTxn, slice16: int) -> Ballot:
+    try:
+        return read_floor(txn, slice_range(slice16)[0])
+    except CorruptObject:
+        return NO_BALLOT  # The mates' floors are as high as any that this plane could need.
+
+
+def _keys(
+    txn: WriteTxn, plane: int, groups: Sequence[int], bounds: tuple[bytes, bytes | None]
+) -> Iterator[bytes]:
+    """Stored keys of the groups' slices within the bounds, those of rotten records included."""
+    after, last = bounds
+    for group in groups:
+        if end_key(group) <= after:
+            continue
+        first, end = slice_range(plane << GROUP_BITS | group)
+        if after:
+            first = max(first, stored_key_of(after, plane) + b"\0")
+        if last is not None:
+            end = min(end, stored_key_of(last, plane) + b"\0")
+        while first < end:
+            try:
+                for key, _ in txn.scan(first, end):
+                    yield key
+                break
+            except CorruptObject as error:
+                if not error.key:
+                    raise
+                yield error.key
+                first = error.key + b"\0"

@@ -1,0 +1,64 @@
+"""One state of a slice out of the states of several planes. Pure.
+
+What a lost acceptor may have taken part in choosing is held by at least one of F+1
+other planes, since every majority meets them.  So the highest of everything is safe to
+begin with, and nothing less is:
+
+    record (slot)     highest accepted ballot with its value, highest promise
+    shut mark         the latest step of the latest deletion
+    blob, reference   all of them; a reference's latest time
+    floor             the highest
+
+It may be more than what was chosen: a value that only one plane had accepted counts as
+accepted by the rebuilt one too, exactly as if its Accept had arrived there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssastore.core.pages import END_KIND, KIND_AT, Rows
+from ssastore.core.register import NO_BALLOT, decode_slot
+from ssastore.errors import CorruptObject
+from ssastore.messages import Kind
+
+_SLOTS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
+
+
+def merge_rows(pages: Sequence[Rows], horizon: bytes | None) -> Rows:
+    """The merged rows up to ``horizon``, in key order; None is no bound.
+
+    Raises:
+        CorruptObject: a row that no store of this version writes.
+    """
+    keys = sorted({key for rows in pages for key in rows if horizon is None or key <= horizon})
+    return {key: merge_values(key[KIND_AT], [rows[key] for rows in pages if key in rows]) for key in keys}
+
+
+def merge_values(kind: int, values: Sequence[bytes]) -> bytes:
+    """What several planes hold under one key, as one value. Raises CorruptObject."""
+    if kind in _SLOTS:
+        return _merge_slots(values)
+    if kind == Kind.SHUT:
+        return max(values, key=_shut_order)
+    if kind == Kind.REF:
+        return max(values, key=lambda value: value[:8])
+    if kind == END_KIND:
+        return max(values)
+    if kind == Kind.BLOB:
+        return values[0]
+    raise CorruptObject(f"a record of the unknown kind {kind:#x} cannot be merged")
+
+
+def _merge_slots(values: Sequence[bytes]) -> bytes:
+    slots = [decode_slot(value, NO_BALLOT) for value in values]
+    newest = max(slots, key=lambda slot: slot.accepted)
+    newest.promise = max(slot.seen for slot in slots)
+    return b"".join(newest.encode())
+
+
+def _shut_order(value: bytes) -> tuple[int, bool]:
+    """Later steps are higher (``core.shuts``): of one deletion, reopening comes last."""
+    if len(value) < 2:
+        raise CorruptObject("the mark of a shut bucket is cut short")
+    return int.from_bytes(value[:-1], "big"), not value[-1]

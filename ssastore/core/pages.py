@@ -1,0 +1,128 @@
+"""The records of slices as they travel to who rebuilds them: pages of one plane, in key order. Pure.
+
+A page's rows are in the order of their *plain keys*: stored keys with the plane's digit
+zero, so that the pages of all planes can be laid side by side.
+
+    row: key length u16 | value length u32 | plain key | value
+
+A blob's value is left out: it is fetched by its digest, from whoever has it.  Every
+slice ends with a row whose kind is above all others; its value is the slice's floor,
+read in the transaction of the rows before it.  So who has that row has the whole slice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from xxhash import xxh3_64_intdigest
+
+from ssastore.core.floors import read_floor
+from ssastore.core.records import slice_range
+from ssastore.env import ReadTxn
+from ssastore.errors import CorruptObject
+from ssastore.keyspace import GROUP_BITS
+from ssastore.limits import PULL_PAGE_BYTES, PULL_SCAN_BYTES_MAX
+from ssastore.messages import Kind
+
+END_KIND = 0xFF
+"Kind of the row that ends a slice."
+KIND_AT = 4
+"Where the kind stands in a key: behind the locator."
+
+_ROW = struct.Struct(">HI")
+
+Rows = dict[bytes, bytes]
+"Values by plain key."
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of one plane. ``last`` is the last plain key; beyond it nothing was looked at if ``truncated``."""
+
+    truncated: bool
+    last: bytes
+    checksum: int
+    body: bytes
+
+    def rows(self) -> Rows:
+        """Raises CorruptObject: not what was sent."""
+        if xxh3_64_intdigest(self.body) != self.checksum:
+            raise CorruptObject("a page of records fails its checksum")
+        rows: Rows = {}
+        at = 0
+        while at < len(self.body):
+            if at + _ROW.size > len(self.body):
+                raise CorruptObject("a page of records is cut short")
+            key_length, value_length = _ROW.unpack_from(self.body, at)
+            at += _ROW.size
+            end = at + key_length + value_length
+            if end > len(self.body) or key_length <= KIND_AT:
+                raise CorruptObject("a page of records is cut short")
+            rows[self.body[at : at + key_length]] = self.body[at + key_length : end]
+            at = end
+        return rows
+
+
+def plain_key(stored_key: bytes) -> bytes:
+    """A stored key without its plane."""
+    return bytes([stored_key[0] & 0x0F]) + stored_key[1:]
+
+
+def stored_key_of(plain: bytes, plane: int) -> bytes:
+    """Inverse of ``plain_key``."""
+    return bytes([plain[0] | plane << 4]) + plain[1:]
+
+
+def end_key(group: int) -> bytes:
+    """Plain key of the row that ends a group's slice: above all of its records."""
+    return group.to_bytes(2, "big") + b"\xff\xff" + bytes([END_KIND])
+
+
+def group_of_key(plain: bytes) -> int:
+    """The group of a plain key."""
+    return int.from_bytes(plain[:2], "big")
+
+
+def pull_page(txn: ReadTxn, plane: int, groups: Sequence[int], after: bytes) -> Page:
+    """The next rows of the groups' slices in one plane, behind a plain key.
+
+    Raises:
+        CorruptObject: a record is rotten. It must not be left out: it could be the only copy.
+    """
+    pieces: list[bytes] = []
+    size = read = 0
+    last = after
+    for key, value in _rows(txn, plane, groups, after):
+        is_blob = key[KIND_AT] == Kind.BLOB
+        sent = b"" if is_blob else bytes(value)
+        length = _ROW.size + len(key) + len(sent)
+        if pieces and (size + length > PULL_PAGE_BYTES or read > PULL_SCAN_BYTES_MAX):
+            return _page(True, last, pieces)
+        pieces += [_ROW.pack(len(key), len(sent)), key, sent]
+        size += length
+        read += len(value)
+        last = key
+    return _page(False, last, pieces)
+
+
+def _page(truncated: bool, last: bytes, pieces: list[bytes]) -> Page:
+    body = b"".join(pieces)
+    return Page(truncated, last, xxh3_64_intdigest(body), body)
+
+
+def _rows(
+    txn: ReadTxn, plane: int, groups: Sequence[int], after: bytes
+) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    for group in sorted(groups):
+        ending = end_key(group)
+        if ending <= after:
+            continue
+        slice16 = plane << GROUP_BITS | group
+        first, end = slice_range(slice16)
+        if after:
+            first = max(first, stored_key_of(after, plane) + b"\0")
+        for key, value in txn.scan(first, end):
+            yield plain_key(key), value
+        yield ending, read_floor(txn, slice_range(slice16)[0])

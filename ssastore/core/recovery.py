@@ -1,0 +1,308 @@
+"""Rebuilding slices whose state is lost, from the other planes of their groups. A conversation.
+
+    1  begin    group's record: this environment RECOVERING, epoch and cfg one up   (compare-and-set)
+    2  fence    F+1 mates refuse the old cfg, durably
+    3  copy     from each of them, after its own word: records, floors, marks, blobs
+    4  finish   when all of it is durable here: ACTIVE, epoch one up                (compare-and-set)
+
+Why in this order: after the fence nothing can be chosen under the old cfg any more,
+not even with the help of the lost environment if that still answers somewhere.  What was
+chosen before is at one of any F+1 mates, so the merge (``core.merge``) holds it; what is
+chosen under the new cfg while the copy runs is at a majority of planes without this
+one, which is no more than an acceptor that has not heard of it yet.
+
+May die anywhere and begin again: a slice whose data is complete says so on disk, one
+that was begun is copied anew.  What a page replaces was there before in no better
+state, so nothing is deleted before something took its place.
+
+Slices are taken in batches with the same mates; each group has a compare-and-set of its own.
+
+With one replica, or too few mates that answer, it waits.  An operator's order may
+accept the loss of data: then the mates that answer are enough, and what the disk holds
+counts as one more source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ssastore.core.caller import Caller
+from ssastore.core.cluster import ACTIVE, GroupRecord, group_key
+from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
+from ssastore.core.custody import Custody, Held
+from ssastore.core.filling import Cover
+from ssastore.core.orders import RecoverOrder
+from ssastore.core.standing import Standing, State, pack_stands
+from ssastore.env import Compare, ControlStore, Item, Store, Write
+from ssastore.errors import BadFrame, CorruptObject, SsaStoreError
+from ssastore.keyspace import GROUP_BITS, GROUPS, LANES, slice_of
+from ssastore.limits import (
+    FENCE_BUDGET_MS,
+    ORDER_EVERY_MS,
+    RECOVERY_BYTES_PER_S,
+    RECOVERY_RETRY_MS,
+)
+from ssastore.messages import STANDS_MAX, Fence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What status shows of a recovery."""
+
+    slices: int = 0
+    "Recovered since this start."
+    waiting: str = ""
+    "Why the last round did not do everything."
+
+
+class Recovery:
+    """The recovery of one environment's slices.
+
+    Args:
+        mates: how the mates' workers are reached.
+        workers: worker processes by node name; slices of one mate worker are asked for together.
+        cover: see ``core.filling``.
+    """
+
+    def __init__(
+        self,
+        *,
+        custody: Custody,
+        store: Store,
+        control: ControlStore,
+        mates: Caller,
+        replicas: int,
+        workers: Mapping[str, int],
+        cover: Cover,
+        bytes_per_s: int = RECOVERY_BYTES_PER_S,
+    ) -> None:
+        self._custody = custody
+        self._control = control
+        self._mates = mates
+        self._replicas = replicas
+        self._workers = workers
+        self._copier = Copier(
+            store=store, mates=mates, filled=custody.filled, cover=cover, bytes_per_s=bytes_per_s
+        )
+        self.accepts_data_loss = False
+        "Ordered by an operator."
+        self.progress = Progress()
+
+    def describe(self) -> dict[str, Any]:
+        """Figures for status."""
+        progress, waiting = self.progress, self.progress.waiting
+        if self._custody.taken and not self.work():
+            waiting = "with one replica there is nobody to copy from (ssastore recover --accept-data-loss)"
+        return {
+            "left": len(self.work()),
+            "done": progress.slices,
+            "bytes": self._copier.byte_count,
+            "waiting": waiting,
+        }
+
+    def work(self) -> list[int]:
+        """Slices to recover, in address order."""
+        custody = self._custody
+        begun = {s for s, state in custody.states.items() if state in (State.RECOVERING, State.FILLED)}
+        wanted = begun | {s for s in custody.taken if custody.states.get(s) is State.QUARANTINED}
+        # A plane that has no mates has nobody to ask; it is never rebuilt by itself.
+        return sorted(wanted) if self._replicas > 1 or self.accepts_data_loss else []
+
+    async def run(self) -> None:
+        """Recover whatever is to be recovered, for ever."""
+        while True:
+            if not self.work():
+                await self._custody.changed()
+                continue
+            await self.round()
+            if self.work():
+                await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+
+    async def obey(self, name: str) -> None:
+        """Look for an operator's order under a key of the control store and carry it out, for ever."""
+        while True:
+            try:
+                item = await self._control.get(name)
+                if item is not None:
+                    await self._obey(item)
+            except (SsaStoreError, OSError) as error:
+                log.warning("order.not_followed", extra={"reason": str(error)})
+            await asyncio.sleep(ORDER_EVERY_MS / 1000)
+
+    async def _obey(self, item: Item) -> None:
+        order = RecoverOrder.decode(item.value)
+        custody, unchanged = self._custody, [Compare(item.key, item.revision)]
+        if order.rebuild:
+            log.warning("recovery.rebuild_ordered", extra={"node": custody.node})
+            await custody.disown()
+            # First this is noted: done a second time it would throw away what was rebuilt.
+            rest = replace(order, rebuild=False)
+            await self._control.transact(unchanged, [Write(item.key, rest.encode())])
+            return
+        custody.take_all()
+        self.accepts_data_loss = order.accept_data_loss
+        custody.wake()
+        if not self.work():
+            self.accepts_data_loss = False
+            await self._control.transact(unchanged, [Write(item.key, None)])
+
+    async def round(self) -> None:
+        """Try every slice once."""
+        was_waiting, self.progress.waiting = self.progress.waiting, ""
+        for batches in self._batches(self.work()):
+            try:
+                for batch in batches:
+                    if not await self._recover(batch):
+                        break  # The others have the same mates.
+            except (SsaStoreError, OSError) as error:
+                self.progress.waiting = str(error)
+        waiting = self.progress.waiting
+        if not waiting or waiting != was_waiting:
+            left = len(self.work())
+            log.info(
+                "recovery.round_ended",
+                extra={"left": left, "done": self.progress.slices, "waiting": waiting},
+            )
+
+    def _batches(self, work: Iterable[int]) -> Iterable[list[list[int]]]:
+        """Slices of one plane, at most STANDS_MAX together; in one list those whose mates are the same."""
+        batches: dict[Any, list[list[int]]] = {}
+        for slice16 in work:
+            record = self._custody.groups[slice16 % GROUPS].record
+            lane = slice16 % LANES
+            mates = tuple((name, lane % self._workers.get(name, LANES)) for name in record.owners)
+            lists = batches.setdefault((slice16 >> GROUP_BITS, mates), [[]])
+            if len(lists[-1]) == STANDS_MAX:
+                lists.append([])
+            lists[-1].append(slice16)
+        return batches.values()
+
+    async def _recover(self, batch: Sequence[int]) -> bool:
+        """All four steps for the slices of one batch; whether any of them is recovered."""
+        plane = batch[0] >> GROUP_BITS
+        groups = [slice16 % GROUPS for slice16 in batch]
+        held = await self._begin(plane, groups)
+        filled = [group for group in held if self._is(plane, group, State.FILLED)]
+        left = [group for group in held if group not in filled]
+        if left:
+            sources, fenced = await self._fence(plane, {group: held[group].record.cfg for group in left})
+            filled += await self._fill(plane, {group: held[group] for group in fenced}, sources)
+        await self._finish(plane, {group: held[group] for group in filled})
+        done = [group for group in filled if plane << GROUP_BITS | group not in self._custody.states]
+        self.progress.slices += len(done)
+        return bool(done)
+
+    def _is(self, plane: int, group: int, state: State) -> bool:
+        return self._custody.states.get(plane << GROUP_BITS | group) is state
+
+    # -- begin and finish ---------------------------------------------------------------------------
+
+    async def _begin(self, plane: int, groups: Sequence[int]) -> dict[int, Held]:
+        """The groups in which this environment is RECOVERING now, with their records."""
+        env_id = self._custody.environment.env_id
+        wanted: dict[int, tuple[GroupRecord, int]] = {}
+        busy = []
+        for group in groups:
+            record, revision = self._custody.groups[group].record, self._custody.groups[group].revision
+            if self._is(plane, group, State.QUARANTINED):
+                if any(found.state != ACTIVE for p, found in enumerate(record.planes) if p != plane):
+                    busy.append(group)
+                    continue
+                wanted[group] = record.begin_recovery(plane, env_id), revision
+        if busy:
+            self.progress.waiting = f"another plane of {len(busy)} groups is being recovered"
+        await self._change(wanted)
+        ours = {group: self._custody.groups[group] for group in groups}
+        return {
+            group: held
+            for group, held in ours.items()
+            if held.record.planes[plane].state != ACTIVE and held.record.planes[plane].env == env_id
+        }
+
+    async def _finish(self, plane: int, held: dict[int, Held]) -> None:
+        await self._change(
+            {group: (found.record.finish_recovery(plane), found.revision) for group, found in held.items()}
+        )
+
+    async def _change(self, wanted: dict[int, tuple[GroupRecord, int]]) -> None:
+        """Replace records of the given revisions, together. When one was changed meanwhile none is."""
+        custody = self._custody
+        if not wanted:
+            return
+        revision = await self._control.transact(
+            [Compare(group_key(group), unchanged) for group, (_, unchanged) in wanted.items()],
+            [Write(group_key(group), record.encode()) for group, (record, _) in wanted.items()],
+        )
+        if revision is not None:
+            for record, _ in wanted.values():
+                custody.apply(record, revision)
+            return
+        # Learn what somebody else did, and let the next round decide.
+        for group in wanted:
+            item = await self._control.get(group_key(group))
+            if item is not None:
+                custody.apply(GroupRecord.decode(item.value), item.revision)
+
+    # -- fence --------------------------------------------------------------------------------------
+
+    async def _fence(self, plane: int, cfgs: dict[int, int]) -> tuple[list[int], list[int]]:
+        """(planes to copy from, groups that all of them have fenced)."""
+        planes = [mate for mate in range(self._replicas) if mate != plane]
+        answers = await asyncio.gather(*[self._fence_one(mate, cfgs) for mate in planes])
+        fenced = dict(zip(planes, answers, strict=True))
+        needed = self._replicas // 2 + 1
+        # The mates that fenced most of them; of several with as many, the lowest plane.
+        best = sorted(planes, key=lambda mate: (-len(fenced[mate]), mate))[:needed]
+        if self.accepts_data_loss:
+            return [LOCAL, *[mate for mate in planes if len(fenced[mate]) == len(cfgs)]], list(cfgs)
+        common = [group for group in cfgs if len(best) == needed and all(group in fenced[m] for m in best)]
+        if len(common) < len(cfgs):
+            short = ", ".join(f"plane {mate}: {len(fenced[mate])}" for mate in planes)
+            self.progress.waiting = (
+                f"{len(cfgs) - len(common)} of {len(cfgs)} groups wait for {needed} mates to fence ({short})"
+            )
+        return best, common
+
+    async def _fence_one(self, mate: int, cfgs: dict[int, int]) -> set[int]:
+        """The groups that one mate has fenced; none when it does not answer."""
+        iid = slice_of(mate, min(cfgs)).first | ANY_TAIL
+        try:
+            header, _ = await self._mates.call(
+                Fence(iid, pack_stands(cfgs.items())), iid, within_ms=FENCE_BUDGET_MS
+            )
+        except (SsaStoreError, OSError):
+            return set()
+        if len(header) != 3 or type(header[2]) is not bytes or len(header[2]) % 2:
+            raise BadFrame("a reply to Fence has other fields")
+        packed = header[2]
+        return {int.from_bytes(packed[at : at + 2], "big") for at in range(0, len(packed), 2)}
+
+    # -- copy ---------------------------------------------------------------------------------------
+
+    async def _fill(self, plane: int, held: dict[int, Held], sources: Sequence[int]) -> list[int]:
+        """Copy the groups; those that are complete and durable here now."""
+        if not held:
+            return []
+        try:
+            # The epoch that ``_finish`` will give: whoever finds it on disk has nothing left to copy.
+            standings = {
+                group: Standing(found.record.planes[plane].epoch + 1, found.record.cfg)
+                for group, found in held.items()
+            }
+            await self._copier.copy(plane, standings, sources)
+            return list(held)
+        except CorruptObject as error:
+            self.progress.waiting = f"a mate's record is damaged: {error}"
+            if len(held) == 1:
+                return []
+        # One damaged record must hold up no slice but its own.
+        filled = []
+        for group in held:
+            filled += await self._fill(plane, {group: held[group]}, sources)
+        return filled

@@ -1,0 +1,124 @@
+"""What an environment may do for a slice: a judgement from the group's record and from its own disk. Pure.
+
+The control store says which environment votes for a slice, since which epoch, under
+which cfg.  The environment's own disk says how far the slice's data here has come: its
+*standing*, the epoch that the data is complete for and the highest cfg that it ever
+adopted.  Neither alone gives a vote:
+
+    the record names      in state       epoch, against the standing's      the slice is
+    another environment   any            -                                  QUARANTINED
+    this environment      RECOVERING     one above it: the data is here     FILLED
+    this environment      RECOVERING     else                               RECOVERING
+    this environment      ACTIVE         equal                              ACTIVE, under the record's cfg
+    this environment      ACTIVE         above it: the data is older        QUARANTINED
+    this environment      ACTIVE         below it: the record is older      UNKNOWN
+    (any of these, under a cfg below the standing's: the record is older)   UNKNOWN
+
+Only ACTIVE votes.  QUARANTINED leaves only through a recovery.  UNKNOWN waits for a
+control store that is not older than this disk.  An environment that adopted a cfg never
+votes under a lower one, whatever it is told: that is the *fence*.
+
+A standing is stored once it differs from that of an untouched slice, so there is
+nothing to write when a cluster is formed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from ssastore.core.boot import Environment
+from ssastore.core.cluster import ACTIVE as RECORD_ACTIVE
+from ssastore.core.cluster import GroupRecord
+from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST, standing_key
+from ssastore.env import ReadTxn, WriteTxn
+from ssastore.errors import BadFrame, CorruptObject
+from ssastore.keyspace import GROUPS
+from ssastore.messages import STAND_BYTES
+
+_STANDING = struct.Struct(">QQ")
+_STAND = struct.Struct(">HQ")
+
+assert _STAND.size == STAND_BYTES
+
+
+class State(Enum):
+    """What a slice is to the environment of its owner."""
+
+    ACTIVE = "ACTIVE"
+    FILLED = "FILLED"
+    RECOVERING = "RECOVERING"
+    QUARANTINED = "QUARANTINED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Standing(NamedTuple):
+    """How far a slice's data in this environment has come. The default is that of an untouched slice."""
+
+    epoch: int = 1
+    "The epoch that the data is complete for."
+    cfg: int = 1
+    "The highest configuration that was ever adopted: the fence."
+
+
+UNTOUCHED = Standing()
+DAMAGED = Standing(0, 1)
+
+
+def judge(record: GroupRecord, plane: int, environment: Environment, standing: Standing) -> State:
+    """What a plane of a group is to an environment with this standing of the slice on its disk.
+
+    Whoever asks knows that the environment is one of the plane's owner.
+    """
+    found = record.planes[plane]
+    if (found.env or environment.first_env) != environment.env_id:
+        return State.QUARANTINED
+    if record.cfg < standing.cfg:
+        return State.UNKNOWN
+    if found.state != RECORD_ACTIVE:
+        return State.FILLED if standing.epoch == found.epoch + 1 else State.RECOVERING
+    if found.epoch == standing.epoch:
+        return State.ACTIVE
+    return State.QUARANTINED if found.epoch > standing.epoch else State.UNKNOWN
+
+
+def read_standings(txn: ReadTxn) -> dict[int, Standing]:
+    """The standings that differ from UNTOUCHED, by slice.
+
+    A damaged one is that of a slice whose data is complete for nothing: it is recovered.  The fence is
+    not lost with it, as the group's record, which a start reads, is never behind it.
+    """
+    found: dict[int, Standing] = {}
+    first = STANDINGS_FIRST
+    while True:
+        try:
+            for key, value in txn.scan(first, STANDINGS_END):
+                slice16 = int.from_bytes(key[len(STANDINGS_FIRST) :], "big")
+                whole = len(value) == _STANDING.size
+                found[slice16] = Standing(*_STANDING.unpack(value)) if whole else DAMAGED
+            return found
+        except CorruptObject as error:
+            if not error.key:
+                raise
+            found[int.from_bytes(error.key[len(STANDINGS_FIRST) :], "big")] = DAMAGED
+            first = error.key + b"\0"
+
+
+def write_standing(txn: WriteTxn, slice16: int, standing: Standing) -> None:
+    """Make a standing durable with the transaction."""
+    txn.put(standing_key(slice16), _STANDING.pack(*standing), use_reserve=True)
+
+
+def pack_stands(stands: Iterable[tuple[int, int]]) -> bytes:
+    """Groups and their cfgs, as they travel in Fence and Pull."""
+    return b"".join([_STAND.pack(group, cfg) for group, cfg in stands])
+
+
+def unpack_stands(packed: bytes) -> list[tuple[int, int]]:
+    """Inverse of ``pack_stands``. Raises BadFrame: no such group."""
+    stands = list(_STAND.iter_unpack(packed))
+    if any(group >= GROUPS for group, _ in stands):
+        raise BadFrame("no such group")
+    return stands
