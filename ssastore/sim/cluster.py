@@ -113,23 +113,28 @@ def _cover(slices: list[Slice]) -> list[Slice]:
 class StoreHost:
     """A node with one worker. What it committed outlives its process."""
 
-    def __init__(self, cluster: SimCluster, name: str, parts: Parts) -> None:
+    def __init__(self, cluster: SimCluster, name: str, parts: Parts, *, twin: str = "") -> None:
+        """``twin``: a second host that runs as the node ``name``; no route leads to it yet."""
         world, layout = cluster.world, cluster.layout
         self._cluster = cluster
+        self.name = name
+        self.line = ControlNetwork()
+        "This node's own way to the control store."
         self._holding = layout.holdings[name]
         self._engine_type = parts.engine
         self._rules = parts.rules
-        self.disk = parts.disk(draw=world.stream(f"disk {name}"), commit_ms=world.swarm.commit_ms)
-        self.disk.watch = partial(cluster.invariants.committed, name)
+        self.disk = parts.disk(draw=world.stream(f"disk {twin or name}"), commit_ms=world.swarm.commit_ms)
+        self.disk.watch = partial(cluster.invariants.committed, twin or name)
         self.engine: Engine | None = None
         "Of the process that runs, once it has booted."
         self.requests: Counter[int] = Counter()
         "By type, of the processes that are dead."
-        self.host = world.host(name, self._program)
+        self.host = world.host(twin or name, self._program)
         self.host.on_down.append(self._crash)
         for piece in layout.covers[name]:
             self.host.accept(piece)
-            world.network.routing.announce(piece, name)
+            if not twin:
+                world.network.routing.announce(piece, name)
 
     def _crash(self) -> None:
         self.requests = self.all_requests()
@@ -145,12 +150,12 @@ class StoreHost:
         """What a worker process does, and its supervisor when it cannot start yet."""
         while True:
             control = VirtualControlStore(
-                self._cluster.control.another_client(), self._cluster.control_network
+                self._cluster.control.another_client(), self._cluster.control_network, self.line
             )
             outside = Outside(self.disk, control, VirtualLinks(), host.clock, host.randomness())
             try:
                 engine = await self._engine_type.start(
-                    outside, Place(host.name, 0, 1, CREDENTIALS), self._holding, rules=self._rules
+                    outside, Place(self.name, 0, 1, CREDENTIALS), self._holding, rules=self._rules
                 )
                 break
             except (Unavailable, StoreFull, EnvironmentProblem):
@@ -177,7 +182,12 @@ class SimCluster:
         self.control = MemoryControlStore(state=self.layout.control.copy())
         self.control_network = ControlNetwork()
         self.invariants = Invariants(replicas, world.loop.note)
+        self._parts = parts
         self.nodes = [StoreHost(self, node.name, parts) for node in self.layout.cluster.nodes]
+
+    def add_twin(self, node: StoreHost) -> StoreHost:
+        """A second host for a node, with an empty disk; it is off."""
+        return StoreHost(self, node.name, self._parts, twin=f"{node.name}-twin")
 
     @property
     def hosts(self) -> list[Host]:

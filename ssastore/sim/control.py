@@ -30,9 +30,13 @@ class ControlNetwork:
 class VirtualControlStore:
     """``env.ControlStore`` of one process."""
 
-    def __init__(self, store: MemoryControlStore, network: ControlNetwork) -> None:
+    def __init__(
+        self, store: MemoryControlStore, network: ControlNetwork, line: ControlNetwork | None = None
+    ) -> None:
+        """``network`` is everybody's, ``line`` this node's own way."""
         self._store = store
         self._network = network
+        self._line = line or ControlNetwork()
 
     async def get(self, key: str) -> Item | None:
         await self._reach()
@@ -77,7 +81,7 @@ class VirtualControlStore:
     async def _answer(self) -> None:
         """Whether it happened or not: what is not answered in time raises Unavailable."""
         left_s = CONTROL_TIMEOUT_MS / 1000
-        while self._network.is_down:
+        while self._network.is_down or self._line.is_down:
             await asyncio.sleep(_POLL_S)
             left_s -= _POLL_S
             if left_s <= 0:

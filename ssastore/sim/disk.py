@@ -24,7 +24,7 @@ from ssastore.env import WriteTxn
 from ssastore.errors import EnvironmentProblem
 from ssastore.sim.seeds import Stream
 from ssastore.store.changes import Outcome, Submitted, settle, without_trace
-from ssastore.store.memory import MemoryStore, MemoryWriteTxn
+from ssastore.store.memory import MemoryStore, MemoryWriteTxn, Records
 
 Watch = Callable[[bytes, bytes | None, bytes | None], None]
 "(key, sealed value before, sealed value after) of a change that is committed; None: no record."
@@ -71,6 +71,15 @@ class Disk(MemoryStore):
     def fail(self, count: int) -> None:
         """Let the next commits fail."""
         self._errors_left = count
+
+    def image(self) -> Records:
+        """A copy of all that is committed, as a backup is."""
+        return self._records.copy()
+
+    def restore(self, image: Records | None) -> None:
+        """Hold exactly what a copy holds, or nothing: the disk was replaced. The process must be down."""
+        self._records = image.copy() if image is not None else Records()
+        self._undone.clear()
 
     def heal(self) -> None:
         """Undo ``fill``, ``stall`` and ``fail``; what is rotten stays so."""

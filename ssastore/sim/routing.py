@@ -32,6 +32,7 @@ class Routing:
         self._heard: dict[tuple[str, Slice], int] = {}
         "Number of the last change of a prefix that a host has heard of."
         self._changes = 0
+        self._instead: dict[tuple[str, str], str] = {}
         self._lost: dict[tuple[str, str], int] = {}
         "How many reasons there are that one host finds no way to another."
 
@@ -50,7 +51,18 @@ class Routing:
     def lookup(self, source: str, iid: int) -> str | None:
         """Where ``source`` sends packets for ``iid``: the name of a host, or None when there is no route."""
         target = self._views.get(source, self._settled).lookup(iid)
-        return None if target is None or (source, target) in self._lost else target
+        if target is None or (source, target) in self._lost:
+            return None
+        return self._instead.get((source, target), target)
+
+    def mislead(self, source: str, name: str, target: str) -> Callable[[], None]:
+        """Let one host send what is for ``name`` to ``target`` instead; returns what ends it."""
+        self._instead[source, name] = target
+
+        def end() -> None:
+            self._instead.pop((source, name), None)
+
+        return end
 
     def lose(self, source: str, target: str) -> Callable[[], None]:
         """Let one host have no route to what another announces; returns what brings it back, once."""

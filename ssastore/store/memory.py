@@ -26,7 +26,7 @@ from ssastore.store.seal import check_key, seal, unseal
 T = TypeVar("T")
 
 
-class _Records:
+class Records:
     """Sealed values by key, and the keys in order."""
 
     __slots__ = ("keys", "sealed", "used_bytes")
@@ -36,8 +36,8 @@ class _Records:
         self.sealed: dict[bytes, bytes] = {}
         self.used_bytes = 0
 
-    def copy(self) -> _Records:
-        copied = _Records()
+    def copy(self) -> Records:
+        copied = Records()
         copied.keys = self.keys.copy()
         copied.sealed = self.sealed.copy()
         copied.used_bytes = self.used_bytes
@@ -76,7 +76,7 @@ class MemoryReadTxn:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._records: _Records | None = None
+        self._records: Records | None = None
         "None outside the ``with`` block."
         self._views: list[memoryview] = []
 
@@ -105,7 +105,7 @@ class MemoryReadTxn:
             yield item
             self._open()
 
-    def _open(self) -> _Records:
+    def _open(self) -> Records:
         assert self._records is not None, "the read transaction has ended"
         return self._records
 
@@ -113,7 +113,7 @@ class MemoryReadTxn:
 class MemoryWriteTxn:
     """``env.WriteTxn`` of one change."""
 
-    def __init__(self, records: _Records, map_bytes: int) -> None:
+    def __init__(self, records: Records, map_bytes: int) -> None:
         self._records = records
         self._map_bytes = map_bytes
         self.changes: list[tuple[bytes, bytes | None]] = []
@@ -155,7 +155,7 @@ class MemoryStore:
     def __init__(self, *, map_bytes: int = MAP_BYTES_DEFAULT, commit_ms: int = 0) -> None:
         self._map_bytes = map_bytes
         self._commit_ms = commit_ms
-        self._records = _Records()
+        self._records = Records()
         self._pins = 0
         "Read transactions on ``_records``; a commit then works on a copy and leaves them the old state."
         self._waiting: deque[Submitted] = deque()
@@ -168,12 +168,12 @@ class MemoryStore:
         """See ``env.Store.read``."""
         return MemoryReadTxn(self)
 
-    def pin(self) -> _Records:
+    def pin(self) -> Records:
         """For read transactions: the committed state, which stays as it is until ``unpin``."""
         self._pins += 1
         return self._records
 
-    def unpin(self, records: _Records) -> None:
+    def unpin(self, records: Records) -> None:
         """For read transactions: ``records`` may change again."""
         if records is self._records:
             self._pins -= 1
