@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ssastore.core.metadata import Metadata, Segment, SegmentKind
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
+from ssastore.core.records import reference_name
 from ssastore.core.register import (
     LIVE,
     NO_BALLOT,
@@ -23,9 +26,12 @@ from ssastore.core.register import (
     decode_value,
     make_ballot,
 )
+from ssastore.core.registers import Place
 from ssastore.core.settle import Settler
+from ssastore.core.sweep import Sweeper
 from ssastore.env import spawn
-from ssastore.errors import OutcomeUnknown, SsaStoreError, Unavailable
+from ssastore.errors import ObjectNotFound, OutcomeUnknown, SsaStoreError, Unavailable
+from ssastore.messages import Kind
 from tests.registermodel import (
     APPLIED,
     CALLS,
@@ -431,3 +437,40 @@ def test_ballot_just_above_is_promised_once_however_often_it_is_drawn() -> None:
     slot = Slot(at(1))
     assert first == again and slot.prepare(first) and not slot.prepare(again)
     assert first != ballots.next(at(1), 0) and first != ballots.after(at(1))
+
+
+class HastySweeper(Sweeper):
+    """The planted mutant: a reader's "no" is believed."""
+
+    async def _holds(self, place: Place, kind: Kind, key: bytes, digest: bytes | None) -> bool:
+        return await self._read(place, kind, key, digest)
+
+
+@pytest.mark.parametrize("kind", [Sweeper, HastySweeper], ids=["sweeper", "mutant: a quorum read"])
+def test_reference_that_does_not_stand_cannot_come_to_stand(kind: type[Sweeper]) -> None:
+    """Planes 0 and 1 know no object; plane 2 took a put that names the blob and stopped half way."""
+
+    async def work() -> bool:
+        digest = bytes(32)
+        named = Metadata("e", 4, [Segment(SegmentKind.DATA, digest, 4)]).encode()
+        hand = Hand()
+        hand.set(2, at(2), at(2), Value(LIVE, 1, named, b""))
+        hand.lost = {("prepare", 2)}
+        conversation, proposer = settler()
+
+        async def absent(*_: Any, **options: Any) -> Any:
+            raise ObjectNotFound
+
+        tools: Any = SimpleNamespace(
+            settler=conversation,
+            coordinator=SimpleNamespace(planes_of=lambda name: hand),
+            registers=SimpleNamespace(get=absent),
+        )
+        blobs: Any = None
+        assert not await kind(tools, blobs).stands(digest, reference_name(7, 16, b"k"))
+        # The blob may go now. The put must not be found by whoever asks planes 1 and 2.
+        hand.lost = {("prepare", 0)}
+        _, value = await proposer.read(b"k", hand)
+        return value.is_live
+
+    assert run_virtually(work) is (kind is HastySweeper)
