@@ -21,9 +21,17 @@ from ssastore.core.settle import Collecting
 from ssastore.core.suspects import Suspects
 from ssastore.core.votes import check_value
 from ssastore.env import Clock, Store
-from ssastore.errors import BadFrame, BucketNotFound, OutcomeUnknown, OutOfStep, Overloaded, Unavailable
+from ssastore.errors import (
+    BadFrame,
+    BucketNotFound,
+    OutcomeUnknown,
+    OutOfStep,
+    Overloaded,
+    SsaStoreError,
+    Unavailable,
+)
 from ssastore.keyspace import position_of, slice16_of
-from ssastore.messages import BALLOT_BYTES, Accept, Collect, Delete, Prepare, Put, Read, Status
+from ssastore.messages import BALLOT_BYTES, Accept, Collect, Delete, Get, Prepare, Put, Read, Status
 
 MATE_BUDGET_MS = 800
 "How long a mate is tried: shorter than a client waits for this proposer."
@@ -35,8 +43,9 @@ PROPOSED = frozenset((Put.TYPE, Delete.TYPE, Read.TYPE))
 class _Planes:
     """The acceptors of one name, for the proposer: ``core.proposer.Planes``."""
 
-    def __init__(self, coordinator: Coordinator, name: RecordName) -> None:
+    def __init__(self, coordinator: Coordinator, name: RecordName, foreign_cfg: int | None = None) -> None:
         self._coordinator = coordinator
+        self._foreign_cfg = foreign_cfg
         self._name = name.fields
         self.count = coordinator.acceptor.replicas
 
@@ -48,6 +57,8 @@ class _Planes:
             cfg = cfgs.get(slice16_of(self._name(plane)[0]))
             if cfg is not None:
                 return cfg
+        if self._foreign_cfg is not None:
+            return self._foreign_cfg
         raise Unavailable("no plane of this name votes here")
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
@@ -106,8 +117,28 @@ class Coordinator:
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
     def planes_of(self, name: RecordName) -> Collecting:
-        """The acceptors of a record."""
+        """The acceptors of a record of which a plane votes here."""
         return _Planes(self, name)
+
+    async def planes_anywhere(self, name: RecordName) -> Collecting:
+        """The acceptors of any record: its group's cfg is asked for when none of its planes is here.
+
+        Who votes refuses another cfg than its own, so a wrong word costs a round and no more. Raises
+        SsaStoreError when no plane answers.
+        """
+        planes = range(self.acceptor.replicas)
+        if any(slice16_of(name.fields(plane)[0]) in self.acceptor.active for plane in planes):
+            return _Planes(self, name)
+        failure: SsaStoreError = Unavailable("no plane was asked")
+        for plane in planes:
+            message = Get(*name.fields(plane), True)
+            try:
+                header, _ = await self.mates.call(message, message.iid, within_ms=MATE_BUDGET_MS)
+            except SsaStoreError as error:
+                failure = error
+                continue
+            return _Planes(self, name, header[2])
+        raise failure
 
     async def ask_mate(self, message: Prepare | Accept | Collect, body: bytes) -> Reply:
         """One request to the acceptor of another plane. Raises Outrun, SsaStoreError.

@@ -134,7 +134,7 @@ class Sweeper:
             return False  # With one replica what was read is all that there is.
         position = expected_position(place.bucket, place.shards, key)
         name = RecordName(position, int(kind), place.bucket, place.shards, key)
-        settled = await settler.settle(name.label, coordinator.planes_of(name))
+        settled = await settler.settle(name.label, await coordinator.planes_anywhere(name))
         if not settled.value.is_live:
             return False
         return digest is None or await self._manifests.names(decode_metadata(settled.value.metadata), digest)

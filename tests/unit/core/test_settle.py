@@ -461,9 +461,12 @@ def test_reference_that_does_not_stand_cannot_come_to_stand(kind: type[Sweeper])
         async def absent(*_: Any, **options: Any) -> Any:
             raise ObjectNotFound
 
+        async def planes_anywhere(name: Any) -> Hand:
+            return hand
+
         tools: Any = SimpleNamespace(
             settler=conversation,
-            coordinator=SimpleNamespace(planes_of=lambda name: hand),
+            coordinator=SimpleNamespace(planes_anywhere=planes_anywhere),
             registers=SimpleNamespace(get=absent),
         )
         blobs: Any = None
