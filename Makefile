@@ -17,7 +17,7 @@ STAMP := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench sim soak
+.PHONY: help setup check test demo bench sim soak mutants
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -26,6 +26,7 @@ help:
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make bench   the benchmarks"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
+	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
 	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
 	@echo
 	@echo "PYTHON=python3.12 make setup       another interpreter (3.11 or later)"
@@ -59,6 +60,9 @@ demo: setup
 
 sim: setup
 	$(BIN)/ssastore sim --seeds $(SEEDS) --first-seed $(FIRST) --scenario $(SCENARIO)
+
+mutants: setup
+	$(BIN)/ssastore sim --mutants all
 
 soak: setup
 	SSASTORE_SOAK_S=$(SOAK_S) SSASTORE_SOAK_PAUSES_S="1 10 120" \

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ssastore.sim.runner import Summary
     from ssastore.sim.stage import Played
 
+_SEEDS = 100
 _STORIES_MAX = 3
 "Of failing seeds; of the others only the line that repeats them."
 
@@ -21,7 +22,7 @@ _PROGRESS_EVERY_S = 1.0
 
 
 @click.command("sim")
-@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, help="How many runs.")
+@click.option("--seeds", type=click.IntRange(1), default=_SEEDS, show_default=True, help="How many runs.")
 @click.option(
     "--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Number of the first."
 )
@@ -31,7 +32,10 @@ _PROGRESS_EVERY_S = 1.0
 )
 @click.option("--until", "until_ms", type=click.IntRange(1), help="Stop a single seed at this virtual ms.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
-@click.option("--list", "is_list", is_flag=True, help="List the scenarios.")
+@click.option("--list", "is_list", is_flag=True, help="List the scenarios and mutants.")
+@click.option(
+    "--mutants", "mutants", metavar="NAMES", help="Plant faults, and see that they are seen: all, or a list."
+)
 def sim_command(
     seeds: int,
     first_seed: int,
@@ -40,6 +44,7 @@ def sim_command(
     until_ms: int | None,
     as_json: bool,
     is_list: bool,
+    mutants: str | None,
 ) -> int:
     """Run the cluster's own code on virtual time, with a seeded network, disk and clock, and judge it.
 
@@ -54,7 +59,12 @@ def sim_command(
     if is_list:
         for found in known.values():
             print(f"{found.name:12} {found.about}")
+        _list_mutants()
         return 0
+    if mutants:
+        return _hunt(
+            mutants, first_seed, seeds if seeds != _SEEDS else None, jobs or os.cpu_count() or 1, as_json
+        )
     if scenario not in known:
         raise click.BadParameter(f"no scenario {scenario!r}: {', '.join(known)}", param_hint="--scenario")
     if until_ms and seeds != 1:
@@ -64,6 +74,36 @@ def sim_command(
     return _many(scenario, first_seed, seeds, jobs or os.cpu_count() or 1, as_json)
 
 
+def _list_mutants() -> None:
+    from ssastore.sim.mutants import harmless, mutants
+
+    print()
+    for mutant in (*mutants().values(), *harmless().values()):
+        print(f"{mutant.name:30} {mutant.about}")
+
+
+def _hunt(names: str, first: int, seeds_max: int | None, jobs: int, as_json: bool) -> int:
+    """Seeds that each planted fault takes. 0 only when each was seen, and nothing harmless."""
+    from dataclasses import asdict
+
+    from ssastore.sim.hunt import SEEDS_MAX, hunt_all
+    from ssastore.sim.mutants import harmless, mutants
+    from ssastore.sim.runner import EXIT_SAFETY
+
+    known = [*mutants(), *harmless()]
+    wanted = known if names == "all" else names.split(",")
+    if unknown := [name for name in wanted if name not in known]:
+        raise click.BadParameter(f"no mutant {unknown[0]!r}: {', '.join(known)}", param_hint="--mutants")
+    results = []
+    for caught in hunt_all(wanted, first, seeds_max or SEEDS_MAX, jobs):
+        results.append(caught)
+        print(json.dumps(asdict(caught)) if as_json else caught.line(), flush=True)
+    wrong = [caught.name for caught in results if not caught.is_as_it_should]
+    if not as_json:
+        print(f"sim mutants: {len(results) - len(wrong)} of {len(results)} as they should be")
+    return EXIT_SAFETY if wrong else 0
+
+
 def _one(scenario: str, seed: int, until_ms: int, as_json: bool) -> int:
     """A single seed, with its digest, and with its story when it failed or was stopped."""
     from ssastore.sim.runner import Summary, quieten, tell
@@ -71,7 +111,7 @@ def _one(scenario: str, seed: int, until_ms: int, as_json: bool) -> int:
     from ssastore.sim.stage import play_seed
 
     quieten()
-    started = time.perf_counter()
+    started, started_cpu_s = time.perf_counter(), time.process_time()
     played = play_seed(scenarios()[scenario], seed, until_ms=until_ms, is_told=bool(until_ms))
     if played.story:
         print(played.story)
@@ -80,6 +120,7 @@ def _one(scenario: str, seed: int, until_ms: int, as_json: bool) -> int:
     for name, value in played.figures.items():
         print(f"{name:40} {value:g}")
     print(f"digest {played.digest}")
+    played.cpu_s = time.process_time() - started_cpu_s
     summary = Summary(scenario, seed)
     summary.add(played)
     _print_summary(summary, time.perf_counter() - started, 1, as_json)

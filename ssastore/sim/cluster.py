@@ -20,11 +20,11 @@ from ssastore.core.objects import Objects
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
-from ssastore.errors import EnvironmentProblem, StoreFull, Unavailable
+from ssastore.errors import CorruptObject, DataDirError, EnvironmentProblem, StoreFull, Unavailable
 from ssastore.keyspace import Slice, range_cover
 from ssastore.sim.clock import EPOCH_MS
 from ssastore.sim.control import ControlNetwork, VirtualControlStore
-from ssastore.sim.datagrams import RepeatingPool
+from ssastore.sim.datagrams import UnreliablePool
 from ssastore.sim.dial import VirtualLinks
 from ssastore.sim.disk import Disk
 from ssastore.sim.host import Host
@@ -49,7 +49,7 @@ _RESTART_S = 0.5
 class SimEngine(Engine):
     """The engine over a network that may deliver a node's request twice."""
 
-    pool_type = RepeatingPool
+    pool_type = UnreliablePool
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,15 @@ class StoreHost:
                     outside, Place(self.name, 0, 1, CREDENTIALS), self._holding, rules=self._rules
                 )
                 break
+            except (DataDirError, CorruptObject) as error:
+                self._cluster.world.loop.note(f"{host.name} does not start: {error}")
+                return  # An operator would have to look at it.
             except (Unavailable, StoreFull, EnvironmentProblem):
                 await asyncio.sleep(_RESTART_S)
         self._cluster.invariants.watch_votes(host.name, engine.environment.env_id, engine.acceptor)
-        if isinstance(engine.mates, RepeatingPool):
-            engine.mates.repeat(self._cluster.world.swarm.repeated_percent, host.randomness("repeats"))
+        if isinstance(engine.mates, UnreliablePool):
+            swarm = self._cluster.world.swarm
+            engine.mates.harm(swarm.repeated_percent, swarm.lost_percent, host.randomness("harm"))
         await asyncio.get_running_loop().create_server(engine.service.session, "::", PORT)
         engine.begin()
         self.engine = engine

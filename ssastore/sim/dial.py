@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,10 +40,14 @@ class VirtualLinks:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_MS / 1000):
-                _, made = await loop.create_connection(protocol, str(address), port)
+                _, made = await loop.create_connection(protocol, _text(address), port)
         except TimeoutError:
             raise OSError(f"no answer from [{address}]:{port} in {DIAL_TIMEOUT_MS} ms") from None
         return made
+
+
+# Hosts dial the same addresses again and again, and IPv6 takes long to write and read.
+_text = lru_cache(maxsize=100_000)(str)
 
 
 class Dial:
@@ -58,8 +62,8 @@ class Dial:
         self._address = address
         self._port = port
         own = address if address == LOOPBACK else source or self._host.address
-        self._sockname = (str(own), self._host.free_port(), 0, 0)
-        self._peername = (str(address), port, 0, 0)
+        self._sockname = (_text(own), self._host.free_port(), 0, 0)
+        self._peername = (_text(address), port, 0, 0)
         self._tries = 0
         self._is_answered = False
         self.answered: asyncio.Future[Socket] = network.loop.create_future()

@@ -25,6 +25,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ssastore.core.acceptor import Acceptor
+from ssastore.core.records import FLOORS_FIRST
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import slice16_of
@@ -75,6 +76,9 @@ class Invariants:
 
     def committed(self, node: str, key: bytes, before: bytes | None, after: bytes | None) -> None:
         """A change of one stored key: a ``disk.Watch`` but for the name of the node."""
+        if key.startswith(FLOORS_FIRST):
+            self._check_floor(node, key, before, after)
+            return
         plane = key[0] >> 4
         if plane == _PLANE_F or len(key) <= _KIND_AT or key[_KIND_AT] not in _RECORDS:
             return
@@ -134,6 +138,15 @@ class Invariants:
                         f"I6: the value of ballot {upper.hex()} of {key.hex()} does not know operation "
                         f"{newest.op_id.hex()}, which was chosen under {lower.hex()}"
                     )
+
+    def _check_floor(self, node: str, key: bytes, before: bytes | None, after: bytes | None) -> None:
+        try:
+            old = b"" if before is None else bytes(unseal(key, memoryview(before)))
+        except CorruptObject:
+            return  # It was rotten: what replaces it is a repair.
+        new = b"" if after is None else bytes(unseal(key, memoryview(after)))
+        if new < old:
+            self._broken(f"I9: {node} lowered the floor of slice {key[-2:].hex()}")
 
     def _check_drop(self, node: str, key: bytes, name: _Name, dropped: Slot | None) -> None:
         if dropped is None or dropped.accepted == NO_BALLOT:

@@ -67,14 +67,17 @@ class Link:
         if weather.bytes_per_s:
             begin_ns = max(now_ns, self._busy_until_ns)
             now_ns = self._busy_until_ns = begin_ns + size * NS_PER_S // weather.bytes_per_s
-        arrival_ns = now_ns + weather.latency_ns + draw.span_ns(weather.jitter_ns)
-        if draw.chance(weather.late_share):
+        arrival_ns = now_ns + weather.latency_ns
+        if weather.jitter_ns:
+            arrival_ns += int(draw.expovariate(1.0) * weather.jitter_ns)
+        if weather.late_share and draw.random() < weather.late_share:
             arrival_ns += draw.span_ns(weather.late_ns)
-        return max(arrival_ns, after_ns + 1)
+        return arrival_ns if arrival_ns > after_ns else after_ns + 1
 
     def pieces(self, data: bytes) -> list[bytes]:
         """``data`` as the packets that it travels in."""
-        if len(data) < 2 or not self._draw.chance(self.weather.split_share):
+        share = self.weather.split_share
+        if not share or len(data) < 2 or self._draw.random() >= share:
             return [data]
         cuts = sorted({self._draw.randrange(1, len(data)) for _ in range(self._draw.randint(1, 3))})
         return [data[first:end] for first, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]

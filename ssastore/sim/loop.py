@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from ssastore import env
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S, HostClock
 from ssastore.sim.process import PROCESS, Process
 from ssastore.sim.schedule import Schedule
@@ -76,6 +77,11 @@ class VirtualTask(asyncio.Task[Any]):
     def __hash__(self) -> int:
         return self._serial
 
+    def add_done_callback(self, callback: Any, /, *, context: Context | None = None) -> None:
+        """As asyncio's, but for what ``env.spawn`` adds: here the loop keeps tasks, at no callback's cost."""
+        if callback != env._running.discard:
+            super().add_done_callback(callback, context=context)
+
 
 class VirtualLoop(asyncio.BaseEventLoop):
     """An asyncio event loop on virtual time.
@@ -130,7 +136,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = process or self.world
         handle = _Handle(callback, args, self, context)
         if not process.is_dead and not self._is_retired:
-            self.schedule.soon(process, handle)
+            # ``schedule.soon``, written out: a fifth of a run's time is spent between these lines.
+            process.ready.append(handle)
+            if not process.is_listed and not process.holds:
+                process.is_listed = True
+                self.schedule.runnable.append(process)
         return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there are no other threads
@@ -181,7 +191,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not runnable:
                 if not schedule.advance():
                     raise Quiescent(self._who_waits())
-                self._check_bounds()
+                if schedule.now_ns > self._end_ns:
+                    self._check_bounds()
                 continue
             process, handle = schedule.next()
             if handle._cancelled:
@@ -220,8 +231,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.errors.append(error)
             self.note(f"error {type(error).__name__}: {error}")
 
-    def retire(self) -> list[asyncio.Task[Any]]:
-        """End: close the coroutines that still wait, without running anything else; they are returned."""
+    def retire(self) -> None:
+        """End: close the coroutines that still wait, without running anything else."""
         self._is_retired = True
         waiting: list[asyncio.Task[Any]] = [task for task in self._tasks if not task.done()]
         for task in waiting:
@@ -234,7 +245,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks.clear()
         self.schedule.clear()
         self.close()
-        return waiting
 
     # -- network ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -27,6 +28,9 @@ from ssastore.sim.transport import VirtualTransport
 from ssastore.sim.traps import Forbidden
 
 _WILDCARD = IPv6Address("::")
+
+
+_address = lru_cache(maxsize=100_000)(IPv6Address)
 
 
 class Listener(asyncio.AbstractServer):
@@ -173,7 +177,7 @@ class Network:
         """Behind ``loop.create_connection``. Raises OSError."""
         process = _caller()
         source = IPv6Address(local_addr[0]) if local_addr else None
-        dial = Dial(self, process, IPv6Address(host), port, source)
+        dial = Dial(self, process, _address(host), port, source)
         try:
             socket = await dial.answered
             protocol = factory()

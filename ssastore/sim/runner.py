@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from time import process_time  # noqa: TID251  # how fast it is, decides nothing
 
 from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import Played, play_seed
@@ -46,7 +47,9 @@ def play_block(scenario: str, first: int, end: int) -> list[Played]:
     found = scenarios()[scenario]
     played = []
     for seed in range(first, end):
+        started_s = process_time()
         played.append(play_seed(found, seed))
+        played[-1].cpu_s = process_time() - started_s
         if seed % _COLLECT_EVERY == 0:
             gc.collect()
     return played
@@ -86,6 +89,7 @@ class Summary:
     operations: int = 0
     messages: int = 0
     virtual_s: float = 0.0
+    cpu_s: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     red: list[int] = field(default_factory=list)
@@ -101,6 +105,7 @@ class Summary:
         self.operations += played.operations
         self.messages += played.messages
         self.virtual_s += played.virtual_s
+        self.cpu_s += played.cpu_s
         self.outcomes += played.outcomes
         self.faults += played.faults
         if not played.is_good:
@@ -121,7 +126,8 @@ class Summary:
             f"sim {self.scenario}: {self.seeds} seeds ({self.first} to {self.first + self.seeds - 1}), "
             f"{self.violations} violations, {self.undecided} undecided, {self.stuck} liveness failures, "
             f"{self.crashes} errors; {self.seeds / max(elapsed_s, 1e-9):.1f} seeds/s in {jobs} process"
-            f"{'es' if jobs > 1 else ''}, {self.operations} operations, {self.messages} messages, "
+            f"{'es' if jobs > 1 else ''} ({self.seeds / max(self.cpu_s, 1e-9):.1f} a CPU second), "
+            f"{self.operations} operations, {self.messages} messages, "
             f"{sum(self.faults.values())} faults"
         )
 

@@ -40,6 +40,7 @@ class Schedule:
         self.deschedule_ns = 0
         "For how long, on average."
         self._draw = draw
+        self._random = draw.random
         self._serial = 0
         self._process_count = 0
         self._timers: list[tuple[int, float, int, Process | None, Any]] = []
@@ -106,17 +107,21 @@ class Schedule:
 
     def at(self, due_ns: int, event: Callable[..., object], *args: Any) -> None:
         """Let something happen to the world at an instant: a packet arrives, a host loses power."""
-        self._push(due_ns, None, (event, args))
+        # ``_push``, written out: every packet comes this way.
+        assert due_ns >= self.now_ns
+        self._serial += 1
+        heappush(self._timers, (due_ns, self._random(), self._serial, None, (event, args)))
 
     def _push(self, due_ns: int, process: Process | None, what: Any) -> None:
         assert due_ns >= self.now_ns
         self._serial += 1
-        heappush(self._timers, (due_ns, self._draw.random(), self._serial, process, what))
+        heappush(self._timers, (due_ns, self._random(), self._serial, process, what))
 
     def next(self) -> tuple[Process, asyncio.Handle]:
         """One of the runnable processes, of which there must be some, and its next callback."""
         runnable = self.runnable
-        at = int(self._draw.random() * len(runnable)) if len(runnable) > 1 else 0
+        count = len(runnable)
+        at = int(self._random() * count) if count > 1 else 0
         process = runnable[at]
         ready = process.ready
         handle = ready.popleft()
@@ -124,7 +129,7 @@ class Schedule:
             runnable[at] = runnable[-1]
             runnable.pop()
             process.is_listed = False
-        elif _is_task_step(handle):
+        elif _is_task_step(handle) and _is_task_step(ready[0]):
             handle = self._one_of_the_steps(handle, ready)
         return process, handle
 
@@ -135,7 +140,7 @@ class Schedule:
             if count == _SHUFFLED_MAX or not _is_task_step(later):
                 break
             count += 1
-        chosen = int(self._draw.random() * count)
+        chosen = int(self._random() * count)
         if chosen:
             handle, ready[chosen - 1] = ready[chosen - 1], handle
         return handle
@@ -163,4 +168,6 @@ class Schedule:
 
 
 def _is_task_step(handle: asyncio.Handle) -> bool:
-    return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)  # type: ignore[attr-defined]
+    # A task puts its own steps into the queue, and whoever it waits for its waking up: both are bound to it.
+    owner = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    return isinstance(owner, asyncio.Task)

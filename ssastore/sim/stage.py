@@ -21,9 +21,10 @@ from typing import Any
 
 from ssastore.core.objects import Objects
 from ssastore.core.tools import UpkeepRules
-from ssastore.sim.checker import Verdict, check
+from ssastore.sim.checker import CLIENTS_MAX, OPS_MAX, Verdict, check
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S
 from ssastore.sim.cluster import PARTS, QUIET, ClientHost, Parts, SimCluster
+from ssastore.sim.datagrams import UnreliablePool
 from ssastore.sim.faults import Faults
 from ssastore.sim.host import Host
 from ssastore.sim.loop import Quiescent, Runaway
@@ -65,6 +66,7 @@ class Played:
     digest: str = ""
     steps: int = 0
     virtual_s: float = 0.0
+    cpu_s: float = 0.0
     operations: int = 0
     messages: int = 0
     commits: int = 0
@@ -142,6 +144,10 @@ class Stage:
     def calm(self) -> None:
         """No more faults; what lasts ends now, and clients find all nodes again."""
         self.faults.stop()
+        self.world.swarm.repeated_percent = self.world.swarm.lost_percent = 0
+        for node in self.cluster.nodes:
+            if node.engine is not None and isinstance(node.engine.mates, UnreliablePool):
+                node.engine.mates.heal()
         while self._ways_back:
             self._ways_back.pop()()
 
@@ -221,6 +227,9 @@ def play_seed(
     played.stuck += stage.stuck
     played.violations = [*cluster.invariants.violations, *stage.broken, *stage.told.violations]
     for key, history in stage.told.histories.items():
+        if len(history) > OPS_MAX or len({op.client for op in history}) > CLIENTS_MAX:
+            played.undecided.append(f"{key}: more calls or clients than can be judged")
+            continue
         judgement = check(history)
         if judgement.verdict is Verdict.VIOLATION:
             played.violations.append(f"{key}: {judgement}")

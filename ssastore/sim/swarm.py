@@ -57,6 +57,8 @@ class Swarm:
     "See ``Routing``."
     repeated_percent: int = 0
     "Requests between nodes that are delivered twice."
+    lost_percent: int = 0
+    "Requests between nodes that never arrive, so that a value is often left at a minority."
     astray: int = 0
     "Nodes to which each client has no route from the beginning, at most."
 
@@ -68,6 +70,7 @@ class Swarm:
             f"commit {self.commit_ms} ms; drift {self.drift_ppm} ppm, offset {self.offset_ms} ms, "
             f"jump {self.jump_ms} ms; "
             f"deschedule {self.deschedule_every}/{self.deschedule_ns}; repeated {self.repeated_percent} %, "
+            f"lost {self.lost_percent} %, "
             f"astray {self.astray}; {self.weather}"
         )
 
@@ -92,6 +95,7 @@ def draw_swarm(seed: int, allowed: tuple[str, ...] = FAULTS) -> Swarm:
         lag_ns_max=draw.choice((0, NS_PER_S, 30 * NS_PER_S)),
         repeated_percent=draw.choice((0, 0, 2, 20)),
         astray=draw.choice((0, 0, 1, 2)),
+        lost_percent=draw.choice((0, 0, 0, 10)),
     )
 
 

@@ -46,8 +46,7 @@ class VirtualTransport(asyncio.Transport):
         self._is_lost = False
         "``connection_lost`` has been or will soon be called."
         self._has_written_eof = False
-        self._soon(self._protocol.connection_made, self)
-        self._soon(self._start_reading)
+        self._soon(self._begin)
 
     def _soon(self, callback: Any, *args: Any) -> None:
         self._loop.call_soon(callback, *args, context=self._context)
@@ -77,7 +76,8 @@ class VirtualTransport(asyncio.Transport):
             self._is_paused = False
             self.readable()
 
-    def _start_reading(self) -> None:
+    def _begin(self) -> None:
+        self._protocol.connection_made(self)
         self._is_reading = True
         self._socket.user = self
         self.readable()

@@ -97,7 +97,8 @@ class World:
             raise
         finally:
             # What nobody will run must not be kept by the set of running tasks either.
-            env._running.difference_update(self.loop.retire())
+            self.loop.retire()
+            env._running.difference_update([task for task in env._running if task.get_loop() is self.loop])
             if was_collecting:
                 gc.enable()
 

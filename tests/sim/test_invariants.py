@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.records import record_key
+from ssastore.core.records import floor_key, record_key
 from ssastore.core.register import LIVE, NO_BALLOT, TOMBSTONE, Recent, Slot, Value, make_ballot
 from ssastore.keyspace import iid_of, position_of_key, slice16_of
 from ssastore.messages import Kind, Prepare
@@ -105,6 +105,19 @@ def test_i8_is_silent_when_all_planes_hold_the_tombstone() -> None:
     for plane in range(3):
         planes.slot(plane, B2, B2, value("b", state=TOMBSTONE))
     assert not planes.drop(0).drop(1).drop(2).broken()
+
+
+def floor(ballot: bytes) -> bytes:
+    return seal(floor_key(0x123), (ballot,))
+
+
+def test_i9_a_floor_that_goes_back() -> None:
+    invariants = Invariants(3, lambda text: None)
+    invariants.committed("n1", floor_key(0x123), None, floor(B1))
+    invariants.committed("n1", floor_key(0x123), floor(B1), floor(B2))
+    assert not invariants.violations
+    invariants.committed("n1", floor_key(0x123), floor(B2), floor(B1))
+    assert [text[:2] for text in invariants.violations] == ["I9"]
 
 
 def vote(invariants: Invariants, cfg: int, *, active: bool, env_id: int = 1) -> None:

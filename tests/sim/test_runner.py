@@ -11,7 +11,7 @@ from ssastore.cli import cli
 from ssastore.sim.runner import Summary, play_seeds, replay_line, tell
 from ssastore.sim.stage import Played
 
-GOOD = Played("safety", 1, operations=7, messages=9)
+GOOD = Played("safety", 1, operations=7, messages=9, cpu_s=1.0)
 WRONG = Played("safety", 2, violations=["I5: two values"])
 OPEN = Played("safety", 3, undecided=["key0"])
 STUCK = Played("safety", 4, stuck=["pending calls"])
@@ -45,7 +45,7 @@ def test_the_last_line_counts_everything() -> None:
     line = summary.line(2.0, 2)
     for part in ("5 seeds (1 to 5)", "1 violations", "1 undecided", "1 liveness failures", "1 errors"):
         assert part in line
-    assert "2.5 seeds/s in 2 processes, 7 operations, 9 messages" in line
+    assert "2.5 seeds/s in 2 processes (5.0 a CPU second), 7 operations, 9 messages" in line
 
 
 def test_a_red_seed_says_what_and_how_to_repeat_it() -> None:

@@ -16,7 +16,7 @@ from ssastore.sim.stage import play_seed
 from ssastore.sim.swarm import FAULTS, Swarm
 
 CORPUS = Path(__file__).parent / "regressions.txt"
-FRESH = {"safety": 300, "liveness": 60, "duel": 6, "quiet": 10, "cost": 1}
+FRESH = {"safety": 300, "liveness": 60, "duel": 6, "quiet": 10, "cost": 1, "fight": 40, "forget": 30}
 "Seeds that nobody has run before, of each scenario; others get OTHERS."
 OTHERS = 20
 

@@ -31,14 +31,14 @@ def swarm(seed: int) -> Swarm:
 
 
 def shape(seed: int) -> Shape:
-    """60 to 100 calls of 3 to 5 clients on 10 to 20 keys, or on two to four that all fight for."""
+    """60 to 80 calls of 3 to 5 clients on 10 to 20 keys, or on two to four that all fight for."""
     draw = Stream(seed, "shape")
     drawn = Shape(
         keys=draw.randint(10, 20),
         clients=draw.randint(3, 5),
-        operations=draw.randint(60, 100),
+        operations=draw.randint(60, 80),
         hot_percent=draw.choice((20, 60, 80)),
-        weights=draw.choice(((4, 5, 1), (2, 7, 1), (5, 3, 2))),
+        weights=draw.choice(((5, 4, 1), (3, 6, 1), (6, 3, 2))),
         conditional_percent=draw.choice((30, 60, 90)),
         pause_percent=draw.choice((0, 30, 60)),
     )

@@ -1,0 +1,181 @@
+"""Proposers that count, remember or choose wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ssastore import engine
+from ssastore.core import operations, proposer, register
+from ssastore.core.proposer import Operation, Outcome, Outrun, Planes, Proposer
+from ssastore.core.register import (
+    Ballot,
+    Ballots,
+    Decision,
+    Recent,
+    Value,
+    decode_value,
+    make_ballot,
+)
+from ssastore.env import spawn
+from ssastore.sim.mutants import Mutant, Put
+
+
+def _read_by_prepare_only(put: Put) -> None:
+    async def read(self: Proposer, name: bytes, planes: Planes) -> tuple[Ballot, Value]:
+        call = proposer._Call(Operation(b"", lambda value: Decision(0, None)), self._now_s() + 5)
+        async with self.alone(name):
+            self._cache.take(name)
+            while True:
+                try:
+                    _, promises = await self._prepare(planes, call)
+                except Outrun as error:
+                    await self._back_off(call, error)
+                    continue
+                newest = max(promises, key=lambda promise: promise.accepted)
+                return newest.accepted, decode_value(newest.value)
+
+    put(Proposer, "read", read)
+
+
+def _no_write_back(put: Put) -> None:
+    put(proposer, "_is_agreed", lambda promises: True)
+
+
+def _refusal_from_the_cache(put: Put) -> None:
+    write_cached = Proposer._write_cached
+
+    async def refuse(self: Proposer, name: bytes, planes: Any, call: Any, cached: Any) -> Any:
+        decision = call.operation.decide(cached.value)
+        if decision.value is None:
+            return Outcome(decision.result, cached.value.modified_ms)
+        return await write_cached(self, name, planes, call, cached)
+
+    put(Proposer, "_write_cached", refuse)
+
+
+def _shared_ballots(put: Put) -> None:
+    async def start_environment(*arguments: Any) -> Ballots:
+        return Ballots(1, 1)
+
+    put(engine, "start_environment", start_environment)
+
+
+def _cached_path_skips_the_check(put: Put) -> None:
+    write = Proposer.write
+
+    async def write_cached(self: Proposer, name: bytes, planes: Any, call: Any, cached: Any) -> Any:
+        call.seen = cached.ballot
+        decision = call.operation.decide(cached.value)
+        if decision.value is None:
+            return None
+        try:
+            return await self._choose(name, planes, call, cached.cfg, cached.ballot, cached.value, decision)
+        except Outrun as error:
+            self._learn(call, error)
+            return None
+
+    async def write_any(self: Proposer, name: bytes, planes: Planes, operation: Operation) -> Outcome:
+        return await write(self, name, planes, replace(operation, attempt=1))
+
+    put(Proposer, "_write_cached", write_cached)
+    put(Proposer, "write", write_any)
+
+
+def _trimmed_without_cut(put: Put) -> None:
+    def remember(self: Value, entry: Recent, now_ms: int) -> None:
+        self.recent = [entry]
+
+    put(Value, "remember", remember)
+
+
+def _retried_refusal_not_recorded(put: Put) -> None:
+    put(proposer._Call, "is_repeated", property(lambda self: False))
+
+
+def _operation_not_looked_up(put: Put) -> None:
+    put(Value, "find", lambda self, op_id: None)
+
+
+def _planes_counted_twice(put: Put) -> None:
+    majority, turns = proposer._majority, itertools.count()
+
+    async def count_twice(count: int, ask: Callable[[int], Any]) -> Any:
+        twice = next(turns) % count
+        shared: dict[int, asyncio.Task[Any]] = {}
+
+        async def ask_one(plane: int) -> Any:
+            asked = twice if plane == (twice + 1) % count else plane
+            if asked not in shared:
+                shared[asked] = spawn("shared", ask(asked))
+            return await shared[asked]
+
+        return await majority(count, ask_one)
+
+    put(proposer, "_majority", count_twice)
+
+
+def _ballot_read_again(put: Put) -> None:
+    choose = Proposer._choose
+
+    async def choose_again(
+        self: Proposer, name: bytes, planes: Any, call: Any, cfg: int, ballot: Ballot, *rest: Any
+    ) -> Outcome:
+        ballots = self._ballots
+        now = make_ballot(ballots._last, ballots._env_id, ballots._boot)
+        return await choose(self, name, planes, call, cfg, max(ballot, now), *rest)
+
+    put(Proposer, "_choose", choose_again)
+
+
+def _conditions_not_checked(put: Put) -> None:
+    put(operations, "_unmet", lambda request, value: None)
+
+
+def _short_memory(put: Put) -> None:
+    put(register, "RECENT_OPS_MAX", 2)
+
+
+def _no_cache(put: Put) -> None:
+    put(proposer._Cache, "take", lambda self, name: None)
+
+
+MUTANTS = [
+    Mutant("read-by-prepare-only", "a proposer answers a read after its first phase", _read_by_prepare_only),
+    Mutant(
+        "no-write-back", "the newest of a majority counts as chosen although planes differ", _no_write_back
+    ),
+    Mutant(
+        "refusal-from-the-cache", "a failed condition is answered from the cache", _refusal_from_the_cache
+    ),
+    Mutant("shared-ballots", "all workers have one environment id and boot", _shared_ballots, is_rare=True),
+    Mutant(
+        "cached-path-skips-the-check",
+        "the cached path does not look for the operation",
+        _cached_path_skips_the_check,
+    ),
+    Mutant("trimmed-without-cut", "operations are forgotten without a trace", _trimmed_without_cut),
+    Mutant(
+        "retried-refusal-not-recorded",
+        "the refusal of a repeated call is not written",
+        _retried_refusal_not_recorded,
+    ),
+    Mutant("operation-not-looked-up", "a repeated call is evaluated anew", _operation_not_looked_up),
+    Mutant(
+        "planes-counted-twice",
+        "an answer that comes twice counts as that of two planes",
+        _planes_counted_twice,
+    ),
+    Mutant(
+        "ballot-read-again", "the second phase reads the ballot from the counter again", _ballot_read_again
+    ),
+    Mutant("conditions-not-checked", "preconditions are not looked at", _conditions_not_checked),
+]
+
+HARMLESS = [
+    Mutant("short-memory", "a value remembers two operations, with a cut below them", _short_memory),
+    Mutant("no-cache", "every write takes both phases", _no_cache),
+]
