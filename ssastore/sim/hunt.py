@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 from ssastore.sim.mutants import harmless, mutants, planted
-from ssastore.sim.runner import quieten
+from ssastore.sim.runner import collected_between_seeds, quieten, seed_processes
 from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import Played, play_seed
 
@@ -17,8 +14,6 @@ SEEDS_MAX = 5000
 "For a common mutant; PROTOCOL gives the rare ones fifty thousand."
 
 HARMLESS_SEEDS = 60
-
-_COLLECT_EVERY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +48,23 @@ class Caught:
 def hunt(name: str, first: int = 0, seeds_max: int = SEEDS_MAX) -> Caught:
     """Play seeds until one is red."""
     quieten()
-    gc.freeze()
-    gc.disable()
     is_harmless = name in harmless()
     mutant = (harmless() if is_harmless else mutants())[name]
     scenario = scenarios()[mutant.scenario]
     limit = min(seeds_max, HARMLESS_SEEDS) if is_harmless else seeds_max
-    with planted(mutant):
+    with planted(mutant), collected_between_seeds() as collect:
         for seed in range(first, first + limit):
             played = play_seed(scenario, seed)
             if not played.is_good:
                 judge, text = _judge(played)
                 return Caught(name, True, is_harmless, mutant.is_rare, seed - first + 1, judge, text)
-            if seed % _COLLECT_EVERY == 0:
-                gc.collect()
+            collect()
     return Caught(name, False, is_harmless, mutant.is_rare, limit, "", "")
 
 
 def hunt_all(names: list[str], first: int, seeds_max: int, jobs: int) -> Iterator[Caught]:
     """All of them, in the order of ``names``."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with seed_processes(jobs) as pool:
         for future in [pool.submit(hunt, name, first, seeds_max) for name in names]:
             yield future.result()
 

@@ -14,8 +14,9 @@ import gc
 import logging
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -42,17 +43,35 @@ def quieten() -> None:
 def play_block(scenario: str, first: int, end: int) -> list[Played]:
     """Seeds ``first`` to ``end - 1``, in this process."""
     quieten()
-    gc.freeze()
-    gc.disable()
     found = scenarios()[scenario]
     played = []
-    for seed in range(first, end):
-        started_s = process_time()
-        played.append(play_seed(found, seed))
-        played[-1].cpu_s = process_time() - started_s
-        if seed % _COLLECT_EVERY == 0:
-            gc.collect()
+    with collected_between_seeds() as collect:
+        for seed in range(first, end):
+            started_s = process_time()
+            played.append(play_seed(found, seed))
+            played[-1].cpu_s = process_time() - started_s
+            collect()
     return played
+
+
+@contextmanager
+def collected_between_seeds() -> Iterator[Callable[[], None]]:
+    """Cycles are collected when the caller has said often enough that a seed is over, never in the middle."""
+    was_collecting, ended = gc.isenabled(), 0
+    gc.disable()
+
+    def collect() -> None:
+        nonlocal ended
+        ended += 1
+        if ended % _COLLECT_EVERY == 0:
+            gc.collect()
+
+    try:
+        yield collect
+    finally:
+        gc.collect()
+        if was_collecting:
+            gc.enable()
 
 
 def play_seeds(scenario: str, first: int, count: int, jobs: int = 1) -> Iterator[Played]:
@@ -62,8 +81,7 @@ def play_seeds(scenario: str, first: int, count: int, jobs: int = 1) -> Iterator
         for block in blocks:
             yield from play_block(scenario, *block)
         return
-    # Not by fork: a child would inherit whatever the parent's threads and traps happened to hold.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with seed_processes(jobs) as pool:
         waiting = [pool.submit(play_block, scenario, *block) for block in blocks]
         try:
             for future in waiting:
@@ -71,6 +89,21 @@ def play_seeds(scenario: str, first: int, count: int, jobs: int = 1) -> Iterator
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def seed_processes(jobs: int) -> ProcessPoolExecutor:
+    """Processes that play seeds.
+
+    Not by fork: a child would inherit whatever the parent's threads and traps happened to hold.
+    """
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_freeze_program)
+
+
+def _freeze_program() -> None:
+    """Once, before the first seed: what is frozen is never collected, so no garbage may be among it."""
+    scenarios()
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(slots=True)
