@@ -191,7 +191,7 @@ class SimCluster:
 
     def add_twin(self, node: StoreHost) -> StoreHost:
         """A second host for a node, with an empty disk; it is off."""
-        return StoreHost(self, node.name, self._parts, twin=f"{node.name}-twin")
+        return StoreHost(self, node.name, self._parts, twin=f"{node.host.name}-twin")
 
     @property
     def hosts(self) -> list[Host]:

@@ -64,6 +64,12 @@ class Routing:
 
         return end
 
+    def follow(self, source: str, other: str) -> None:
+        """Let one host be misled as another one is now: it comes up beside it."""
+        for (misled, name), target in list(self._instead.items()):
+            if misled == other:
+                self._instead[source, name] = target
+
     def lose(self, source: str, target: str) -> Callable[[], None]:
         """Let one host have no route to what another announces; returns what brings it back, once."""
         self._lost[source, target] = self._lost.get((source, target), 0) + 1

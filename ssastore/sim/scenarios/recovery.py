@@ -99,6 +99,7 @@ def _replace(stage: Stage, node: StoreHost, draw: Stream) -> list[Callable[[], N
     """A second host takes a node's name, and the first does not know."""
     routing = stage.world.network.routing
     twin = stage.cluster.add_twin(node)
+    routing.follow(twin.host.name, node.host.name)  # Other nodes may have twins from the rounds before.
     hosts = list(stage.world.network.hosts.values())
     led = [
         routing.mislead(host.name, node.name, twin.host.name)
