@@ -80,6 +80,8 @@ class ControlState:
         self._entries: dict[str, Entry] = dict(entries or {})
         self._keys: list[str] = sorted(self._entries)
         self._bytes = sum(_size(key, entry.value) for key, entry in self._entries.items())
+        self._listed: tuple[str, int, tuple[Item, ...]] = "", -1, ()
+        "The last listing and its revision: all workers of a node that starts ask for the same."
         self._periods: dict[int, int] = dict(periods or {})
         self._deadlines = {lease: now_ms + period for lease, period in self._periods.items()}
         self._history: list[Event] = []
@@ -101,6 +103,8 @@ class ControlState:
 
     def items(self, prefix: str) -> list[Item]:
         """Items whose key starts with ``prefix``, in key order."""
+        if self._listed[:2] == (prefix, self.revision):
+            return list(self._listed[2])
         items: list[Item] = []
         # Code points compare as their UTF-8 bytes do, so this is the order of every other adapter.
         for at in range(bisect_left(self._keys, prefix), len(self._keys)):
@@ -109,6 +113,7 @@ class ControlState:
                 break
             entry = self._entries[key]
             items.append(Item(key, entry.value, entry.revision))
+        self._listed = prefix, self.revision, tuple(items)
         return items
 
     def events(self, prefix: str, after_revision: int) -> Sequence[Event]:

@@ -58,6 +58,11 @@ class Environment:
     sequence: int = 0
     "Of the last mark on its disk."
 
+    @property
+    def is_first(self) -> bool:
+        """Whether its worker never had another: the one that votes for what was never recovered."""
+        return self.env_id == self.first_env
+
     def ballots(self) -> Ballots:
         """Ballots of this boot."""
         return Ballots(self.env_id, self.boot)

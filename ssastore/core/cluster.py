@@ -32,7 +32,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from typing import Any
@@ -179,11 +179,15 @@ class GroupRecord:
     planes: tuple[PlaneOwner, ...]
     cfg: int = 1
     "Number of the group's configuration; every recovery takes the next one."
+    is_untouched: bool = field(init=False, compare=False, repr=False)
+    "Nothing was ever recovered. Found once: a start judges some thousand slices."
 
     def __post_init__(self) -> None:
         _require_int("group", self.group, 0, GROUPS - 1)
         _require_int("cfg", self.cfg, 1, 1 << 63)
         _require(len(self.planes) in REPLICAS_ALLOWED, "a group must have 1, 3 or 5 planes", len(self.planes))
+        untouched = self.cfg == 1 and all(plane == PlaneOwner(plane.owner) for plane in self.planes)
+        object.__setattr__(self, "is_untouched", untouched)
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -299,7 +303,7 @@ def _check_unique(things: str, what: str, values: Sequence[str]) -> None:
 
 _CLUSTER_FIELDS = set(ClusterRecord.__dataclass_fields__)
 _NODE_FIELDS = set(NodeRecord.__dataclass_fields__)
-_GROUP_FIELDS = set(GroupRecord.__dataclass_fields__)
+_GROUP_FIELDS = set(GroupRecord.__dataclass_fields__) - {"is_untouched"}
 _PLANE_FIELDS = set(PlaneOwner.__dataclass_fields__) - {"env"}
 
 

@@ -99,10 +99,18 @@ class Custody:
         """Read all group records; slices begin to vote. Raises Unavailable, ConfigError."""
         items, self._revision = await control.list(GROUP_PREFIX)
         is_first = not self.groups
-        mine, take = self._mine, self._take
+        mine, groups, served = self._mine, self.groups, self._acceptor.served
+        is_untouched = is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first
         for item in items:  # A start waits for this loop: most of the records are others'.
-            if group_of_key(item.key) in mine:
-                take(GroupRecord.decode(item.value), item.revision)
+            group = group_of_key(item.key)
+            if group not in mine:
+                continue
+            record = GroupRecord.decode(item.value)
+            if is_untouched and record.is_untouched:
+                groups[record.group] = Held(record, item.revision)
+                served.vote_first(mine[record.group])
+            else:
+                self._take(record, item.revision)
         self.wake()
         if is_first:
             self.taken = {s for s, state in self.states.items() if state is State.QUARANTINED}

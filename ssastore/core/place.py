@@ -88,6 +88,10 @@ class Served:
         assert slice16 in self.owned and cfg >= self.cfgs.get(slice16, 0)
         self.cfgs[slice16] = cfg
 
+    def vote_first(self, slice16s: Iterable[int]) -> None:
+        """From now on these slices of our own vote under the first configuration; none did before."""
+        self.cfgs.update(dict.fromkeys(slice16s, 1))
+
     def hush(self, slice16: int) -> None:
         """From now on the slice does not vote."""
         self.cfgs.pop(slice16, None)
