@@ -80,8 +80,8 @@ class ControlState:
         self._entries: dict[str, Entry] = dict(entries or {})
         self._keys: list[str] = sorted(self._entries)
         self._bytes = sum(_size(key, entry.value) for key, entry in self._entries.items())
-        self._listed: tuple[str, int, tuple[Item, ...]] = "", -1, ()
-        "The last listing and its revision: all workers of a node that starts ask for the same."
+        self._listed: tuple[str, tuple[Item, ...]] | None = None
+        "The last listing and its prefix, until a key below it changes: all that start ask for the same."
         self._periods: dict[int, int] = dict(periods or {})
         self._deadlines = {lease: now_ms + period for lease, period in self._periods.items()}
         self._history: list[Event] = []
@@ -103,8 +103,8 @@ class ControlState:
 
     def items(self, prefix: str) -> list[Item]:
         """Items whose key starts with ``prefix``, in key order."""
-        if self._listed[:2] == (prefix, self.revision):
-            return list(self._listed[2])
+        if self._listed is not None and self._listed[0] == prefix:
+            return list(self._listed[1])
         items: list[Item] = []
         # Code points compare as their UTF-8 bytes do, so this is the order of every other adapter.
         for at in range(bisect_left(self._keys, prefix), len(self._keys)):
@@ -113,7 +113,7 @@ class ControlState:
                 break
             entry = self._entries[key]
             items.append(Item(key, entry.value, entry.revision))
-        self._listed = prefix, self.revision, tuple(items)
+        self._listed = prefix, tuple(items)
         return items
 
     def events(self, prefix: str, after_revision: int) -> Sequence[Event]:
@@ -236,6 +236,8 @@ class ControlState:
             if write.key not in self._entries:
                 insort(self._keys, write.key)
             self._entries[write.key] = Entry(write.value, self.revision, write.lease)
+        if self._listed is not None and write.key.startswith(self._listed[0]):
+            self._listed = None
         self._history.append(Event(write.key, write.value, self.revision))
         self._history_bytes += _size(write.key, write.value)
 

@@ -99,7 +99,8 @@ class Custody:
         """Read all group records; slices begin to vote. Raises Unavailable, ConfigError."""
         items, self._revision = await control.list(GROUP_PREFIX)
         is_first = not self.groups
-        mine, groups, served = self._mine, self.groups, self._acceptor.served
+        mine, groups = self._mine, self.groups
+        untouched: list[int] = []
         is_untouched = is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first
         for item in items:  # A start waits for this loop: most of the records are others'.
             group = group_of_key(item.key)
@@ -108,9 +109,10 @@ class Custody:
             record = GroupRecord.decode(item.value)
             if is_untouched and record.is_untouched:
                 groups[record.group] = Held(record, item.revision)
-                served.vote_first(mine[record.group])
+                untouched += mine[record.group]
             else:
                 self._take(record, item.revision)
+        self._acceptor.served.vote_first(untouched)
         self.wake()
         if is_first:
             self.taken = {s for s, state in self.states.items() if state is State.QUARANTINED}
