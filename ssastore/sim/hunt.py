@@ -11,7 +11,7 @@ from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import Played, play_seed
 
 SEEDS_MAX = 5000
-"For a common mutant; PROTOCOL gives the rare ones fifty thousand."
+"For a common mutant; a rare one breaks one schedule in some thousands and needs about ten times as many."
 
 HARMLESS_SEEDS = 60
 

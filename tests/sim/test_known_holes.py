@@ -81,7 +81,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_late_twin_of_an_answered_delete_does_nothing() -> None:
     """A delete is sent, held up and sent again; the second finds nothing and says so. Then the first arrives.
 
-    PROTOCOL: the refusal of a repeated call is itself written.
+    The refusal of a repeated call is itself written (docs/adr/0005).
     """
     stage = Stage()
 

@@ -16,9 +16,18 @@ from ssastore.sim.stage import play_seed
 from ssastore.sim.swarm import FAULTS, Swarm
 
 CORPUS = Path(__file__).parent / "regressions.txt"
-FRESH = {"safety": 300, "liveness": 60, "duel": 6, "quiet": 10, "cost": 1, "fight": 40, "forget": 30}
-"Seeds that nobody has run before, of each scenario; others get OTHERS."
-OTHERS = 20
+FRESH = {
+    "safety": 300,
+    "liveness": 60,
+    "duel": 6,
+    "quiet": 10,
+    "cost": 1,
+    "fight": 40,
+    "forget": 30,
+    "recovery": 12,
+}
+"Seeds that nobody has run before, of each scenario; others, which take seconds each, get OTHERS."
+OTHERS = 6
 
 
 def corpus() -> list[tuple[str, int]]:

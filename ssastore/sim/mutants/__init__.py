@@ -1,8 +1,7 @@
 """Faults planted into the code under test, each breaking one rule: the simulator must see all of them.
 
 A judge that was never seen red proves nothing.  Every module here has a list ``MUTANTS``;
-those of PROTOCOL section 5 that concern what exists are all there.  ``HARMLESS`` are
-changes that break no rule: they must stay green, or the judges see ghosts.
+``HARMLESS`` are changes that break no rule: they must stay green, or the judges see ghosts.
 """
 
 from __future__ import annotations
