@@ -106,13 +106,13 @@ def _hunt(names: str, first: int, seeds_max: int | None, jobs: int, as_json: boo
 
 def _one(scenario: str, seed: int, until_ms: int, as_json: bool) -> int:
     """A single seed, with its digest, and with its story when it failed or was stopped."""
-    from ssastore.sim.runner import Summary, quieten, tell
+    from ssastore.sim.runner import Summary, quiet, tell
     from ssastore.sim.scenarios import scenarios
     from ssastore.sim.stage import play_seed
 
-    quieten()
     started, started_cpu_s = time.perf_counter(), time.process_time()
-    played = play_seed(scenarios()[scenario], seed, until_ms=until_ms, is_told=bool(until_ms))
+    with quiet():
+        played = play_seed(scenarios()[scenario], seed, until_ms=until_ms, is_told=bool(until_ms))
     if played.story:
         print(played.story)
     if not played.is_good:

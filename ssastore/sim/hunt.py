@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ssastore.sim.mutants import harmless, mutants, planted
-from ssastore.sim.runner import collected_between_seeds, quieten, seed_processes
+from ssastore.sim.runner import collected_between_seeds, quiet, seed_processes
 from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import Played, play_seed
 
@@ -47,12 +47,11 @@ class Caught:
 
 def hunt(name: str, first: int = 0, seeds_max: int = SEEDS_MAX) -> Caught:
     """Play seeds until one is red."""
-    quieten()
     is_harmless = name in harmless()
     mutant = (harmless() if is_harmless else mutants())[name]
     scenario = scenarios()[mutant.scenario]
     limit = min(seeds_max, HARMLESS_SEEDS) if is_harmless else seeds_max
-    with planted(mutant), collected_between_seeds() as collect:
+    with quiet(), planted(mutant), collected_between_seeds() as collect:
         for seed in range(first, first + limit):
             played = play_seed(scenario, seed)
             if not played.is_good:

@@ -35,17 +35,23 @@ _COLLECT_EVERY = 16
 "A run leaves its tasks and their loop in cycles."
 
 
-def quieten() -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
     """Connections break all the time in a simulation; production's log would be of nothing else."""
-    logging.getLogger("ssastore").setLevel(logging.CRITICAL + 1)
+    log = logging.getLogger("ssastore")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def play_block(scenario: str, first: int, end: int) -> list[Played]:
     """Seeds ``first`` to ``end - 1``, in this process."""
-    quieten()
     found = scenarios()[scenario]
     played = []
-    with collected_between_seeds() as collect:
+    with quiet(), collected_between_seeds() as collect:
         for seed in range(first, end):
             started_s = process_time()
             played.append(play_seed(found, seed))

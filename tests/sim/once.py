@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from ssastore.sim.runner import quieten
+from ssastore.sim.runner import quiet
 from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import play_seed
 
 
 def main() -> None:
-    quieten()
     scenario = scenarios()[sys.argv[1]]
     for seed in map(int, sys.argv[2:]):
-        played = play_seed(scenario, seed)
+        with quiet():
+            played = play_seed(scenario, seed)
         print(seed, played.digest, played.steps, played.operations, played.messages, played.is_good)
 
 
