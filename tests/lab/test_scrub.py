@@ -66,9 +66,9 @@ def use(lab: RunningLab, what: str, objects: int = OBJECTS, large: int = LARGE) 
     assert lab.python(USE, what, str(objects), str(large)).split() == ["done"]
 
 
-def scrub(lab: RunningLab, *, code: int = 0) -> dict[str, Any]:
+def scrub(lab: RunningLab, *, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
     done = lab.cli("scrub", "--wait", "--json", check=False)
-    assert done.returncode == code, (done.stdout, done.stderr)
+    assert done.returncode in codes, (done.stdout, done.stderr)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -163,7 +163,7 @@ def test_flipped_bits_are_never_served_and_healed(tmp_path: Path) -> None:
         lab = start_lab(tmp_path, "flips", *SHAPE)
         use(lab, "read", 300, 3)
         for _ in range(PASSES_MAX):
-            found = scrub(lab)
+            found = scrub(lab, codes=(0, 1, 5))
             if found["health"] == "healthy":
                 break
         assert found["health"] == "healthy" and found["unrepaired"] == 0, found
