@@ -29,7 +29,8 @@ from tests.labs import PYTHON, RunningLab
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
 
 VICTIM = "n3"
-KEYS = [f"key-{number}" for number in range(24)]
+KEYS = [f"key-{number}" for number in range(80)]
+"So many that each node has some, all but surely: one of four has none once in 10^9 buckets."
 SYSTEM_SHARDS = 16
 
 SNIFF = """
