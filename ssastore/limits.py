@@ -96,7 +96,11 @@ CONNECTIONS_MAX = 8192
 "Connections of one worker."
 
 WRITE_BUFFER_BYTES = 1 * MIB
-"Replies buffered for one connection before the node stops working for it."
+"Output of one turn that is collected for one connection before it is written."
+
+FLUSH_FRAMES = 8
+"""Frames that are collected before they are written. Fewer cost more system calls; with more, client and
+node take turns instead of working at the same time."""
 
 # -- time -------------------------------------------------------------------------------------------
 

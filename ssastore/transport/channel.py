@@ -1,7 +1,8 @@
 """A connection that carries frames: what both sides share.
 
-Output is collected and written once per turn of the event loop: with many requests
-in flight that is one system call for dozens of frames.
+Output is collected and written for several frames at once: that is one system call
+for all of them.  Not for too many, though: the peer is to begin with the first while
+the rest are still being made, else each side waits while the other one works.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import deque
 from typing import cast
 
 from ssastore.errors import PeerError
-from ssastore.limits import WRITE_BUFFER_BYTES
+from ssastore.limits import FLUSH_FRAMES, WRITE_BUFFER_BYTES
 from ssastore.wire import Body, Frame, FrameDecoder, Header, encode
 
 _SMALL_BYTES = 64 * 1024
@@ -26,6 +27,7 @@ class FrameChannel(asyncio.Protocol):
         self._decoder = FrameDecoder(frame_limit)
         self._backlog: deque[Frame] = deque()
         self._out: list[Body] = []
+        self._out_frames = 0
         self._out_bytes = 0
         self._flush_due = False
         self._choked = False
@@ -44,7 +46,9 @@ class FrameChannel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        # At once to the kernel, which has a buffer of its own: uvloop keeps what is below the limit until the
+        # end of the turn. What the kernel does not take means that the peer is slow, and to stop.
+        self._transport.set_write_buffer_limits(high=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -88,13 +92,14 @@ class FrameChannel(asyncio.Protocol):
             self.fail(error)
 
     def send(self, header: Header, body: Body = b"") -> None:
-        """Queue one frame; it leaves at the end of this turn of the loop, or sooner when large."""
+        """Queue one frame; it leaves at the end of this turn of the loop, or sooner when it is not alone."""
         if self._transport is None:
             return
         for piece in encode(header, body):
             self._out.append(piece)
             self._out_bytes += len(piece)
-        if self._out_bytes >= WRITE_BUFFER_BYTES:
+        self._out_frames += 1
+        if self._out_frames >= FLUSH_FRAMES or self._out_bytes >= WRITE_BUFFER_BYTES:
             self.flush()
         elif not self._flush_due:
             self._flush_due = True
@@ -107,7 +112,7 @@ class FrameChannel(asyncio.Protocol):
     def flush(self) -> None:
         """Hand everything queued to the transport."""
         out, self._out = self._out, []
-        self._out_bytes = 0
+        self._out_frames = self._out_bytes = 0
         if not out or self._transport is None or self._transport.is_closing():
             return
         small: list[Body] = []

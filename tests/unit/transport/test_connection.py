@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from ssastore.errors import AccessDenied, ConfigError, ObjectTooLarge
-from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX
+from ssastore.limits import ATTEMPT_TIMEOUT_MS, FLUSH_FRAMES, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX
 from ssastore.messages import Hello, Proof, Status, Welcome
 from ssastore.transport import connection as module
 from ssastore.transport.connection import Connection, Identity
@@ -267,7 +267,8 @@ async def test_lost_connection_fails_what_waits_and_what_comes(client: Client) -
     assert not client.connection.is_open and client.connection.inflight_count == 0
 
 
-async def test_requests_of_one_turn_leave_in_one_write(client: Client) -> None:
+async def test_requests_of_one_turn_leave_together(client: Client) -> None:
+    """Several in a write, and the first of them before the last is made: the node need not wait for all."""
     writes: list[int] = []
     write = client.transport.write
 
@@ -276,10 +277,13 @@ async def test_requests_of_one_turn_leave_in_one_write(client: Client) -> None:
         write(data)
 
     client.transport.write = counted  # type: ignore[method-assign]
-    for number in range(50):
+    for number in range(5 * FLUSH_FRAMES):
         client.connection.request([16, None, number])
+    assert len(writes) == 5
+    client.connection.request([16, None, 0])
+    assert len(writes) == 5, "one alone waits for the end of the turn"
     await turns()
-    assert len(writes) == 1 and len(client.transport.take()) == 50
+    assert len(writes) == 6 and len(client.transport.take()) == 5 * FLUSH_FRAMES + 1
 
 
 async def test_request_whose_body_is_large_is_not_copied_with_the_others(client: Client) -> None:
