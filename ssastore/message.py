@@ -11,7 +11,7 @@ from ssastore.errors import BadFrame
 from ssastore.limits import SHARDS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.wire import Header
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 NONCE_BYTES = 16
 OP_ID_BYTES = 16
 DIGEST_BYTES = 32

@@ -165,7 +165,11 @@ class Get(Message):
 
 @dataclass(slots=True)
 class Put(Message):
-    """Write a record: metadata here, inline data in the body. Reply: modified_ms, True."""
+    """Write a record: metadata here, inline data in the body. Reply: modified_ms, True.
+
+    ``attempt`` counts from 1.  ``born_ms`` is the same in all attempts (``core.birth``); the first that is
+    sent takes the time of the node that it is sent to.
+    """
 
     TYPE = 17
     TYPES = (int, int, int, int, int, int, bytes, bytes, int, str, int, int, bytes)
@@ -178,7 +182,7 @@ class Put(Message):
     condition: int
     etag: str
     attempt: int
-    age_ms: int
+    born_ms: int
     metadata: bytes
 
     def check(self) -> None:
@@ -186,7 +190,7 @@ class Put(Message):
         require(self.kind in RECORD_KINDS, "no such kind of record")
         require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         require(0 <= self.condition <= 3, "no such condition")
-        require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
+        require(self.attempt >= 1 and 0 <= self.born_ms < U64_END, "attempt or birth out of range")
 
 
 @dataclass(slots=True)
@@ -204,14 +208,14 @@ class Delete(Message):
     condition: int
     etag: str
     attempt: int
-    age_ms: int
+    born_ms: int
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, self.key)
         require(self.kind in RECORD_KINDS, "no such kind of record")
         require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         require(0 <= self.condition <= 3, "no such condition")
-        require(self.attempt >= 1 and self.age_ms >= 0, "attempt or age out of range")
+        require(self.attempt >= 1 and 0 <= self.born_ms < U64_END, "attempt or birth out of range")
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from ssastore.core.birth import Birth
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.register import (
     LIVE,
@@ -200,7 +201,7 @@ class Run:
     async def _repeat(self, call: Call) -> None:
         """As a client does: a call that was not sent is sent as it was, one in doubt as a repetition."""
         random = self.network.random
-        first_sent_ms, op_id = LoopClock().now_ms(), random.randbytes(16)
+        born_ms, op_id = LoopClock().now_ms(), random.randbytes(16)
         attempt, in_doubt = 1, False
         for _ in range(ATTEMPTS):
             attempt += in_doubt
@@ -210,7 +211,7 @@ class Run:
                     _, value = await proposer.read(NAME, self.network)
                     call.found, call.result = bytes(value.data) if value.is_live else None, "found"
                 else:
-                    operation = Operation(op_id, decide_write(call), attempt, first_sent_ms)
+                    operation = Operation(op_id, decide_write(call), Birth(born_ms, born_ms), attempt)
                     outcome = await proposer.write(NAME, self.network, operation)
                     if random.random() < 0.2:
                         in_doubt = True  # The answer is lost.

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from ssastore.core.floors import raise_floor, read_floor, slice_of_key
+from ssastore.core.floors import floor_over, raise_floor, read_floor, slice_of_key
 from ssastore.core.records import TOMBSTONES_END, TOMBSTONES_FIRST
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, counter_of, decode_slot, decode_value
 from ssastore.core.survey import walk
@@ -101,10 +101,10 @@ class Collector:
 def is_idle(slot: Slot, before_ms: int) -> bool:
     """Whether nothing was promised or accepted in a slot since ``before_ms``.
 
-    Its ballots become a floor, and so the time below which a repeated call may have been forgotten: a call
-    that is repeated now must not fall under it.
+    What it leaves becomes a floor, and so the time below which a call may have been forgotten: one that is
+    under way now must not fall under it.
     """
-    return counter_of(slot.seen) // 1000 < before_ms
+    return counter_of(floor_over(slot, decode_value(slot.value))) // 1000 < before_ms
 
 
 def due_entries(txn: ReadTxn, first: bytes, before_ms: int, limit: int = _BATCH) -> list[tuple[bytes, bytes]]:
@@ -135,7 +135,8 @@ def drop_tombstones(txn: WriteTxn, due: Sequence[tuple[bytes, bytes]], before_ms
         if slot is not None and is_idle(slot, before_ms):
             expired.append(stored_key)
             slice16 = slice_of_key(stored_key)
-            floors[slice16] = max(floors.get(slice16, NO_BALLOT), read_floor(txn, stored_key), slot.seen)
+            floor = floor_over(slot, decode_value(slot.value))
+            floors[slice16] = max(floors.get(slice16, NO_BALLOT), read_floor(txn, stored_key), floor)
     for slice16, floor in floors.items():
         raise_floor(txn, slice16, floor)
     for key in [*expired, *filter(None, done)]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssastore.core.acceptor import Acceptor
+from ssastore.core.birth import birth_of
 from ssastore.core.caller import STATUS_ERRORS, Caller
 from ssastore.core.names import RecordName
 from ssastore.core.operations import decide_delete, decide_put
@@ -19,7 +20,7 @@ from ssastore.core.register import Ballot
 from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.settle import Collecting
 from ssastore.core.suspects import Suspects
-from ssastore.core.votes import check_value
+from ssastore.core.votes import check_birth, check_value
 from ssastore.env import Clock, Store
 from ssastore.errors import (
     BadFrame,
@@ -175,13 +176,14 @@ class Coordinator:
                 cfg = self.acceptor.served.cfg_of(request.iid)
                 return [cfg, ballot, value.state, value.modified_ms, bytes(value.metadata)], data
             now_ms = self.clock.now_ms()
+            check_birth(request, now_ms)
             decide: Callable[..., Any]
             if isinstance(request, Put):
                 check_value(request, body)
                 decide = decide_put(request, body, now_ms)
             else:
                 decide = decide_delete(request, now_ms)
-            operation = Operation(request.op_id, decide, request.attempt, now_ms - request.age_ms)
+            operation = Operation(request.op_id, decide, birth_of(request.born_ms, now_ms), request.attempt)
             outcome = await self._proposer.write(name, planes, operation)
         except OutcomeUnknown as error:
             raise Refusal(Status.UNKNOWN, str(error)) from None

@@ -3,13 +3,15 @@
 A collected record leaves nothing behind but its slice's floor, which is at least every
 ballot that the record had promised or accepted.  So an acceptor that has forgotten a
 name still refuses what it had refused: absent means (promise = floor, accepted
-nothing).  There is one floor a slice, read only for absent records; it never goes down.
+nothing).  Its counter is a time, too, and not before that of any operation that was dropped
+with a record: below it operations are forgotten (``core.birth``).  There is one floor a
+slice, read only for absent records; it never goes down.
 """
 
 from __future__ import annotations
 
 from ssastore.core.records import floor_key
-from ssastore.core.register import NO_BALLOT, Ballot
+from ssastore.core.register import NO_BALLOT, Ballot, Slot, Value, make_ballot
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.messages import BALLOT_BYTES
@@ -29,6 +31,11 @@ def read_floor(txn: ReadTxn, stored_key: bytes) -> Ballot:
     if len(stored) != BALLOT_BYTES:
         raise CorruptObject("a floor of another length", key)
     return bytes(stored)
+
+
+def floor_over(slot: Slot, value: Value) -> Ballot:
+    """The floor that a slot leaves when it is dropped with its value."""
+    return max(slot.seen, make_ballot(value.latest_ms * 1000, 0, 0))
 
 
 def raise_floor(txn: WriteTxn, slice16: int, ballot: Ballot) -> None:

@@ -200,12 +200,9 @@ class Multipart:
         upload = await self.read(key, upload_id)
         records = await self._read_parts(key, upload_id, parts)
         metadata = await self._assemble(key, upload_id, upload, records, etag)
-        tag, since_ms = await self._set_completing(key, upload_id, upload, etag)
+        tag, born_ms, attempt = await self._set_completing(key, upload_id, upload, etag)
         op_id = blake3(b"complete" + upload_id.encode() + tag.encode()).digest(length=OP_ID_BYTES)
-        once = Once(op_id)
-        if since_ms is not None:
-            # A call that has gone on from there may have made the object, and others may have replaced it.
-            once = Once(op_id, 2, max(0, self._clock.now_ms() - since_ms))
+        once = Once(op_id, attempt, born_ms)
         try:
             modified_ms = await self._registers.put(
                 self._place, Kind.OBJECT, key, metadata, condition=condition, once=once
@@ -270,28 +267,27 @@ class Multipart:
 
     async def _set_completing(
         self, key: bytes, upload_id: str, upload: Found, etag: str
-    ) -> tuple[str, int | None]:
+    ) -> tuple[str, int, int]:
         """After this no abort wins, nor a completion of other parts. One that stopped half way goes on.
 
-        The upload's new tag, and since when it has had it if another call gave it.
+        The upload's new tag, since when it has had it, and which attempt at the object comes now: if another
+        call gave the tag it may have gone on and made the object, and others may have replaced it.
         """
         wanted = {"state": "completing", "etag": etag}
         extra = upload.metadata.extra
         if extra.get("state") == "completing":
             if extra != wanted:
                 raise UploadNotFound("the upload is being completed with other parts")
-            return upload.metadata.etag, upload.modified_ms
+            return upload.metadata.etag, upload.modified_ms, 2
         condition = When(Condition.IF_ETAG, upload.metadata.etag)
         try:
-            return await self._set_state(key, upload_id, upload.metadata, wanted, condition), None
+            return *await self._set_state(key, upload_id, upload.metadata, wanted, condition), 1
         except (PreconditionFailed, ObjectNotFound):
             raced = await self.read(key, upload_id)
             if raced.metadata.extra != wanted:
                 raise UploadNotFound("the upload was completed or aborted meanwhile") from None
-            return (
-                raced.metadata.etag,
-                raced.modified_ms,
-            )  # The same call, repeated while it is still under way.
+            # The same call, repeated while it is still under way.
+            return raced.metadata.etag, raced.modified_ms, 2
 
     async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
         """The object's condition was false: parts may be added, or the upload aborted."""
@@ -301,13 +297,14 @@ class Multipart:
 
     async def _set_state(
         self, key: bytes, upload_id: str, old: Metadata, extra: dict[str, str], condition: When
-    ) -> str:
+    ) -> tuple[str, int]:
+        """The upload's new tag, and when it got it."""
         tag = self._randomness.bytes(8).hex()
         metadata = Metadata(tag, 0, [], old.headers, old.user, extra)
-        await self._registers.put(
+        modified_ms = await self._registers.put(
             self._place, Kind.UPLOAD, _upload_key(key, upload_id), metadata, condition=condition
         )
-        return tag
+        return tag, modified_ms
 
     async def _drop_parts(self, key: bytes, upload_id: str) -> None:
         numbers = [part.number async for part in self.parts(key, upload_id)]

@@ -30,16 +30,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from ssastore.core.birth import Birth, may_be_forgotten
 from ssastore.core.register import (
     NO_BALLOT,
     Ballot,
     Ballots,
     Decision,
-    Recent,
     Value,
-    counter_of,
     decode_value,
     is_far_ahead,
+    none_above,
+    recent_of,
 )
 from ssastore.env import Clock, Randomness, spawn
 from ssastore.errors import (
@@ -52,7 +53,6 @@ from ssastore.errors import (
 from ssastore.limits import (
     PROPOSER_CACHE_BYTES,
     PROPOSER_CACHE_NAMES,
-    REACH_SKEW_MS,
     RETRY_BASE_MS,
     RETRY_CAP_MS,
 )
@@ -113,13 +113,17 @@ class Operation:
     """One call.
 
     ``decide`` is pure: from the current value, the result and the new value (without the operation's
-    own entry).  ``attempt`` counts from 1; ``first_sent_ms`` is when the first was sent, by this clock.
+    own entry).  ``attempt`` counts from 1.
     """
 
     op_id: bytes
     decide: Callable[[Value], Decision]
+    birth: Birth
     attempt: int = 1
-    first_sent_ms: int = 0
+
+
+_IDENTITY = Operation(b"", lambda value: Decision(0, None), Birth(0, 0))
+"Of a read: never remembered."
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,7 @@ class Proposer:
 
     async def read(self, name: bytes, planes: Planes) -> tuple[Ballot, Value]:
         """The agreed value and its ballot; finishes a write that stopped half way. Raises Unavailable."""
-        call = _Call(Operation(b"", lambda value: Decision(0, None)), self._now_s() + CALL_BUDGET_S)
+        call = _Call(_IDENTITY, self._now_s() + CALL_BUDGET_S)
         async with self.alone(name):
             self._cache.take(name)
             while True:
@@ -269,9 +273,12 @@ class Proposer:
         The cached value may only lead to a write: a refusal must come from F+1 answers of now.
         """
         call.seen = cached.ballot
-        if cached.value.find(call.operation.op_id) is not None:
+        operation = call.operation
+        if cached.value.find(operation.op_id) is not None:
             return None
-        decision = call.operation.decide(cached.value)
+        if may_be_forgotten(cached.value, operation.attempt, operation.birth):
+            return None
+        decision = operation.decide(cached.value)
         if decision.value is None:
             return None
         try:
@@ -286,11 +293,10 @@ class Proposer:
         ballot, promises = await self._prepare(planes, call)
         cfg = promises[0].cfg
         newest = max(promises, key=lambda promise: promise.accepted)
-        value = decode_value(newest.value)
-        if newest.accepted == NO_BALLOT:
-            # Nothing is known of what was collected below the floor; its counter is a time.
-            value.cut_ballot = max(promise.floor for promise in promises)
-            value.cut_ms = counter_of(value.cut_ballot) // 1000
+        if newest.accepted != NO_BALLOT:
+            value = decode_value(newest.value)
+        else:
+            value = none_above(max(promise.floor for promise in promises))
         entry = value.find(operation.op_id)
         if entry is not None:
             if not _is_agreed(promises):
@@ -316,7 +322,7 @@ class Proposer:
         # value is chosen another round may find it there and take it up.
         if call.is_sent and max(value.cut_ballot, *[promise.floor for promise in promises]) >= call.sent:
             raise OutcomeUnknown("a value of this write was sent, and what became of it was trimmed")
-        if call.operation.attempt > 1 and value.cut_ms >= call.operation.first_sent_ms - REACH_SKEW_MS:
+        if may_be_forgotten(value, call.operation.attempt, call.operation.birth):
             raise OutcomeUnknown("the register no longer remembers operations as old as this one")
 
     async def _choose(
@@ -333,9 +339,17 @@ class Proposer:
         now_ms = self._clock.now_ms()
         # A refusal that must be remembered changes nothing but the list of operations.
         value = replace(decision.value or old)
-        value.recent, value.cut_ballot, value.cut_ms = old.recent, old.cut_ballot, old.cut_ms
-        modified_ms = value.modified_ms
-        value.remember(Recent(ballot, call.operation.op_id, now_ms, modified_ms, decision.result), now_ms)
+        value.follow(old)
+        operation, modified_ms = call.operation, value.modified_ms
+        entry = recent_of(
+            ballot,
+            operation.op_id,
+            at_ms=max(now_ms, operation.birth.latest_ms),
+            modified_ms=modified_ms,
+            result=decision.result,
+            attempt=operation.attempt,
+        )
+        value.remember(entry, now_ms)
         reserved = self._ballots.after(ballot)
         was_sent = call.is_sent
         call.send(ballot)

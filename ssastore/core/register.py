@@ -13,14 +13,15 @@ Stored slot:
     version u8 = 2 | 0 u24 | promise 16 | accepted 16 | value
 
 Value, which is also what travels between planes:
-    state u8 | recent count u8 | 0 u16 | metadata length u32 | modified_ms u64
+    state u8 | recent count u8 | lag u16 | metadata length u32 | modified_ms u64
     cut ballot 16 | cut_ms u64
-    recent: (ballot 16 | op id 16 | at_ms u64 | modified_ms u64 | result u8) each
+    recent: (ballot 16 | op id 16 | at_ms u64 | modified_ms u64 | result u7, repeated u1) each
     metadata | inline data
 
 Recent operations make a repeated call get its first result.  *Cut* remembers the
-newest operation that was ever trimmed from the list: a repetition older than that
-cannot be told from a new operation any more, and its outcome is unknown.
+newest operation that was ever trimmed from the list, and the newest that was applied by a
+repeated attempt (``core.birth`` says what for).  The latter is kept as its *lag* behind the
+former in ticks of 16 ms, rounded up to a tick, plus one; 0 is none.  From 17 minutes on it lags no further.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ APART = 1 << 31
 _VERSION = 2
 _BALLOT = struct.Struct(">QII")
 _SLOT = struct.Struct(">Bxxx16s16s")
-_VALUE = struct.Struct(">BBxxIQ16sQ")
+_VALUE = struct.Struct(">BBHIQ16sQ")
 _RECENT = struct.Struct(">16s16sQQB")
+_REPEATED = 0x80
+_TICK_BITS = 4
+_LAG_MAX = 0xFFFF
 
 
 def make_ballot(counter: int, env_id: int, boot: int) -> Ballot:
@@ -104,7 +108,23 @@ class Recent(NamedTuple):
     op_id: bytes
     at_ms: int
     modified_ms: int
-    result: int
+    mark: int
+    "Its result, and whether it was a repeated attempt that was decided."
+
+    @property
+    def result(self) -> int:
+        return self.mark & ~_REPEATED
+
+    @property
+    def is_repeated(self) -> bool:
+        return self.mark >= _REPEATED
+
+
+def recent_of(
+    ballot: Ballot, op_id: bytes, *, at_ms: int, modified_ms: int, result: int, attempt: int
+) -> Recent:
+    """How an operation is remembered."""
+    return Recent(ballot, op_id, at_ms, modified_ms, result | _REPEATED if attempt > 1 else result)
 
 
 @dataclass(slots=True)
@@ -118,10 +138,22 @@ class Value:
     recent: list[Recent] = field(default_factory=list)
     cut_ballot: Ballot = NO_BALLOT
     cut_ms: int = 0
+    cut_repeated_ms: int = 0
+    "Latest time of a repeated attempt that was trimmed; not above ``cut_ms`` by more than a tick."
+
+    @property
+    def latest_ms(self) -> int:
+        """Latest time of any operation that led here."""
+        return max([self.cut_ms, *[entry.at_ms for entry in self.recent]])
 
     @property
     def is_live(self) -> bool:
         return self.state == LIVE
+
+    def follow(self, old: Value) -> None:
+        """Stand in the place of ``old``: what led there leads here."""
+        self.recent, self.cut_ballot = old.recent, old.cut_ballot
+        self.cut_ms, self.cut_repeated_ms = old.cut_ms, old.cut_repeated_ms
 
     def find(self, op_id: bytes) -> Recent | None:
         """The operation's entry, when it was decided and is still remembered."""
@@ -143,6 +175,8 @@ class Value:
             else:
                 self.cut_ballot = max(self.cut_ballot, old.ballot)
                 self.cut_ms = max(self.cut_ms, old.at_ms)
+                if old.is_repeated:
+                    self.cut_repeated_ms = max(self.cut_repeated_ms, old.at_ms)
         self.recent = [*kept, entry]
 
     def encode(self) -> list[bytes | memoryview]:
@@ -150,6 +184,7 @@ class Value:
         head = _VALUE.pack(
             self.state,
             len(self.recent),
+            _lag_of(self.cut_ms, self.cut_repeated_ms),
             len(self.metadata),
             self.modified_ms,
             self.cut_ballot,
@@ -167,7 +202,7 @@ def decode_value(encoded: bytes | memoryview) -> Value:
     if not encoded:
         return Value()
     try:
-        state, count, metadata_length, modified_ms, cut_ballot, cut_ms = _VALUE.unpack_from(encoded)
+        state, count, lag, metadata_length, modified_ms, cut_ballot, cut_ms = _VALUE.unpack_from(encoded)
         view = memoryview(encoded)
         start = _VALUE.size + count * _RECENT.size
         recent = [Recent(*fields) for fields in _RECENT.iter_unpack(view[_VALUE.size : start])]
@@ -176,7 +211,27 @@ def decode_value(encoded: bytes | memoryview) -> Value:
     middle = start + metadata_length
     if state > TOMBSTONE or middle > len(view):
         raise CorruptObject("a stored value has an unknown state or impossible lengths")
-    return Value(state, modified_ms, view[start:middle], view[middle:], recent, cut_ballot, cut_ms)
+    repeated_ms = ((cut_ms >> _TICK_BITS) + 2 - lag) << _TICK_BITS if lag else 0
+    return Value(
+        state, modified_ms, view[start:middle], view[middle:], recent, cut_ballot, cut_ms, repeated_ms
+    )
+
+
+def _lag_of(cut_ms: int, repeated_ms: int) -> int:
+    """The lag of the second behind the first, as it is stored."""
+    if not repeated_ms:
+        return 0
+    ticks = -(-repeated_ms >> _TICK_BITS)
+    return min((cut_ms >> _TICK_BITS) + 2 - ticks, _LAG_MAX)
+
+
+def none_above(floor: Ballot) -> Value:
+    """The value of a name of which nothing is known but that all there was lies below ``floor``.
+
+    A floor's counter is not before the time of any operation that was dropped under it (``core.floors``).
+    """
+    cut_ms = counter_of(floor) // 1000
+    return Value(cut_ballot=floor, cut_ms=cut_ms, cut_repeated_ms=cut_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +306,7 @@ def peek_slot(
         version, _, accepted = _SLOT.unpack_from(stored)
         if len(stored) == _SLOT.size:
             return accepted, NONE, 0, b"", b""
-        state, count, metadata_length, modified_ms, _, _ = _VALUE.unpack_from(stored, _SLOT.size)
+        state, count, _, metadata_length, modified_ms, _, _ = _VALUE.unpack_from(stored, _SLOT.size)
     except struct.error as error:
         raise CorruptObject("a stored slot is cut short") from error
     start = _SLOT.size + _VALUE.size + count * _RECENT.size

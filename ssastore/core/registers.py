@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgpack
 
+from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import Caller
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
@@ -68,12 +69,13 @@ IF_ABSENT = When(Condition.IF_ABSENT)
 class Once:
     """What makes one operation of several attempts: the store applies it once.
 
-    ``attempt`` counts from 1; ``age_ms`` is how long ago the first was sent.
+    ``attempt`` counts from 1; ``born_ms`` is the operation's birth, the same in all of them
+    (``core.birth``).  Without one a first attempt gets its birth when it is sent.
     """
 
     op_id: bytes
     attempt: int = 1
-    age_ms: int = 0
+    born_ms: int = UNKNOWN_BIRTH
 
 
 class Found:
@@ -218,7 +220,7 @@ class Registers:
             int(condition.condition),
             condition.etag,
             once.attempt,
-            once.age_ms,
+            once.born_ms,
             metadata.encode(),
         )
         header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), data)
@@ -246,7 +248,7 @@ class Registers:
             int(condition.condition),
             condition.etag,
             once.attempt,
-            once.age_ms,
+            once.born_ms,
         )
         header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), b"")
         return bool(header[3])
@@ -266,11 +268,9 @@ class Registers:
         Until the deadline, or until nothing is heard from a majority of planes.
         """
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        deadline = started + self._caller.deadline_ms / 1000
+        deadline = loop.time() + self._caller.deadline_ms / 1000
         # An attempt of somebody before us may have been taken, however ours end.
         in_doubt = not isinstance(message, Read) and message.attempt > 1
-        age_ms = 0 if isinstance(message, Read) else message.age_ms
         cause: SsaStoreError = Unavailable("no plane was asked")
         turn = 0
         planes = self._in_order(position, replicas)
@@ -292,11 +292,8 @@ class Registers:
                         raise OutcomeUnknown(str(error)) from None
                     raise
                 turn += 1
-                if not isinstance(message, Read):
-                    # Once in doubt every further attempt is a repetition; its age lets a node judge
-                    # whether it can still remember the first.
-                    message.attempt += 1 if in_doubt else 0
-                    message.age_ms = age_ms + int((loop.time() - started) * 1000)
+                if in_doubt and not isinstance(message, Read):
+                    message.attempt += 1  # Once in doubt every further attempt is a repetition.
                 if turn % replicas == 0:
                     await asyncio.sleep(RETRY_CAP_MS / 1000)
         if in_doubt:

@@ -21,9 +21,9 @@ from ssastore.core.register import (
     Ballot,
     Ballots,
     Value,
-    counter_of,
     decode_value,
     make_ballot,
+    none_above,
 )
 from ssastore.env import Clock, spawn
 from ssastore.errors import OutOfStep, SsaStoreError, Unavailable
@@ -190,12 +190,10 @@ def _newest(promises: Sequence[Promise]) -> tuple[Promise, Value, bytes]:
     if any(promise.cfg != promises[0].cfg for promise in promises):
         raise OutOfStep("promises of two configurations in one round")
     newest = max(promises, key=lambda promise: promise.accepted)
-    value = decode_value(newest.value)
     if newest.accepted != NO_BALLOT:
-        return newest, value, bytes(newest.value)
+        return newest, decode_value(newest.value), bytes(newest.value)
     # A value made from none says what was collected before it.
-    value.cut_ballot = max(promise.floor for promise in promises)
-    value.cut_ms = counter_of(value.cut_ballot) // 1000
+    value = none_above(max(promise.floor for promise in promises))
     return newest, value, b"".join(value.encode())
 
 

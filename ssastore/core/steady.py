@@ -1,9 +1,8 @@
 """A wall clock that does not jump: what a worker compares ages by. Pure but for the clocks it is given.
 
-A register forgets operations by their age, and tells a late repetition from a new call
-by comparing its age with what was forgotten.  Both are readings of a wall clock, and
-that may be set while a call is under way: after a jump of an hour an operation of a
-second ago looks forgotten long since, and its repetition is applied a second time.
+A register forgets operations and deletes by their age, and that is a reading of a wall
+clock, which may be set while a call is under way: after a jump of an hour an operation of a
+second ago would be forgotten, and its repetition told that nobody knows (``core.birth``).
 
 So time is read from the wall once and goes on by the event loop's clock, which counts
 seconds and is never set.  Whatever the wall clock says later is approached slowly: a

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ssastore.core.birth import birth_of, may_be_forgotten
 from ssastore.core.ceiling import Ceiling
-from ssastore.core.floors import raise_floor, read_floor, slice_of_key
+from ssastore.core.floors import floor_over, raise_floor, read_floor, slice_of_key
 from ssastore.core.metadata import summary
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.place import Served, place_key
@@ -22,20 +23,26 @@ from ssastore.core.register import (
     Ballot,
     Ballots,
     Decision,
-    Recent,
     Slot,
     Value,
-    counter_of,
     decode_slot,
     decode_value,
     is_far_ahead,
+    none_above,
     peek_slot,
+    recent_of,
 )
 from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.shuts import check_open
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
-from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, REACH_SKEW_MS, SEGMENTS_MAX
+from ssastore.limits import (
+    BALLOT_AHEAD_US_MAX,
+    INLINE_BYTES_MAX,
+    KEY_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    SEGMENTS_MAX,
+)
 from ssastore.messages import Accept, Collect, Delete, Get, Kind, Prepare, Put, Read, Status
 
 _OBJECT = int(Kind.OBJECT)
@@ -80,16 +87,20 @@ class Votes:
         """Both phases and the decision of a register with one replica."""
         if self._served.replicas != 1:
             raise Refusal(Status.BAD_REQUEST, "a write of a replicated record goes through its proposer")
+        check_birth(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
         slot = self._slot(txn, stored_key)
-        value = _value_of(slot, read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT)
+        if slot.accepted == NO_BALLOT:
+            value = none_above(read_floor(txn, stored_key))
+        else:
+            value = decode_value(slot.value)
         # Before anything that may have changed since the first time, the bucket's state included.
         if (entry := value.find(request.op_id)) is not None:
             return reply_of(entry.result, entry.modified_ms)
         if isinstance(request, Put):
             check_open(request, locator, txn)
-        first_sent_ms = now_ms - request.age_ms
-        if request.attempt > 1 and value.cut_ms >= first_sent_ms - REACH_SKEW_MS:
+        birth = birth_of(request.born_ms, now_ms)
+        if may_be_forgotten(value, request.attempt, birth):
             raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
         decision = decide(value)
         if decision.value is None and request.attempt == 1:
@@ -98,8 +109,16 @@ class Votes:
         # still be on its way.
         new = replace(value) if decision.value is None else decision.value
         ballot = self._ballots.next(slot.seen, now_ms)
-        new.recent, new.cut_ballot, new.cut_ms = value.recent, value.cut_ballot, value.cut_ms
-        new.remember(Recent(ballot, request.op_id, now_ms, new.modified_ms, decision.result), now_ms)
+        new.follow(value)
+        entry = recent_of(
+            ballot,
+            request.op_id,
+            at_ms=max(now_ms, birth.latest_ms),
+            modified_ms=new.modified_ms,
+            result=decision.result,
+            attempt=request.attempt,
+        )
+        new.remember(entry, now_ms)
         slot.accept(ballot, b"", NO_BALLOT)
         self._ceiling.cover(txn, ballot, now_ms)
         self._store(txn, stored_key, slot, new.encode(), new.state, now_ms)
@@ -143,9 +162,10 @@ class Votes:
             if slot.accepted == NO_BALLOT and slot.promise >= request.ballot:
                 return [], b""  # It was collected before, by this ballot or a later one.
             raise Refusal(Status.OUTRUN, slot.seen.hex())
-        if decode_value(slot.value).state == LIVE:
+        value = decode_value(slot.value)
+        if value.is_live:
             raise Refusal(Status.BAD_REQUEST, "a live record is not collected")
-        raise_floor(txn, slice_of_key(stored_key), slot.seen)
+        raise_floor(txn, slice_of_key(stored_key), floor_over(slot, value))
         txn.delete(stored_key)
         return [], b""
 
@@ -197,12 +217,10 @@ class Votes:
             raise Refusal(Status.BAD_REQUEST, "a ballot of more than a day ahead")
 
 
-def _value_of(slot: Slot, floor: Ballot) -> Value:
-    """A slot's value; one made from none has forgotten what the floor has."""
-    value = decode_value(slot.value)
-    if slot.accepted == NO_BALLOT:
-        value.cut_ballot, value.cut_ms = floor, counter_of(floor) // 1000
-    return value
+def check_birth(request: Put | Delete, now_ms: int) -> None:
+    """Refuse what would make a record remember the future: its later calls would all be unknown."""
+    if request.born_ms * 1000 > now_ms * 1000 + BALLOT_AHEAD_US_MAX:
+        raise Refusal(Status.BAD_REQUEST, "an operation that begins in more than a day")
 
 
 def check_value(request: Put, body: bytes | memoryview) -> None:

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 
 from blake3 import blake3
 
+from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.registers import Once
 from ssastore.env import Clock
-from ssastore.limits import INVOCATIONS_MAX, RECENT_OPS_MS
+from ssastore.limits import INVOCATIONS_MAX
 from ssastore.messages import OP_ID_BYTES
 from ssastore.s3.sigv4 import Principal
 
@@ -29,11 +30,11 @@ _ATTEMPT = re.compile(r"(?:^|;)\s*attempt=(\d{1,4})\s*(?:;|$)")
 
 
 class Attempts:
-    """Knows when it saw the first attempt of each of the latest requests."""
+    """Knows the births of the latest requests (``core.birth``), of those whose first attempt came here."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._first_sent_ms: OrderedDict[bytes, int] = OrderedDict()
+        self._born_ms: OrderedDict[bytes, int] = OrderedDict()
 
     def once(
         self,
@@ -61,14 +62,13 @@ class Attempts:
         found = _ATTEMPT.search(headers.get("amz-sdk-request", ""))
         # Without a number nobody knows whether it is the first.
         attempt = max(1, int(found[1])) if found else 2
-        now_ms = self._clock.now_ms()
-        first_sent_ms = self._first_sent_ms.get(op_id)
-        if first_sent_ms is None:
+        born_ms = self._born_ms.get(op_id)
+        if born_ms is None:
             # The first attempt of a repetition may have come to another gateway, whenever that was.
-            first_sent_ms = now_ms if attempt == 1 else now_ms - RECENT_OPS_MS
-            self._first_sent_ms[op_id] = first_sent_ms
-            if len(self._first_sent_ms) > INVOCATIONS_MAX:
-                self._first_sent_ms.popitem(last=False)
+            born_ms = self._clock.now_ms() if attempt == 1 else UNKNOWN_BIRTH
+            self._born_ms[op_id] = born_ms
+            if len(self._born_ms) > INVOCATIONS_MAX:
+                self._born_ms.popitem(last=False)
         elif attempt == 1:
             attempt = 2  # A proxy repeats it, or a client that does not count.
-        return Once(op_id, attempt, max(0, now_ms - first_sent_ms))
+        return Once(op_id, attempt, born_ms)

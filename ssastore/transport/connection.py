@@ -44,7 +44,7 @@ class Connection(FrameChannel):
     """One connection to one worker.
 
     ``on_coverage(connection)`` is called when the worker says what it serves; ``slices`` then
-    holds the 16-bit slice numbers.
+    holds the 16-bit slice numbers.  With it the worker says what time it is there.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class Connection(FrameChannel):
         self.slices: list[range] = []
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._is_proved = False
+        self._ahead_ms = 0.0
+        "The node's clock against the time of the loop, less what the message took to come."
         self._next_id = 1
         self._pending: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._lost: Exception | None = None
@@ -132,12 +134,15 @@ class Connection(FrameChannel):
     def _cover(self, header: Header, body: Body) -> None:
         if header[0] != Status.COVERAGE:
             raise UnexpectedMessage("expected the coverage")
+        if tuple(map(type, header)) != (int, int, int):
+            raise BadFrame("coverage with other fields")
         try:
             _, runs = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
             slices = [range(first, end) for first, end in runs if 0 <= first < end <= 1 << 16]
         except (TypeError, ValueError, msgpack.UnpackException) as error:
             raise BadFrame("coverage is not a list of ranges") from error
         self.slices = slices
+        self._ahead_ms = header[2] - self._loop.time() * 1000
         self._on_coverage(self)
 
     # -- requests -----------------------------------------------------------------------------------
@@ -184,6 +189,10 @@ class Connection(FrameChannel):
                     raise UnexpectedMessage("a reply to no request")
                 if not entry[0].done():
                     entry[0].set_result((header, body))
+
+    def node_ms(self) -> int:
+        """What time it is at the node, about: births of operations are told by it."""
+        return int(self._loop.time() * 1000 + self._ahead_ms)
 
     def covers(self, slice16: int) -> bool:
         """Whether the worker last said that it serves this slice."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from ipaddress import IPv6Network
-from typing import cast
+from typing import Any, cast
 
+from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
@@ -37,12 +38,21 @@ _TRIED_AGAIN = (Status.NOT_MINE, Status.OVERLOADED, Status.SILENT)
 _UNCERTAIN = (Put, Delete, Accept)
 "Requests that leave a doubt when their answer is lost."
 
+_BORN = frozenset((Put.TYPE, Delete.TYPE))
+"Requests of operations that are applied once, and so have a birth (``core.birth``)."
+
 _OF_ONE_ATTEMPT = frozenset((Status.UNREACHED, Status.FULL, Status.CORRUPT, Status.INTERNAL))
 "Refusals that say nothing of an earlier attempt, which may still be taken."
 
 
 _FRESH_S = 0.1
 "How lately a connection must have brought something to show that its node is there."
+
+
+def _bear(message: Any, connection: Connection) -> None:
+    """Give an operation its birth when it is sent for the first time; it keeps that for all attempts."""
+    if message.born_ms == UNKNOWN_BIRTH and message.attempt == 1:
+        message.born_ms = connection.node_ms()
 
 
 class _Knock(asyncio.Protocol):
@@ -60,9 +70,7 @@ class _Knock(asyncio.Protocol):
 class _Budget:
     """The time of one call. ``is_patient``: nobody else can be asked, so it is tried until the end."""
 
-    started: float
     deadline: float
-    age_ms: int
     is_patient: bool
 
 
@@ -179,10 +187,11 @@ class Pool:
             OutcomeUnknown: a write was sent and no answer came within the deadline,
             ConfigError, AccessDenied: from the greeting.
         """
-        now = asyncio.get_running_loop().time()
-        deadline = now + (within_ms or self.deadline_ms) / 1000
+        deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
         connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid >> _SLICE_SHIFT)
         if connection is not None and connection.is_open:
+            if message.TYPE in _BORN:
+                _bear(message, connection)
             try:
                 if within_ms is None:
                     # No timer of its own: the watchdog ends what waits beyond the deadline.
@@ -191,19 +200,15 @@ class Pool:
                     async with asyncio.timeout_at(deadline):
                         reply = await connection.request(message.header(0), body)
             except OSError as error:
-                budget = self._budget(message, now, deadline, within_ms is None)
+                budget = _Budget(deadline, within_ms is None)
                 return await self._retry(message, iid, body, budget, error, True)
             status = reply[0][0]
             if status == Status.OK:
                 return reply
-            budget = self._budget(message, now, deadline, within_ms is None)
+            budget = _Budget(deadline, within_ms is None)
             return await self._settle(message, iid, body, budget, reply)
-        budget = self._budget(message, now, deadline, within_ms is None)
+        budget = _Budget(deadline, within_ms is None)
         return await self._retry(message, iid, body, budget, None, False)
-
-    @staticmethod
-    def _budget(message: Message, started: float, deadline: float, is_patient: bool) -> _Budget:
-        return _Budget(started, deadline, getattr(message, "age_ms", 0), is_patient)
 
     async def _settle(self, message: Message, iid: int, body: Body, budget: _Budget, reply: Reply) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
@@ -235,11 +240,10 @@ class Pool:
                 async with asyncio.timeout_at(budget.deadline):
                     connection = await self._connection_for(iid)
                     is_sent = connection.is_open
-                    if in_doubt and isinstance(message, (Put, Delete)):
-                        # Who gets this must know that an earlier one may still be waiting somewhere, and
-                        # since when: it may have forgotten operations as old as that.
-                        message.attempt += 1
-                        message.age_ms = budget.age_ms + int((loop.time() - budget.started) * 1000)
+                    if isinstance(message, (Put, Delete)):
+                        _bear(message, connection)
+                        # Who gets this must know that an earlier one may still be waiting somewhere.
+                        message.attempt += in_doubt
                     reply = await connection.request(message.header(0), body)
                 status = reply[0][0]
                 if status == Status.OK:

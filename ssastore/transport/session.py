@@ -207,6 +207,11 @@ class Session(FrameChannel):
         if not self._inflight:
             self.close()
 
+    def cover(self) -> None:
+        """Say which slices the worker serves, and what time it is here."""
+        service = self._service
+        self.send([int(Status.COVERAGE), 0, service.clock.now_ms()], service.coverage)
+
     # -- frames -------------------------------------------------------------------------------------
 
     def handle(self, frames: deque[Frame]) -> None:
@@ -344,4 +349,4 @@ class Session(FrameChannel):
         self.role = self._hello.role
         self._decoder.allow(FRAME_BYTES_MAX)
         self.send(Proof(proof(secret, NODE_SIDE, self._hello, self._welcome)).header(0))
-        self.send([int(Status.COVERAGE), 0], self._service.coverage)
+        self.cover()

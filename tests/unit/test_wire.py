@@ -22,7 +22,18 @@ from ssastore.core.register import LIVE, make_ballot
 from ssastore.core.registers import Place
 from ssastore.errors import BadFrame, ObjectTooLarge
 from ssastore.limits import FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, KIB
-from ssastore.messages import REQUESTS, Get, Hello, Kind, Proof, Put, Status, Welcome, decode_request
+from ssastore.messages import (
+    PROTOCOL_VERSION,
+    REQUESTS,
+    Get,
+    Hello,
+    Kind,
+    Proof,
+    Put,
+    Status,
+    Welcome,
+    decode_request,
+)
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, proof
 from ssastore.wire import Frame, FrameDecoder, Header, decode_header, encode
 from tests.direct import iid_of_record
@@ -227,13 +238,15 @@ def put_example() -> Put:
     iid = iid_of_record(place, b"cat.jpg")
     metadata = Metadata(native_etag(blake3(b"hello\n").hexdigest()), 6).encode()
     op_id = bytes(range(16))
-    return Put(iid, int(Kind.OBJECT), place.bucket, 16, b"cat.jpg", op_id, 0, "", 1, 0, metadata)
+    return Put(
+        iid, int(Kind.OBJECT), place.bucket, 16, b"cat.jpg", op_id, 0, "", 1, 1_699_999_999_990, metadata
+    )
 
 
 def greeting_example() -> tuple[Hello, Welcome]:
     cluster = "ab" * 16
-    hello = Hello(1, "xxh3-64", 1, 1, "client", "KEY", bytes(range(16)), cluster)
-    return hello, Welcome(1, "xxh3-64", 1, 1, cluster, bytes(range(16, 32)))
+    hello = Hello(PROTOCOL_VERSION, "xxh3-64", 1, 1, "client", "KEY", bytes(range(16)), cluster)
+    return hello, Welcome(PROTOCOL_VERSION, "xxh3-64", 1, 1, cluster, bytes(range(16, 32)))
 
 
 def examples() -> dict[str, bytes]:

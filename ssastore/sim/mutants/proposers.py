@@ -14,7 +14,6 @@ from ssastore.core.proposer import Operation, Outcome, Outrun, Planes, Proposer
 from ssastore.core.register import (
     Ballot,
     Ballots,
-    Decision,
     Recent,
     Value,
     decode_value,
@@ -26,7 +25,7 @@ from ssastore.sim.mutants import Mutant, Put
 
 def _read_by_prepare_only(put: Put) -> None:
     async def read(self: Proposer, name: bytes, planes: Planes) -> tuple[Ballot, Value]:
-        call = proposer._Call(Operation(b"", lambda value: Decision(0, None)), self._now_s() + 5)
+        call = proposer._Call(proposer._IDENTITY, self._now_s() + 5)
         async with self.alone(name):
             self._cache.take(name)
             while True:

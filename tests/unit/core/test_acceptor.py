@@ -127,7 +127,17 @@ class Bench:
         op_id = op(10_000 + self._ops if number is None else number)
         iid = iid_of_record(place, key)
         return Put(
-            iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, 0, metadata_of(data)
+            iid,
+            Kind.OBJECT,
+            place.bucket,
+            place.shards,
+            key,
+            op_id,
+            condition,
+            etag,
+            1,
+            self.now_ms,
+            metadata_of(data),
         )
 
     async def delete(
@@ -142,7 +152,7 @@ class Bench:
         op_id = op(10_000 + self._ops if number is None else number)
         iid = iid_of_record(place, key)
         return await self.write(
-            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, 0)
+            Delete(iid, Kind.OBJECT, place.bucket, place.shards, key, op_id, condition, etag, 1, self.now_ms)
         )
 
     def get(self, key: bytes, place: Place = INDEXED) -> bytes | None:

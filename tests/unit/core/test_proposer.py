@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ssastore.core import proposer as module
+from ssastore.core.birth import Birth
 from ssastore.core.proposer import Operation, Outcome, Outrun, Promise, Proposer
 from ssastore.core.register import (
     LIVE,
@@ -32,7 +33,7 @@ from ssastore.core.register import (
 )
 from ssastore.env import spawn
 from ssastore.errors import BucketNotFound, OutcomeUnknown, StoreFull, Unavailable
-from ssastore.limits import BALLOT_AHEAD_US_MAX, PROPOSER_CACHE_BYTES, REACH_SKEW_MS
+from ssastore.limits import BALLOT_AHEAD_US_MAX, PROPOSER_CACHE_BYTES
 from tests.registermodel import (
     APPLIED,
     NAME,
@@ -219,7 +220,8 @@ def put_of(data: bytes, op: int, *, attempt: int = 1, only_if: bytes | None = No
             return Decision(REFUSED, None)
         return Decision(APPLIED, Value(LIVE, 5, data, data))
 
-    return Operation(op.to_bytes(16, "big"), decide, attempt, at or LoopClock().now_ms())
+    born_ms = at or LoopClock().now_ms()
+    return Operation(op.to_bytes(16, "big"), decide, Birth(born_ms, born_ms), attempt)
 
 
 Scenario = Callable[[], Any]
@@ -459,17 +461,34 @@ async def test_repetition_that_is_older_than_what_is_remembered_has_an_unknown_o
     for plane in range(3):
         planes.put_directly(plane, 5, Value(LIVE, 5, b"", b"one", [], make_ballot(4, 99, 1), now_ms))
     with pytest.raises(OutcomeUnknown):
-        await proposer_of().write(NAME, planes, put_of(b"two", 2, attempt=2, at=now_ms + REACH_SKEW_MS))
-    young = put_of(b"two", 2, attempt=2, at=now_ms + REACH_SKEW_MS + 1)
+        await proposer_of().write(NAME, planes, put_of(b"two", 2, attempt=2, at=now_ms))
+    young = put_of(b"two", 2, attempt=2, at=now_ms + 1)
     assert (await proposer_of().write(NAME, planes, young)).result == APPLIED
 
 
 @on_virtual_time
-async def test_first_attempt_needs_no_memory() -> None:
+async def test_first_attempt_fears_only_what_was_repeated() -> None:
     planes, now_ms = Planes(), LoopClock().now_ms()
     for plane in range(3):
-        planes.put_directly(plane, 5, Value(LIVE, 5, b"", b"one", [], make_ballot(4, 99, 1), now_ms))
-    assert (await proposer_of().write(NAME, planes, put_of(b"two", 2))).result == APPLIED
+        cut = make_ballot(4, 99, 1)
+        planes.put_directly(plane, 5, Value(LIVE, 5, b"", b"one", [], cut, now_ms, now_ms - 1000))
+    late = put_of(b"two", 2, at=now_ms - 1000)
+    with pytest.raises(OutcomeUnknown):
+        await proposer_of().write(NAME, planes, late)
+    # Times of repeated attempts are kept in ticks of 16 ms.
+    assert (await proposer_of().write(NAME, planes, put_of(b"two", 2, at=now_ms - 984))).result == APPLIED
+
+
+@on_virtual_time
+async def test_cached_value_that_may_have_forgotten_a_first_attempt_is_not_enough() -> None:
+    planes, proposer, now_ms = Planes(), proposer_of(), LoopClock().now_ms()
+    cut = make_ballot(4, 99, 1)
+    for plane in range(3):
+        planes.put_directly(plane, 5, Value(LIVE, 5, b"", b"one", [], cut, now_ms, now_ms))
+    assert (await proposer.write(NAME, planes, put_of(b"two", 2, at=now_ms + 17))).result == APPLIED
+    with pytest.raises(OutcomeUnknown):
+        await proposer.write(NAME, planes, put_of(b"three", 3, at=now_ms))
+    assert (await proposer.write(NAME, planes, put_of(b"four", 4, at=now_ms + 17))).result == APPLIED
 
 
 @on_virtual_time

@@ -25,6 +25,7 @@ from ssastore.core.register import (
     is_far_ahead,
     make_ballot,
     peek_slot,
+    recent_of,
 )
 from ssastore.errors import CorruptObject
 from ssastore.limits import BALLOT_AHEAD_US_MAX, RECENT_OPS_MAX, RECENT_OPS_MS
@@ -326,3 +327,29 @@ def test_every_operation_is_in_the_list_or_not_above_the_cut(times: list[int]) -
     for number, at_ms in enumerate(times, 1):
         assert value.find(op(number)) or (b(number) <= value.cut_ballot and at_ms <= value.cut_ms)
     assert len(value.recent) <= RECENT_OPS_MAX
+
+
+@given(st.integers(1, 1 << 50), st.integers(0, 1 << 25), st.integers(0, 1 << 25))
+def test_cut_of_repeated_attempts_is_stored_not_too_early_and_does_not_creep(
+    repeated_ms: int, ahead_ms: int, further_ms: int
+) -> None:
+    value = Value(LIVE, cut_ms=repeated_ms + ahead_ms, cut_repeated_ms=repeated_ms)
+    read = decode_value(stored(value))
+    assert read.cut_repeated_ms >= repeated_ms
+    seventeen_minutes_ms = 0xFFFD * 16
+    if ahead_ms <= seventeen_minutes_ms:
+        assert read.cut_repeated_ms < repeated_ms + 16
+        read.cut_ms += min(further_ms, seventeen_minutes_ms - ahead_ms)
+        assert decode_value(stored(read)).cut_repeated_ms == read.cut_repeated_ms
+    else:
+        assert read.cut_repeated_ms <= value.cut_ms - seventeen_minutes_ms + 16
+
+
+def test_operation_says_whether_it_was_repeated() -> None:
+    first, second = (
+        recent_of(b(1), op(1), at_ms=5, modified_ms=6, result=3, attempt=attempt) for attempt in (1, 2)
+    )
+    assert (first.result, first.is_repeated, second.result, second.is_repeated) == (3, False, 3, True)
+    value = Value(LIVE, recent=[second])
+    value.remember(first._replace(op_id=op(2)), 5 + RECENT_OPS_MS)
+    assert (value.cut_ms, value.cut_repeated_ms) == (5, 5)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ssastore.core.birth import Birth
 from ssastore.core.metadata import Metadata, Segment, SegmentKind
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.records import reference_name
@@ -391,7 +392,9 @@ def test_call_that_is_repeated_across_a_collection_is_not_applied_again(is_told:
         assert await conversation.collect(b"k", hand, late)
         if not is_told:
             hand.floors = [NO_BALLOT] * 3
-        operation = Operation(b"o" * 16, lambda value: Decision(APPLIED, live(b"again")), 2, sent_ms)
+        operation = Operation(
+            b"o" * 16, lambda value: Decision(APPLIED, live(b"again")), Birth(sent_ms, sent_ms), 2
+        )
         try:
             await proposer.write(b"k", hand, operation)
         except OutcomeUnknown:

@@ -1,11 +1,12 @@
-"""Which requests are attempts of one operation, and how old the first is."""
+"""Which requests are attempts of one operation, and when that was begun."""
 
 from __future__ import annotations
 
 import pytest
 
+from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.registers import Once
-from ssastore.limits import INVOCATIONS_MAX, RECENT_OPS_MS
+from ssastore.limits import INVOCATIONS_MAX
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.sigv4 import PayloadMode, Principal
 from tests.direct import StillClock
@@ -31,14 +32,15 @@ def told(attempts: Attempts, sdk_request: str | None = "attempt=1; max=5", **cha
     return attempts.once(headers=headers, **fields)  # type: ignore[arg-type]
 
 
-def test_attempts_of_one_invocation_are_one_operation_that_ages() -> None:
+def test_attempts_of_one_invocation_are_one_operation_with_one_birth() -> None:
     clock = StillClock()
     attempts = Attempts(clock)
     first = told(attempts)
     clock.ms += 1500
     second = told(attempts, "ttl=20260101T000000Z; attempt=2; max=5")
     assert first is not None and second is not None
-    assert (first.attempt, first.age_ms, second.attempt, second.age_ms) == (1, 0, 2, 1500)
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert first.born_ms == second.born_ms == clock.ms - 1500
     assert first.op_id == second.op_id
 
 
@@ -65,15 +67,15 @@ def test_who_sends_no_invocation_gets_no_memory(invocation: str) -> None:
     assert told(Attempts(StillClock()), invocation=invocation) is None
 
 
-def test_repetition_whose_first_attempt_went_elsewhere_is_as_old_as_can_be() -> None:
+def test_repetition_whose_first_attempt_went_elsewhere_has_an_unknown_birth() -> None:
     found = told(Attempts(StillClock()), "attempt=3")
-    assert found is not None and (found.attempt, found.age_ms) == (3, RECENT_OPS_MS)
+    assert found is not None and (found.attempt, found.born_ms) == (3, UNKNOWN_BIRTH)
 
 
 @pytest.mark.parametrize("sdk_request", [None, "max=3", "attempt=x", "attempt=99999999999"])
 def test_attempt_without_a_number_may_be_a_repetition(sdk_request: str | None) -> None:
     found = told(Attempts(StillClock()), sdk_request)
-    assert found is not None and (found.attempt, found.age_ms) == (2, RECENT_OPS_MS)
+    assert found is not None and (found.attempt, found.born_ms) == (2, UNKNOWN_BIRTH)
 
 
 def test_first_attempt_that_comes_twice_is_a_repetition() -> None:
@@ -88,6 +90,6 @@ def test_memory_is_bounded() -> None:
     told(attempts)
     for number in range(INVOCATIONS_MAX):
         told(attempts, invocation=f"{number:08}")
-    assert len(attempts._first_sent_ms) == INVOCATIONS_MAX
+    assert len(attempts._born_ms) == INVOCATIONS_MAX
     forgotten = told(attempts, "attempt=2")
-    assert forgotten is not None and forgotten.age_ms == RECENT_OPS_MS
+    assert forgotten is not None and forgotten.born_ms == UNKNOWN_BIRTH

@@ -10,7 +10,7 @@ import pytest
 
 from ssastore.errors import AccessDenied, ConfigError, ObjectTooLarge
 from ssastore.limits import ATTEMPT_TIMEOUT_MS, FLUSH_FRAMES, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX
-from ssastore.messages import Hello, Proof, Status, Welcome
+from ssastore.messages import PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport import connection as module
 from ssastore.transport.connection import Connection, Identity
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
@@ -19,7 +19,8 @@ from tests.wires import HeldTransport, packed, turns
 
 SECRET = b"secret"
 CLUSTER = "ab" * 16
-COVERAGE = packed([int(Status.COVERAGE), 0], msgpack.packb([1, [[0, 16], [32, 48]]]))
+NODE_MS = 1_900_000_000_000
+COVERAGE = packed([int(Status.COVERAGE), 0, NODE_MS], msgpack.packb([1, [[0, 16], [32, 48]]]))
 PATIENCE_S = 30.0
 
 
@@ -44,7 +45,7 @@ class Client:
         """Be the node for Welcome and Proof."""
         hello = await self.hello()
         fields: dict[str, Any] = {
-            "protocol": 1,
+            "protocol": PROTOCOL_VERSION,
             "hash_name": hello.hash_name,
             "rule_version": 1,
             "replicas": 1,
@@ -137,7 +138,7 @@ async def test_node_that_does_not_know_the_secret_is_not_believed() -> None:
 async def test_proof_sent_back_is_no_proof() -> None:
     client = Client()
     hello = await client.hello()
-    welcome = Welcome(1, hello.hash_name, 1, 1, CLUSTER, b"n" * 16)
+    welcome = Welcome(PROTOCOL_VERSION, hello.hash_name, 1, 1, CLUSTER, b"n" * 16)
     client.transport.deliver(packed(welcome.header(0)))
     await turns()
     ((mac, _),) = client.transport.take()

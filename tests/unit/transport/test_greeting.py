@@ -63,7 +63,7 @@ def test_client_that_agrees_or_does_not_know_goes_on(replicas: int, cluster_id: 
 @pytest.mark.parametrize(
     ("name", "value", "what"),
     [
-        ("protocol", 2, "protocol version"),
+        ("protocol", PROTOCOL_VERSION + 1, "protocol version"),
         ("hash_name", "siphash", "placement hash"),
         ("rule_version", 2, "rule version"),
         ("replicas", 1, "replicas"),
