@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ssastore.keyspace import HASH_NAME
-from ssastore.messages import Hello, Proof, Status, Welcome
+from ssastore.messages import PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from ssastore.transport.pool import Pool
 from ssastore.wire import Body, Frame, FrameDecoder, Header, encode
@@ -27,7 +27,7 @@ def packed(header: Header, body: Body = b"") -> bytes:
 def hello(**changes: Any) -> Hello:
     """What a good client says first, but for ``changes``."""
     fields: dict[str, Any] = {
-        "protocol": 1,
+        "protocol": PROTOCOL_VERSION,
         "hash_name": HASH_NAME,
         "rule_version": 1,
         "replicas": 1,

@@ -110,13 +110,19 @@ async def failed(client: Client, error: type[BaseException]) -> BaseException:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"protocol": 2}, {"hash_name": "md5"}, {"rule_version": 0}, {"replicas": 3}, {"cluster_id": "cd" * 16}],
+    [
+        {"protocol": PROTOCOL_VERSION + 1},
+        {"hash_name": "md5"},
+        {"rule_version": 0},
+        {"replicas": 3},
+        {"cluster_id": "cd" * 16},
+    ],
 )
 async def test_other_cluster_is_a_config_error_and_gets_no_proof(changes: dict[str, Any]) -> None:
     client = Client(replicas=1, cluster_id=CLUSTER)
     hello = await client.hello()
     fields: dict[str, Any] = {
-        "protocol": 1,
+        "protocol": PROTOCOL_VERSION,
         "hash_name": hello.hash_name,
         "rule_version": 1,
         "replicas": 1,
@@ -303,10 +309,23 @@ async def test_request_whose_body_is_large_is_not_copied_with_the_others(client:
 
 
 async def test_coverage_may_change(client: Client) -> None:
-    client.transport.deliver(packed([100, 0], msgpack.packb([2, [[5, 6]]])))
-    client.transport.deliver(packed([100, 0], msgpack.packb([3, []])))
+    client.transport.deliver(packed([100, 0, NODE_MS], msgpack.packb([2, [[5, 6]]])))
+    client.transport.deliver(packed([100, 0, NODE_MS], msgpack.packb([3, []])))
     assert client.covered == [[range(16), range(32, 48)], [range(5, 6)], []]
     assert client.connection.slices == [] and client.connection.is_open
+
+
+async def test_coverage_says_what_time_it_is_at_the_node(client: Client) -> None:
+    """By the node's clock, which goes on here by the loop's."""
+    assert NODE_MS <= client.connection.node_ms() < NODE_MS + 5_000
+    client.transport.deliver(packed([100, 0, NODE_MS + 3_600_000], msgpack.packb([2, []])))
+    assert NODE_MS + 3_600_000 <= client.connection.node_ms() < NODE_MS + 3_605_000
+
+
+@pytest.mark.parametrize("header", [[100, 0], [100, 0, "now"], [100, 0, 1, 2]])
+async def test_coverage_with_other_fields_ends_the_connection(client: Client, header: list[Any]) -> None:
+    client.transport.deliver(packed(header, msgpack.packb([2, []])))
+    assert not client.connection.is_open
 
 
 @pytest.mark.parametrize(
@@ -325,14 +344,14 @@ async def test_coverage_may_change(client: Client) -> None:
     ],
 )
 async def test_coverage_that_is_none_ends_the_connection(client: Client, body: bytes) -> None:
-    client.transport.deliver(packed([100, 0], body))
+    client.transport.deliver(packed([100, 0, NODE_MS], body))
     await turns()
     assert client.transport.is_lost and len(client.covered) == 1
 
 
 @pytest.mark.parametrize("run", [[-1, 5], [5, 5], [6, 5], [0, 65537], [2**63, 2**64 - 1]])
 async def test_impossible_run_of_slices_is_left_out(client: Client, run: list[int]) -> None:
-    client.transport.deliver(packed([100, 0], msgpack.packb([2, [run, [7, 9]]])))
+    client.transport.deliver(packed([100, 0, NODE_MS], msgpack.packb([2, [run, [7, 9]]])))
     assert client.connection.slices == [range(7, 9)]
 
 
