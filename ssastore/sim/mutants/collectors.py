@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ssastore.core import settle, votes
-from ssastore.core.proposer import Proposer
 from ssastore.core.register import NO_BALLOT
 from ssastore.core.settle import Settler
 from ssastore.sim.mutants import Mutant, Put
@@ -36,10 +35,6 @@ def _floor_forgotten(put: Put) -> None:
     put(votes, "raise_floor", lambda txn, slice16, ballot: None)
 
 
-def _blind_retry(put: Put) -> None:
-    put(Proposer, "_check_reach", lambda self, call, value, promises: None)
-
-
 def _floor_is_no_time(put: Put) -> None:
     put(votes, "read_floor", lambda txn, stored_key: NO_BALLOT)
 
@@ -52,12 +47,5 @@ MUTANTS = [
         "forget",
     ),
     Mutant("floor-forgotten", "what is dropped leaves no floor", _floor_forgotten, "forget"),
-    Mutant(
-        "blind-retry",
-        "a repeated call is applied whatever was forgotten",
-        _blind_retry,
-        "forget",
-        is_rare=True,
-    ),
     Mutant("floor-not-read", "an absent record has promised nothing", _floor_is_no_time, "forget"),
 ]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ssastore import engine
-from ssastore.core import operations, proposer, register
+from ssastore.core import birth, operations, proposer, register
 from ssastore.core.proposer import Operation, Outcome, Outrun, Planes, Proposer
 from ssastore.core.register import (
     Ballot,
@@ -142,9 +142,41 @@ def _no_cache(put: Put) -> None:
     put(proposer._Cache, "take", lambda self, name: None)
 
 
+def _blind_retry(put: Put) -> None:
+    _short_memory(put)
+    put(proposer, "may_be_forgotten", lambda value, attempt, born: False)
+
+
+def _first_attempts_not_asked(put: Put) -> None:
+    _short_memory(put)
+    asked = birth.may_be_forgotten
+    put(
+        proposer, "may_be_forgotten", lambda value, attempt, born: attempt > 1 and asked(value, attempt, born)
+    )
+
+
+def _births_not_kept(put: Put) -> None:
+    _short_memory(put)
+    made = register.recent_of
+
+    def forget(*fields: Any, at_ms: int, **named: Any) -> Recent:
+        return made(*fields, at_ms=at_ms - 10_000, **named)
+
+    put(proposer, "recent_of", forget)
+
+
 MUTANTS = [
-    # With a cut below them this was thought to break nothing. What it shows is in ADR 0007, "Known holes".
-    Mutant("short-memory", "a value remembers two operations, with a cut below them", _short_memory),
+    Mutant("blind-retry", "nobody is asked whether it may be forgotten (two are remembered)", _blind_retry),
+    Mutant(
+        "first-attempts-not-asked",
+        "a first attempt may come as late as it likes (two are remembered)",
+        _first_attempts_not_asked,
+    ),
+    Mutant(
+        "births-not-kept",
+        "operations are remembered with a time before their birth (two are remembered)",
+        _births_not_kept,
+    ),
     Mutant("read-by-prepare-only", "a proposer answers a read after its first phase", _read_by_prepare_only),
     Mutant(
         "no-write-back", "the newest of a majority counts as chosen although planes differ", _no_write_back
@@ -177,5 +209,6 @@ MUTANTS = [
 ]
 
 HARMLESS = [
+    Mutant("short-memory", "a value remembers two operations, with a cut below them", _short_memory),
     Mutant("no-cache", "every write takes both phases", _no_cache),
 ]
