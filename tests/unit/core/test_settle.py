@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ssastore.core.birth import Birth
+from ssastore.core.floors import floor_over
 from ssastore.core.metadata import Metadata, Segment, SegmentKind
 from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
 from ssastore.core.records import reference_name
@@ -49,8 +50,8 @@ from tests.registermodel import (
 
 SEEDS = 60
 BLOCK = 10
-EMPTY_SEED = 72
-"The first that shows a rotten slot which comes back empty."
+EMPTY_SEED = 2316
+"One of some thousands that shows a rotten slot which comes back empty."
 
 
 class Garden(Network):
@@ -85,10 +86,11 @@ class Garden(Network):
         slot = decode_slot(self.slots[plane], self.floors[plane])
         if plane in self.rotten or slot.accepted != ballot:
             raise Outrun(slot.seen)
-        assert decode_value(slot.value).state != LIVE
+        value = decode_value(slot.value)
+        assert value.state != LIVE
         self.slots[plane] = None
         if self.keeps_floor:
-            self.floors[plane] = max(self.floors[plane], slot.seen)
+            self.floors[plane] = max(self.floors[plane], floor_over(slot, value))
         await self._travel()
 
     def install(self, plane: int, ballot: Ballot, value: bytes) -> None:
