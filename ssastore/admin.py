@@ -65,7 +65,7 @@ class ClusterWatch:
         }
 
     async def start_scrub(self) -> dict[str, Any]:
-        """Have every worker begin a scrub pass; who did not answer."""
+        """Have every worker begin a scrub pass: its number at each, and who did not answer."""
         record, groups = self._cluster.record, self._cluster.groups
         wanted = [
             (node.name, index, piece)
@@ -74,21 +74,23 @@ class ClusterWatch:
             for piece in [s for s in owned_slices(groups, node.name) if s.lane % node.workers == index][:1]
         ]
         begun = await asyncio.gather(*[self._begin_scrub(piece) for *_, piece in wanted])
-        silent = [f"{name} worker {at}" for (name, at, _), ok in zip(wanted, begun, strict=True) if not ok]
+        numbers = {f"{name} worker {at}": number for (name, at, _), number in zip(wanted, begun, strict=True)}
         return {
             "schema": "ssastore.scrub/1",
             "cluster_id": record.cluster_id,
-            "started": sum(begun),
-            "silent": silent,
+            "passes": {worker: number for worker, number in numbers.items() if number},
+            "silent": [worker for worker, number in numbers.items() if not number],
         }
 
-    async def _begin_scrub(self, piece: Slice) -> bool:
+    async def _begin_scrub(self, piece: Slice) -> int:
+        """The number of the pass; 0 when the worker does not answer."""
         iid = piece.first | _ALL_TAILS
         try:
-            await self._pool.call(StartScrub(iid), iid)
+            header, _ = await self._pool.call(StartScrub(iid), iid)
         except SsaStoreError:
-            return False
-        return True
+            return 0
+        number = header[2]
+        return number if type(number) is int else 0
 
     async def _node(self, name: str) -> dict[str, Any]:
         record = next(node for node in self._cluster.nodes if node.name == name)

@@ -71,8 +71,8 @@ SURVEY_SLICES_MAX = 64
 SURVEY_BYTES_MAX = 1 * MIB
 "One page of a survey, counted in what is read for it; one blob may be above."
 
-ROTTEN_KEYS_MAX = 10_000
-"Stored keys of one environment that wait for repair."
+DOUBTS_MAX = 10_000
+"Stored keys of one environment that wait to be looked at, or are looked at again."
 
 REFERENCES_MAX = 4096
 "References to one blob that are looked at at once; more of them keep it as well."

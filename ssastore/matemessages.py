@@ -21,6 +21,9 @@ from ssastore.message import (
     require,
 )
 
+_PLACE_BYTES = 5
+"Locator and kind, which open a stored key."
+
 
 @dataclass(slots=True)
 class Prepare(Message):
@@ -132,6 +135,20 @@ class References(Message):
 
     def check(self) -> None:
         require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
+
+
+@dataclass(slots=True)
+class Recheck(Message):
+    """Node to node: the copy of ``key``, a stored key as in plane 0, may be missing or old at the plane of
+    ``iid``; it finds out soon. Reply: whether anything is stored there, mere promises too."""
+
+    TYPE = 49
+    TYPES = (int, int, int, bytes)
+    iid: int
+    key: bytes
+
+    def check(self) -> None:
+        require(_PLACE_BYTES < len(self.key) <= STORED_KEY_BYTES_MAX, "not a stored key")
 
 
 @dataclass(slots=True)

@@ -21,13 +21,13 @@ import msgpack
 
 from ssastore.core import blobstore
 from ssastore.core.ceiling import Ceiling
+from ssastore.core.doubts import Doubts
 from ssastore.core.listing import scan_page, slice_holds
 from ssastore.core.pages import pull_page
 from ssastore.core.place import Served
-from ssastore.core.records import record_key
+from ssastore.core.records import in_plane, record_key
 from ssastore.core.register import Ballots
-from ssastore.core.replies import Reply
-from ssastore.core.rotten import RottenKeys
+from ssastore.core.replies import Refusal, Reply
 from ssastore.core.shuts import set_shut
 from ssastore.core.standing import unpack_stands
 from ssastore.core.survey import EMPTY, SurveyPage, occupied, survey
@@ -49,9 +49,11 @@ from ssastore.messages import (
     Put,
     PutBlob,
     Read,
+    Recheck,
     References,
     Scan,
     Shut,
+    Status,
     Survey,
     SurveySlices,
 )
@@ -65,6 +67,7 @@ NODE_ONLY = frozenset(
         Survey.TYPE,
         SurveySlices.TYPE,
         References.TYPE,
+        Recheck.TYPE,
         Fence.TYPE,
         Pull.TYPE,
         Mark.TYPE,
@@ -84,7 +87,8 @@ class Acceptor:
     def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots) -> None:
         self.served = Served(replicas=replicas, worker=worker, workers=workers)
         self.ceiling = Ceiling()
-        self.rotten = RottenKeys()
+        self.doubts = Doubts()
+        "Copies here that are to be looked at (``core.mend``)."
         self.votes = votes = Votes(self.served, ballots, self.ceiling)
         self.write_count = 0
         "Writes that were tried; when it stands still, nothing of the slices has changed."
@@ -97,6 +101,7 @@ class Acceptor:
             SurveySlices.TYPE: self._survey_slices,
             References.TYPE: self._references,
             Pull.TYPE: self._pull,
+            Recheck.TYPE: self._recheck,
         }
         self._writes: dict[int, Callable[[Any, WriteTxn, bytes | memoryview, int], Reply]] = {
             Put.TYPE: votes.put,
@@ -134,7 +139,7 @@ class Acceptor:
         try:
             return self._reads[request.TYPE](request, txn)
         except CorruptObject as error:
-            self.rotten.add(error.key)
+            self.doubts.add(error.key)
             raise
 
     def write(self, request: Any, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
@@ -143,7 +148,7 @@ class Acceptor:
         try:
             return self._writes[request.TYPE](request, txn, body, now_ms)
         except CorruptObject as error:
-            self.rotten.add(error.key)
+            self.doubts.add(error.key)
             raise
 
     def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
@@ -186,7 +191,18 @@ class Acceptor:
 
     def _note_rotten(self, page: SurveyPage) -> None:
         for stored_key in page.rotten:
-            self.rotten.add(stored_key)
+            self.doubts.add(stored_key)
+
+    def _recheck(self, request: Recheck, txn: ReadTxn) -> Reply:
+        slice16 = self.served.check_slice(request.iid)
+        stored_key = in_plane(request.key, slice16 >> 12)
+        if int.from_bytes(stored_key[:2], "big") != slice16:
+            raise Refusal(Status.MISDIRECTED, "the key is not of the slice that it was sent to")
+        self.doubts.add(stored_key)
+        try:
+            return [txn.get(stored_key) is not None], b""
+        except CorruptObject:
+            return [False], b""
 
     def _put_blob(self, request: PutBlob, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator, cfg = self.served.check_blob(request), self.served.cfg_of(request.iid)

@@ -113,6 +113,11 @@ def is_good_blob(txn: ReadTxn, stored_key: bytes) -> bool:
     return stored is not None and blake3(stored).digest() == stored_key[5:]
 
 
+def is_wrong_blob(txn: ReadTxn, stored_key: bytes) -> bool:
+    """Whether a blob is here and is not what its digest says."""
+    return not is_good_blob(txn, stored_key) and txn.get(stored_key) is not None
+
+
 def _holds(txn: ReadTxn, stored_key: bytes) -> bool:
     try:
         return txn.get(stored_key) is not None

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference, adopt, is_good_blob
+from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference, adopt, is_wrong_blob
 from ssastore.core.content import Blobs
 from ssastore.core.floors import slice_of_key
 from ssastore.core.records import (
@@ -35,7 +35,7 @@ from ssastore.core.standing import DAMAGED, write_standing
 from ssastore.core.sweep import Sweeper
 from ssastore.core.tools import Tools
 from ssastore.env import WriteTxn
-from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
+from ssastore.errors import CorruptObject, ObjectNotFound, SsaStoreError, Unavailable
 from ssastore.keyspace import position_of_blob
 from ssastore.messages import RECORD_KINDS, Kind
 
@@ -61,34 +61,27 @@ class Repairer:
         self._sweeper = sweeper
         self.counts = RepairCounts()
 
-    async def run(self) -> None:
-        """Repair what requests and scrubs have found rotten. What fails is tried again by a scrub."""
-        rotten = self._tools.acceptor.rotten
-        for stored_key in rotten.take():
-            await self.repair(stored_key)
-
-    async def repair(self, stored_key: bytes) -> bool:
-        """Repair one rotten record; whether it is good now."""
-        if not self._is_rotten(stored_key):
-            return True  # Two have found it, and one was faster.
+    async def repair(self, stored_key: bytes) -> str:
+        """Repair one rotten record; why it could not be done, empty when it is good now."""
         try:
             await self._repair(stored_key)
         except SsaStoreError as error:
             self.counts.failed += 1
             log.error("record.not_repaired", extra={"key": stored_key[:64].hex(), "reason": str(error)})
-            return False
+            return _reason(error, self._tools.replicas)
         self.counts.repaired += 1
         log.warning("record.repaired", extra={"key": stored_key[:64].hex()})
-        return True
+        return ""
 
-    def _is_rotten(self, stored_key: bytes) -> bool:
+    def is_rotten(self, stored_key: bytes) -> bool:
+        """Whether what is stored here fails its checksum, or is a blob of another digest."""
         with self._tools.store.read() as txn:
             try:
                 txn.get(stored_key)
             except CorruptObject:
                 return True
             is_blob = stored_key[4:5] == bytes([Kind.BLOB]) and stored_key < BOOKKEEPING_FIRST
-            return is_blob and not is_good_blob(txn, stored_key)
+            return is_blob and is_wrong_blob(txn, stored_key)
 
     async def _repair(self, stored_key: bytes) -> None:
         if stored_key >= BOOKKEEPING_FIRST:
@@ -123,9 +116,11 @@ class Repairer:
         ballot, value = await tools.settler.rebuild(name.label, planes, own, ceiling)
         now_ms = tools.clock.now_ms()
         votes = tools.acceptor.votes
-        await tools.store.submit(
+        is_installed = await tools.store.submit(
             lambda txn: votes.install(stored_key, txn, ballot, value, now_ms), size=len(value)
         )
+        if not is_installed:
+            raise Unavailable("the name was written meanwhile")
 
     async def _refetch_mark(self, stored_key: bytes) -> None:
         """A mark of a shut bucket: the latest that F+1 others know."""
@@ -155,14 +150,19 @@ class Repairer:
 
     # -- blobs --------------------------------------------------------------------------------------
 
-    async def fetch_blob(self, stored_key: bytes, references: list[Reference] | None = None) -> None:
-        """Take a blob from whichever plane has it, with references to it. Raises SsaStoreError."""
+    async def fetch_blob(
+        self, stored_key: bytes, references: list[Reference] | None = None, *, is_here: bool = False
+    ) -> None:
+        """Take references to a blob, and it itself from whichever plane has it. Raises SsaStoreError.
+
+        ``is_here``: the blob is, and only references are not.
+        """
         locator, digest = int.from_bytes(stored_key[:4], "big"), stored_key[5:]
         if self._tools.replicas == 1:
             raise CorruptObject("there is one replica: nobody else has this blob", stored_key)
-        content = await self._blobs.get(digest)
+        content = None if is_here else await self._blobs.get(digest)
         await self._tools.store.submit(
-            lambda txn: adopt(txn, locator, digest, content, references or []), size=len(content)
+            lambda txn: adopt(txn, locator, digest, content, references or []), size=len(content or b"")
         )
 
     async def _refetch_reference(self, stored_key: bytes) -> None:
@@ -219,6 +219,15 @@ class Repairer:
                     raise
 
         await self._tools.store.submit(change)
+
+
+def _reason(error: SsaStoreError, replicas: int) -> str:
+    """Why a repair failed, in a few words that many keys have in common; the log has them all."""
+    if replicas == 1:
+        return "there is one replica: nobody else has it"
+    if isinstance(error, Unavailable | ObjectNotFound | CorruptObject):
+        return "too few of its other copies can be read"
+    return f"{type(error).__name__}: it could not be written"
 
 
 def _drop_rotten(txn: WriteTxn, stored_key: bytes) -> None:

@@ -2,39 +2,34 @@
 
 For each slice, page by page: every record is read and its checksum verified; then the
 page's digest is compared with those of the other planes, and where they differ, entry by
-entry.  What is found goes the protocol's own way and no other:
+entry.  What is rotten or differs is mended (``core.mend``); an old reference is examined
+(``core.sweep``); an old promise of nothing is dropped, the slice's floor keeps it.
 
-    rotten, or missing here       rebuilt from the other planes (``core.repair``)
-    records that differ           a round that makes what is agreed firm (``core.settle``)
-    a blob missing here           fetched by its digest, if any reference to it stands
-    an old reference              examined (``core.sweep``)
-    an old promise of nothing     dropped, the slice's floor keeps it
-
-Nothing is called healthy here before a whole pass has read every copy.
+What is not good after that is looked at again at the end of the pass, some times: planes
+scrub at the same time, and the one that holds a bad copy has to heal it itself.  Nothing is called
+healthy here before a whole pass has read every copy, and nothing is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from blake3 import blake3
 
-from ssastore.core.blobstore import Reference, adopt, decode_reference, references_of
+from ssastore.core.blobstore import Reference, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
+from ssastore.core.mend import YOUNG_MS, Mended, Mender, Tally
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
-from ssastore.core.register import LIVE, NO_BALLOT, counter_of, decode_slot, peek_slot
-from ssastore.core.repair import Repairer
-from ssastore.core.shuts import take_mark
+from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, peek_slot
+from ssastore.core.repair import RepairCounts
 from ssastore.core.survey import (
     EMPTY,
-    Difference,
     Row,
     SurveyPage,
-    accepted_of,
     differences,
     digest_of,
     occupied,
@@ -43,14 +38,11 @@ from ssastore.core.survey import (
 )
 from ssastore.core.sweep import Sweeper
 from ssastore.core.tools import Tools
-from ssastore.errors import SsaStoreError, Unavailable
-from ssastore.limits import SURVEY_SLICES_MAX
+from ssastore.errors import SsaStoreError
+from ssastore.limits import DOUBTS_MAX, SURVEY_SLICES_MAX
 from ssastore.messages import RECORD_KINDS, Kind
 
 log = logging.getLogger(__name__)
-
-YOUNG_MS = 5_000
-"A difference in something newer than this is a write on its way."
 
 _CHUNK_BYTES = 16 << 10
 "What it costs to ask about a run of slices that are all empty."
@@ -58,6 +50,17 @@ _CHUNK_BYTES = 16 << 10
 _BOOKKEEPING_BATCH = 500
 _BOOKKEEPING_END = b"\xff" * 8
 _READS_BEFORE_REST = 20
+
+_LOOK_AGAIN_S = (1.0, 2.0, 4.0)
+"After the end of a pass, until what is in doubt is looked at again. Together longer than a write is young."
+
+_LOOKS_MAX = 20
+"Further ones follow as long as each leaves less in doubt than the one before."
+
+assert sum(_LOOK_AGAIN_S) * 1000 > YOUNG_MS
+
+AGAIN_S = 3600.0
+"Until the next pass after one that could not compare everything, at most."
 
 
 @dataclass(slots=True)
@@ -75,18 +78,27 @@ class Progress:
     missing: int = 0
     "Not here, but at a majority or at a mate."
     stale: int = 0
-    "Here or at a mate older than what is agreed."
+    "Here older than what is agreed."
     repaired: int = 0
+    "Copies here that were rotten, missing or stale, and are good now."
     unrepaired: int = 0
+    "Those that are not."
+    elsewhere: int = 0
+    "Entries of which a mate has no good copy, as seen from here."
     collected: int = 0
     "References and records that were dropped."
     not_compared: int = 0
-    "Slices of mates that could not be asked."
+    "Slices of mates that could not be asked, and own ones that do not vote."
+    looking_again: int = 0
+    "Entries in doubt, while they are looked at again at the end of the pass."
+    broke_off: str = ""
+    "Why it did not get to its end."
 
     @property
     def is_healthy(self) -> bool:
         """Whether every copy was read and compared, and all of them are good."""
-        return self.ended_ms > 0 and not self.unrepaired and not self.not_compared
+        left = self.unrepaired + self.elsewhere + self.not_compared
+        return self.ended_ms > 0 and not left and not self.broke_off
 
 
 @dataclass(slots=True)
@@ -122,12 +134,17 @@ class Pace:
 class Scrub:
     """Passes of one worker."""
 
-    def __init__(self, tools: Tools, repairer: Repairer, sweeper: Sweeper, collector: Collector) -> None:
+    def __init__(
+        self, tools: Tools, mender: Mender, sweeper: Sweeper, collector: Collector, counts: RepairCounts
+    ) -> None:
         self._tools = tools
-        self._repairer = repairer
+        self._mender = mender
         self._sweeper = sweeper
         self._collector = collector
+        self._counts = counts
         self._pace = Pace(tools.rules.scrub_bytes_per_s)
+        self._doubts: dict[bytes, Mended] = {}
+        "What the pass has to look at again."
         self._wanted = asyncio.Event()
         self._passes = 0
         self.current: Progress | None = None
@@ -149,46 +166,70 @@ class Scrub:
                     await self._wanted.wait()
             except TimeoutError:
                 pass
-            wait_s = rules.scrub_every_s
             self._wanted.clear()
-            await self.run_pass()
+            progress = await self.run_pass()
+            is_whole = not progress.not_compared and not progress.broke_off
+            wait_s = rules.scrub_every_s if is_whole else min(rules.scrub_every_s, AGAIN_S)
 
     async def run_pass(self) -> Progress:
         """One pass; what it found."""
         tools = self._tools
         self._passes += 1
-        progress = Progress(self._passes, tools.clock.now_ms(), slices=len(tools.acceptor.active))
-        self.current = progress
+        mine = sorted(tools.acceptor.owned)
+        progress = Progress(self._passes, tools.clock.now_ms(), slices=len(mine))
+        self.current, self._doubts, self._mender.tally = progress, {}, Tally()
         try:
-            mine = sorted(tools.acceptor.active)
             for at in range(0, len(mine), SURVEY_SLICES_MAX):
                 await self._check_slices(mine[at : at + SURVEY_SLICES_MAX], progress)
             await self._check_bookkeeping(progress)
+            await self._look_again(progress)
+        except SsaStoreError as error:
+            progress.broke_off = f"{type(error).__name__}: {error}"[:200]
+            log.error("scrub.broke_off", extra={"reason": str(error)})
         finally:
-            self.current = None
+            self.current, self._doubts = None, {}
+        self._count(progress)
         progress.ended_ms = max(tools.clock.now_ms(), progress.began_ms + 1)
         self.last = progress
         log.info("scrub.done", extra={k: v for k, v in asdict(progress).items() if v})
         return progress
 
+    def _count(self, progress: Progress) -> None:
+        """Take over what was found so far."""
+        tally = self._mender.tally
+        progress.rotten, progress.missing = tally.faults["rotten"], tally.faults["missing"]
+        progress.stale, progress.repaired = tally.faults["stale"], tally.repaired
+
     def report(self) -> dict[str, Any]:
         """For status: the state of health, the pass under way, the last whole one."""
-        last, pending = self.last, len(self._tools.acceptor.rotten)
-        if last is None:
-            health = "not checked yet"
-        elif pending or not last.is_healthy:
-            broken = last.unrepaired + pending
-            health = f"{broken} copies missing" if broken else "not all replicas could be compared"
-        else:
-            health = "healthy"
+        last, waiting = self.last, len(self._tools.acceptor.doubts)
+        if self.current is not None:
+            self._count(self.current)
+        here, elsewhere, reasons = self._mender.left()
         return {
-            "health": health,
-            "repaired": self._repairer.counts.repaired,
-            "not_repaired": self._repairer.counts.failed,
-            "pending": pending,
-            "pass": asdict(replace(self.current)) if self.current is not None else None,
+            "health": self._health(here + elsewhere),
+            "left": {"here": here, "elsewhere": elsewhere, "why": reasons},
+            "repaired": self._counts.repaired,
+            "not_repaired": self._counts.failed,
+            "pending": waiting,
+            "pass": asdict(self.current) if self.current is not None else None,
             "last": asdict(last) if last is not None else None,
         }
+
+    def _health(self, left: int) -> str:
+        last = self.last
+        if left:
+            return f"{left} copies not good"
+        if last is None:
+            return "not checked yet"
+        if last.broke_off:
+            return "the last pass broke off"
+        if last.unrepaired + last.elsewhere >= DOUBTS_MAX:
+            return f"{last.unrepaired + last.elsewhere} copies not good"  # Too many to be watched.
+        if last.not_compared:
+            return "not all replicas could be compared"
+        # What the pass left may have been healed since: then nothing of it is left.
+        return "healthy"
 
     # -- one slice ----------------------------------------------------------------------------------
 
@@ -202,7 +243,9 @@ class Scrub:
             holding = occupied(txn, slice16s)
         empty = {mate for mate, said in told.items() if said == (0, EMPTY)}
         for slice16, others in zip(slice16s, rows, strict=True):
-            if slice16 in holding or not empty.issuperset(others):
+            if slice16 not in self._tools.acceptor.active:
+                progress.not_compared += 1
+            elif slice16 in holding or not empty.issuperset(others):
                 await self._check_slice(slice16, told, progress)
             progress.slices_done += 1
         await self._pace.spend(_CHUNK_BYTES)
@@ -226,10 +269,8 @@ class Scrub:
                 finds.blobs = [key for key in finds.blobs if not _has_references(txn, key)]
             progress.records += page.seen
             progress.bytes += page.size
-            progress.rotten += len(page.rotten)
-            progress.rotten += len(finds.wrong_blobs)
             for stored_key in [*page.rotten, *finds.wrong_blobs]:
-                self._note(await self._repairer.repair(stored_key), progress)
+                await self._mend(stored_key, progress)
             await self._care(finds, progress)
             is_whole = not after and not page.is_cut
             for mate in mates:
@@ -278,12 +319,6 @@ class Scrub:
         for stored_key in finds.dead:
             progress.collected += await self._collector.collect(stored_key)
 
-    def _note(self, is_good: bool, progress: Progress) -> None:
-        if is_good:
-            progress.repaired += 1
-        else:
-            progress.unrepaired += 1
-
     # -- comparing ----------------------------------------------------------------------------------
 
     async def _compare(
@@ -302,7 +337,9 @@ class Scrub:
                     upto = theirs.last if theirs.is_cut else upto
                     found = differences(_between(page.rows, at, upto), theirs.rows)
                     for difference in found:
-                        await self._resolve(slice16, difference, progress)
+                        stored_key = in_plane(difference.key, slice16 >> 12)
+                        if stored_key not in self._doubts:  # The other mate has it as this one has.
+                            await self._mend(stored_key, progress)
                 if not theirs.is_cut:
                     return True
                 at = upto
@@ -310,79 +347,36 @@ class Scrub:
             log.info("scrub.not_compared", extra={"slice": f"{mate:04x}", "reason": str(error)})
             return False
 
-    async def _resolve(self, slice16: int, found: Difference, progress: Progress) -> None:
-        """Make one difference go away, by the rules of what it is."""
-        stored_key = in_plane(found.key, slice16 >> 12)
-        kind = split_place(stored_key)[1]
-        try:
-            if kind in RECORD_KINDS:
-                await self._resolve_record(stored_key, found, progress)
-            elif kind == Kind.SHUT:
-                if found.theirs is not None:
-                    mark = found.theirs
-                    await self._tools.store.submit(lambda txn: take_mark(txn, stored_key, mark))
-            elif found.mine is None:
-                await self._resolve_blob(stored_key, slice16, progress)
-        except Unavailable as error:
-            log.warning("scrub.unresolved", extra={"key": stored_key[:64].hex(), "reason": str(error)})
-            progress.unrepaired += 1
+    # -- mending ------------------------------------------------------------------------------------
 
-    async def _resolve_record(self, stored_key: bytes, found: Difference, progress: Progress) -> None:
-        mine, theirs = accepted_of(found.mine or NO_BALLOT), accepted_of(found.theirs or NO_BALLOT)
-        now_ms = self._tools.clock.now_ms()
-        if counter_of(max(mine, theirs)) // 1000 > now_ms - YOUNG_MS or self._is_newer(stored_key, mine):
+    async def _mend(self, stored_key: bytes, progress: Progress) -> None:
+        """Look at a key for the first time in this pass."""
+        found = await self._mender.mend(stored_key)
+        if found.is_good:
             return
-        if mine == theirs:
-            log.critical("record.diverged", extra={"key": stored_key[:64].hex(), "ballot": mine.hex()})
-            progress.unrepaired += 1
-            return
-        if found.mine is None:
-            # Perhaps it was never here; perhaps it is lost. Then its promise is lost as well.
-            progress.missing += 1
-            await self._repairer.rebuild_record(stored_key)
-            progress.repaired += 1
-            return
-        progress.stale += 1
-        name = self._tools.names.of_stored(stored_key)
-        assert name is not None and self._tools.settler is not None and self._tools.coordinator is not None
-        planes = self._tools.coordinator.planes_of(name)
-        settled = await self._tools.settler.settle(name.label, planes)
-        self._note(settled.held == self._tools.replicas, progress)
-
-    def _is_newer(self, stored_key: bytes, mine: bytes) -> bool:
-        """Whether the record here has changed since the page was read."""
-        with self._tools.store.read() as txn:
-            stored = txn.get(stored_key)
-            return stored is not None and decode_slot(stored, NO_BALLOT).accepted != mine
-
-    async def _resolve_blob(self, stored_key: bytes, slice16: int, progress: Progress) -> None:
-        """A blob or a reference that a mate has: wanted here if any reference to it stands."""
-        locator, _, rest = split_place(stored_key)
-        digest, blob = rest[:32], blob_of(stored_key)
-        references: list[Reference] = []
-        for plane in range(self._tools.replicas):
-            if plane != slice16 >> 12:
-                try:
-                    references += (await self._sweeper.references_at(digest, plane))[1]
-                except Unavailable:
-                    continue
-        wanted = [ref for ref in references if await self._sweeper.is_wanted(digest, [ref])]
-        young_ms = self._tools.clock.now_ms() - YOUNG_MS
-        if all(ref.at_ms > young_ms for ref in wanted):
-            return
-        with self._tools.store.read() as txn:
-            known = {ref.name for _, ref in references_of(txn, locator, digest) if ref is not None}
-            is_here = txn.get(blob) is not None
-        if is_here and all(ref.name in known for ref in wanted):
-            return
-        progress.missing += 1
-        if is_here:
-            await self._tools.store.submit(
-                partial(adopt, locator=locator, digest=digest, body=None, references=wanted)
-            )
+        if len(self._doubts) < DOUBTS_MAX:
+            self._doubts[stored_key] = found
         else:
-            await self._repairer.fetch_blob(blob, wanted)
-        progress.repaired += 1
+            _count_left(found, progress)
+
+    async def _look_again(self, progress: Progress) -> None:
+        """Look at what is in doubt until nothing is, or it does not get less any more."""
+        for look in range(_LOOKS_MAX):
+            before = progress.looking_again = len(self._doubts)
+            if not before:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S[min(look, len(_LOOK_AGAIN_S) - 1)])
+            for stored_key in list(self._doubts):
+                found = await self._mender.mend(stored_key)
+                if found.is_good:
+                    del self._doubts[stored_key]
+                else:
+                    self._doubts[stored_key] = found
+            if look + 1 >= len(_LOOK_AGAIN_S) and len(self._doubts) == before:
+                break
+        progress.looking_again = 0
+        for found in self._doubts.values():
+            _count_left(found, progress)
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
@@ -399,9 +393,8 @@ class Scrub:
                     if count == _BOOKKEEPING_BATCH:
                         break
             progress.records += count
-            progress.rotten += len(rotten)
             for stored_key in rotten:
-                self._note(await self._repairer.repair(stored_key), progress)
+                await self._mend(stored_key, progress)
             if count < _BOOKKEEPING_BATCH:
                 return
             first = last + b"\0"
@@ -417,6 +410,6 @@ def _between(rows: list[Row], after: bytes, upto: bytes) -> list[Row]:
     return [row for row in rows if row[0] > after and (not upto or row[0] <= upto)]
 
 
-def blob_of(stored_key: bytes) -> bytes:
-    """The stored key of the blob that a blob's or a reference's key is about."""
-    return stored_key[:4] + bytes([Kind.BLOB]) + stored_key[5:37]
+def _count_left(found: Mended, progress: Progress) -> None:
+    progress.unrepaired += bool(found.here)
+    progress.elsewhere += bool(found.elsewhere and not found.here)

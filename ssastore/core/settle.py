@@ -72,13 +72,15 @@ class Settler:
         self._ballots = ballots
         self._clock = clock
 
-    async def settle(self, label: bytes, planes: Planes) -> Settled:
+    async def settle(self, label: bytes, planes: Planes, *, is_by_all: bool = False) -> Settled:
         """The agreed value, held by a majority under one ballot, by all planes that answer if they can.
 
         Afterwards no value that was accepted by a minority, or is still on its way under an older ballot,
-        can be chosen any more. Raises SsaStoreError when it cannot be had now.
+        can be chosen any more.  ``is_by_all``: only with the promises of all planes, so that no plane that
+        may have lost its slot makes up a majority.  Raises SsaStoreError when it cannot be had now.
         """
-        return await self._repeat(label, NO_BALLOT, lambda seen: self._settle(planes, seen))
+        need = planes.count if is_by_all else planes.count // 2 + 1
+        return await self._repeat(label, NO_BALLOT, lambda seen: self._settle(planes, need, seen))
 
     async def collect(self, label: bytes, planes: Collecting, seen_here: Ballot) -> bool:
         """Drop a record that says "no object" from all planes; whether all of them did.
@@ -116,11 +118,11 @@ class Settler:
                 await asyncio.sleep(_BACK_OFF_S * (1 << number))
         raise Unavailable("outrun by other proposers")
 
-    async def _settle(self, planes: Planes, seen: _Seen) -> Settled | None:
+    async def _settle(self, planes: Planes, need: int, seen: _Seen) -> Settled | None:
         everywhere = range(planes.count)
         ballot = self._ballots.next(seen.ballot, self._clock.now_ms())
         promises = await _ask(everywhere, lambda plane: planes.prepare(plane, ballot))
-        if not _is_majority(promises, planes, seen):
+        if not _are_enough(promises, need, seen):
             return None
         newest, value, encoded = _newest(list(promises.by_plane.values()))
         if len(promises.by_plane) == planes.count and _are_equal(promises):
@@ -129,6 +131,11 @@ class Settler:
         accepted = await _ask(
             everywhere, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT)
         )
+        if len(accepted.by_plane) <= planes.count // 2 and accepted.failures:
+            # A bucket that is shut takes no ACC. What a majority holds already is agreed all the same.
+            held = [p for p in promises.by_plane.values() if p.accepted == newest.accepted != NO_BALLOT]
+            if len(held) > planes.count // 2:
+                return Settled(newest.cfg, newest.accepted, value, len(held))
         if not _is_majority(accepted, planes, seen):
             return None
         return Settled(newest.cfg, ballot, value, len(accepted.by_plane))
@@ -169,8 +176,12 @@ class Settler:
 
 def _is_majority(answers: _Answers[T], planes: Planes, seen: _Seen) -> bool:
     """Whether F+1 said yes. False: try again, above what was seen. Raises Unavailable: no use."""
+    return _are_enough(answers, planes.count // 2 + 1, seen)
+
+
+def _are_enough(answers: _Answers[T], need: int, seen: _Seen) -> bool:
     seen.learn(answers.seen)
-    if len(answers.by_plane) > planes.count // 2:
+    if len(answers.by_plane) >= need:
         return True
     if answers.seen == NO_BALLOT:
         raise Unavailable(answers.why())

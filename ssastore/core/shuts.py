@@ -14,10 +14,15 @@ def _shut_locator(locator: int, shards: int) -> int:
     return locator if shards else locator & ~0xFFFF
 
 
+def is_shut(txn: ReadTxn, locator: int, bucket: int, shards: int) -> bool:
+    """Whether a bucket takes no writes in this locator. Raises CorruptObject."""
+    mark = txn.get(shut_key(_shut_locator(locator, shards), bucket))
+    return mark is not None and bool(mark[-1])
+
+
 def check_open(request: Put | Accept, locator: int, txn: ReadTxn) -> None:
     """Refuse a write to a shut bucket."""
-    mark = txn.get(shut_key(_shut_locator(locator, request.shards), request.bucket))
-    if mark is not None and mark[-1]:
+    if is_shut(txn, locator, request.bucket, request.shards):
         raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
 
 

@@ -115,7 +115,7 @@ def survey(
             continue
         if visit is not None:
             visit(stored_key, value)
-        if (witness := _witness(stored_key, value)) is not None:
+        if (witness := witness_of(stored_key, value)) is not None:
             page.rows.append((page.last, witness))
     return page
 
@@ -137,7 +137,8 @@ def occupied(txn: ReadTxn, slice16s: Sequence[int]) -> set[int]:
     return found
 
 
-def _witness(stored_key: bytes, value: memoryview | bytes) -> bytes | None:
+def witness_of(stored_key: bytes, value: memoryview | bytes) -> bytes | None:
+    """What stands for a stored value in an entry; None when it has none."""
     kind = split_place(stored_key)[1]
     if kind in RECORD_KINDS:
         slot = decode_slot(value, NO_BALLOT)

@@ -23,6 +23,7 @@ from ssastore.core.blobstore import (
     Reference,
     adopt,
     drop_reference,
+    is_good_blob,
     mark_orphan,
     references_of,
 )
@@ -30,7 +31,7 @@ from ssastore.core.content import Blobs
 from ssastore.core.metadata import Metadata, SegmentKind, decode_manifest, decode_metadata
 from ssastore.core.names import RecordName
 from ssastore.core.place import expected_position, place_key
-from ssastore.core.records import split_reference_name
+from ssastore.core.records import blob_key, split_reference_name
 from ssastore.core.registers import Place
 from ssastore.core.tools import Tools
 from ssastore.errors import BadFrame, ObjectNotFound, SsaStoreError, Unavailable
@@ -175,6 +176,13 @@ class Sweeper:
                     partial(adopt, locator=locator, digest=digest, body=None, references=standing)
                 )
         return answered >= tools.replicas // 2
+
+    def references_here(self, locator: int, digest: bytes) -> tuple[bool, list[Reference]]:
+        """Whether the blob is here and good, and its references."""
+        with self._tools.store.read() as txn:
+            found = references_of(txn, locator, digest)
+            is_there = is_good_blob(txn, blob_key(locator, digest))
+        return is_there, [ref for _, ref in found if ref is not None]
 
     async def references_at(self, digest: bytes, plane: int) -> tuple[bool, list[Reference]]:
         """Whether another plane has a blob, and its references. Raises SsaStoreError."""

@@ -18,7 +18,7 @@ from ssastore.core.suspects import Suspects
 from ssastore.env import Clock, Store
 from ssastore.errors import BadFrame, OutcomeUnknown, SsaStoreError, Unavailable
 from ssastore.limits import BLOB_GRACE_MS, TOMBSTONE_KEPT_MS
-from ssastore.messages import References, Survey, SurveySlices
+from ssastore.messages import Recheck, References, Survey, SurveySlices
 from ssastore.wire import Body, Header
 
 _ALL_TAILS = 0x7FFFFFFF
@@ -111,7 +111,7 @@ class Tools:
         except (SsaStoreError, ValueError, TypeError):
             return {}
 
-    async def ask_mate(self, message: Survey | SurveySlices | References) -> tuple[Header, Body]:
+    async def ask_mate(self, message: Survey | SurveySlices | References | Recheck) -> tuple[Header, Body]:
         """The reply of the worker of another plane. Raises SsaStoreError."""
         if self._suspects.is_suspect(message.iid):
             raise Unavailable("the node of this plane did not answer lately")

@@ -10,6 +10,7 @@ from typing import Any
 from ssastore.core.ceiling import RAISE_EVERY_S
 from ssastore.core.collect import Collector
 from ssastore.core.content import Blobs
+from ssastore.core.mend import Mender
 from ssastore.core.repair import Repairer
 from ssastore.core.scrub import Scrub
 from ssastore.core.sweep import Sweeper
@@ -33,7 +34,8 @@ class Upkeep:
         self.sweeper = self.sweeper_type(tools, blobs)
         self.repairer = Repairer(tools, blobs, self.sweeper)
         self.collector = Collector(tools)
-        self.scrub = Scrub(tools, self.repairer, self.sweeper, self.collector)
+        self.mender = Mender(tools, self.repairer, self.sweeper, self.collector)
+        self.scrub = Scrub(tools, self.mender, self.sweeper, self.collector, self.repairer.counts)
 
     def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Every job by its name. Each runs until it is cancelled."""
@@ -46,7 +48,7 @@ class Upkeep:
         return {
             "collect tombstones": lambda: _every(collect_every_s, self.collector.run),
             "raise the ceiling": lambda: _every(RAISE_EVERY_S, raise_ceiling),
-            "repair": lambda: _every(_REPAIR_EVERY_S, self.repairer.run),
+            "repair": lambda: _every(_REPAIR_EVERY_S, self.mender.run),
             "scrub": lambda: _every(0, self.scrub.run),
         }
 

@@ -172,21 +172,29 @@ class Votes:
     def install(
         self, stored_key: bytes, txn: WriteTxn, ballot: Ballot, value: bytes | memoryview, now_ms: int
     ) -> bool:
-        """Put a repaired slot in the place of a rotten one; False when it is not rotten any more.
+        """Put a repaired slot in the place of a rotten or lost one; False when it has gone above meanwhile.
 
-        ``ballot`` is above everything that the lost one can have promised (``core.repair``).
+        ``ballot`` is above everything that the lost one can have promised (``core.repair``).  A rotten one is
+        silent.  A lost one votes as if it were new: then this is one more ACC to what has come of it.
         """
-        try:
-            txn.get(stored_key)
+        slot = Slot(NO_BALLOT)
+        if self._is_readable(txn, stored_key):
+            slot = self._slot(txn, stored_key)
+        if not slot.accept(ballot, b"", NO_BALLOT):
             return False
-        except CorruptObject:
-            pass
         self._ceiling.cover(txn, ballot, now_ms)
-        slot = Slot(ballot, ballot)
         self._store(txn, stored_key, slot, [value], decode_value(value).state, now_ms)
         return True
 
     # -- the register -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _is_readable(txn: WriteTxn, stored_key: bytes) -> bool:
+        try:
+            txn.get(stored_key)
+        except CorruptObject:
+            return False
+        return True
 
     @staticmethod
     def _slot(txn: WriteTxn, stored_key: bytes) -> Slot:

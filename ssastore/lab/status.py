@@ -57,6 +57,7 @@ def fetch(admin_port: int, path: str, *, method: str = "GET") -> tuple[int, Any]
 
 
 HEALTHY = "healthy"
+NOT_GOOD = "copies not good"
 
 
 def workers_of(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -65,10 +66,18 @@ def workers_of(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def health_of(report: dict[str, Any]) -> str:
-    """One word for all copies: "healthy" only when every worker has said so."""
-    found = [worker.get("scrub", {}).get("health", "not checked yet") for worker in workers_of(report)]
-    worst = [health for health in found if health != HEALTHY]
-    return max(worst, key=worst.count) if worst else HEALTHY
+    """The state of all copies: "healthy" only when every worker has said so; else the worst that one says."""
+    workers = workers_of(report)
+    scrubs = [worker["scrub"] for worker in workers if "scrub" in worker]
+    # Each counts its own bad copies. What it sees of others is theirs to count, unless they do not answer.
+    here = sum(scrub["left"]["here"] for scrub in scrubs)
+    elsewhere = max((scrub["left"]["elsewhere"] for scrub in scrubs), default=0)
+    if here or elsewhere:
+        return f"{here or elsewhere} {NOT_GOOD}"
+    if len(scrubs) < len(workers):
+        return "not all workers answer"
+    states = [scrub["health"] for scrub in scrubs if scrub["health"] != HEALTHY]
+    return max(states, key=states.count) if states else HEALTHY
 
 
 async def wait_until_ready(link: AdminLink, wait_s: float) -> Any:

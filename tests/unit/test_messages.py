@@ -27,6 +27,7 @@ from ssastore.messages import (
     Put,
     PutBlob,
     Read,
+    Recheck,
     References,
     Report,
     Scan,
@@ -61,6 +62,7 @@ SAMPLES: list[Message] = [
     Survey(IID, b"after", b"end", True),
     SurveySlices(IID, b"\x0a\x42"),
     References(IID, bytes(32)),
+    Recheck(IID, b"\x0a\x42\x00\x01\x10key"),
     StartScrub(IID),
     Fence(IID, b"\x0a\x3f" + bytes(7) + b"\x02"),
     Pull(IID, b"\x0a\x3f" + bytes(7) + b"\x02", b"after"),
@@ -128,7 +130,7 @@ def changed(message: Message, **fields: Any) -> list[Any]:
 
 
 GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT, *_OF_UPKEEP = SAMPLES
-COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, _, FENCE, PULL, MARK = _OF_UPKEEP
+COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, RECHECK, _, FENCE, PULL, MARK = _OF_UPKEEP
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -170,6 +172,8 @@ OUT_OF_RANGE = [
     (SURVEY_SLICES, {"slices": b"odd"}),
     (SURVEY_SLICES, {"slices": bytes(2 * SURVEY_SLICES_MAX + 2)}),
     (REFERENCES, {"digest": DIGEST[1:]}),
+    (RECHECK, {"key": b"\x0a\x42\x00\x01\x10"}),
+    (RECHECK, {"key": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
     (SCAN, {"shard": 16}),
     (SCAN, {"shard": -1}),
     (SCAN, {"shards": 0, "shard": 1}),

@@ -1,0 +1,263 @@
+"""One pass of all nodes at the same time: what it heals, what it cannot heal, and what it says of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from ssastore.core import scrub
+from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
+from ssastore.core.register import NO_BALLOT, counter_of, decode_slot
+from ssastore.core.scrub import Progress
+from ssastore.core.survey import survey, walk
+from ssastore.core.tools import UpkeepRules
+from ssastore.errors import EnvironmentProblem
+from ssastore.messages import Kind
+from ssastore.sim.cluster import StoreHost
+from ssastore.sim.stage import Scenario, Stage, play_seed
+from ssastore.sim.swarm import Swarm
+from ssastore.sim.upkeep import UpkeepRegister, rotten_keys
+from ssastore.sim.workload import Shape
+
+KEYS = 30
+HURT = 20
+OLD_S = 12.0
+"By then nothing is young."
+
+Play = Callable[["Ward"], Coroutine[Any, Any, None]]
+
+
+class Ward:
+    """A cluster of four nodes with some objects on it, half of them in blobs."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.nodes = stage.cluster.nodes
+
+    async def write(self, count: int = KEYS) -> None:
+        for number in range(count):
+            await self.put(f"key{number}", f"value{number}")
+        await self.stage.pause(OLD_S)
+
+    async def put(self, key: str, value: str) -> None:
+        register: Any = self.stage.registers[0]
+        await self.stage.on(0, "put", register._write(key, value, None, None))
+
+    async def scrub(self) -> list[Progress]:
+        """All nodes at once; what each says at its end."""
+        scrubs = [engine_of(node).upkeep.scrub for node in self.nodes]
+        wanted = [scrub.request() for scrub in scrubs]
+        while any(
+            scrub.last is None or scrub.last.number < number
+            for scrub, number in zip(scrubs, wanted, strict=True)
+        ):
+            await self.stage.pause(0.05)
+        return [scrub.last for scrub in scrubs if scrub.last is not None]
+
+    def health(self) -> list[str]:
+        return [engine_of(node).upkeep.scrub.report()["health"] for node in self.nodes]
+
+    def copies(self, kind: Kind) -> dict[bytes, list[tuple[StoreHost, bytes]]]:
+        """Where the copies of each record or blob are, by its key in plane 0."""
+        found: dict[bytes, list[tuple[StoreHost, bytes]]] = {}
+        for node in self.nodes:
+            for key in keys_of(node):
+                if split_place(key)[1] == kind:
+                    found.setdefault(in_plane(key, 0), []).append((node, key))
+        return found
+
+    def differing(self) -> set[bytes]:
+        """Entries that not all planes hold alike."""
+        planes: dict[int, set[Any]] = {plane: set() for plane in range(3)}
+        for node in self.nodes:
+            with node.disk.read() as txn:
+                for slice16 in sorted({int.from_bytes(key[:2], "big") for key in keys_of(node)}):
+                    planes[slice16 >> 12].update(survey(txn, slice16, b"", b"").rows)
+        return {key for one in planes.values() for other in planes.values() for key, _ in one - other}
+
+
+def engine_of(node: StoreHost) -> Any:
+    assert node.engine is not None
+    return node.engine
+
+
+def keys_of(node: StoreHost) -> list[bytes]:
+    with node.disk.read() as txn:
+        return [key for key, _ in walk(txn, b"\0", BOOKKEEPING_FIRST)]
+
+
+def play(work: Play, seed: int = 0) -> None:
+    """Run a test in a world without faults."""
+
+    async def within(stage: Stage) -> None:
+        await stage.open()
+        await work(Ward(stage))
+
+    scenario = Scenario(
+        "ward",
+        "one scrub at a time",
+        within,
+        lambda seed: Swarm(),
+        lambda seed: Shape(clients=1, operations=0),
+        nodes=4,
+        deadline_ms=30_000,
+        rules=UpkeepRules(scrub_first_s=1e6),
+        register=UpkeepRegister,
+    )
+    played = play_seed(scenario, seed)
+    assert played.is_good, [*played.violations, *played.stuck, played.crash]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("harm", ["rot", "lose"])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_pass_heals_all_that_one_node_has_lost(seed: int, harm: str) -> None:
+    """The mates see what is rotten there as missing, and it is not healed yet when they do."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write()
+        hurt = ward.nodes[0]
+        before = set(keys_of(hurt))
+        picked = ward.stage.world.stream("hurt").sample(sorted(before), HURT)
+        for key in picked:
+            getattr(hurt.disk, harm)(key)
+        passes = await ward.scrub()
+        assert ward.health() == ["healthy"] * 4
+        assert all(done.is_healthy and not done.unrepaired for done in passes), passes
+        assert set(keys_of(hurt)) == before and not rotten_keys(hurt) and not ward.differing()
+        found = [done.rotten + done.missing for done in passes]
+        # A rotten reference is healed along with its blob.
+        assert HURT // 2 <= found[0] <= HURT and not any(found[1:]), passes
+        assert sum(done.repaired for done in passes) == found[0]
+
+    play(work, seed)
+
+
+def test_two_rotten_copies_of_three_wait_and_every_pass_says_so() -> None:
+    """The third may be an older one: nobody can tell. What was rotten is never served as something else."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        (good, _), *bad = next(iter(ward.copies(Kind.OBJECT).values()))
+        for node, key in bad:
+            node.disk.rot(key)
+        for _ in range(2):
+            passes = await ward.scrub()
+            assert [done.unrepaired for done in passes] == [int(node in dict(bad)) for node in ward.nodes]
+            for node, health in zip(ward.nodes, ward.health(), strict=True):
+                assert health == ("1 copies not good" if node in [good, *dict(bad)] else "healthy")
+            left = engine_of(bad[0][0]).upkeep.scrub.report()["left"]
+            assert left == {
+                "here": 1,
+                "elsewhere": 0,
+                "why": {"too few of its other copies can be read": 1},
+            }
+        assert len([key for node in ward.nodes for key in rotten_keys(node)]) == 2
+
+    play(work)
+
+
+def test_two_bad_copies_of_a_blob_are_healed_from_the_third() -> None:
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        _, (one, lost), (other, rotten) = next(iter(ward.copies(Kind.BLOB).values()))
+        one.disk.lose(lost)
+        other.disk.rot(rotten)
+        passes = await ward.scrub()
+        assert ward.health() == ["healthy"] * 4 and not ward.differing(), passes
+        assert sum(done.repaired for done in passes) == 2
+
+    play(work)
+
+
+def test_an_old_copy_under_ballots_ahead_of_the_clock_is_found() -> None:
+    """A repair's ballot is ahead of the clock. A plane that did not get it is behind, and not young."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        (one, key), _, (other, old_key) = next(iter(ward.copies(Kind.OBJECT).values()))
+        image = other.disk.image().sealed[old_key]
+        one.disk.rot(key)
+        assert not (await engine_of(one).upkeep.mender.mend(key)).here
+        other.disk.poke(old_key, image)
+        assert ward.differing()
+        await ward.scrub()
+        assert ward.health() == ["healthy"] * 4 and not ward.differing()
+
+    play(work)
+
+
+def test_a_node_that_is_away_is_missed() -> None:
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        gone = ward.nodes.pop()
+        gone.host.power_off()
+        passes = await ward.scrub()
+        assert ward.health() == ["not all replicas could be compared"] * 3
+        assert all(done.not_compared and not done.is_healthy for done in passes)
+
+    play(work)
+
+
+def test_a_pass_that_breaks_off_is_no_good_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(ward: Ward) -> None:
+        await ward.write(3)
+        await ward.scrub()
+        assert ward.health() == ["healthy"] * 4
+
+        def fail(*_: Any) -> Any:
+            raise EnvironmentProblem("a page cannot be read")
+
+        monkeypatch.setattr(scrub, "occupied", fail)
+        passes = await ward.scrub()
+        assert ward.health() == ["the last pass broke off"] * 4
+        assert all("a page cannot be read" in done.broke_off for done in passes)
+        monkeypatch.undo()
+        await ward.scrub()
+        assert ward.health() == ["healthy"] * 4
+
+    play(work)
+
+
+def test_what_cannot_be_healed_is_tried_again_between_passes() -> None:
+    """Its mate comes back: the copy is healed without another pass, and no pass is needed to say so."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        (one, key), (other, other_key), _ = next(iter(ward.copies(Kind.OBJECT).values()))
+        one.disk.rot(key)
+        good = other.disk.image().sealed[other_key]
+        other.disk.rot(other_key)
+        await ward.scrub()
+        assert "1 copies not good" in ward.health()
+        other.disk.poke(other_key, good)
+        await ward.stage.pause(70)
+        assert ward.health() == ["healthy"] * 4 and not rotten_keys(one) and not ward.differing()
+
+    play(work)
+
+
+def test_a_lost_record_is_healed_above_the_ceiling_of_who_lost_it() -> None:
+    """Not by a round in which its plane votes as one that is new: what it had promised is lost as well."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        (one, key), *_ = next(iter(ward.copies(Kind.OBJECT).values()))
+        one.disk.lose(key)
+        ceiling = engine_of(one).acceptor.ceiling.top
+        await ward.scrub()
+        assert not ward.differing() and ward.health() == ["healthy"] * 4
+        with one.disk.read() as txn:
+            slot = decode_slot(bytes(txn.get(key) or b""), NO_BALLOT)
+        assert counter_of(slot.accepted) > ceiling
+
+    play(work)
