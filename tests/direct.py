@@ -78,6 +78,9 @@ class DirectCaller:
     async def is_silent(self, iid: int, within_ms: int) -> bool:
         return False
 
+    def begin(self, message: Message, iid: int, body: Body = b"") -> None:
+        """Nothing is connected: every call takes the long way."""
+
     async def call(
         self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
     ) -> tuple[Header, Body]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from ssastore.errors import (
@@ -66,6 +67,15 @@ class Caller(Protocol):
 
     async def is_silent(self, iid: int, within_ms: int) -> bool:
         """Whether nothing is heard from an address in that time: no answer, and no refusal either."""
+        ...
+
+    def begin(
+        self, message: Message, iid: int, body: Body = b""
+    ) -> asyncio.Future[tuple[Header, Body]] | None:
+        """Send on a connection that is open; None when there is none.
+
+        The future gets whatever is answered, refusals too, or OSError.
+        """
         ...
 
     async def call(

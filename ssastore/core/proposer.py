@@ -25,9 +25,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from ssastore.core.birth import Birth, may_be_forgotten
@@ -199,10 +198,41 @@ class _Call:
         self.sent = min(self.sent, ballot) if self.is_sent else ballot
 
 
-@dataclass(slots=True)
-class _Lock:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+class _Alone:
+    """Holds the lock of a name while its block runs. A class: every write passes here."""
+
+    __slots__ = ("_locks", "_name")
+
+    def __init__(self, locks: dict[bytes, list[asyncio.Future[None]]], name: bytes) -> None:
+        self._locks = locks
+        self._name = name
+
+    async def __aenter__(self) -> None:
+        waiting = self._locks.get(self._name)
+        if waiting is None:
+            self._locks[self._name] = []
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # It was this one's turn already.
+                self._pass_on()
+            raise
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let the next one in, in the order in which they came."""
+        waiting = self._locks[self._name]
+        while waiting:
+            turn = waiting.pop(0)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._locks[self._name]
 
 
 class Proposer:
@@ -213,7 +243,8 @@ class Proposer:
         self._clock = clock
         self._randomness = randomness
         self._cache = _Cache()
-        self._locks: dict[bytes, _Lock] = {}
+        self._locks: dict[bytes, list[asyncio.Future[None]]] = {}
+        "Who waits for a name that somebody is at."
 
     async def write(self, name: bytes, planes: Planes, operation: Operation) -> Outcome:
         """Decide and apply one operation, exactly once however often it is repeated.
@@ -388,18 +419,9 @@ class Proposer:
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def alone(self, name: bytes) -> AsyncIterator[None]:
+    def alone(self, name: bytes) -> _Alone:
         """One call at a time for a name: duelling with oneself only costs rounds."""
-        entry = self._locks.setdefault(name, _Lock())
-        entry.users += 1
-        try:
-            async with entry.lock:
-                yield
-        finally:
-            entry.users -= 1
-            if not entry.users:
-                del self._locks[name]
+        return _Alone(self._locks, name)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -435,23 +457,34 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
         Unavailable: too many planes cannot be asked.
     """
     need = count // 2 + 1
-    tasks = [spawn(f"plane {plane}", _outcome(ask, plane)) for plane in range(count)]
     answers: list[T] = []
-    seen = NO_BALLOT
-    stale: Stale | None = None
-    failures: list[Exception] = []
-    for earliest in asyncio.as_completed(tasks):
-        answer, error = await earliest
-        if isinstance(error, Outrun):
-            seen = max(seen, error.seen)
-        elif isinstance(error, Stale):
-            stale = error
-        elif error is not None:
-            failures.append(error)
-        else:
-            answers.append(answer)  # type: ignore[arg-type]  # an answer is there when no error is
-        if len(answers) == need:
-            return answers
+    errors: list[Exception] = []
+    enough: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def ask_one(plane: int) -> None:
+        try:
+            answers.append(await ask(plane))
+        except (Outrun, Stale, OSError, SsaStoreError) as error:
+            errors.append(error)
+        except asyncio.CancelledError:
+            enough.cancel()
+            raise
+        except Exception as error:
+            if enough.done():
+                raise
+            enough.set_exception(error)
+            return
+        if (len(answers) == need or len(answers) + len(errors) == count) and not enough.done():
+            enough.set_result(None)
+
+    for plane in range(count):
+        spawn("ask a plane", ask_one(plane))
+    await enough
+    if len(answers) >= need:
+        return answers[:need]
+    seen = max((error.seen for error in errors if isinstance(error, Outrun)), default=NO_BALLOT)
+    stale = next((error for error in errors if isinstance(error, Stale)), None)
+    failures = [error for error in errors if not isinstance(error, (Outrun, Stale))]
     if seen != NO_BALLOT:
         raise Outrun(seen)
     if stale is not None:
@@ -463,10 +496,3 @@ async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
         if len(refused) >= need and not in_doubt:
             raise refused[0]
     raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(map(str, failures))}")
-
-
-async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> tuple[T | None, Exception | None]:
-    try:
-        return await ask(plane), None
-    except (Outrun, Stale, OSError, SsaStoreError) as error:
-        return None, error

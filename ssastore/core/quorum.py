@@ -12,7 +12,7 @@ that no configuration has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from ssastore.env import spawn
@@ -28,6 +28,7 @@ from ssastore.errors import (
     TryLater,
     Unavailable,
 )
+from ssastore.messages import Status
 from ssastore.wire import Body, Header
 
 T = TypeVar("T")
@@ -157,6 +158,36 @@ async def agreed_read(
     if not full or any(reply[0][2:4] != full[0][0][2:4] for _, reply in answers):
         return None
     return full[0]
+
+
+async def agreed_at_once(
+    asked: Sequence[asyncio.Future[tuple[Header, Body]]],
+) -> tuple[Header, Body] | None:
+    """The short way of ``agreed_read``: F+1 Gets that are on their way, the first with the data.
+
+    None when they do not all answer within HEDGE_S, or not alike; then the long way finds out. It takes no
+    tasks: nearly all reads end here.
+    """
+    timer = asyncio.get_running_loop().call_later(HEDGE_S, _expire, asked)
+    try:
+        replies = [await future for future in asked]
+    except OSError:
+        return None
+    finally:
+        timer.cancel()
+        for future in asked:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # Seen: nobody else waits for it.
+    first = replies[0][0]
+    if any(header[0] != Status.OK or header[2:4] != first[2:4] for header, _ in replies):
+        return None
+    return replies[0]
+
+
+def _expire(asked: Sequence[asyncio.Future[Any]]) -> None:
+    for future in asked:
+        if not future.done():
+            future.set_exception(TimeoutError("no answer in time"))
 
 
 async def every_plane(

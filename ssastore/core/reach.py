@@ -10,8 +10,8 @@ no "nobody listens here" either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from ssastore.core.caller import Caller
 from ssastore.core.quorum import HEDGE_S
@@ -26,38 +26,102 @@ With the time before anybody looks, and some to spare, below the 2 s in which a 
 CUT_OFF = "no majority of the planes is heard at all: cut off from them?"
 
 
+GRACE_S = 0.4
+"""What a write that is under way gets from then on. Its proposer may be on our side: that knows within
+``coordinator.MATE_BUDGET_MS`` that nothing was written, and what it says leaves no doubt."""
+
+
 class Watch:
-    """What is known of the planes of one call while it runs."""
+    """What is known of the planes of one call while it runs: listens to them from HEDGE_S on.
 
-    def __init__(self) -> None:
+    A class, as every write passes here, and a timer: most calls are over long before that.
+    """
+
+    def __init__(self, reach: Reach, position: int, replicas: int) -> None:
         self.is_cut_off = False
-        self._attempt: asyncio.Timeout | None = None
+        self._reach = reach
+        self._position = position
+        self._replicas = replicas
+        self._silent: set[int] = set()
+        self._listeners: list[asyncio.Task[None]] = []
+        self._attempt: Attempt | None = None
 
-    def tell(self) -> None:
-        """No majority is heard: an attempt that is under way ends here."""
+    def __enter__(self) -> Watch:
+        self._timer = asyncio.get_running_loop().call_later(HEDGE_S, self._begin)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._timer.cancel()
+        for task in self._listeners:
+            task.cancel()
+
+    def _begin(self) -> None:
+        self._listeners += [spawn(f"listen to plane {p}", self._listen(p)) for p in range(self._replicas)]
+
+    async def _listen(self, plane: int) -> None:
+        while True:
+            if await self._reach.is_silent(iid_of(self._position, plane)):
+                self._silent.add(plane)
+                if len(self._silent) > self._replicas // 2:
+                    self._tell()
+                    return
+            else:
+                self._silent.discard(plane)
+            await asyncio.sleep(HEDGE_S)
+
+    def _tell(self) -> None:
+        if not self.is_cut_off and self._attempt is not None:
+            self._attempt.end_soon()
         self.is_cut_off = True
-        if self._attempt is not None:
-            self._attempt.reschedule(asyncio.get_running_loop().time())
 
-    @asynccontextmanager
-    async def attempt(self, *, may_apply: bool) -> AsyncIterator[None]:
+    def attempt(self, *, may_apply: bool) -> Attempt:
         """Something that is ended when it shows that no majority is heard.
 
         Raises:
             OutcomeUnknown: so it was ended, and ``may_apply`` says that it may have had its effect.
             NoMajority: so it was ended otherwise.
         """
-        try:
-            async with asyncio.timeout(None) as self._attempt:
-                yield
-        except TimeoutError:
-            if not self.is_cut_off:
-                raise
-            if may_apply:
-                raise OutcomeUnknown("no majority of the planes is heard, and one was not done") from None
-            raise NoMajority(CUT_OFF) from None
-        finally:
-            self._attempt = None
+        self._attempt = Attempt(may_apply=may_apply)
+        return self._attempt
+
+
+class Attempt:
+    """The block that ``Watch.attempt`` stands before."""
+
+    def __init__(self, *, may_apply: bool) -> None:
+        self._may_apply = may_apply
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_ended = self._is_over = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *failure: object) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._is_ended:
+            return
+        # As asyncio.timeout does: somebody else's cancellation stays one.
+        if self._task.uncancel() > self._cancelling or kind is not asyncio.CancelledError:
+            return
+        if self._may_apply:
+            raise OutcomeUnknown("no majority of the planes is heard, and one was not done") from None
+        raise NoMajority(CUT_OFF) from None
+
+    def end_soon(self) -> None:
+        """No majority is heard."""
+        if self._may_apply:
+            self._timer = asyncio.get_running_loop().call_later(GRACE_S, self._end)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_ended = True
+            self._task.cancel()
 
 
 class Reach:
@@ -77,35 +141,9 @@ class Reach:
             asked.add_done_callback(lambda _: self._asked.pop(number))
         return await asyncio.shield(asked)
 
-    @contextmanager
-    def watch(self, position: int, replicas: int) -> Iterator[Watch]:
+    def watch(self, position: int, replicas: int) -> Watch:
         """Listen to all planes of a name while the block runs."""
-        watch = Watch()
-        listeners: list[asyncio.Task[None]] = []
-        silent: set[int] = set()
-
-        async def listen(plane: int) -> None:
-            while True:
-                if await self.is_silent(iid_of(position, plane)):
-                    silent.add(plane)
-                    if len(silent) > replicas // 2:
-                        watch.tell()
-                        return
-                else:
-                    silent.discard(plane)
-                await asyncio.sleep(HEDGE_S)
-
-        def begin() -> None:
-            listeners.extend(spawn(f"listen to plane {plane}", listen(plane)) for plane in range(replicas))
-
-        # A timer, not a task: most calls are over long before.
-        timer = asyncio.get_running_loop().call_later(HEDGE_S, begin)
-        try:
-            yield watch
-        finally:
-            timer.cancel()
-            for task in listeners:
-                task.cancel()
+        return Watch(self, position, replicas)
 
     @asynccontextmanager
     async def limit(self, position: int, replicas: int) -> AsyncIterator[None]:

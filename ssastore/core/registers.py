@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +14,14 @@ from ssastore.core.caller import Caller
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
 from ssastore.core.place import expected_position
-from ssastore.core.quorum import HEDGE_S, agreed_read, every_plane, gather_majority, gather_reachable
+from ssastore.core.quorum import (
+    HEDGE_S,
+    agreed_at_once,
+    agreed_read,
+    every_plane,
+    gather_majority,
+    gather_reachable,
+)
 from ssastore.core.reach import CUT_OFF, Reach
 from ssastore.core.register import LIVE
 from ssastore.core.suspects import Suspects
@@ -174,8 +181,32 @@ class Registers:
             message = Get(position, int(kind), place.bucket, place.shards, key, head_only)
             return found_of(await self._caller.call(message, position))
 
+        planes = self._in_order(position, replicas)
+        reply = await self._get_at_once(place, kind, key, position, planes, head_only=head_only)
+        if reply is not None:
+            return found_of(reply)
         async with self._reach.limit(position, replicas):
             return await self._get_agreed(place, kind, key, position, replicas, head_only=head_only)
+
+    async def _get_at_once(
+        self, place: Place, kind: Kind, key: bytes, position: int, planes: Sequence[int], *, head_only: bool
+    ) -> tuple[Header, Body] | None:
+        """What a majority agrees on, when it is connected and answers soon."""
+        asked: list[asyncio.Future[tuple[Header, Body]]] = []
+        iids = [iid_of(position, plane) for plane in planes[: len(planes) // 2 + 1]]
+        for iid in iids:
+            wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or bool(asked))
+            future = self._caller.begin(wanted, iid)
+            if future is None:
+                for other in asked:
+                    other.cancel()
+                return None
+            asked.append(future)
+        reply = await agreed_at_once(asked)
+        if reply is not None:
+            for iid in iids:
+                self._suspects.answered(iid)
+        return reply
 
     async def _get_agreed(
         self, place: Place, kind: Kind, key: bytes, position: int, replicas: int, *, head_only: bool
@@ -271,6 +302,8 @@ class Registers:
         deadline = loop.time() + self._caller.deadline_ms / 1000
         # An attempt of somebody before us may have been taken, however ours end.
         in_doubt = not isinstance(message, Read) and message.attempt > 1
+        is_short = False
+        "A proposer has said that it reaches no majority: others may be out of our reach, too."
         cause: SsaStoreError = Unavailable("no plane was asked")
         turn = 0
         planes = self._in_order(position, replicas)
@@ -279,13 +312,15 @@ class Registers:
                 message.iid = iid_of(position, planes[turn % replicas])
                 within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
                 try:
-                    async with watch.attempt(may_apply=False):
-                        await self._check_heard(message.iid)
+                    if is_short or self._suspects.has_failed(message.iid):
+                        async with watch.attempt(may_apply=False):
+                            await self._check_heard(message.iid, HEDGE_S if turn < replicas else None)
                     async with watch.attempt(may_apply=not isinstance(message, Read)):
                         return await self._ask(message, within_ms, data)
                 except (Unavailable, OutcomeUnknown) as error:
                     cause = error
                     in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
+                    is_short = is_short or isinstance(error, NoMajority)
                 except (StoreFull, CorruptObject, PeerError) as error:
                     # Said of this attempt; an earlier one may have been taken all the same.
                     if in_doubt:
@@ -300,12 +335,17 @@ class Registers:
             raise OutcomeUnknown(str(cause))
         raise NoMajority(CUT_OFF) if watch.is_cut_off else Unavailable(str(cause))
 
-    async def _check_heard(self, iid: int) -> None:
-        """Raise Unavailable rather than send a call to who did not answer last and is not heard now.
+    async def _check_heard(self, iid: int, within_s: float | None) -> None:
+        """Raise Unavailable rather than send to who is not heard now. What is not sent leaves no doubt.
 
-        What is not sent leaves no doubt.
+        ``within_s``: there is somebody else to ask who may know more.
         """
-        if self._suspects.has_failed(iid) and await self._reach.is_silent(iid):
+        try:
+            async with asyncio.timeout(within_s):
+                is_silent = await self._reach.is_silent(iid)
+        except TimeoutError:
+            is_silent = True
+        if is_silent:
             self._suspects.failed(iid)
             raise Unavailable("the node of this plane is not heard")
 
@@ -327,6 +367,8 @@ class Registers:
 
     def _in_order(self, position: int, replicas: int) -> list[int]:
         """Planes in the order in which they are asked: from 0, those that did not answer lately last."""
+        if self._suspects.is_empty:
+            return list(range(replicas))
         return sorted(range(replicas), key=lambda plane: self._suspects.is_suspect(iid_of(position, plane)))
 
     async def page(

@@ -26,6 +26,11 @@ class Suspects:
         self._failures: dict[int, int] = {}
         self._next_probe: dict[int, float] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everybody answered when last asked."""
+        return not self._failures
+
     def answered(self, iid: int) -> None:
         """Somebody at the address answered, whatever it was."""
         if self._failures:

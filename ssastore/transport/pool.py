@@ -55,6 +55,22 @@ def _bear(message: Any, connection: Connection) -> None:
         message.born_ms = connection.node_ms()
 
 
+async def _until(deadline: float, asked: asyncio.Future[Reply]) -> Reply:
+    """The reply, or TimeoutError. By a timer alone: ``asyncio.timeout`` costs more, at every vote."""
+    if asked.done():
+        return asked.result()
+    timer = asked.get_loop().call_at(deadline, _expire, asked)
+    try:
+        return await asked
+    finally:
+        timer.cancel()
+
+
+def _expire(asked: asyncio.Future[Reply]) -> None:
+    if not asked.done():
+        asked.set_exception(TimeoutError("no answer in time"))
+
+
 class _Knock(asyncio.Protocol):
     """A connection that is given up as soon as it is there."""
 
@@ -173,6 +189,15 @@ class Pool:
             made.hang_up()
             return
 
+    def begin(self, message: Message, iid: int, body: Body = b"") -> asyncio.Future[Reply] | None:
+        """See ``core.caller.Caller``."""
+        connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid >> _SLICE_SHIFT)
+        if connection is None or not connection.is_open:
+            return None
+        if message.TYPE in _BORN:
+            _bear(message, connection)
+        return connection.request(message.header(0), body)
+
     async def call(
         self, message: Message, iid: int, body: Body = b"", *, within_ms: int | None = None
     ) -> Reply:
@@ -197,8 +222,7 @@ class Pool:
                     # No timer of its own: the watchdog ends what waits beyond the deadline.
                     reply = await connection.request(message.header(0), body)
                 else:
-                    async with asyncio.timeout_at(deadline):
-                        reply = await connection.request(message.header(0), body)
+                    reply = await _until(deadline, connection.request(message.header(0), body))
             except OSError as error:
                 budget = _Budget(deadline, within_ms is None)
                 return await self._retry(message, iid, body, budget, error, True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 from ssastore.core import registers
 from ssastore.core.quorum import gather_majority
@@ -12,12 +13,18 @@ from ssastore.wire import Body, Header
 Reply = tuple[Header, Body]
 
 
+async def _not_at_once(asked: Sequence[asyncio.Future[Reply]]) -> None:
+    for future in asked:
+        future.cancel()
+
+
 def _highest_of_a_quorum(put: Put) -> None:
     async def read(ask: Callable[[int, bool], Awaitable[Reply]], replicas: int) -> Reply | None:
         answers = await gather_majority(lambda plane: ask(plane, True), replicas)
         return max((reply for _, reply in answers), key=lambda reply: reply[0][3])
 
     put(registers, "agreed_read", read)
+    put(registers, "agreed_at_once", _not_at_once)
 
 
 def _any_plane(put: Put) -> None:
@@ -26,6 +33,7 @@ def _any_plane(put: Put) -> None:
         return answers[0][1]
 
     put(registers, "agreed_read", read)
+    put(registers, "agreed_at_once", _not_at_once)
 
 
 MUTANTS = [

@@ -28,8 +28,15 @@ class Planes:
     deadline_ms = 30_000
     replicas = 3
 
-    def __init__(self, *, silent: set[int], refusing: set[int] = frozenset(), takes: bool = False) -> None:  # type: ignore[assignment]
-        self.silent, self.refusing, self.takes = silent, refusing, takes
+    def __init__(
+        self,
+        *,
+        silent: set[int],
+        refusing: frozenset[int] = frozenset(),
+        takes: bool = False,
+        thinks_s: float = 0.0,
+    ) -> None:
+        self.silent, self.refusing, self.takes, self.thinks_s = silent, refusing, takes, thinks_s
         self.sent: list[int] = []
 
     async def replica_count(self) -> int:
@@ -40,6 +47,9 @@ class Planes:
             await asyncio.sleep(within_ms / 1000)
         return plane_of(iid) in self.silent
 
+    def begin(self, message: Message, iid: int, body: Any = b"") -> None:
+        """Nothing is connected: every call takes the long way."""
+
     async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
         plane = plane_of(iid)
         self.sent.append(plane)
@@ -48,6 +58,7 @@ class Planes:
             raise OutcomeUnknown("sent") if self.takes and isinstance(message, Put) else Unavailable("silent")
         if plane in self.refusing:
             raise Unavailable("refused")
+        await asyncio.sleep(self.thinks_s)
         raise NoMajority("mates are silent")
 
 
@@ -71,8 +82,9 @@ WORKS = {
 @pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
 @pytest.mark.parametrize("silent", [{0, 1}, {1, 2}, {0, 1, 2}], ids=str)
 def test_silence_of_a_majority_ends_a_call(work: Any, silent: set[int]) -> None:
-    """A write that was under way at one of them leaves a doubt."""
-    error = OutcomeUnknown if work in (WORKS["put"], WORKS["delete"]) else NoMajority
+    """A write that was sent to one of them leaves a doubt; one that had begun on our side is not sent."""
+    is_sent = work in (WORKS["put"], WORKS["delete"]) and 0 in silent
+    error = OutcomeUnknown if is_sent else NoMajority
 
     async def scenario() -> None:
         assert await took(Planes(silent=silent), work, error) < ANSWER_S_MAX
@@ -85,8 +97,32 @@ def test_refusals_are_waited_out(work: Any) -> None:
     """Two nodes start again: their hosts say that nobody listens yet."""
 
     async def scenario() -> None:
-        planes = Planes(silent={2}, refusing={0, 1})
+        planes = Planes(silent={2}, refusing=frozenset({0, 1}))
         assert await took(planes, work, Unavailable) > 20
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize(("replicas", "own"), [(3, 0), (3, 1), (3, 2), (5, 3)])
+@pytest.mark.parametrize("work", [WORKS["put"], WORKS["delete"]], ids=["put", "delete"])
+def test_write_on_the_minority_side_is_not_unknown_once_that_is_known(
+    work: Any, replicas: int, own: int
+) -> None:
+    """The proposer on our side takes 0.8 s to find out that it has no mates; nobody has taken anything."""
+
+    async def scenario() -> None:
+        planes = Planes(silent=set(range(replicas)) - {own}, thinks_s=0.8, takes=True)
+        planes.replicas = replicas
+        registers = Registers(planes, Seeded(1))
+        for _ in range(replicas // 2):  # Who is out of reach is found out.
+            with pytest.raises((NoMajority, OutcomeUnknown)):
+                await work(registers)
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            started = loop.time()
+            with pytest.raises(NoMajority):
+                await work(registers)
+            assert loop.time() - started < ANSWER_S_MAX
 
     run_virtually(scenario)
 
