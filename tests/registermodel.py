@@ -17,7 +17,8 @@ from random import Random
 from typing import Any
 
 from ssastore.core.birth import Birth
-from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
+from ssastore.core.planes import Outrun, Promise
+from ssastore.core.proposer import Operation, Proposer
 from ssastore.core.register import (
     LIVE,
     NO_BALLOT,

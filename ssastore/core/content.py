@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from ssastore.core.approach import PLANE_BUDGET_MS
 from ssastore.core.caller import Caller
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
 from ssastore.core.quorum import every_plane
 from ssastore.core.reach import Reach
-from ssastore.core.registers import PLANE_BUDGET_MS
 from ssastore.core.suspects import Suspects
 from ssastore.env import spawn
 from ssastore.errors import (

@@ -15,7 +15,8 @@ from ssastore.core.birth import birth_of
 from ssastore.core.caller import STATUS_ERRORS, Caller
 from ssastore.core.names import RecordName
 from ssastore.core.operations import decide_delete, decide_put
-from ssastore.core.proposer import Operation, Outrun, Promise, Proposer, Stale
+from ssastore.core.planes import Outrun, Promise, Stale
+from ssastore.core.proposer import Operation, Proposer
 from ssastore.core.register import Ballot
 from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.settle import Collecting

@@ -25,11 +25,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ssastore.core.birth import Birth, may_be_forgotten
+from ssastore.core.planes import Outrun, Planes, Promise, Stale, majority
 from ssastore.core.register import (
     NO_BALLOT,
     Ballot,
@@ -41,11 +42,11 @@ from ssastore.core.register import (
     none_above,
     recent_of,
 )
-from ssastore.env import Clock, Randomness, spawn
+from ssastore.core.turns import Turn, Waiting
+from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketNotFound,
     OutcomeUnknown,
-    SsaStoreError,
     StoreFull,
     Unavailable,
 )
@@ -64,47 +65,6 @@ CALL_BUDGET_S = 5.0
 _RECENT_BYTES = 320
 "Memory of one remembered operation: a tuple, two byte strings, three integers."
 _ENTRY_BYTES = 600
-
-
-class Outrun(Exception):
-    """An acceptor has promised or accepted a higher ballot: ``seen``."""
-
-    def __init__(self, seen: Ballot) -> None:
-        super().__init__(f"outrun by ballot {seen.hex()}")
-        self.seen = seen
-
-
-class Stale(Exception):
-    """An acceptor knows another configuration of the group than the round was begun under."""
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """An acceptor's answer to PREP."""
-
-    cfg: int
-    accepted: Ballot
-    floor: Ballot
-    value: bytes | memoryview
-
-
-class Planes(Protocol):
-    """The acceptors of one name, one a plane.
-
-    Both calls raise Outrun, Stale, or OSError / SsaStoreError when the plane cannot be asked; OutcomeUnknown
-    when it was asked to accept and did not answer.  ``cfg`` is what they would be asked under now: a promise
-    says which one it was given under.
-    """
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def cfg(self) -> int: ...
-
-    async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
-
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,43 +158,6 @@ class _Call:
         self.sent = min(self.sent, ballot) if self.is_sent else ballot
 
 
-class _Alone:
-    """Holds the lock of a name while its block runs. A class: every write passes here."""
-
-    __slots__ = ("_locks", "_name")
-
-    def __init__(self, locks: dict[bytes, list[asyncio.Future[None]]], name: bytes) -> None:
-        self._locks = locks
-        self._name = name
-
-    async def __aenter__(self) -> None:
-        waiting = self._locks.get(self._name)
-        if waiting is None:
-            self._locks[self._name] = []
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # It was this one's turn already.
-                self._pass_on()
-            raise
-
-    async def __aexit__(self, *failure: object) -> None:
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Let the next one in, in the order in which they came."""
-        waiting = self._locks[self._name]
-        while waiting:
-            turn = waiting.pop(0)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        del self._locks[self._name]
-
-
 class Proposer:
     """Writes and reads of registers, for the names whose proposer this worker is."""
 
@@ -243,8 +166,7 @@ class Proposer:
         self._clock = clock
         self._randomness = randomness
         self._cache = _Cache()
-        self._locks: dict[bytes, list[asyncio.Future[None]]] = {}
-        "Who waits for a name that somebody is at."
+        self._locks: Waiting = {}
 
     async def write(self, name: bytes, planes: Planes, operation: Operation) -> Outcome:
         """Decide and apply one operation, exactly once however often it is repeated.
@@ -386,7 +308,7 @@ class Proposer:
         call.send(ballot)
         encoded = b"".join(value.encode())
         try:
-            await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
+            await majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, encoded, reserved))
         except Unavailable as error:
             raise OutcomeUnknown(f"a value was sent and no majority answered: {error}") from None
         except (BucketNotFound, StoreFull) as error:
@@ -402,7 +324,7 @@ class Proposer:
         ballot = self._ballots.next(call.seen, self._clock.now_ms())
         call.seen = ballot
         try:
-            promises = await _majority(planes.count, lambda plane: planes.prepare(plane, ballot))
+            promises = await majority(planes.count, lambda plane: planes.prepare(plane, ballot))
         except Unavailable as error:
             if call.is_sent:
                 raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
@@ -415,13 +337,13 @@ class Proposer:
     async def _write_back(self, planes: Planes, cfg: int, ballot: Ballot, newest: Promise) -> None:
         """Make a majority hold the newest value, so that what is read from it stays true."""
         value = bytes(newest.value)
-        await _majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, value, NO_BALLOT))
+        await majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, value, NO_BALLOT))
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
-    def alone(self, name: bytes) -> _Alone:
+    def alone(self, name: bytes) -> Turn:
         """One call at a time for a name: duelling with oneself only costs rounds."""
-        return _Alone(self._locks, name)
+        return Turn(self._locks, name)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -446,53 +368,3 @@ class Proposer:
 def _is_agreed(promises: list[Promise]) -> bool:
     """Whether a majority has accepted the same ballot: then its value is chosen."""
     return all(promise.accepted == promises[0].accepted for promise in promises)
-
-
-async def _majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
-    """The first F+1 answers, one a plane. Those still under way go on by themselves.
-
-    Raises:
-        Outrun: a plane was outrun and no majority is left; the highest ballot seen.
-        Stale: the same, of a plane with another cfg.
-        Unavailable: too many planes cannot be asked.
-    """
-    need = count // 2 + 1
-    answers: list[T] = []
-    errors: list[Exception] = []
-    enough: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def ask_one(plane: int) -> None:
-        try:
-            answers.append(await ask(plane))
-        except (Outrun, Stale, OSError, SsaStoreError) as error:
-            errors.append(error)
-        except asyncio.CancelledError:
-            enough.cancel()
-            raise
-        except Exception as error:
-            if enough.done():
-                raise
-            enough.set_exception(error)
-            return
-        if (len(answers) == need or len(answers) + len(errors) == count) and not enough.done():
-            enough.set_result(None)
-
-    for plane in range(count):
-        spawn("ask a plane", ask_one(plane))
-    await enough
-    if len(answers) >= need:
-        return answers[:need]
-    seen = max((error.seen for error in errors if isinstance(error, Outrun)), default=NO_BALLOT)
-    stale = next((error for error in errors if isinstance(error, Stale)), None)
-    failures = [error for error in errors if not isinstance(error, (Outrun, Stale))]
-    if seen != NO_BALLOT:
-        raise Outrun(seen)
-    if stale is not None:
-        raise stale
-    for refusal in (BucketNotFound, StoreFull):
-        # A majority says no, and no plane has said yes, or may have.
-        refused = [error for error in failures if isinstance(error, refusal)]
-        in_doubt = answers or any(isinstance(error, OutcomeUnknown) for error in failures)
-        if len(refused) >= need and not in_doubt:
-            raise refused[0]
-    raise Unavailable(f"{len(answers)} of {count} planes answered: {'; '.join(map(str, failures))}")

@@ -9,34 +9,26 @@ from typing import TypeVar
 
 import msgpack
 
+from ssastore.core.approach import PLANE_BUDGET_MS, Approach
 from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import Caller
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
 from ssastore.core.place import expected_position
 from ssastore.core.quorum import (
-    HEDGE_S,
     agreed_at_once,
     agreed_read,
     every_plane,
     gather_majority,
     gather_reachable,
 )
-from ssastore.core.reach import CUT_OFF, Reach
 from ssastore.core.register import LIVE
-from ssastore.core.suspects import Suspects
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
-    CorruptObject,
     InvalidKey,
-    NoMajority,
     ObjectNotFound,
-    OutcomeUnknown,
     OutOfStep,
-    PeerError,
-    SsaStoreError,
-    StoreFull,
     Unavailable,
 )
 from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator
@@ -45,11 +37,6 @@ from ssastore.messages import OP_ID_BYTES, Condition, Delete, Get, Kind, Put, Re
 from ssastore.wire import Body, Header
 
 T = TypeVar("T")
-
-Request = Get | Read | Put | Delete | Scan
-
-PLANE_BUDGET_MS = 1_000
-"How long one plane is tried before the next: a call has time for all of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +157,7 @@ class Registers:
     def __init__(self, caller: Caller, randomness: Randomness) -> None:
         self._caller = caller
         self._randomness = randomness
-        self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
-        self._reach = Reach(caller)
+        self._approach = Approach(caller)
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
         """Raises ObjectNotFound, Unavailable."""
@@ -181,11 +167,11 @@ class Registers:
             message = Get(position, int(kind), place.bucket, place.shards, key, head_only)
             return found_of(await self._caller.call(message, position))
 
-        planes = self._in_order(position, replicas)
+        planes = self._approach.in_order(position, replicas)
         reply = await self._get_at_once(place, kind, key, position, planes, head_only=head_only)
         if reply is not None:
             return found_of(reply)
-        async with self._reach.limit(position, replicas):
+        async with self._approach.reach.limit(position, replicas):
             return await self._get_agreed(place, kind, key, position, replicas, head_only=head_only)
 
     async def _get_at_once(
@@ -205,23 +191,23 @@ class Registers:
         reply = await agreed_at_once(asked)
         if reply is not None:
             for iid in iids:
-                self._suspects.answered(iid)
+                self._approach.answered(iid)
         return reply
 
     async def _get_agreed(
         self, place: Place, kind: Kind, key: bytes, position: int, replicas: int, *, head_only: bool
     ) -> Found:
-        planes = self._in_order(position, replicas)
+        planes = self._approach.in_order(position, replicas)
 
         def ask(turn: int, full: bool) -> Awaitable[tuple[Header, Body]]:
             iid = iid_of(position, planes[turn])
             wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or not full)
-            return self._ask(wanted, PLANE_BUDGET_MS)
+            return self._approach.ask(wanted, PLANE_BUDGET_MS)
 
         reply = await agreed_read(ask, replicas)
         if reply is None:
             read = Read(0, int(kind), place.bucket, place.shards, key, head_only)
-            reply = await self._by_proposer(read, position, b"", replicas)
+            reply = await self._approach.propose(read, position, b"", replicas)
         return found_of(reply)
 
     async def put(
@@ -289,87 +275,7 @@ class Registers:
         if replicas == 1:
             message.iid = position
             return await self._caller.call(message, position, data)
-        return await self._by_proposer(message, position, data, replicas)
-
-    async def _by_proposer(
-        self, message: Put | Delete | Read, position: int, data: Body, replicas: int
-    ) -> tuple[Header, Body]:
-        """Ask the proposer at one plane after the other, as one operation.
-
-        Until the deadline, or until nothing is heard from a majority of planes.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._caller.deadline_ms / 1000
-        # An attempt of somebody before us may have been taken, however ours end.
-        in_doubt = not isinstance(message, Read) and message.attempt > 1
-        is_short = False
-        "A proposer has said that it reaches no majority: others may be out of our reach, too."
-        cause: SsaStoreError = Unavailable("no plane was asked")
-        turn = 0
-        planes = self._in_order(position, replicas)
-        with self._reach.watch(position, replicas) as watch:
-            while (left_s := deadline - loop.time()) > 0 and not watch.is_cut_off:
-                message.iid = iid_of(position, planes[turn % replicas])
-                within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
-                try:
-                    if is_short or self._suspects.has_failed(message.iid):
-                        async with watch.attempt(may_apply=False):
-                            await self._check_heard(message.iid, HEDGE_S if turn < replicas else None)
-                    async with watch.attempt(may_apply=not isinstance(message, Read)):
-                        return await self._ask(message, within_ms, data)
-                except (Unavailable, OutcomeUnknown) as error:
-                    cause = error
-                    in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
-                    is_short = is_short or isinstance(error, NoMajority)
-                except (StoreFull, CorruptObject, PeerError) as error:
-                    # Said of this attempt; an earlier one may have been taken all the same.
-                    if in_doubt:
-                        raise OutcomeUnknown(str(error)) from None
-                    raise
-                turn += 1
-                if in_doubt and not isinstance(message, Read):
-                    message.attempt += 1  # Once in doubt every further attempt is a repetition.
-                if turn % replicas == 0:
-                    await asyncio.sleep(RETRY_CAP_MS / 1000)
-        if in_doubt:
-            raise OutcomeUnknown(str(cause))
-        raise NoMajority(CUT_OFF) if watch.is_cut_off else Unavailable(str(cause))
-
-    async def _check_heard(self, iid: int, within_s: float | None) -> None:
-        """Raise Unavailable rather than send to who is not heard now. What is not sent leaves no doubt.
-
-        ``within_s``: there is somebody else to ask who may know more.
-        """
-        try:
-            async with asyncio.timeout(within_s):
-                is_silent = await self._reach.is_silent(iid)
-        except TimeoutError:
-            is_silent = True
-        if is_silent:
-            self._suspects.failed(iid)
-            raise Unavailable("the node of this plane is not heard")
-
-    async def _ask(self, message: Request, within_ms: int | None, data: Body = b"") -> tuple[Header, Body]:
-        """One plane's answer; remembers who does not answer, or not before others were asked instead."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            reply = await self._caller.call(message, message.iid, data, within_ms=within_ms)
-        except NoMajority:
-            self._suspects.answered(message.iid)
-            raise
-        except (Unavailable, OutcomeUnknown, asyncio.CancelledError):
-            if loop.time() - started >= HEDGE_S:
-                self._suspects.failed(message.iid)
-            raise
-        self._suspects.answered(message.iid)
-        return reply
-
-    def _in_order(self, position: int, replicas: int) -> list[int]:
-        """Planes in the order in which they are asked: from 0, those that did not answer lately last."""
-        if self._suspects.is_empty:
-            return list(range(replicas))
-        return sorted(range(replicas), key=lambda plane: self._suspects.is_suspect(iid_of(position, plane)))
+        return await self._approach.propose(message, position, data, replicas)
 
     async def page(
         self,
@@ -390,7 +296,7 @@ class Registers:
         replicas = self._caller.replicas or await self._caller.replica_count()
         position = position_of_part(place, shard)
 
-        planes = self._in_order(position, replicas)
+        planes = self._approach.in_order(position, replicas)
 
         async def ask(turn: int) -> tuple[Page, int]:
             iid = iid_of(position, planes[turn])
@@ -407,14 +313,14 @@ class Registers:
                 replicas > 1,
             )
             within_ms = None if replicas == 1 else PLANE_BUDGET_MS
-            header, body = await self._ask(message, within_ms)
+            header, body = await self._approach.ask(message, within_ms)
             rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
             return Page(rows, bool(header[2]), header[3]), header[4]
 
         if replicas == 1:
             return (await ask(0))[0]
         gather = gather_reachable if is_thorough else gather_majority
-        async with self._reach.limit(position, replicas):
+        async with self._approach.reach.limit(position, replicas):
             answers = await self._persist(lambda: gather(ask, replicas, cfg_of=_second))
         pages = [page for _, (page, _) in answers]
         return await merge_planes(

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from ssastore.core.proposer import Outrun, Planes, Promise, Proposer, Stale
+from ssastore.core.planes import Outrun, Planes, Promise, Stale
+from ssastore.core.proposer import Proposer
 from ssastore.core.register import (
     NO_BALLOT,
     Ballot,

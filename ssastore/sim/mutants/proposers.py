@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from ssastore import engine
-from ssastore.core import birth, operations, proposer, register
-from ssastore.core.proposer import Operation, Outcome, Outrun, Planes, Proposer
+from ssastore.core import birth, operations, planes, proposer, register
+from ssastore.core.planes import Outrun, Planes
+from ssastore.core.proposer import Operation, Outcome, Proposer
 from ssastore.core.register import (
     Ballot,
     Ballots,
@@ -100,7 +101,7 @@ def _operation_not_looked_up(put: Put) -> None:
 
 
 def _planes_counted_twice(put: Put) -> None:
-    majority, turns = proposer._majority, itertools.count()
+    majority, turns = planes.majority, itertools.count()
 
     async def count_twice(count: int, ask: Callable[[int], Any]) -> Any:
         twice = next(turns) % count
@@ -114,7 +115,7 @@ def _planes_counted_twice(put: Put) -> None:
 
         return await majority(count, ask_one)
 
-    put(proposer, "_majority", count_twice)
+    put(proposer, "majority", count_twice)
 
 
 def _ballot_read_again(put: Put) -> None:

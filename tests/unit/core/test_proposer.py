@@ -16,7 +16,8 @@ import pytest
 
 from ssastore.core import proposer as module
 from ssastore.core.birth import Birth
-from ssastore.core.proposer import Operation, Outcome, Outrun, Promise, Proposer
+from ssastore.core.planes import Outrun, Promise
+from ssastore.core.proposer import Operation, Outcome, Proposer
 from ssastore.core.register import (
     LIVE,
     NO_BALLOT,
@@ -106,7 +107,7 @@ def promises_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planes_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is delivered twice counts as that of two planes."""
-    real, turns = module._majority, itertools.count()
+    real, turns = module.majority, itertools.count()
 
     async def majority(count: int, ask: Callable[[int], Any]) -> Any:
         twice = next(turns) % count
@@ -120,7 +121,7 @@ def planes_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return await real(count, ask_one)
 
-    monkeypatch.setattr(module, "_majority", majority)
+    monkeypatch.setattr(module, "majority", majority)
 
 
 def refusal_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from ssastore.core.birth import Birth
 from ssastore.core.floors import floor_over
 from ssastore.core.metadata import Metadata, Segment, SegmentKind
-from ssastore.core.proposer import Operation, Outrun, Promise, Proposer
+from ssastore.core.planes import Outrun, Promise
+from ssastore.core.proposer import Operation, Proposer
 from ssastore.core.records import reference_name
 from ssastore.core.register import (
     LIVE,
