@@ -119,7 +119,8 @@ class Engine:
         place: Place,
         holding: Holding,
         environment: Environment,
-        peers: Pool,
+        peers: Peers,
+        peer_pool: Pool,
         describe_process: Callable[[], dict[str, Any]],
         rules: UpkeepRules,
     ) -> None:
@@ -157,7 +158,8 @@ class Engine:
             settler = self._propose()
         self.upkeep = self._make_upkeep(settler, rules)
         self.service.start_scrub = self.upkeep.scrub.request
-        self._take_custody(peers)
+        self._peers, self._peer_pool = peers, peer_pool
+        self._take_custody()
 
     @classmethod
     async def start(
@@ -180,16 +182,19 @@ class Engine:
             CorruptObject: the environment's own record is damaged.
             DataDirError: what the environment has promised is not known any more.
         """
-        peers = cls._pool(outside, place, holding.record, FENCE_BUDGET_MS)
-        iids = peer_iids(holding.slices, holding.record.replicas, place.worker, place.workers)
+        # Beside the pool of the proposer: a page of a recovery must not stand before a vote.
+        pool = cls._pool(outside, place, holding.record, FENCE_BUDGET_MS)
+        peers = Peers(pool, peer_iids(holding.slices, holding.record.replicas, place.worker, place.workers))
         try:
             environment = await start_environment(
-                outside.store, outside.control, outside.randomness, place.owner, Peers(peers, iids).ask
+                outside.store, outside.control, outside.randomness, place.owner, peers.ask
             )
-            engine = cls(outside, place, holding, environment, peers, describe_process, rules or cls.rules)
+            engine = cls(
+                outside, place, holding, environment, peers, pool, describe_process, rules or cls.rules
+            )
             await engine.custody.load(outside.control)
         except BaseException:
-            await peers.close()
+            await pool.close()
             raise
         return engine
 
@@ -228,11 +233,8 @@ class Engine:
         )
         return self.upkeep_type(tools)
 
-    def _take_custody(self, peers: Pool) -> None:
-        """Let the worker follow its groups' records and rebuild what it lost.
-
-        ``peers`` is a pool beside that of the proposer: a page of a recovery must not stand before a vote.
-        """
+    def _take_custody(self) -> None:
+        """Let the worker follow its groups' records and rebuild what it lost."""
         outside, place, record = self.outside, self.place, self.holding.record
         proposer = self.proposer
         self.custody = self.service.custody = self.custody_type(
@@ -246,14 +248,10 @@ class Engine:
             custody=self.custody,
             store=outside.store,
             control=outside.control,
-            mates=peers,
+            mates=self._peer_pool,
             replicas=record.replicas,
             workers=self.holding.workers,
             cover=lambda txn, ballot: self.acceptor.ceiling.cover(txn, ballot, self.clock.now_ms()),
-        )
-        self._peer_pool = peers
-        self._peers = Peers(
-            peers, peer_iids(self.holding.slices, record.replicas, place.worker, place.workers)
         )
 
     # -- background jobs ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ suite that all of its adapters pass.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -169,7 +169,7 @@ class ControlStore(Protocol):
 
     async def get(self, key: str) -> Item | None: ...
 
-    async def list(self, prefix: str) -> tuple[list[Item], int]:
+    async def list(self, prefix: str) -> tuple[Sequence[Item], int]:
         """All items under a prefix in key order, and the store's revision they were read at."""
         ...
 

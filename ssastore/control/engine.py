@@ -56,7 +56,7 @@ class ControlEngine:
         await self._settle()
         return self._state.get(key)
 
-    async def list(self, prefix: str) -> tuple[list[Item], int]:
+    async def list(self, prefix: str) -> tuple[Sequence[Item], int]:
         check_prefix(prefix)
         await self._settle()
         return self._state.items(prefix), self._state.revision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 from ssastore.control.engine import ControlEngine, loop_now_ms
 from ssastore.control.state import ControlState
@@ -31,7 +31,7 @@ class MemoryControlStore:
     async def get(self, key: str) -> Item | None:
         return await self._open().get(key)
 
-    async def list(self, prefix: str) -> tuple[list[Item], int]:
+    async def list(self, prefix: str) -> tuple[Sequence[Item], int]:
         return await self._open().list(prefix)
 
     async def transact(self, compares: Iterable[Compare], writes: Iterable[Write]) -> int | None:

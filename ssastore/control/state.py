@@ -92,6 +92,7 @@ class ControlState:
         assert not self._periods, "a lease belongs to one store"
         other = ControlState(revision=self.revision, next_lease=self.next_lease)
         other._entries, other._keys, other._bytes = dict(self._entries), list(self._keys), self._bytes
+        other._listed = self._listed
         return other
 
     # -- reading ------------------------------------------------------------------------------------
@@ -101,10 +102,10 @@ class ControlState:
         entry = self._entries.get(key)
         return entry and Item(key, entry.value, entry.revision)
 
-    def items(self, prefix: str) -> list[Item]:
+    def items(self, prefix: str) -> Sequence[Item]:
         """Items whose key starts with ``prefix``, in key order."""
         if self._listed is not None and self._listed[0] == prefix:
-            return list(self._listed[1])
+            return self._listed[1]
         items: list[Item] = []
         # Code points compare as their UTF-8 bytes do, so this is the order of every other adapter.
         for at in range(bisect_left(self._keys, prefix), len(self._keys)):
@@ -114,7 +115,7 @@ class ControlState:
             entry = self._entries[key]
             items.append(Item(key, entry.value, entry.revision))
         self._listed = prefix, tuple(items)
-        return items
+        return self._listed[1]
 
     def events(self, prefix: str, after_revision: int) -> Sequence[Event]:
         """Changes under ``prefix`` after a revision, in order, up to now.

@@ -14,7 +14,8 @@ may leave when the commit is durable, which is the store's promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, KeysView
+from collections.abc import Callable, Iterable, KeysView
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -130,7 +131,7 @@ class Acceptor:
         return self.served.active
 
     @property
-    def owned(self) -> set[int]:
+    def owned(self) -> frozenset[int]:
         """The /80 slices, as 16-bit numbers, that are this worker's."""
         return self.served.owned
 
@@ -223,8 +224,13 @@ class Acceptor:
         return [page.truncated, page.last, page.checksum], page.body
 
 
-def encode_coverage(active: set[int], epoch: int) -> bytes:
+def encode_coverage(active: Iterable[int], epoch: int) -> bytes:
     """Body of a COVERAGE frame: msgpack [epoch, runs of first and end of 16-bit slice numbers]."""
+    return _encode_coverage(frozenset(active), epoch)
+
+
+@lru_cache(maxsize=64)
+def _encode_coverage(active: frozenset[int], epoch: int) -> bytes:
     runs: list[list[int]] = []
     for number in sorted(active):
         if runs and runs[-1][1] == number:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ssastore.core.acceptor import Acceptor
@@ -32,7 +33,7 @@ from ssastore.core.standing import (
     unpack_stands,
     write_standing,
 )
-from ssastore.env import ControlStore, Event, Store, WatchCompacted, WriteTxn
+from ssastore.env import ControlStore, Event, Item, Store, WatchCompacted, WriteTxn
 from ssastore.errors import ConfigError, Unavailable
 from ssastore.keyspace import GROUP_BITS, GROUPS, plane_of
 from ssastore.limits import FENCE_BUDGET_MS, RECOVERY_RETRY_MS
@@ -51,6 +52,43 @@ class Held(NamedTuple):
     revision: int
 
 
+class Listing(NamedTuple):
+    """The groups of one worker in a listing of all, as far as that needs no judgement of its own."""
+
+    untouched: dict[int, Held]
+    "By group, those of which nothing was ever recovered."
+    cfgs: dict[int, int]
+    "The worker's slices in them, with their configuration."
+    others: list[Held]
+
+
+def read_listing(items: Sequence[Item], mine: Mapping[int, tuple[int, ...]]) -> Listing:
+    """Sort a listing of group records. ``mine`` has the groups that count. Raises ConfigError."""
+    untouched: dict[int, Held] = {}
+    cfgs: dict[int, int] = {}
+    others: list[Held] = []
+    for item in items:  # A start waits for this loop: most of the records are others'.
+        group = group_of_key(item.key)
+        if group not in mine:
+            continue
+        record = GroupRecord.decode(item.value)
+        if record.is_untouched:
+            untouched[record.group] = Held(record, item.revision)
+            cfgs.update(dict.fromkeys(mine[record.group], record.cfg))
+        else:
+            others.append(Held(record, item.revision))
+    return Listing(untouched, cfgs, others)
+
+
+@lru_cache(maxsize=64)
+def slices_by_group(owned: frozenset[int]) -> Mapping[int, tuple[int, ...]]:
+    """A worker's slices, by group. Kept: nodes of a simulation start again all the time."""
+    found: dict[int, tuple[int, ...]] = {}
+    for slice16 in sorted(owned):
+        found[slice16 % GROUPS] = (*found.get(slice16 % GROUPS, ()), slice16)
+    return found
+
+
 class Custody:
     """What one environment answers for.
 
@@ -58,6 +96,8 @@ class Custody:
         node: the owner whose slices these are.
         forget: called when a cfg changes: a proposer drops what it cached under the old one.
     """
+
+    read_listing = staticmethod(read_listing)
 
     def __init__(
         self,
@@ -84,10 +124,7 @@ class Custody:
         self._forget = forget
         with store.read() as txn:
             self._standings = read_standings(txn)
-        self._mine: dict[int, list[int]] = {}
-        "This worker's slices by group."
-        for slice16 in sorted(acceptor.owned):
-            self._mine.setdefault(slice16 % GROUPS, []).append(slice16)
+        self._mine = slices_by_group(acceptor.owned)
         self._adopting: dict[int, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
         self._revision = 0
@@ -99,20 +136,15 @@ class Custody:
         """Read all group records; slices begin to vote. Raises Unavailable, ConfigError."""
         items, self._revision = await control.list(GROUP_PREFIX)
         is_first = not self.groups
-        mine, groups = self._mine, self.groups
-        untouched: list[int] = []
-        is_untouched = is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first
-        for item in items:  # A start waits for this loop: most of the records are others'.
-            group = group_of_key(item.key)
-            if group not in mine:
-                continue
-            record = GroupRecord.decode(item.value)
-            if is_untouched and record.is_untouched:
-                groups[record.group] = Held(record, item.revision)
-                untouched += mine[record.group]
-            else:
-                self._take(record, item.revision)
-        self._acceptor.served.vote_first(untouched)
+        listing = self.read_listing(items, self._mine)
+        if is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first:
+            self.groups.update(listing.untouched)
+            self._acceptor.served.vote_first(listing.cfgs)
+        else:
+            for held in listing.untouched.values():
+                self._take(*held)
+        for held in listing.others:
+            self._take(*held)
         self.wake()
         if is_first:
             self.taken = {s for s, state in self.states.items() if state is State.QUARANTINED}

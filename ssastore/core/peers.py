@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 from ssastore.core.caller import Caller
 from ssastore.core.marks import Watermark
+from ssastore.core.place import share_of
 from ssastore.errors import BadFrame, SsaStoreError
-from ssastore.keyspace import GROUP_BITS, GROUPS, LANES, slice_of
+from ssastore.keyspace import GROUP_BITS, GROUPS, slice_of
 from ssastore.limits import MARK_BUDGET_MS
 from ssastore.messages import Mark
 
@@ -23,7 +24,7 @@ _ANY_TAIL = 0x7FFFFFFF
 
 def peer_iids(slices: Iterable[int], replicas: int, worker: int, workers: int) -> list[int]:
     """An address of each peer of a worker, from its node's slices; none with one replica."""
-    mine = min((s for s in slices if s % LANES % workers == worker), default=None)
+    mine = min(share_of(frozenset(slices), worker, workers), default=None)
     if mine is None:
         return []
     plane, group = mine >> GROUP_BITS, mine % GROUPS

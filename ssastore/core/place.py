@@ -7,11 +7,12 @@ votes here, or that it does not vote (``core.custody`` decides it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, KeysView
+from collections.abc import Iterable, KeysView, Mapping
 from functools import lru_cache
 
 from ssastore.core.replies import Refusal
 from ssastore.keyspace import (
+    LANES,
     TAIL_BITS,
     locator_of,
     plane_of,
@@ -56,6 +57,15 @@ def expected_position(bucket: int, shards: int, key: bytes) -> int:
     return position_in_shard(_shard_locator(bucket, shard_of_key(key, shards)), key)
 
 
+@lru_cache(maxsize=64)
+def share_of(slice16s: frozenset[int], worker: int, workers: int) -> frozenset[int]:
+    """Those of a node's slices that one of its workers answers for, by lane.
+
+    Kept: there are thousands, and nodes of a simulation start again all the time.
+    """
+    return frozenset(s for s in slice16s if s % LANES % workers == worker)
+
+
 class Served:
     """What one worker answers for: the planes that hold data, and its /80 slices with their cfg.
 
@@ -68,7 +78,7 @@ class Served:
         self.replicas = replicas
         self.worker = worker
         self.workers = workers
-        self.owned: set[int] = set()
+        self.owned: frozenset[int] = frozenset()
         "16-bit numbers of the slices, those that do not vote included."
         self.cfgs: dict[int, int] = {}
         "The slices that vote, with the configuration that they vote under."
@@ -80,7 +90,7 @@ class Served:
 
     def own(self, slice16s: Iterable[int]) -> None:
         """Set which slices are this node's; other lanes than ours are left out. None of them votes yet."""
-        self.owned = {s for s in slice16s if s % 16 % self.workers == self.worker}
+        self.owned = share_of(frozenset(slice16s), self.worker, self.workers)
         self.cfgs = {}
 
     def vote(self, slice16: int, cfg: int) -> None:
@@ -88,9 +98,9 @@ class Served:
         assert slice16 in self.owned and cfg >= self.cfgs.get(slice16, 0)
         self.cfgs[slice16] = cfg
 
-    def vote_first(self, slice16s: Iterable[int]) -> None:
-        """From now on these slices of our own vote under the first configuration; none did before."""
-        self.cfgs.update(dict.fromkeys(slice16s, 1))
+    def vote_first(self, cfgs: Mapping[int, int]) -> None:
+        """From now on these slices of our own vote, under these configurations; none did before."""
+        self.cfgs.update(cfgs)
 
     def hush(self, slice16: int) -> None:
         """From now on the slice does not vote."""

@@ -10,16 +10,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.control.state import ControlState, Entry
-from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecord, group_key, node_key
+from ssastore.core.cluster import (
+    CLUSTER_KEY,
+    GROUP_PREFIX,
+    Cluster,
+    ClusterRecord,
+    NodeRecord,
+    group_key,
+    node_key,
+)
+from ssastore.core.custody import Custody, Listing
 from ssastore.core.objects import Objects
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
+from ssastore.env import Item
 from ssastore.errors import CorruptObject, DataDirError, EnvironmentProblem, StoreFull, Unavailable
 from ssastore.keyspace import Slice, range_cover
 from ssastore.sim.clock import EPOCH_MS
@@ -46,10 +58,40 @@ _RESTART_S = 0.5
 "Until the supervisor starts a worker again that could not start."
 
 
+class _Same:
+    """A thing as a key: equal to itself only, so that nobody compares thousands of items."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.thing is self.thing
+
+
+@lru_cache(maxsize=64)
+def _read_listing(items: _Same, mine: _Same) -> Listing:
+    return Custody.read_listing(items.thing, mine.thing)
+
+
+class SimCustody(Custody):
+    """Custody that reads a listing once for all processes that get the very same one.
+
+    A worker reads the records of 4096 groups when it starts, here a dozen times a seed.
+    """
+
+    @staticmethod
+    def read_listing(items: Sequence[Item], mine: Mapping[int, tuple[int, ...]]) -> Listing:
+        return _read_listing(_Same(items), _Same(mine))
+
+
 class SimEngine(Engine):
     """The engine over a network that may deliver a node's request twice."""
 
     pool_type = UnreliablePool
+    custody_type = SimCustody
 
 
 @dataclass(frozen=True)
@@ -88,11 +130,13 @@ def layout_of(nodes: int, replicas: int) -> Layout:
     entries = {CLUSTER_KEY: record.encode()}
     entries |= {node_key(member.name): member.encode() for member in members}
     entries |= {group_key(group.group): group.encode() for group in groups}
+    control = ControlState(revision=1, entries={key: Entry(value, 1) for key, value in entries.items()})
+    control.items(GROUP_PREFIX)  # What every start asks for; copies know the answer.
     return Layout(
         cluster,
         {member.name: holding_of(cluster, member.name) for member in members},
         {member.name: _cover(owned_slices(groups, member.name)) for member in members},
-        ControlState(revision=1, entries={key: Entry(value, 1) for key, value in entries.items()}),
+        control,
     )
 
 

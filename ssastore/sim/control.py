@@ -8,7 +8,7 @@ raises Unavailable.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 
 from ssastore.control.memory import MemoryControlStore
@@ -42,7 +42,7 @@ class VirtualControlStore:
         await self._reach()
         return await self._store.get(key)
 
-    async def list(self, prefix: str) -> tuple[list[Item], int]:
+    async def list(self, prefix: str) -> tuple[Sequence[Item], int]:
         await self._reach()
         return await self._store.list(prefix)
 
