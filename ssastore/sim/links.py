@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log
 
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S
 from ssastore.sim.loop import VirtualLoop
@@ -50,6 +51,7 @@ class Link:
     def __init__(self, loop: VirtualLoop, draw: Stream, weather: Weather) -> None:
         self.loop = loop
         self.weather = weather
+        self._schedule = loop.schedule
         self._draw = draw
         self._holds = 0
         self._held_at_ns = 0
@@ -63,13 +65,14 @@ class Link:
     def arrival_ns(self, size: int, after_ns: int) -> int:
         """When a packet sent now arrives; later than ``after_ns``, when the one before it does."""
         weather, draw = self.weather, self._draw
-        now_ns = self.loop.now_ns
+        now_ns = self._schedule.now_ns
         if weather.bytes_per_s:
             begin_ns = max(now_ns, self._busy_until_ns)
             now_ns = self._busy_until_ns = begin_ns + size * NS_PER_S // weather.bytes_per_s
         arrival_ns = now_ns + weather.latency_ns
         if weather.jitter_ns:
-            arrival_ns += int(draw.expovariate(1.0) * weather.jitter_ns)
+            # An exponential distribution, written out: every packet comes this way.
+            arrival_ns += int(-log(1.0 - draw.random()) * weather.jitter_ns)
         if weather.late_share and draw.random() < weather.late_share:
             arrival_ns += draw.span_ns(weather.late_ns)
         return arrival_ns if arrival_ns > after_ns else after_ns + 1

@@ -42,16 +42,18 @@ class Runaway(Exception):
 
 
 class _Handle(asyncio.Handle):
-    """asyncio's, without its debug mode: the loop makes one for every callback."""
+    """asyncio's, and no more of it than is used: the loop makes one for every callback."""
 
     __slots__ = ()
 
-    def __init__(
-        self, callback: Callable[..., object], args: Sequence[Any], loop: VirtualLoop, context: Context
-    ) -> None:
-        self._callback, self._args, self._loop, self._context = callback, args, loop, context
+    def __init__(self, callback: Callable[..., object], args: Sequence[Any], context: Context) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = context
         self._cancelled = False
-        self._repr = self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled, self._callback, self._args = True, None, None  # type: ignore[assignment]
 
 
 class NetworkStack(Protocol):
@@ -67,15 +69,11 @@ class NetworkStack(Protocol):
 class VirtualTask(asyncio.Task[Any]):
     """A task whose place in a set depends on nothing but the run."""
 
-    def __init__(
-        self, coro: Coroutine[Any, Any, Any], *, serial: int, process: Process, **options: Any
-    ) -> None:
-        self.process = process
-        self._serial = serial
-        super().__init__(coro, **options)
+    serial: int
+    process: Process
 
     def __hash__(self) -> int:
-        return self._serial
+        return self.serial
 
     def add_done_callback(self, callback: Any, /, *, context: Context | None = None) -> None:
         """As asyncio's, but for what ``env.spawn`` adds: here the loop keeps tasks, at no callback's cost."""
@@ -97,6 +95,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.set_debug(False)
         self.schedule = Schedule(Stream(seed, "loop"))
+        self.at = self.schedule.at
+        "Let something happen to the world at an instant: (due in ns, function, arguments)."
         self.steps = 0
         self.trace = Trace()
         self.errors: list[BaseException] = []
@@ -120,10 +120,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Put an event into trace and story."""
         self.trace.note(self.schedule.now_ns, what)
 
-    def at(self, due_ns: int, event: Callable[..., object], *args: Any) -> None:
-        """Let something happen to the world at an instant."""
-        self.schedule.at(due_ns, event, *args)
-
     # -- callbacks ----------------------------------------------------------------------------------
 
     def call_soon(  # type: ignore[override]
@@ -134,7 +130,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             process = context.get(PROCESS)
         process = process or self.world
-        handle = _Handle(callback, args, self, context)
+        handle = _Handle(callback, args, context)
         if not process.is_dead and not self._is_retired:
             # ``schedule.soon``, written out: a fifth of a run's time is spent between these lines.
             process.ready.append(handle)
@@ -154,7 +150,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         when = (process.clock.monotonic_ns() + span_ns) / NS_PER_S
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         if not process.is_dead and not self._is_retired:
-            self.schedule.later(self.now_ns + process.clock.world_span_ns(span_ns), process, timer)
+            schedule = self.schedule
+            schedule.later(schedule.now_ns + process.clock.world_span_ns(span_ns), process, timer)
         return timer
 
     def call_at(  # type: ignore[override]
@@ -165,7 +162,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """The monotonic clock of the host whose process asks."""
         process = PROCESS.get()
-        return (self.now_ns if process is None else process.clock.monotonic_ns()) / NS_PER_S
+        return (self.schedule.now_ns if process is None else process.clock.monotonic_ns()) / NS_PER_S
 
     def create_task(
         self, coro: Any, *, name: object = None, context: Context | None = None, **more: Any
@@ -173,8 +170,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """As asyncio's; the task is kept until it is done, or to the end of the run."""
         self._task_count += 1
         process = (PROCESS.get() if context is None else context.get(PROCESS)) or self.world
-        options = {"loop": self, "name": None if name is None else str(name), "context": context, **more}
-        task = VirtualTask(coro, serial=self._task_count, process=process, **options)
+        task = VirtualTask.__new__(VirtualTask)
+        # Before it is made: asyncio puts it into a set at once.
+        task.serial, task.process = self._task_count, process
+        task.__init__(coro, loop=self, name=name, context=context, **more)  # type: ignore[misc]
         self._tasks[task] = None
         if len(self._tasks) > self._tasks_swept_at:
             self._tasks = {task: None for task in self._tasks if not task.done()}

@@ -84,8 +84,9 @@ class World:
             what ``main`` raises, or the first error of a callback; with the report as a note.
             Quiescent, Runaway: see ``loop``.
         """
-        was_collecting = gc.isenabled()
+        was_collecting, running = gc.isenabled(), env._running
         gc.disable()
+        env._running = set()
         try:
             with traps():
                 result = self.loop.run_until_complete(main)
@@ -97,8 +98,8 @@ class World:
             raise
         finally:
             # What nobody will run must not be kept by the set of running tasks either.
+            env._running = running
             self.loop.retire()
-            env._running.difference_update([task for task in env._running if task.get_loop() is self.loop])
             if was_collecting:
                 gc.enable()
 
