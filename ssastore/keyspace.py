@@ -358,6 +358,15 @@ class PrefixTable(Generic[T]):
         self._starts: list[int] | None = None
         self._matches: list[tuple[Slice, T] | None] = []
 
+    def copy(self) -> PrefixTable[T]:
+        """Another table with the same entries."""
+        if self._starts is None:
+            self._flatten()
+        other: PrefixTable[T] = PrefixTable()
+        # The flat lists are never changed, only replaced.
+        other._entries, other._starts, other._matches = dict(self._entries), self._starts, self._matches
+        return other
+
     def __setitem__(self, prefix: Slice, value: T) -> None:
         self._entries[prefix] = value
         self._starts = None

@@ -23,6 +23,10 @@ SILENCE_MS = 1_200
 """How long a plane must be silent to count as out of reach: a dial's first packet is sent again after 1 s.
 With the time before anybody looks, and some to spare, below the 2 s in which a minority's side answers."""
 
+PAUSE_S_MAX = 1.0
+"""Between two looks at a plane that was heard; it grows to this. Each is a dial, for each call that waits.
+A cut that was there when the call began is always seen by the first look."""
+
 CUT_OFF = "no majority of the planes is heard at all: cut off from them?"
 
 
@@ -59,15 +63,18 @@ class Watch:
         self._listeners += [spawn(f"listen to plane {p}", self._listen(p)) for p in range(self._replicas)]
 
     async def _listen(self, plane: int) -> None:
+        pause_s = HEDGE_S
         while True:
             if await self._reach.is_silent(iid_of(self._position, plane)):
                 self._silent.add(plane)
                 if len(self._silent) > self._replicas // 2:
                     self._tell()
                     return
+                pause_s = HEDGE_S
             else:
                 self._silent.discard(plane)
-            await asyncio.sleep(HEDGE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
     def _tell(self) -> None:
         if not self.is_cut_off and self._attempt is not None:

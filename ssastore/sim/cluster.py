@@ -33,7 +33,7 @@ from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
 from ssastore.env import Item
 from ssastore.errors import CorruptObject, DataDirError, EnvironmentProblem, StoreFull, Unavailable
-from ssastore.keyspace import Slice, range_cover
+from ssastore.keyspace import PrefixTable, Slice, range_cover
 from ssastore.sim.clock import EPOCH_MS
 from ssastore.sim.control import ControlNetwork, VirtualControlStore
 from ssastore.sim.datagrams import UnreliablePool
@@ -112,7 +112,10 @@ class Layout:
 
     cluster: Cluster
     holdings: dict[str, Holding]
-    covers: dict[str, list[Slice]]
+    accepted: dict[str, PrefixTable[None]]
+    "By node: the fewest prefixes that are exactly its slices."
+    routes: PrefixTable[str]
+    "To the nodes by those prefixes."
     control: ControlState
     "To be copied."
 
@@ -132,10 +135,12 @@ def layout_of(nodes: int, replicas: int) -> Layout:
     entries |= {group_key(group.group): group.encode() for group in groups}
     control = ControlState(revision=1, entries={key: Entry(value, 1) for key, value in entries.items()})
     control.items(GROUP_PREFIX)  # What every start asks for; copies know the answer.
+    covers = {member.name: _cover(owned_slices(groups, member.name)) for member in members}
     return Layout(
         cluster,
         {member.name: holding_of(cluster, member.name) for member in members},
-        {member.name: _cover(owned_slices(groups, member.name)) for member in members},
+        {name: PrefixTable((piece, None) for piece in cover) for name, cover in covers.items()},
+        PrefixTable((piece, name) for name, cover in covers.items() for piece in cover),
         control,
     )
 
@@ -175,10 +180,7 @@ class StoreHost:
         "By type, of the processes that are dead."
         self.host = world.host(twin or name, self._program)
         self.host.on_down.append(self._crash)
-        for piece in layout.covers[name]:
-            self.host.accept(piece)
-            if not twin:
-                world.network.routing.announce(piece, name)
+        self.host.accept_only(layout.accepted[name])
 
     def _crash(self) -> None:
         self.requests = self.all_requests()
@@ -231,6 +233,7 @@ class SimCluster:
         self.control_network = ControlNetwork()
         self.invariants = Invariants(replicas, world.loop.note)
         self._parts = parts
+        world.network.routing.settle(self.layout.routes)
         self.nodes = [StoreHost(self, node.name, parts) for node in self.layout.cluster.nodes]
 
     def add_twin(self, node: StoreHost) -> StoreHost:

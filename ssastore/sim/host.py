@@ -80,6 +80,10 @@ class Host:
         """Answer for every address of a slice (AnyIP). Packets come only where routing sends them."""
         self._accepted[piece] = None
 
+    def accept_only(self, pieces: PrefixTable[None]) -> None:
+        """Answer for these slices and no others."""
+        self._accepted = pieces.copy()
+
     def reject(self, piece: Slice) -> None:
         """Undo ``accept``; connections that are open stay. Raises KeyError."""
         del self._accepted[piece]

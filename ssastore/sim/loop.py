@@ -11,7 +11,7 @@ at an unforeseeable moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 

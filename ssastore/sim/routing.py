@@ -40,6 +40,10 @@ class Routing:
         """A host that knows what is settled now."""
         self._hosts.append(name)
 
+    def settle(self, routes: PrefixTable[str]) -> None:
+        """Begin with these routes, which all hosts know."""
+        self._settled = routes.copy()
+
     def announce(self, piece: Slice, target: str) -> None:
         """Send what is for ``piece`` to the host ``target``."""
         self._change(piece, target)
