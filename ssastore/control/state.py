@@ -80,7 +80,7 @@ class ControlState:
         self._entries: dict[str, Entry] = dict(entries or {})
         self._keys: list[str] = sorted(self._entries)
         self._bytes = sum(_size(key, entry.value) for key, entry in self._entries.items())
-        self._listed: tuple[str, tuple[Item, ...]] | None = None
+        self._listed: tuple[str, Sequence[Item]] | None = None
         "The last listing and its prefix, until a key below it changes: all that start ask for the same."
         self._periods: dict[int, int] = dict(periods or {})
         self._deadlines = {lease: now_ms + period for lease, period in self._periods.items()}
@@ -103,7 +103,7 @@ class ControlState:
         return entry and Item(key, entry.value, entry.revision)
 
     def items(self, prefix: str) -> Sequence[Item]:
-        """Items whose key starts with ``prefix``, in key order."""
+        """Items whose key starts with ``prefix``, in key order. The same sequence until one of them changes."""
         if self._listed is not None and self._listed[0] == prefix:
             return self._listed[1]
         items: list[Item] = []
@@ -114,8 +114,8 @@ class ControlState:
                 break
             entry = self._entries[key]
             items.append(Item(key, entry.value, entry.revision))
-        self._listed = prefix, tuple(items)
-        return self._listed[1]
+        self._listed = prefix, items
+        return items
 
     def events(self, prefix: str, after_revision: int) -> Sequence[Event]:
         """Changes under ``prefix`` after a revision, in order, up to now.

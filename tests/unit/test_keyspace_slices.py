@@ -288,6 +288,16 @@ def test_match_at_the_last_addresses() -> None:
     assert table.match(-1) is None and table.match(2**64) is None
 
 
+def test_copies_of_a_table_change_on_their_own() -> None:
+    low, high = WHOLE.split()
+    table = PrefixTable([(low, "low")])
+    copy = table.copy()
+    copy[high] = "high"
+    del table[low]
+    assert [table.lookup(iid) for iid in (0, IID_MAX)] == [None, None]
+    assert [copy.lookup(iid) for iid in (0, IID_MAX)] == ["low", "high"]
+
+
 def test_deleting_an_unknown_prefix_is_an_error() -> None:
     with pytest.raises(KeyError):
         del PrefixTable([(WHOLE, 1)])[Slice(0, 1)]

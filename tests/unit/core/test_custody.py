@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.cluster import group_key
+from ssastore.core.cluster import GROUP_PREFIX, group_key
+from ssastore.core.custody import read_listing, slices_by_group
 from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST
 from ssastore.core.standing import Standing, State, pack_stands
 from ssastore.env import Compare, Write
@@ -180,6 +181,17 @@ async def test_marks_of_others_are_kept_and_told(world: World) -> None:
     assert (await world.ask(node, Mark(iid, 7, 2, 50)))[0][2:] == [2, 50]
     assert (await world.ask(node, Mark(iid, 7, 1, 40)))[0][2:] == [2, 50]
     assert (await world.ask(node, Mark(iid, 7, 0, 0)))[0][2:] == [2, 50]
+
+
+async def test_a_listing_is_sorted_into_what_was_recovered_and_what_never_was(world: World) -> None:
+    """Groups of which the worker has no plane are left out."""
+    await begin(world)
+    items, revision = await world.control.list(GROUP_PREFIX)
+    mine = slices_by_group(frozenset({0x1000 | GROUP, 0x2000 | GROUP, 0x1000 | OTHER}))
+    assert mine == {GROUP: (0x1000 | GROUP, 0x2000 | GROUP), OTHER: (0x1000 | OTHER,)}
+    listing = read_listing(items, mine)
+    assert listing.cfgs == {0x1000 | OTHER: 1} and list(listing.untouched) == [OTHER]
+    assert listing.others == [(await world.record(GROUP), revision)]
 
 
 async def test_an_untouched_cluster_writes_no_standings(world: World) -> None:
