@@ -103,7 +103,7 @@ class ControlState:
         return entry and Item(key, entry.value, entry.revision)
 
     def items(self, prefix: str) -> Sequence[Item]:
-        """Items whose key starts with ``prefix``, in key order. The same sequence until one of them changes."""
+        """Items whose key starts with ``prefix``, in key order; the same sequence until one changes."""
         if self._listed is not None and self._listed[0] == prefix:
             return self._listed[1]
         items: list[Item] = []

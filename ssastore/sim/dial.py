@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ssastore.limits import DIAL_TIMEOUT_MS
 from ssastore.sim.clock import NS_PER_S
-from ssastore.sim.host import Host
+from ssastore.sim.host import LOOPBACK, Host
 from ssastore.sim.process import Process
 from ssastore.sim.sockets import Mark, Pipe, Socket
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ssastore.sim.network import Listener, Network
 
 P = TypeVar("P", bound=asyncio.Protocol)
-
-LOOPBACK = IPv6Address("::1")
 
 SYN_TRIES = 6
 "Then a dial fails with ETIMEDOUT, after a minute."

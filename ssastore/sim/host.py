@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 EPHEMERAL_PORT_FIRST = 32768
 
+LOOPBACK = IPv6Address("::1")
+
 Program = Callable[["Host"], Coroutine[Any, Any, Any]]
 
 
@@ -90,10 +92,10 @@ class Host:
 
     def answers(self, address: IPv6Address) -> bool:
         """Whether the address is one of this host's."""
-        if address in (self.address, IPv6Address("::1")):
-            return True
         iid = self.network.iid_of(address)
-        return iid is not None and self._accepted.match(iid) is not None
+        if iid is None:
+            return address in (self.address, LOOPBACK)
+        return self._accepted.match(iid) is not None
 
     def free_port(self) -> int:
         """A port that was not used before."""

@@ -54,13 +54,10 @@ class Link:
         self._schedule = loop.schedule
         self._draw = draw
         self._holds = 0
+        self.is_held = False
         self._held_at_ns = 0
         self._busy_until_ns = 0
         self._waiting: list[Callable[[], None]] = []
-
-    @property
-    def is_held(self) -> bool:
-        return self._holds > 0
 
     def arrival_ns(self, size: int, after_ns: int) -> int:
         """When a packet sent now arrives; later than ``after_ns``, when the one before it does."""
@@ -90,6 +87,7 @@ class Link:
         if not self._holds:
             self._held_at_ns = self.loop.now_ns
         self._holds += 1
+        self.is_held = True
 
     def release(self) -> None:
         """Take one ``hold`` back."""
@@ -97,6 +95,7 @@ class Link:
         self._holds -= 1
         if self._holds:
             return
+        self.is_held = False
         wait_ns = min(self.loop.now_ns - self._held_at_ns, RETRANSMIT_NS_MAX)
         waiting, self._waiting = self._waiting, []
         for again in waiting:

@@ -56,6 +56,24 @@ class _Handle(asyncio.Handle):
         self._cancelled, self._callback, self._args = True, None, None  # type: ignore[assignment]
 
 
+class _Timer(asyncio.TimerHandle):
+    """The same for timers."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: Sequence[Any], context: Context | None
+    ) -> None:
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled, self._callback, self._args = True, None, None  # type: ignore[assignment]
+
+
 class NetworkStack(Protocol):
     """What the loop needs of a network."""
 
@@ -148,7 +166,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         # A wait for more than nothing takes some time: who waits in a loop must get on.
         span_ns = max(1, round(delay * NS_PER_S)) if delay > 0 else 0
         when = (process.clock.monotonic_ns() + span_ns) / NS_PER_S
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = _Timer(when, callback, args, context)
         if not process.is_dead and not self._is_retired:
             schedule = self.schedule
             schedule.later(schedule.now_ns + process.clock.world_span_ns(span_ns), process, timer)
@@ -161,8 +179,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """The monotonic clock of the host whose process asks."""
-        process = PROCESS.get()
-        return (self.schedule.now_ns if process is None else process.clock.monotonic_ns()) / NS_PER_S
+        process = PROCESS.get() or self.world
+        return process.clock.monotonic_ns() / NS_PER_S
 
     def create_task(
         self, coro: Any, *, name: object = None, context: Context | None = None, **more: Any

@@ -14,10 +14,10 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from ssastore.keyspace import iid_of_address
+from ssastore.keyspace import IID_BITS
 from ssastore.sim.clock import HostClock
-from ssastore.sim.dial import LOOPBACK, Dial
-from ssastore.sim.host import Host, Program
+from ssastore.sim.dial import Dial
+from ssastore.sim.host import LOOPBACK, Host, Program
 from ssastore.sim.links import CALM, Link, Weather
 from ssastore.sim.loop import VirtualLoop
 from ssastore.sim.process import PROCESS, Process
@@ -41,6 +41,7 @@ class Listener(asyncio.AbstractServer):
     ) -> None:
         self.process = process
         self.address = address
+        self._is_wildcard = address == _WILDCARD
         self.port = port
         self.sockets: tuple[Listener, ...] = (self,)
         self._network = network
@@ -52,7 +53,7 @@ class Listener(asyncio.AbstractServer):
 
     def matches(self, address: IPv6Address, port: int) -> bool:
         """Whether a connection to this address and port is for it."""
-        return port == self.port and self.address in (_WILDCARD, address)
+        return port == self.port and (self._is_wildcard or self.address == address)
 
     def take(self, socket: Socket) -> None:
         """A connection is established: hand it to the process, which may be slow to take it."""
@@ -93,6 +94,7 @@ class Network:
         self.loop = loop
         self.seed = seed
         self.service = service
+        self._prefix = int(service.network_address) >> IID_BITS
         self.weather = weather
         self.routing = Routing(loop, Stream(seed, "routing"))
         self.hosts: dict[str, Host] = {}
@@ -143,15 +145,14 @@ class Network:
 
     def iid_of(self, address: IPv6Address) -> int | None:
         """The IID of an address of the service, or None."""
-        return iid_of_address(self.service, address) if address in self.service else None
+        number = int(address)
+        return number & (1 << IID_BITS) - 1 if number >> IID_BITS == self._prefix else None
 
     def target(self, source: Host, address: IPv6Address) -> Host | None:
         """Where the network takes a packet; None: there is no route."""
-        if address == LOOPBACK:
-            return source
         iid = self.iid_of(address)
         if iid is None:
-            return self._by_address.get(address)
+            return source if address == LOOPBACK else self._by_address.get(address)
         name = self.routing.lookup(source.name, iid)
         return None if name is None else self.hosts[name]
 

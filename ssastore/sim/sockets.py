@@ -115,7 +115,7 @@ class Pipe:
     def _deliver(self, segment: Segment) -> None:
         loop = self.link.loop
         if isinstance(segment, bytes):
-            loop.trace.packet(loop.now_ns, self._name, self._number, len(segment), crc32(segment))
+            loop.trace.packet(loop.schedule.now_ns, self._name, self._number, len(segment), crc32(segment))
         else:
             loop.note(f"{self._name} {segment.value}")
         assert self.reader is not None
@@ -196,15 +196,14 @@ class Socket:
                 self.refuse()
         elif self.error is not None:
             return
+        elif isinstance(segment, bytes):
+            self.received.append(segment)
+            self._wake()
         elif segment is Mark.OPEN:
             assert self._on_open is not None
             self._on_open(self)
-        elif segment is Mark.END:
-            self.has_ended = True
-            self._wake()
         else:
-            assert isinstance(segment, bytes)
-            self.received.append(segment)
+            self.has_ended = True
             self._wake()
 
     def refuse(self) -> None:

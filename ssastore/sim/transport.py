@@ -87,14 +87,15 @@ class VirtualTransport(asyncio.Transport):
         socket = self._socket
         if socket.error is not None and self._buffer:
             self.writable()  # a reset is noticed by who waits for room, too
-        is_something = socket.received or socket.has_ended or socket.error is not None
-        if is_something and self._is_reading and not self._is_wake_due and self.is_reading():
+        if self._is_wake_due or not self._is_reading or self._is_closing or self._is_paused:
+            return
+        if socket.received or socket.has_ended or socket.error is not None:
             self._is_wake_due = True
             self._soon(self._read_ready)
 
     def _read_ready(self) -> None:
         self._is_wake_due = False
-        if self._is_lost or not self._is_reading or not self.is_reading():
+        if self._is_lost or not self._is_reading or self._is_closing or self._is_paused:
             return
         data = self._socket.take(_READ_BYTES)
         if data:
