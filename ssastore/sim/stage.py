@@ -213,7 +213,8 @@ def play_seed(
     limit_s = until_ms / 1000 if until_ms else VIRTUAL_S_MAX
     world = World(seed, swarm, virtual_ms_max=int(limit_s * 1000))
     played = Played(scenario.name, seed)
-    cluster = SimCluster(world, scenario.nodes, scenario.replicas, replace(parts, rules=scenario.rules))
+    nodes = max(shape.nodes or scenario.nodes, scenario.replicas)
+    cluster = SimCluster(world, nodes, scenario.replicas, replace(parts, rules=scenario.rules))
     stage = Stage(scenario, world, shape, cluster)
     try:
         world.run(scenario.play(stage))

@@ -49,13 +49,16 @@ class Shape:
     conditional_percent: int = 60
     "Of the puts."
     pause_percent: int = 30
+    nodes: int = 0
+    "Of the cluster; 0: as many as the scenario says."
 
     def describe(self) -> str:
         """One line for a failure's report."""
         return (
             f"{self.operations} calls of {self.clients} clients on {self.keys} keys, "
             f"{self.hot_percent} % on the hot ones; "
-            f"gets:puts:deletes {self.weights}, {self.conditional_percent} % conditional"
+            f"gets:puts:deletes {self.weights}, {self.conditional_percent} % conditional; "
+            f"{self.nodes or 'the usual'} nodes"
         )
 
 

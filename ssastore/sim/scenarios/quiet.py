@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssastore.sim.scenarios.safety import shape
+from ssastore.sim.scenarios.safety import large_shape
 from ssastore.sim.stage import Scenario, Stage
 from ssastore.sim.swarm import Swarm
 
@@ -19,4 +19,4 @@ async def play(stage: Stage) -> None:
     ]
 
 
-SCENARIO = Scenario("quiet", "no faults; every call must succeed", play, lambda seed: Swarm(), shape)
+SCENARIO = Scenario("quiet", "no faults; every call must succeed", play, lambda seed: Swarm(), large_shape)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from ssastore.core.marks import mark_name
 from ssastore.sim.cluster import StoreHost
-from ssastore.sim.scenarios.safety import shape as busy_shape
+from ssastore.sim.scenarios.safety import large_shape
 from ssastore.sim.seeds import Stream
 from ssastore.sim.stage import Scenario, Stage
 from ssastore.sim.swarm import Swarm, draw_swarm
@@ -159,7 +159,7 @@ def swarm(seed: int) -> Swarm:
 
 def shape(seed: int) -> Shape:
     """A few calls a round: the checker wants no more than a hundred on a key."""
-    drawn = busy_shape(seed)
+    drawn = large_shape(seed)
     drawn.operations, drawn.keys, drawn.hot_percent = 30, max(drawn.keys, 6), min(drawn.hot_percent, 40)
     return drawn
 
