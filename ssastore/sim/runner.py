@@ -29,7 +29,7 @@ from ssastore.sim.stage import Played, play_seed
 EXIT_SAFETY, EXIT_LIVENESS, EXIT_ERROR = 10, 11, 12
 
 _BLOCK = 8
-"Seeds that a process is given at once."
+"Seeds that a process is given at once, at most."
 
 
 @contextmanager
@@ -80,7 +80,8 @@ def _collect() -> None:
 
 def play_seeds(scenario: str, first: int, count: int, jobs: int = 1) -> Iterator[Played]:
     """Seeds from ``first`` on, in order."""
-    blocks = [(at, min(at + _BLOCK, first + count)) for at in range(first, first + count, _BLOCK)]
+    size = min(_BLOCK, -(-count // jobs))
+    blocks = [(at, min(at + size, first + count)) for at in range(first, first + count, size)]
     if jobs == 1:
         for block in blocks:
             yield from play_block(scenario, *block)
