@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -50,6 +52,7 @@ _CHUNK_BYTES = 16 << 10
 _BOOKKEEPING_BATCH = 500
 _BOOKKEEPING_END = b"\xff" * 8
 _READS_BEFORE_REST = 20
+_REST_TO_WORK = 9
 
 _LOOK_AGAIN_S = (1.0, 2.0, 4.0)
 "After the end of a pass, until what is in doubt is looked at again. Together longer than a write is young."
@@ -114,17 +117,27 @@ class _Finds:
 
 
 class Pace:
-    """Spreads work over time: so many bytes a second."""
+    """Spreads work over time: so many bytes a second, and a tenth of the time of the event loop."""
 
     def __init__(self, bytes_per_s: int) -> None:
         self._bytes_per_s = bytes_per_s
         self._due_s = 0.0
         self._reads = 0
+        self._worked_s = 0.0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around work that holds up the event loop: many small records take long for their bytes."""
+        time = asyncio.get_running_loop().time
+        began_s = time()
+        yield
+        self._worked_s += time() - began_s
 
     async def spend(self, size: int) -> None:
         """Wait until ``size`` more bytes may have been read."""
         now_s = asyncio.get_running_loop().time()
-        self._due_s = max(self._due_s, now_s) + size / self._bytes_per_s
+        rest_s = max(size / self._bytes_per_s, self._worked_s * _REST_TO_WORK)
+        self._due_s, self._worked_s = max(self._due_s, now_s) + rest_s, 0.0
         self._reads += 1
         # Short rests are saved up: a timer is coarse.
         if self._due_s - now_s > 0.01 or self._reads % _READS_BEFORE_REST == 0:
@@ -239,7 +252,7 @@ class Scrub:
         rows = [self._mates_of(slice16) for slice16 in slice16s]
         for mates in zip(*rows, strict=True):
             told |= await self._tools.survey_slices(list(mates))
-        with self._tools.store.read() as txn:
+        with self._pace.working(), self._tools.store.read() as txn:
             holding = occupied(txn, slice16s)
         empty = {mate for mate, said in told.items() if said == (0, EMPTY)}
         for slice16, others in zip(slice16s, rows, strict=True):
@@ -264,7 +277,7 @@ class Scrub:
         after = b""
         while True:
             finds = _Finds()
-            with self._tools.store.read() as txn:
+            with self._pace.working(), self._tools.store.read() as txn:
                 page = survey(txn, slice16, after, b"", self._visitor(finds))
                 finds.blobs = [key for key in finds.blobs if not _has_references(txn, key)]
             progress.records += page.seen

@@ -8,7 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from itertools import islice
+from heapq import merge
+from itertools import chain, islice
 from typing import Final
 
 Sealed = bytes | memoryview
@@ -42,29 +43,38 @@ class Table:
         copied._order = self._order.copy()
         return copied
 
-    def keys(self, first: bytes, end: bytes) -> list[bytes]:
-        """Keys with ``first <= key < end``, in order."""
+    def keys(self, first: bytes, end: bytes) -> Iterator[bytes]:
+        """Keys with ``first <= key < end``, in order; those that are there now."""
         order = self._order
         if len(order) != len(self.records):
-            # A sorted run and a few new ones: sorting merges them in one pass.
-            order.extend(islice(self.records, len(order), None))
-            order.sort()
-        return order[bisect_left(order, first) : bisect_left(order, end)]
+            # A sorted run and a few new ones: sorting merges them in one pass. A new list: who walks the old
+            # one goes on with that.
+            order = self._order = sorted([*order, *islice(self.records, len(order), None)])
+        # One by one: most walks want the next key and no more.
+        return map(order.__getitem__, range(bisect_left(order, first), bisect_left(order, end)))
 
 
-def keys_of(layers: Iterable[Table | Records], first: bytes, end: bytes) -> list[bytes]:
+def keys_of(layers: Iterable[Table | Records], first: bytes, end: bytes) -> Iterator[bytes]:
     """Sorted keys of all layers with ``first <= key < end``, each once. Plain dicts must be small."""
-    found: set[bytes] = set()
+    runs: list[Iterator[bytes]] = []
     for layer in layers:
         if isinstance(layer, Table):
-            found.update(layer.keys(first, end))
-        else:
-            found.update(key for key in layer if first <= key < end)
-    return sorted(found)
+            runs.append(layer.keys(first, end))
+        elif found := sorted(key for key in layer if first <= key < end):
+            runs.append(iter(found))
+    return _merged(runs) if len(runs) > 1 else chain(*runs)
+
+
+def _merged(runs: list[Iterator[bytes]]) -> Iterator[bytes]:
+    last: bytes | None = None
+    for key in merge(*runs):
+        if key != last:
+            yield key
+        last = key
 
 
 def overlaid(
-    keys: Callable[[bytes], list[bytes]],
+    keys: Callable[[bytes], Iterator[bytes]],
     sealed: Callable[[bytes], Sealed | Missing | None],
     base: Iterator[tuple[bytes, Sealed]],
     mutations: Callable[[], int],
@@ -86,7 +96,7 @@ def overlaid(
     while True:
         if mutations() != seen:
             seen = mutations()
-            above = iter(keys(first))
+            above = keys(first)
             over = next(above, None)
         if over is not None and (below is None or over <= below[0]):
             if below is not None and below[0] == over:

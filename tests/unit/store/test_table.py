@@ -67,4 +67,4 @@ def test_table_lists_its_keys_in_order_while_it_grows(
     for added, first, end in steps:
         table.records.update(added)
         wanted = sorted(key for key in table.records if first <= key < end)
-        assert table.keys(first, end) == table.copy().keys(first, end) == wanted
+        assert list(table.keys(first, end)) == list(table.copy().keys(first, end)) == wanted
