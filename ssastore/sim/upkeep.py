@@ -34,7 +34,6 @@ DEADLINE_MS = 40_000
 _LASTING_S = (2, 12, 40)
 _FAULTS = (*NETWORK_FAULTS, "pause", "kill", "power_off", "disk_full", "disk_error", "disk_stall")
 _CONTENTS = 3
-"Few contents, so that objects share blobs."
 HEALED_S = 10.0
 "From when something rotten is found, with nothing else wrong, until it is good again."
 EQUAL_S = 4 * GRACE_MS / 1000
@@ -44,13 +43,16 @@ _SCRUB_EVERY = 8
 class UpkeepRegister(Register):
     """Every other key is an object in a blob, of a few contents; its ETag is the value."""
 
+    contents = _CONTENTS
+    "So many, so that objects share blobs."
+
     async def _write(self, key: str, value: str, if_match: str | None, if_none_match: str | None) -> None:
         if not _is_blob(key):
             await super()._write(key, value, if_match, if_none_match)
             return
         bucket = await self._objects.bucket(BUCKET)
         writer = self._objects.writer(bucket, key.encode(), inline_bytes_max=0)
-        await writer.write(content_of(value))
+        await writer.write(content_of(value, self.contents))
         content: Content = await writer.finish()
         await self._objects.commit(
             BUCKET, key, content, value, if_match=if_match, if_none_match=if_none_match
@@ -67,7 +69,7 @@ class UpkeepRegister(Register):
             if "missing" in str(error):
                 self._told.violations.append(f"I12: a blob of {key} is gone: {error}")
             raise
-        if served != content_of(value):
+        if served != content_of(value, self.contents):
             self._told.violations.append(f"I14: {key} was served {served!r} with the etag {value!r}")
         return value
 
@@ -76,9 +78,9 @@ def _is_blob(key: str) -> bool:
     return int(key.removeprefix("key")) % 2 == 1
 
 
-def content_of(value: str) -> bytes:
-    """The bytes of the object whose ETag is ``value``."""
-    return b"content %d" % (sum(value.encode()) % _CONTENTS)
+def content_of(value: str, contents: int) -> bytes:
+    """The bytes of the object whose ETag is ``value``, one of so many contents."""
+    return b"content %d" % (int.from_bytes(value.encode(), "big") % contents)
 
 
 def shape(seed: int) -> Shape:
@@ -151,7 +153,8 @@ async def _until(stage: Stage, claim: str, within_s: float, wrong: Callable[[], 
 # -- what is on the disks ---------------------------------------------------------------------------
 
 
-def _records(node: StoreHost) -> list[tuple[bytes, bytes | None]]:
+def stored(node: StoreHost) -> list[tuple[bytes, bytes | None]]:
+    """Everything but bookkeeping that a node holds; what is rotten with None."""
     with node.disk.read() as txn:
         found = walk(txn, b"\0", BOOKKEEPING_FIRST)
         return [(key, None if value is None else bytes(value)) for key, value in found]
@@ -159,7 +162,7 @@ def _records(node: StoreHost) -> list[tuple[bytes, bytes | None]]:
 
 def rotten_keys(node: StoreHost) -> list[object]:
     """What fails its checksum at a node."""
-    return [f"{node.host.name} {key.hex()}" for key, value in _records(node) if value is None]
+    return [f"{node.host.name} {key.hex()}" for key, value in stored(node) if value is None]
 
 
 def differing(nodes: list[StoreHost]) -> list[object]:
@@ -167,7 +170,7 @@ def differing(nodes: list[StoreHost]) -> list[object]:
     wrong: list[object] = []
     planes: dict[int, dict[bytes, bytes]] = {}
     for node in nodes:
-        records = _records(node)
+        records = stored(node)
         for key, value in records:
             if value is None:
                 wrong.append(f"{node.host.name} has {key.hex()} rotten")
@@ -189,6 +192,8 @@ def differing(nodes: list[StoreHost]) -> list[object]:
 class Damage:
     """Damages one record after the other, never two at once: two of three copies are a lost majority."""
 
+    every_ns = 10 * NS_PER_S
+
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._draw = stage.world.stream("damage")
@@ -196,7 +201,7 @@ class Damage:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            await asyncio.sleep(self._draw.span_ns(10 * NS_PER_S) / NS_PER_S)
+            await asyncio.sleep(self._draw.span_ns(self.every_ns) / NS_PER_S)
             self.damage()
 
     def damage(self) -> None:
@@ -205,7 +210,7 @@ class Damage:
         if any(map(rotten_keys, nodes)):
             return
         node = self._draw.choice(nodes)
-        keys = [key for key, _ in _records(node)]
+        keys = [key for key, _ in stored(node)]
         if not keys:
             return
         key = self._draw.choice(keys)

@@ -23,6 +23,8 @@ QUICK = (
     "conditions-not-checked",
     "one-plane-is-enough",
     "floor-forgotten",
+    "repair-from-one-plane",
+    "swept-by-a-read",
 )
 "Those that a few dozen seeds show. ``test_upkeep`` has one that is collected at a majority."
 

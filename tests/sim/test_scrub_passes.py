@@ -14,13 +14,14 @@ from ssastore.core.register import NO_BALLOT, counter_of, decode_slot
 from ssastore.core.scrub import Progress
 from ssastore.core.survey import survey, walk
 from ssastore.core.tools import UpkeepRules
+from ssastore.env import spawn
 from ssastore.errors import EnvironmentProblem
 from ssastore.messages import Kind
 from ssastore.sim.cluster import StoreHost
 from ssastore.sim.stage import Scenario, Stage, play_seed
 from ssastore.sim.swarm import Swarm
 from ssastore.sim.upkeep import UpkeepRegister, rotten_keys
-from ssastore.sim.workload import Shape
+from ssastore.sim.workload import BUCKET, Shape
 
 KEYS = 30
 HURT = 20
@@ -259,5 +260,66 @@ def test_a_lost_record_is_healed_above_the_ceiling_of_who_lost_it() -> None:
         with one.disk.read() as txn:
             slot = decode_slot(bytes(txn.get(key) or b""), NO_BALLOT)
         assert counter_of(slot.accepted) > ceiling
+
+    play(work)
+
+
+def test_a_copy_that_missed_a_delete_in_a_bucket_that_is_gone_is_no_fault() -> None:
+    """No ACC passes there any more: it cannot be healed, and nobody can ask for it."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write(4)
+        objects: Any = ward.stage.objects[0]
+        *_, (away, _) = next(iter(ward.copies(Kind.OBJECT).values()))
+        away.host.power_off()
+        for number in range(4):
+            await ward.stage.on(0, "delete", objects.delete(BUCKET, f"key{number}"))
+        await ward.stage.on(0, "delete bucket", objects.buckets.delete(BUCKET))
+        away.host.start()
+        while away.engine is None:
+            await ward.stage.pause(0.05)
+        await ward.stage.pause(OLD_S)
+        await ward.scrub()
+        assert ward.health() == ["healthy"] * 4
+
+    play(work)
+
+
+def test_writes_beside_a_pass_are_no_faults() -> None:
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        puts = spawn("puts", _put_for(ward, 12.0))
+        for _ in range(2):
+            passes = await ward.scrub()
+            assert ward.health() == ["healthy"] * 4
+            assert not any(done.unrepaired or done.elsewhere or done.rotten for done in passes)
+        await puts
+
+    play(work)
+
+
+async def _put_for(ward: Ward, seconds: float) -> None:
+    ends_s, number = ward.stage.now_s + seconds, 0
+    while ward.stage.now_s < ends_s:
+        await ward.put(f"key{number % 6}", f"newer{number}")
+        await ward.stage.pause(0.2)
+        number += 1
+
+
+def test_a_node_that_starts_again_in_the_middle_of_a_pass_is_not_called_healthy_unread() -> None:
+    async def work(ward: Ward) -> None:
+        await ward.write()
+        for node in ward.nodes:
+            engine_of(node).upkeep.scrub.request()
+        await ward.stage.pause(0.01)
+        again = ward.nodes[1]
+        again.host.power_off()
+        await ward.stage.pause(1.0)
+        again.host.start()
+        while again.engine is None:
+            await ward.stage.pause(0.05)
+        assert engine_of(again).upkeep.scrub.report()["health"] == "not checked yet"
+        await ward.scrub()
+        assert ward.health() == ["healthy"] * 4 and not ward.differing()
 
     play(work)

@@ -39,7 +39,7 @@ _FAULTS = ("reset", "cut", "one_way", "clog", "pause", "disk_stall")
 "What happens besides. Nothing that takes a second node's state away."
 
 
-async def play(stage: Stage) -> None:
+async def play(stage: Stage, ways: tuple[str, ...] = WAYS) -> None:
     await stage.open()
     await stage.pause(1)
     draw = stage.world.stream("recovery")
@@ -48,7 +48,7 @@ async def play(stage: Stage) -> None:
     for number in range(draw.randint(1, _ROUNDS_MAX)):
         work = stage.start_work()
         await stage.pause(draw.uniform(0.01, 0.8))
-        node, way = draw.choice(stage.cluster.nodes), draw.choice(WAYS)
+        node, way = draw.choice(stage.cluster.nodes), draw.choice(ways)
         stage.world.loop.note(f"round {number}: {node.name}, {way}")
         undo = await _lose(stage, node, way, draw, images)
         await stage.pause(draw.uniform(0.01, 1.0))
