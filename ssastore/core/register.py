@@ -234,8 +234,7 @@ def none_above(floor: Ballot) -> Value:
     return Value(cut_ballot=floor, cut_ms=cut_ms, cut_repeated_ms=cut_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What an operation makes of a value: a result, and the new value unless it is refused."""
 
     result: int

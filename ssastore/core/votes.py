@@ -89,11 +89,8 @@ class Votes:
             raise Refusal(Status.BAD_REQUEST, "a write of a replicated record goes through its proposer")
         check_birth(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        slot = self._slot(txn, stored_key)
-        if slot.accepted == NO_BALLOT:
-            value = none_above(read_floor(txn, stored_key))
-        else:
-            value = decode_value(slot.value)
+        slot, floor = self._slot_and_floor(txn, stored_key)
+        value = none_above(floor) if slot.accepted == NO_BALLOT else decode_value(slot.value)
         # Before anything that may have changed since the first time, the bucket's state included.
         if (entry := value.find(request.op_id)) is not None:
             return reply_of(entry.result, entry.modified_ms)
@@ -128,11 +125,9 @@ class Votes:
         locator = self._served.check_record(request)
         self._check_ballot(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        slot = self._slot(txn, stored_key)
+        slot, floor = self._slot_and_floor(txn, stored_key)
         if not slot.prepare(request.ballot):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
-        # What was collected says nothing to one who sees a later value: that carries it as its cut.
-        floor = read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT
         self._ceiling.cover(txn, request.ballot, now_ms)
         txn.put(stored_key, *slot.encode(), use_reserve=True)
         return [request.cfg, slot.accepted, floor], slot.value
@@ -203,6 +198,19 @@ class Votes:
             return decode_slot(None, read_floor(txn, stored_key))
         # A copy: in a write transaction a page that a view shows may be changed under it.
         return decode_slot(bytes(stored), NO_BALLOT)
+
+    @staticmethod
+    def _slot_and_floor(txn: WriteTxn, stored_key: bytes) -> tuple[Slot, Ballot]:
+        """The slot, and the slice's floor if nothing was accepted above it.
+
+        What was collected says nothing to one who sees a later value: that carries it as its cut.
+        """
+        stored = txn.get(stored_key)
+        if stored is None:
+            floor = read_floor(txn, stored_key)
+            return decode_slot(None, floor), floor
+        slot = decode_slot(bytes(stored), NO_BALLOT)
+        return slot, read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT
 
     @staticmethod
     def _store(
