@@ -33,7 +33,7 @@ from ssastore.core.registers import Place
 from ssastore.core.settle import Settler
 from ssastore.core.sweep import Sweeper
 from ssastore.env import spawn
-from ssastore.errors import ObjectNotFound, OutcomeUnknown, SsaStoreError, Unavailable
+from ssastore.errors import BucketNotFound, ObjectNotFound, OutcomeUnknown, SsaStoreError, Unavailable
 from ssastore.messages import Kind
 from tests.registermodel import (
     APPLIED,
@@ -433,6 +433,33 @@ def test_settling_what_all_planes_hold_alike_writes_nothing() -> None:
             hand.set(plane, at(1), at(1), live(b"v"))
         settled = await settler()[0].settle(b"k", hand)
         assert settled.ballot == at(1) == hand.slot(0).accepted and settled.held == 3
+
+    run_virtually(work)
+
+
+class ShutHand(Hand):
+    """Planes of a bucket that is shut: no ACC passes."""
+
+    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+        raise BucketNotFound("shut")
+
+
+@pytest.mark.parametrize("holding", [2, 1])
+def test_in_a_shut_bucket_what_a_majority_holds_is_agreed_and_nothing_else(holding: int) -> None:
+    """One plane missed a delete, and the bucket went: what the deleted object named can still be swept."""
+
+    async def work() -> None:
+        hand = ShutHand()
+        for plane in range(3):
+            hand.set(plane, at(1), at(1), live(b"old"))
+        for plane in range(holding):
+            hand.set(plane, at(2), at(2), GONE)
+        if holding < 2:
+            with pytest.raises(Unavailable):
+                await settler()[0].settle(b"k", hand)
+            return
+        settled = await settler()[0].settle(b"k", hand)
+        assert not settled.value.is_live and settled.held == holding and settled.ballot == at(2)
 
     run_virtually(work)
 
