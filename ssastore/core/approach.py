@@ -40,9 +40,12 @@ class Approach:
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
         self.reach = Reach(caller)
 
-    def answered(self, iid: int) -> None:
-        """Somebody at the address answered a call that did not come by here."""
-        self._suspects.answered(iid)
+    def learn(self, iid: int, *, is_late: bool) -> None:
+        """What became of a call that did not come by here."""
+        if is_late:
+            self._suspects.failed(iid)
+        else:
+            self._suspects.answered(iid)
 
     async def propose(
         self, message: Put | Delete | Read, position: int, data: Body, replicas: int

@@ -184,6 +184,11 @@ async def agreed_at_once(
     return replies[0]
 
 
+def is_late(future: asyncio.Future[Any]) -> bool:
+    """Whether ``agreed_at_once`` did not wait for it any longer."""
+    return future.done() and not future.cancelled() and isinstance(future.exception(), TimeoutError)
+
+
 def _expire(asked: Sequence[asyncio.Future[Any]]) -> None:
     for future in asked:
         if not future.done():

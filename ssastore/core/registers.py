@@ -21,6 +21,7 @@ from ssastore.core.quorum import (
     every_plane,
     gather_majority,
     gather_reachable,
+    is_late,
 )
 from ssastore.core.register import LIVE
 from ssastore.env import Randomness
@@ -172,12 +173,12 @@ class Registers:
         if reply is not None:
             return found_of(reply)
         async with self._approach.reach.limit(position, replicas):
-            return await self._get_agreed(place, kind, key, position, replicas, head_only=head_only)
+            return await self._get_agreed(place, kind, key, position, planes, head_only=head_only)
 
     async def _get_at_once(
-        self, place: Place, kind: Kind, key: bytes, position: int, planes: Sequence[int], *, head_only: bool
+        self, place: Place, kind: Kind, key: bytes, position: int, planes: list[int], *, head_only: bool
     ) -> tuple[Header, Body] | None:
-        """What a majority agrees on, when it is connected and answers soon."""
+        """What a majority agrees on, when it is connected and answers soon; else who did not comes last."""
         asked: list[asyncio.Future[tuple[Header, Body]]] = []
         iids = [iid_of(position, plane) for plane in planes[: len(planes) // 2 + 1]]
         for iid in iids:
@@ -189,15 +190,16 @@ class Registers:
                 return None
             asked.append(future)
         reply = await agreed_at_once(asked)
-        if reply is not None:
-            for iid in iids:
-                self._approach.answered(iid)
+        late = [plane for plane, future in zip(planes, asked, strict=False) if is_late(future)]
+        planes.sort(key=late.__contains__)
+        for iid, future in zip(iids, asked, strict=True):
+            self._approach.learn(iid, is_late=is_late(future))
         return reply
 
     async def _get_agreed(
-        self, place: Place, kind: Kind, key: bytes, position: int, replicas: int, *, head_only: bool
+        self, place: Place, kind: Kind, key: bytes, position: int, planes: Sequence[int], *, head_only: bool
     ) -> Found:
-        planes = self._approach.in_order(position, replicas)
+        replicas = len(planes)
 
         def ask(turn: int, full: bool) -> Awaitable[tuple[Header, Body]]:
             iid = iid_of(position, planes[turn])

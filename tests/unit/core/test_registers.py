@@ -1,0 +1,100 @@
+"""A replicated read by its short way, on planes that answer at once, late, or otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ssastore.core.metadata import Metadata
+from ssastore.core.quorum import HEDGE_S
+from ssastore.core.register import LIVE
+from ssastore.core.registers import Place, Registers
+from ssastore.keyspace import plane_of
+from ssastore.messages import Get, Kind, Message, Status
+from tests.registermodel import Seeded, run_virtually
+
+PLACE = Place(7, 0)
+
+
+class Planes:
+    """Implements ``core.caller.Caller`` on three planes with one object; ``late`` ones never answer."""
+
+    deadline_ms = 30_000
+    replicas = 3
+
+    def __init__(
+        self, late: set[int], ballots: tuple[bytes, ...] = (b"1" * 16,) * 3, status: int = Status.OK
+    ):
+        self.late, self.ballots, self.status = late, ballots, status
+        self.begun: list[tuple[int, bool]] = []
+        self.called: list[int] = []
+
+    async def replica_count(self) -> int:
+        return self.replicas
+
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        return False
+
+    def _reply(self, plane: int) -> tuple[list[Any], bytes]:
+        if self.status != Status.OK:
+            return [int(self.status), 1, "refused"], b""
+        return [0, 1, 1, self.ballots[plane], LIVE, 5, Metadata("e", 1).encode()], b"x"
+
+    def begin(self, message: Message, iid: int, body: Any = b"") -> asyncio.Future[Any]:
+        assert isinstance(message, Get)
+        plane, future = plane_of(iid), asyncio.get_running_loop().create_future()
+        self.begun.append((plane, message.head_only))
+        if plane not in self.late:
+            future.set_result(self._reply(plane))
+        return future
+
+    async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
+        self.called.append(plane_of(iid))
+        if plane_of(iid) in self.late:
+            await asyncio.sleep(1000)
+        return [0, 1, 1, self.ballots[0], LIVE, 5, Metadata("e", 1).encode()], b"x"
+
+
+async def timed(registers: Registers) -> float:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    found = await registers.get(PLACE, Kind.OBJECT, b"k")
+    assert found.data == b"x"
+    return loop.time() - started
+
+
+def test_planes_that_agree_are_asked_once_and_one_of_them_for_the_data() -> None:
+    async def scenario() -> None:
+        planes = Planes(set())
+        assert await timed(Registers(planes, Seeded(1))) == 0
+        assert planes.begun == [(0, False), (1, True)] and planes.called == []
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_plane_that_is_late_costs_one_wait_and_comes_last(late: int) -> None:
+    async def scenario() -> None:
+        planes = Planes({late})
+        registers = Registers(planes, Seeded(1))
+        assert await timed(registers) == pytest.approx(HEDGE_S)
+        assert planes.called == [1 - late, 2]
+        await timed(registers)
+        await timed(registers)
+        planes.begun.clear()
+        assert await timed(registers) == 0 and [plane for plane, _ in planes.begun] == [1 - late, 2]
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize(
+    "planes", [Planes(set(), (b"1" * 16, b"2" * 16, b"2" * 16)), Planes(set(), status=Status.SILENT)]
+)
+def test_planes_that_differ_or_refuse_take_the_long_way(planes: Planes) -> None:
+    async def scenario() -> None:
+        await timed(Registers(planes, Seeded(1)))
+        assert planes.called
+
+    run_virtually(scenario)
