@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ssastore import engine
 from ssastore.core import birth, operations, planes, proposer, register
+from ssastore.core.boot import Environment
 from ssastore.core.planes import Outrun, Planes
 from ssastore.core.proposer import Operation, Outcome, Proposer
 from ssastore.core.register import (
     Ballot,
     Ballots,
     Recent,
+    Slot,
     Value,
+    counter_of,
     decode_value,
     make_ballot,
 )
@@ -58,10 +60,28 @@ def _refusal_from_the_cache(put: Put) -> None:
 
 
 def _shared_ballots(put: Put) -> None:
-    async def start_environment(*arguments: Any) -> Ballots:
-        return Ballots(1, 1)
+    def next_after(self: Ballots, seen: Ballot, now_ms: int) -> Ballot:
+        # Not by the clock: two that draw in one millisecond would be too rare.
+        self._last = max(self._last, counter_of(seen)) + 1
+        return make_ballot(self._last, self._env_id, self._boot)
 
-    put(engine, "start_environment", start_environment)
+    put(Environment, "ballots", lambda self: Ballots(1, 1))
+    put(Ballots, "next", next_after)
+
+
+def _promised_again(put: Put) -> None:
+    def prepare(self: Slot, ballot: Ballot) -> bool:
+        if ballot < self.promise or ballot <= self.accepted:
+            return False
+        self.promise = ballot
+        return True
+
+    put(Slot, "prepare", prepare)
+
+
+def _shared_and_promised_again(put: Put) -> None:
+    _shared_ballots(put)
+    _promised_again(put)
 
 
 def _cached_path_skips_the_check(put: Put) -> None:
@@ -185,7 +205,11 @@ MUTANTS = [
     Mutant(
         "refusal-from-the-cache", "a failed condition is answered from the cache", _refusal_from_the_cache
     ),
-    Mutant("shared-ballots", "all workers have one environment id and boot", _shared_ballots, is_rare=True),
+    Mutant(
+        "shared-ballots-promised-again",
+        "all workers have one environment id and boot, and a ballot is promised to each who asks",
+        _shared_and_promised_again,
+    ),
     Mutant(
         "cached-path-skips-the-check",
         "the cached path does not look for the operation",
@@ -209,7 +233,11 @@ MUTANTS = [
     Mutant("conditions-not-checked", "preconditions are not looked at", _conditions_not_checked),
 ]
 
+# The rule that an acceptor promises a ballot once guards what unique ballots guard: of two rounds under one
+# ballot at most one gets a majority. So each of them alone can be left out, and not both.
 HARMLESS = [
+    Mutant("shared-ballots", "all workers have one environment id and boot", _shared_ballots),
+    Mutant("promised-again", "an acceptor promises the ballot again that it has promised", _promised_again),
     Mutant("short-memory", "a value remembers two operations, with a cut below them", _short_memory),
     Mutant("no-cache", "every write takes both phases", _no_cache),
 ]

@@ -54,7 +54,7 @@ async def play(stage: Stage, ways: tuple[str, ...] = WAYS) -> None:
         await stage.pause(draw.uniform(0.01, 1.0))
         for back in undo:
             back()
-        await _until_whole(stage, f"round {number} ({node.name}, {way})")
+        await until_whole(stage, f"round {number} ({node.name}, {way})")
         await asyncio.gather(*work)
     await stage.work()
     stage.calm()
@@ -65,7 +65,7 @@ async def _lose(
 ) -> list[Callable[[], None]]:
     """Take a node's state away and start it again; what ends the rest of it."""
     if way == "zombie":
-        return _replace(stage, node, draw)
+        return replace_node(stage, node, draw)
     undo: list[Callable[[], None]] = []
     node.host.resume()
     image = None
@@ -95,7 +95,7 @@ async def _lose(
     return undo
 
 
-def _replace(stage: Stage, node: StoreHost, draw: Stream) -> list[Callable[[], None]]:
+def replace_node(stage: Stage, node: StoreHost, draw: Stream) -> list[Callable[[], None]]:
     """A second host takes a node's name, and the first does not know."""
     routing = stage.world.network.routing
     twin = stage.cluster.add_twin(node)
@@ -134,7 +134,7 @@ async def _until_marked(stage: Stage, node: StoreHost) -> None:
     await asyncio.gather(*work)
 
 
-async def _until_whole(stage: Stage, what: str) -> None:
+async def until_whole(stage: Stage, what: str) -> None:
     """Wait until every slice of every node votes."""
     deadline_s = stage.now_s + BOUND_S
     while stage.now_s < deadline_s:
