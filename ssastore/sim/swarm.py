@@ -22,7 +22,7 @@ FAULTS = (*NETWORK_FAULTS, *PROCESS_FAULTS, *DISK_FAULTS, "control")
 
 SKEW_MS_MAX = 4_000
 """Of a clock against the truth when a process starts: two of them then differ by less than
-``limits.REACH_SKEW_MS``, which is what the protocol bears. A process that runs bears any jump."""
+``limits.REACH_SKEW_MS``. More would break nothing and make more outcomes unknown (ADR 0010)."""
 
 assert 2 * SKEW_MS_MAX < REACH_SKEW_MS
 

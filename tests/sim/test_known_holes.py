@@ -1,8 +1,4 @@
-"""What the simulation has found, each as the shortest way to it.
-
-What is not mended yet is expected to fail; with the fix of one its mark goes, and it is a test like any
-other.
-"""
+"""What the simulation and reviews have found, each as the shortest way to it. All of it is mended."""
 
 from __future__ import annotations
 
