@@ -71,7 +71,7 @@ class Approach:
                     if is_short or self._suspects.has_failed(message.iid):
                         async with watch.attempt(may_apply=False):
                             await self._check_heard(message.iid, HEDGE_S if turn < replicas else None)
-                    async with watch.attempt(may_apply=not isinstance(message, Read)):
+                    async with watch.attempt(may_apply=not isinstance(message, Read), has_grace=not in_doubt):
                         return await self.ask(message, within_ms, data)
                 except (Unavailable, OutcomeUnknown) as error:
                     cause = error
@@ -85,7 +85,7 @@ class Approach:
                 turn += 1
                 if in_doubt and not isinstance(message, Read):
                     message.attempt += 1  # Once in doubt every further attempt is a repetition.
-                if turn % replicas == 0:
+                if turn % replicas == 0 and not watch.is_cut_off:
                     await asyncio.sleep(RETRY_CAP_MS / 1000)
         if in_doubt:
             raise OutcomeUnknown(str(cause))

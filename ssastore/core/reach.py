@@ -31,8 +31,8 @@ CUT_OFF = "no majority of the planes is heard at all: cut off from them?"
 
 
 GRACE_S = 0.4
-"""What a write that is under way gets from then on. Its proposer may be on our side: that knows within
-``coordinator.MATE_BUDGET_MS`` that nothing was written, and what it says leaves no doubt."""
+"""What a write that is under way, and not in doubt yet, gets from then on. Its proposer may be on our side:
+that knows within ``coordinator.MATE_BUDGET_MS`` that nothing was written, and its word leaves no doubt."""
 
 
 class Watch:
@@ -81,22 +81,23 @@ class Watch:
             self._attempt.end_soon()
         self.is_cut_off = True
 
-    def attempt(self, *, may_apply: bool) -> Attempt:
-        """Something that is ended when it shows that no majority is heard.
+    def attempt(self, *, may_apply: bool, has_grace: bool = False) -> Attempt:
+        """Something that is ended when it shows that no majority is heard; ``has_grace``: GRACE_S later.
 
         Raises:
             OutcomeUnknown: so it was ended, and ``may_apply`` says that it may have had its effect.
             NoMajority: so it was ended otherwise.
         """
-        self._attempt = Attempt(may_apply=may_apply)
+        self._attempt = Attempt(may_apply=may_apply, has_grace=has_grace)
         return self._attempt
 
 
 class Attempt:
     """The block that ``Watch.attempt`` stands before."""
 
-    def __init__(self, *, may_apply: bool) -> None:
+    def __init__(self, *, may_apply: bool, has_grace: bool) -> None:
         self._may_apply = may_apply
+        self._has_grace = has_grace
         self._timer: asyncio.TimerHandle | None = None
         self._is_ended = self._is_over = False
 
@@ -120,7 +121,7 @@ class Attempt:
 
     def end_soon(self) -> None:
         """No majority is heard."""
-        if self._may_apply:
+        if self._has_grace and self._may_apply:
             self._timer = asyncio.get_running_loop().call_later(GRACE_S, self._end)
         else:
             self._end()

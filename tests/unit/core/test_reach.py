@@ -19,7 +19,8 @@ from tests.registermodel import Seeded, run_virtually
 
 PLACE = Place(7, 0)
 CUT_AFTER_S = HEDGE_S + SILENCE_MS / 1000
-ANSWER_S_MAX = 2.0
+ANSWER_S_MAX = 1.9
+"Of the 2 s that are promised: the rest is for a machine that has more to do."
 
 
 class Planes:
