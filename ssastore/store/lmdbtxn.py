@@ -22,6 +22,7 @@ from ssastore.store.seal import check_key, seal, shown, unseal
 LOG = b"log"
 "Record of `long` about the log (``logrecord``). Shorter than a branch."
 
+_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError)
 _LACKS_ROOM = (lmdb.MapFullError, lmdb.DiskError, lmdb.TxnFullError)
 
 
@@ -37,9 +38,12 @@ class Snapshot:
     """One state of the environment: a read transaction that everybody shares until the next commit.
 
     It stays valid for those who hold it (``users``) when it is retired; the last one ends it.
+
+    LMDB ends a transaction in which it has met a damaged page: whatever else is read by it fails.  Records
+    on other pages are then read by transactions of their own, until somebody asks for a new snapshot.
     """
 
-    __slots__ = ("_databases", "_get", "_is_retired", "_txn", "users")
+    __slots__ = ("_databases", "_get", "_is_retired", "_txn", "is_spoilt", "users")
 
     def __init__(self, databases: Databases) -> None:
         """Raises lmdb.Error."""
@@ -47,6 +51,7 @@ class Snapshot:
         self._txn = databases.env.begin(databases.main, None, False, True)
         self._get = self._txn.get
         self._is_retired = False
+        self.is_spoilt = False
         self.users = 0
 
     def retire(self) -> None:
@@ -62,16 +67,29 @@ class Snapshot:
 
     def get(self, key: bytes) -> memoryview | None:
         """See ``env.ReadTxn.get``."""
-        try:
-            sealed = self._get(key) if len(key) <= DIRECT else self._long_keys().get(key)
-        except lmdb.Error as error:
-            raise _unreadable(error, key) from error
+        sealed = self.sealed(key)
         return None if sealed is None else unseal(key, sealed)
 
     def sealed(self, key: bytes) -> memoryview | None:
         """What is stored for ``key``, unverified."""
         try:
             return self._get(key) if len(key) <= DIRECT else self._long_keys().get(key)
+        except lmdb.Error as error:
+            if self.is_spoilt:
+                return self._sealed_apart(key)
+            self.is_spoilt = isinstance(error, _DAMAGED)
+            raise _unreadable(error, key) from error
+
+    def _sealed_apart(self, key: bytes) -> memoryview | None:
+        """A copy: the transaction that it was read by has ended."""
+        databases = self._databases
+        try:
+            with databases.env.begin(databases.main, None, False, True) as txn:
+                if len(key) <= DIRECT:
+                    found = txn.get(key)
+                else:
+                    found = LongKeys(txn, databases.main, databases.long).get(key)
+                return None if found is None else memoryview(bytes(found))
         except lmdb.Error as error:
             raise _unreadable(error, key) from error
 
@@ -80,6 +98,7 @@ class Snapshot:
         try:
             yield from self._long_keys().scan(first, end, _never)
         except lmdb.Error as error:
+            self.is_spoilt = True
             raise translated(error) from error
 
     def used_bytes(self) -> int:
@@ -224,7 +243,7 @@ def translated(error: lmdb.Error) -> EnvironmentProblem:
 def _unreadable(error: lmdb.Error, key: bytes) -> SsaStoreError:
     """What to raise when ``key`` could not be read. Raises InvalidKey itself if that was the reason."""
     check_key(key)
-    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
+    if isinstance(error, _DAMAGED):
         return CorruptObject(f"the stored record of key {shown(key)} cannot be read: {error}", key)
     return translated(error)
 

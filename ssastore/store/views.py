@@ -43,7 +43,8 @@ class State:
 
     def snapshot(self) -> Snapshot:
         """LMDB as the last checkpoint left it. Raises EnvironmentProblem."""
-        if self._snapshot is None:
+        if self._snapshot is None or self._snapshot.is_spoilt:
+            self.renew()
             try:
                 self._snapshot = Snapshot(self._databases)
             except lmdb.Error as error:

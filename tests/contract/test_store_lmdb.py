@@ -389,3 +389,33 @@ async def test_store_error_reaches_everybody(store: LmdbStore, monkeypatch: pyte
     assert all(isinstance(outcome, SsaStoreError) and "commit" in str(outcome) for outcome in outcomes)
     monkeypatch.undo()
     assert get(store, b"a") is None
+
+
+@pytest.mark.parametrize("is_one_reader", [True, False])
+async def test_damaged_page_hides_its_own_records_only(tmp_path: Path, is_one_reader: bool) -> None:
+    """LMDB gives up a transaction in which it has met one: the records of all other pages are read on."""
+    keys = [b"key-%05d" % number for number in range(2000)]
+    store = LmdbStore.open(tmp_path / "store", map_bytes=16 * MIB)
+    await asyncio.gather(*[put(store, key, key * 10) for key in keys])
+    await store.close()
+    data = tmp_path / "store" / DATA_NAME
+    pages = bytearray(data.read_bytes())
+    page_bytes = 4096
+    pages[pages.rfind(keys[1000]) // page_bytes * page_bytes + 13] ^= 0x80  # The offset of its free space.
+    data.write_bytes(pages)
+    store = LmdbStore.open(tmp_path / "store", map_bytes=16 * MIB)
+    readers = [store.read()] * len(keys) if is_one_reader else [store.read() for _ in keys]
+    lost = []
+    with contextlib.ExitStack() as stack:
+        if is_one_reader:
+            stack.enter_context(readers[0])
+        for key, reader in zip(keys, readers, strict=True):
+            with contextlib.nullcontext(reader) if is_one_reader else reader as txn:
+                try:
+                    assert txn.get(key) == key * 10
+                except CorruptObject:
+                    lost.append(key)
+    assert lost == keys[keys.index(lost[0]) :][: len(lost)] and keys[1000] in lost, "one page"
+    assert len(lost) < 60
+    assert store.usage().records == len(keys)
+    await store.close()
