@@ -30,6 +30,8 @@ GRACE_MS = 6_000
 SCRUB_S = 2.0
 ROUNDS = 3
 PUTS = 4
+_TRIES = 1000
+"Numbers of a round: a bucket's few shards may have no place at all on a node."
 RULES = UpkeepRules(
     tombstone_kept_ms=60_000, blob_grace_ms=GRACE_MS, scrub_first_s=SCRUB_S, scrub_every_s=SCRUB_S
 )
@@ -68,20 +70,20 @@ async def play(stage: Stage) -> None:
 
 
 async def _keys_for(stage: Stage, node: StoreHost, first: int) -> list[str]:
-    """Fresh keys of which a node has plane 0, and no plane of the blob."""
+    """Fresh keys of which a node has plane 0, and no plane of the blob: few or none where the draw has few."""
     assert node.engine is not None
     owned = node.engine.acceptor.owned
     bucket = await stage.on(0, "bucket", stage.objects[0].bucket(BUCKET))
     found: list[str] = []
-    number = first + 1
-    while len(found) < PUTS:
+    for number in range(first + 1, first + _TRIES, 2):
         key = f"key{number}"
         place = expected_position(bucket.place.bucket, bucket.place.shards, key.encode())
         blob = position_of_blob(blake3(content_of(_value(key), OwnContents.contents)).digest())
         planes = [slice16_of(iid_of(blob, plane)) for plane in range(stage.scenario.replicas)]
         if slice16_of(iid_of(place, 0)) in owned and owned.isdisjoint(planes):
             found.append(key)
-        number += 2
+        if len(found) == PUTS:
+            break
     return found
 
 
