@@ -70,7 +70,7 @@ async def play(stage: Stage) -> None:
 
 
 async def _keys_for(stage: Stage, node: StoreHost, first: int) -> list[str]:
-    """Fresh keys of which a node has plane 0, and no plane of the blob: few or none where the draw has few."""
+    """Fresh keys of which a node has plane 0, and no plane of the blob; few or none where there are few."""
     assert node.engine is not None
     owned = node.engine.acceptor.owned
     bucket = await stage.on(0, "bucket", stage.objects[0].bucket(BUCKET))
