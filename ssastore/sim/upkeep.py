@@ -34,8 +34,9 @@ DEADLINE_MS = 40_000
 _LASTING_S = (2, 12, 40)
 _FAULTS = (*NETWORK_FAULTS, "pause", "kill", "power_off", "disk_full", "disk_error", "disk_stall")
 _CONTENTS = 3
-HEALED_S = 10.0
-"From when something rotten is found, with nothing else wrong, until it is good again."
+HEALED_S = 30.0
+"""From when nothing else is wrong until what is rotten was found and is good again. A pass that began before may
+still be waiting for a node that was away."""
 EQUAL_S = 4 * GRACE_MS / 1000
 _SCRUB_EVERY = 8
 

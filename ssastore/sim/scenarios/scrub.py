@@ -1,6 +1,6 @@
 """Bits rot and blobs vanish on one plane at a time, beside all that ``gc`` has.
 
-No wrong byte may be served; what is rotten is repaired within ten virtual seconds once
+No wrong byte may be served; what is rotten is repaired within thirty virtual seconds once
 nothing else fails; in the end the planes are equal.
 """
 
