@@ -35,8 +35,7 @@ _LASTING_S = (2, 12, 40)
 _FAULTS = (*NETWORK_FAULTS, "pause", "kill", "power_off", "disk_full", "disk_error", "disk_stall")
 _CONTENTS = 3
 HEALED_S = 30.0
-"""From when nothing else is wrong until what is rotten was found and is good again. A pass that began before may
-still be waiting for a node that was away."""
+"When nothing else is wrong, until what is rotten was found and is good: a pass may wait for who was away."
 EQUAL_S = 4 * GRACE_MS / 1000
 _SCRUB_EVERY = 8
 
