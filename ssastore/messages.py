@@ -370,10 +370,10 @@ _REQUESTS: tuple[type[Message], ...] = (
     Survey,
     References,
     SurveySlices,
-    Recheck,
     Fence,
     Pull,
     Mark,
+    Recheck,
 )
 for _message in (Hello, Welcome, Proof, *_REQUESTS):
     _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]
