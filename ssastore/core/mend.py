@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference
 from ssastore.core.collect import Collector
 from ssastore.core.doubts import Doubts
-from ssastore.core.floors import slice_of_key
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
 from ssastore.core.register import counter_of
 from ssastore.core.repair import Repairer
@@ -180,17 +179,13 @@ class Mender:
         own = stored_key[0] >> 4
         rows: Rows = {own: self._own_row(stored_key)}
         silent = ""
-        key = in_plane(stored_key, 0)
         for plane in range(self._tools.replicas):
             if plane == own:
                 continue
             try:
-                slice16 = slice_of_key(in_plane(stored_key, plane))
-                page = await self._tools.survey(slice16, key[:-1], key, listing=True)
+                rows[plane] = await self._tools.witness(stored_key, plane)
             except SsaStoreError:
                 silent = f"plane {plane} did not answer"
-                continue
-            rows[plane] = next((witness for found, witness in page.rows if found == key), None)
         return rows, silent
 
     def _own_row(self, stored_key: bytes) -> bytes | None:
@@ -259,7 +254,9 @@ class Mender:
         if name is None or tools.settler is None or tools.coordinator is None:
             raise CorruptObject("a stored key hashes to another place", stored_key)
         planes = tools.coordinator.planes_of(name)
-        await tools.settler.settle(name.label, planes, is_by_all=bool(lacking))
+        # Who has only promised, we or another, may have lost what it accepted: then a majority may lack it.
+        is_by_all = bool(lacking) or rows[own] is None
+        await tools.settler.settle(name.label, planes, is_by_all=is_by_all)
 
     def _has_slot(self, stored_key: bytes) -> bool:
         with self._tools.store.read() as txn:

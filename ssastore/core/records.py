@@ -26,6 +26,7 @@ import struct
 
 from blake3 import blake3
 
+from ssastore.limits import STORED_KEY_BYTES_MAX
 from ssastore.messages import Kind
 
 _SHUT = int(Kind.SHUT)
@@ -130,6 +131,12 @@ def split_place(stored_key: bytes) -> tuple[int, int, bytes]:
         raise ValueError("a stored key is too short")
     locator, kind = _PLACE.unpack_from(stored_key)
     return locator, kind, stored_key[PLACE_BYTES:]
+
+
+def just_below(stored_key: bytes) -> bytes:
+    """The greatest stored key below another one, which is not empty: between the two there is none."""
+    rest, last = stored_key[:-1], stored_key[-1]
+    return rest if last == 0 else (rest + bytes([last - 1])).ljust(STORED_KEY_BYTES_MAX, b"\xff")
 
 
 def in_plane(stored_key: bytes, plane: int) -> bytes:

@@ -14,7 +14,6 @@ from functools import partial
 
 from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference, adopt, is_wrong_blob
 from ssastore.core.content import Blobs
-from ssastore.core.floors import slice_of_key
 from ssastore.core.records import (
     BOOKKEEPING_FIRST,
     CEILING_KEY,
@@ -25,7 +24,6 @@ from ssastore.core.records import (
     STANDINGS_FIRST,
     TOMBSTONES_END,
     TOMBSTONES_FIRST,
-    in_plane,
     reference_key,
     split_place,
 )
@@ -127,16 +125,14 @@ class Repairer:
         tools = self._tools
         marks: list[bytes] = []
         answered = 0
-        key = in_plane(stored_key, 0)
         for plane in range(tools.replicas):
             if plane != stored_key[0] >> 4:
                 try:
-                    slice16 = slice_of_key(in_plane(stored_key, plane))
-                    page = await tools.survey(slice16, key[:-1], key, listing=True)
+                    mark = await tools.witness(stored_key, plane)
                 except Unavailable:
                     continue
                 answered += 1
-                marks += [witness for found, witness in page.rows if found == key]
+                marks += [] if mark is None else [mark]
         if answered <= tools.replicas // 2:
             raise Unavailable("too few planes can tell whether the bucket is shut")
 

@@ -10,7 +10,9 @@ import msgpack
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.caller import Caller
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
+from ssastore.core.floors import slice_of_key
 from ssastore.core.names import Names
+from ssastore.core.records import in_plane, just_below
 from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.core.survey import Row
@@ -97,6 +99,16 @@ class Tools:
         if is_cut and last <= after:
             raise BadFrame("a page of a survey does not get on")
         return Surveyed(last, count, digest, is_cut, rows)
+
+    async def witness(self, stored_key: bytes, plane: int) -> bytes | None:
+        """What another plane has for a stored key (``core.survey``). Raises SsaStoreError.
+
+        It is asked for nothing else: of many keys a page might end before the one.
+        """
+        key = in_plane(stored_key, 0)
+        slice16 = slice_of_key(in_plane(stored_key, plane))
+        page = await self.survey(slice16, just_below(key), key, listing=True)
+        return next((witness for found, witness in page.rows if found == key), None)
 
     async def survey_slices(self, slice16s: list[int]) -> dict[int, tuple[int, bytes]]:
         """(count, digest) of those of a mate's slices that it serves together and that are small.

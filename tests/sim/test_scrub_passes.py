@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ssastore.core import scrub
+from ssastore.core import survey as survey_module
+from ssastore.core.mend import Mended, Mender
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
 from ssastore.core.register import NO_BALLOT, counter_of, decode_slot
 from ssastore.core.scrub import Progress
@@ -323,3 +327,48 @@ def test_a_node_that_starts_again_in_the_middle_of_a_pass_is_not_called_healthy_
         assert ward.health() == ["healthy"] * 4 and not ward.differing()
 
     play(work)
+
+
+def test_one_key_is_asked_for_whatever_stands_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More names lie between it and its own stem than a page has entries."""
+    looks: list[bytes] = []
+    look = Mender._mend_alone
+
+    async def counted(self: Mender, stored_key: bytes) -> Mended:
+        looks.append(stored_key)
+        return await look(self, stored_key)
+
+    async def work(ward: Ward) -> None:
+        await ward.write(60)
+        copies = ward.copies(Kind.OBJECT)
+        name = max(copies, key=lambda key: sum(key[:-1] < other < key for other in copies))
+        assert sum(name[:-1] < other < name for other in copies) > 3
+        monkeypatch.setattr(survey_module, "SURVEY_ENTRIES_MAX", 3)
+        monkeypatch.setattr(Mender, "_mend_alone", counted)
+        node, stored_key = copies[name][0]
+        node.disk.rot(stored_key)
+        found = await engine_of(node).upkeep.mender.mend(stored_key)
+        assert (found.fault, found.is_good) == ("rotten", True)
+        await ward.stage.pause(30.0)
+        assert len(looks) == 1
+        assert not ward.differing()
+
+    play(work)
+
+
+def test_plane_that_has_only_promised_asks_all_planes() -> None:
+    """It may have lost what it accepted, and then it must not be half of a majority."""
+    asked: list[bool] = []
+
+    class Settled:
+        async def settle(self, label: bytes, planes: object, *, is_by_all: bool = False) -> None:
+            asked.append(is_by_all)
+
+    mender = Mender.__new__(Mender)
+    names = SimpleNamespace(of_stored=lambda key: SimpleNamespace(label=b""))
+    coordinator = SimpleNamespace(planes_of=lambda name: ())
+    mender._tools = SimpleNamespace(names=names, settler=Settled(), coordinator=coordinator)  # type: ignore[assignment]
+    mender._has_slot = lambda stored_key: True  # type: ignore[method-assign]
+    asyncio.run(mender._agree(b"\x10\0\0\0\1" + b"x" * 9, {1: None, 0: b"h" * 24}))
+    asyncio.run(mender._agree(b"\x10\0\0\0\1" + b"x" * 9, {1: b"g" * 24, 0: b"h" * 24}))
+    assert asked == [True, False]

@@ -7,6 +7,7 @@ from ssastore.core.records import (
     TOMBSTONES_END,
     TOMBSTONES_FIRST,
     blob_key,
+    just_below,
     record_key,
     reference_key,
     shut_key,
@@ -55,3 +56,12 @@ def test_queue_of_tombstones_is_in_order_of_time() -> None:
     keys = [tombstone_key(at_ms, b"key %d" % at_ms) for at_ms in range(0, 1 << 40, 1 << 37)]
     assert keys == sorted(keys)
     assert tombstone_key(1, b"a") != tombstone_key(1, b"b")
+
+
+@given(st.binary(min_size=1, max_size=20), st.binary(min_size=1, max_size=20))
+def test_nothing_stands_between_a_key_and_what_is_just_below_it(key: bytes, other: bytes) -> None:
+    below = just_below(key)
+    assert below < key and len(below) <= STORED_KEY_BYTES_MAX
+    assert not below < other < key
+    longest = key.ljust(STORED_KEY_BYTES_MAX, b"\0")
+    assert just_below(longest) < longest and len(just_below(longest)) <= STORED_KEY_BYTES_MAX
