@@ -90,6 +90,9 @@ __all__ = [
     "decode_request",
 ]
 
+BIRTH_END = 1 << 63
+"Births lie between this and its negative, in ms."
+
 # -- greeting ---------------------------------------------------------------------------------------
 
 
@@ -169,8 +172,8 @@ class Get(Message):
 class Put(Message):
     """Write a record: metadata here, inline data in the body. Reply: modified_ms, True.
 
-    ``attempt`` counts from 1.  ``born_ms`` is the same in all attempts (``core.birth``); the first that is
-    sent takes the time of the node that it is sent to.
+    ``attempt`` counts from 1.  ``born_ms`` is a birth as ``core.birth`` has it, below zero when only a time
+    that it is not after is known; a first attempt without one takes the time of the node it is sent to.
     """
 
     TYPE = 17
@@ -192,7 +195,7 @@ class Put(Message):
         require(self.kind in RECORD_KINDS, "no such kind of record")
         require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         require(0 <= self.condition <= 3, "no such condition")
-        require(self.attempt >= 1 and 0 <= self.born_ms < U64_END, "attempt or birth out of range")
+        require(self.attempt >= 1 and abs(self.born_ms) < BIRTH_END, "attempt or birth out of range")
 
 
 @dataclass(slots=True)
@@ -217,7 +220,7 @@ class Delete(Message):
         require(self.kind in RECORD_KINDS, "no such kind of record")
         require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
         require(0 <= self.condition <= 3, "no such condition")
-        require(self.attempt >= 1 and 0 <= self.born_ms < U64_END, "attempt or birth out of range")
+        require(self.attempt >= 1 and abs(self.born_ms) < BIRTH_END, "attempt or birth out of range")
 
 
 @dataclass(slots=True)

@@ -19,7 +19,9 @@ what was forgotten of *repeated* operations, of which there are few: else every 
 name that 64 others wait for would be unknown.
 
 Who repeats an operation without knowing its birth, as a gateway does for an SDK that came to
-another one before, says so; then bounds stand in its place, and these do trust clocks.
+another one before, knows a time that the birth is not after, and gives that with a minus
+sign.  It is remembered with this time, so the sentence above holds.  What remains is how
+old it may be: not older than what a register remembers, by the clock of who decides.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from ssastore.core.register import Value
 from ssastore.limits import REACH_SKEW_MS, RECENT_OPS_MS
 
 UNKNOWN_BIRTH = 0
-"In place of a birth: only that it is not older than what a register remembers."
+"""In place of a birth: a first attempt takes the time of the node it is sent to; of a repeated one no more is
+known than that clocks are near one another."""
 
 
 class Birth(NamedTuple):
@@ -41,10 +44,16 @@ class Birth(NamedTuple):
 
 
 def birth_of(born_ms: int, now_ms: int) -> Birth:
-    """The birth that an attempt carries."""
-    if born_ms == UNKNOWN_BIRTH:
-        return Birth(now_ms - RECENT_OPS_MS, now_ms + REACH_SKEW_MS)
-    return Birth(born_ms, born_ms)
+    """The birth of the number that an attempt carries: a time, ``not_after`` one, or UNKNOWN_BIRTH."""
+    if born_ms > 0:
+        return Birth(born_ms, born_ms)
+    latest_ms = -born_ms if born_ms else now_ms + REACH_SKEW_MS
+    return Birth(min(now_ms - RECENT_OPS_MS, latest_ms), latest_ms)
+
+
+def not_after(latest_ms: int) -> int:
+    """The number of a birth that is only known not to be after ``latest_ms``."""
+    return -max(1, latest_ms)
 
 
 def may_be_forgotten(value: Value, attempt: int, birth: Birth) -> bool:

@@ -163,21 +163,27 @@ class Value:
         return None
 
     def remember(self, entry: Recent, now_ms: int) -> None:
-        """Add an operation; what is too old or too much goes below the cut."""
-        if not self.recent:
-            self.recent = [entry]
-            return
-        kept: list[Recent] = []
-        room = RECENT_OPS_MAX - 1
-        for index, old in enumerate(self.recent):
-            if now_ms - old.at_ms < RECENT_OPS_MS and len(self.recent) - index <= room:
-                kept.append(old)
-            else:
-                self.cut_ballot = max(self.cut_ballot, old.ballot)
-                self.cut_ms = max(self.cut_ms, old.at_ms)
-                if old.is_repeated:
-                    self.cut_repeated_ms = max(self.cut_repeated_ms, old.at_ms)
-        self.recent = [*kept, entry]
+        """Add an operation; what is too old or too much goes below the cut.
+
+        Of too many the oldest goes that was no repeated attempt, as long as repeated ones are fewer than
+        half: the time of a repeated one in the cut is what first attempts are compared with, and it may
+        lie ahead (``core.birth``).
+        """
+        kept = [old for old in self.recent if now_ms - old.at_ms < RECENT_OPS_MS]
+        if len(kept) < len(self.recent):
+            for old in self.recent:
+                if now_ms - old.at_ms >= RECENT_OPS_MS:
+                    self._cut(old)
+        while len(kept) >= RECENT_OPS_MAX:
+            self._cut(kept.pop(_least_wanted(kept)))
+        kept.append(entry)
+        self.recent = kept
+
+    def _cut(self, old: Recent) -> None:
+        self.cut_ballot = max(self.cut_ballot, old.ballot)
+        self.cut_ms = max(self.cut_ms, old.at_ms)
+        if old.is_repeated:
+            self.cut_repeated_ms = max(self.cut_repeated_ms, old.at_ms)
 
     def encode(self) -> list[bytes | memoryview]:
         """The parts of the value as it is stored and as it travels."""
@@ -215,6 +221,13 @@ def decode_value(encoded: bytes | memoryview) -> Value:
     return Value(
         state, modified_ms, view[start:middle], view[middle:], recent, cut_ballot, cut_ms, repeated_ms
     )
+
+
+def _least_wanted(recent: list[Recent]) -> int:
+    """Index of the operation that goes when there are too many."""
+    if sum(entry.is_repeated for entry in recent) > (RECENT_OPS_MAX - 1) // 2:
+        return 0
+    return next(index for index, entry in enumerate(recent) if not entry.is_repeated)
 
 
 def _lag_of(cut_ms: int, repeated_ms: int) -> int:

@@ -64,8 +64,8 @@ IF_ABSENT = When(Condition.IF_ABSENT)
 class Once:
     """What makes one operation of several attempts: the store applies it once.
 
-    ``attempt`` counts from 1; ``born_ms`` is the operation's birth, the same in all of them
-    (``core.birth``).  Without one a first attempt gets its birth when it is sent.
+    ``attempt`` counts from 1; ``born_ms`` is the operation's birth, the same in all of them, or
+    ``core.birth.not_after`` a time.  Without one a first attempt gets its birth when it is sent.
     """
 
     op_id: bytes

@@ -235,7 +235,7 @@ class Votes:
 
 def check_birth(request: Put | Delete, now_ms: int) -> None:
     """Refuse what would make a record remember the future: its later calls would all be unknown."""
-    if request.born_ms * 1000 > now_ms * 1000 + BALLOT_AHEAD_US_MAX:
+    if abs(request.born_ms) * 1000 > now_ms * 1000 + BALLOT_AHEAD_US_MAX:
         raise Refusal(Status.BAD_REQUEST, "an operation that begins in more than a day")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from blake3 import blake3
 
-from ssastore.core.birth import UNKNOWN_BIRTH
+from ssastore.core.birth import not_after
 from ssastore.core.registers import Once
 from ssastore.env import Clock
 from ssastore.limits import INVOCATIONS_MAX
@@ -30,7 +30,13 @@ _ATTEMPT = re.compile(r"(?:^|;)\s*attempt=(\d{1,4})\s*(?:;|$)")
 
 
 class Attempts:
-    """Knows the births of the latest requests (``core.birth``), of those whose first attempt came here."""
+    """Knows the births of the latest requests (``core.birth``).
+
+    A first attempt was born when it was signed, or when it came if that is earlier.  SDKs sign each
+    attempt anew, so of a request whose first attempt went to another gateway one thing is
+    known: it was signed before this one, by the same clock.  That a client's own clock does not go back
+    between two attempts is all that is trusted.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -64,8 +70,8 @@ class Attempts:
         attempt = max(1, int(found[1])) if found else 2
         born_ms = self._born_ms.get(op_id)
         if born_ms is None:
-            # The first attempt of a repetition may have come to another gateway, whenever that was.
-            born_ms = self._clock.now_ms() if attempt == 1 else UNKNOWN_BIRTH
+            signed_ms = principal.signed_at_ms
+            born_ms = min(self._clock.now_ms(), signed_ms) if attempt == 1 else not_after(signed_ms)
             self._born_ms[op_id] = born_ms
             if len(self._born_ms) > INVOCATIONS_MAX:
                 self._born_ms.popitem(last=False)

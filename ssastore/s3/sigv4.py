@@ -109,6 +109,8 @@ class Principal:
     chain: SignatureChain | None
     "Verifies the chunks of the body; None unless they are signed."
     is_presigned: bool
+    signed_at_ms: int
+    "When the client signed it, by the client's clock, in whole seconds."
 
 
 class SignatureChain:
@@ -209,6 +211,7 @@ def authenticate(
         if mode.signs_chunks
         else None,
         claim.expires_s > 0,
+        claim.signed_at_ms,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ssastore.core.birth import UNKNOWN_BIRTH
+from ssastore.core.birth import birth_of, may_be_forgotten, not_after
+from ssastore.core.register import Value, make_ballot, recent_of
 from ssastore.core.registers import Once
 from ssastore.limits import INVOCATIONS_MAX
 from ssastore.s3.attempts import Attempts
@@ -14,8 +15,10 @@ from tests.direct import StillClock
 UUID = "3f0b1f5e-9f0c-4d53-9f65-08f4dd2f7a10"
 
 
-def principal(key: str = "AK") -> Principal:
-    return Principal(key, PayloadMode.UNSIGNED, None, None, is_presigned=False)
+def principal(key: str = "AK", signed_at_ms: int = StillClock().ms) -> Principal:
+    return Principal(
+        key, PayloadMode.UNSIGNED, None, None, is_presigned=False, signed_at_ms=signed_at_ms
+    )
 
 
 def told(attempts: Attempts, sdk_request: str | None = "attempt=1; max=5", **changes: object) -> Once | None:
@@ -67,15 +70,62 @@ def test_who_sends_no_invocation_gets_no_memory(invocation: str) -> None:
     assert told(Attempts(StillClock()), invocation=invocation) is None
 
 
-def test_repetition_whose_first_attempt_went_elsewhere_has_an_unknown_birth() -> None:
-    found = told(Attempts(StillClock()), "attempt=3")
-    assert found is not None and (found.attempt, found.born_ms) == (3, UNKNOWN_BIRTH)
+def test_first_attempt_that_lay_unread_was_born_when_it_was_signed() -> None:
+    clock = StillClock()
+    signed_at_ms, clock.ms = clock.ms, clock.ms + 60_000
+    found = told(Attempts(clock), principal=principal(signed_at_ms=signed_at_ms))
+    assert found is not None and found.born_ms == signed_at_ms
+
+
+def test_first_attempt_of_a_client_whose_clock_is_ahead_was_born_when_it_came() -> None:
+    clock = StillClock()
+    found = told(Attempts(clock), principal=principal(signed_at_ms=clock.ms + 60_000))
+    assert found is not None and found.born_ms == clock.ms
+
+
+def test_repetition_whose_first_attempt_went_elsewhere_was_born_before_it_was_signed() -> None:
+    clock = StillClock()
+    signed_at_ms = clock.ms + 4321
+    found = told(Attempts(clock), "attempt=3", principal=principal(signed_at_ms=signed_at_ms))
+    assert found is not None and (found.attempt, found.born_ms) == (3, not_after(signed_at_ms))
+
+
+def test_first_attempt_in_a_stopped_gateway_is_not_applied_again() -> None:
+    """The second one was, through another gateway, and 64 operations followed."""
+    clock = StillClock()
+    value, signed_at_ms = Value(), clock.ms
+
+    def take(once: Once) -> bool:
+        birth = birth_of(once.born_ms, clock.ms)
+        if value.find(once.op_id) or may_be_forgotten(value, once.attempt, birth):
+            return False
+        entry = recent_of(
+            make_ballot(clock.ms, 1, 1),
+            once.op_id,
+            at_ms=max(clock.ms, birth.latest_ms),
+            modified_ms=0,
+            result=0,
+            attempt=once.attempt,
+        )
+        value.remember(entry, clock.ms)
+        return True
+
+    clock.ms += 1000
+    second = told(Attempts(clock), "attempt=2", principal=principal(signed_at_ms=clock.ms))
+    assert second is not None and take(second)
+    for repeated in range(64):
+        clock.ms += 200
+        assert take(Once(repeated.to_bytes(16, "big"), 2, clock.ms))
+    clock.ms += 60_000
+    first = told(Attempts(clock), principal=principal(signed_at_ms=signed_at_ms))
+    assert first is not None and first.op_id == second.op_id and value.find(first.op_id) is None
+    assert not take(first)
 
 
 @pytest.mark.parametrize("sdk_request", [None, "max=3", "attempt=x", "attempt=99999999999"])
 def test_attempt_without_a_number_may_be_a_repetition(sdk_request: str | None) -> None:
     found = told(Attempts(StillClock()), sdk_request)
-    assert found is not None and (found.attempt, found.born_ms) == (2, UNKNOWN_BIRTH)
+    assert found is not None and (found.attempt, found.born_ms) == (2, not_after(StillClock().ms))
 
 
 def test_first_attempt_that_comes_twice_is_a_repetition() -> None:
@@ -92,4 +142,4 @@ def test_memory_is_bounded() -> None:
         told(attempts, invocation=f"{number:08}")
     assert len(attempts._born_ms) == INVOCATIONS_MAX
     forgotten = told(attempts, "attempt=2")
-    assert forgotten is not None and forgotten.born_ms == UNKNOWN_BIRTH
+    assert forgotten is not None and forgotten.born_ms == not_after(StillClock().ms)

@@ -104,7 +104,7 @@ def test_presigned_urls_of_boto3_are_accepted(
     now_ms = signer(timestamp=query["X-Amz-Date"]).now_ms
     request = SignedRequest(method, url.path.encode(), url.query.encode(), [(b"Host", url.netloc.encode())])
     principal = verify(request, now_ms)
-    assert principal == Principal(ACCESS_KEY, PayloadMode.UNSIGNED, None, None, True)
+    assert principal == Principal(ACCESS_KEY, PayloadMode.UNSIGNED, None, None, True, now_ms)
     assert verify(request, now_ms + 60_000).is_presigned
     assert refusal(request, now_ms + 61_000).message == "Request has expired"
 
