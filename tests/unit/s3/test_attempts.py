@@ -16,9 +16,7 @@ UUID = "3f0b1f5e-9f0c-4d53-9f65-08f4dd2f7a10"
 
 
 def principal(key: str = "AK", signed_at_ms: int = StillClock().ms) -> Principal:
-    return Principal(
-        key, PayloadMode.UNSIGNED, None, None, is_presigned=False, signed_at_ms=signed_at_ms
-    )
+    return Principal(key, PayloadMode.UNSIGNED, None, None, is_presigned=False, signed_at_ms=signed_at_ms)
 
 
 def told(attempts: Attempts, sdk_request: str | None = "attempt=1; max=5", **changes: object) -> Once | None:
