@@ -40,12 +40,13 @@ class Approach:
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
         self.reach = Reach(caller)
 
-    def learn(self, iid: int, *, is_late: bool) -> None:
-        """What became of a call that did not come by here."""
-        if is_late:
-            self._suspects.failed(iid)
-        else:
-            self._suspects.answered(iid)
+    def failed(self, iid: int) -> None:
+        """Nothing came of a question that did not come by here."""
+        self._suspects.failed(iid)
+
+    def answered(self, iid: int) -> None:
+        """An answer came to a question that did not come by here."""
+        self._suspects.answered(iid)
 
     async def propose(
         self, message: Put | Delete | Read, position: int, data: Body, replicas: int

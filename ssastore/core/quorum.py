@@ -189,6 +189,11 @@ def is_late(future: asyncio.Future[Any]) -> bool:
     return future.done() and not future.cancelled() and isinstance(future.exception(), TimeoutError)
 
 
+def is_answered(future: asyncio.Future[Any]) -> bool:
+    """Whether an answer came, whatever it is: not when it was no longer waited for, or the connection broke."""
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
 def _expire(asked: Sequence[asyncio.Future[Any]]) -> None:
     for future in asked:
         if not future.done():

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ssastore.core.caller import Caller
+from ssastore.core.caller import Caller, Unsent
 from ssastore.core.quorum import HEDGE_S
 from ssastore.env import spawn
 from ssastore.errors import NoMajority, OutcomeUnknown
@@ -85,7 +85,7 @@ class Watch:
         """Something that is ended when it shows that no majority is heard; ``has_grace``: GRACE_S later.
 
         Raises:
-            OutcomeUnknown: so it was ended, and ``may_apply`` says that it may have had its effect.
+            OutcomeUnknown: so it was ended, after something was sent that ``may_apply``.
             NoMajority: so it was ended otherwise.
         """
         self._attempt = Attempt(may_apply=may_apply, has_grace=has_grace)
@@ -113,9 +113,9 @@ class Attempt:
         if not self._is_ended:
             return
         # As asyncio.timeout does: somebody else's cancellation stays one.
-        if self._task.uncancel() > self._cancelling or kind is not asyncio.CancelledError:
+        if self._task.uncancel() > self._cancelling or kind not in (asyncio.CancelledError, Unsent):
             return
-        if self._may_apply:
+        if self._may_apply and kind is not Unsent:
             raise OutcomeUnknown("no majority of the planes is heard, and one was not done") from None
         raise NoMajority(CUT_OFF) from None
 

@@ -21,15 +21,20 @@ from ssastore.core.quorum import (
     every_plane,
     gather_majority,
     gather_reachable,
+    is_answered,
     is_late,
 )
 from ssastore.core.register import LIVE
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
+    CorruptObject,
     InvalidKey,
     ObjectNotFound,
+    OutcomeUnknown,
     OutOfStep,
+    PeerError,
+    StoreFull,
     Unavailable,
 )
 from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator
@@ -193,7 +198,10 @@ class Registers:
         late = [plane for plane, future in zip(planes, asked, strict=False) if is_late(future)]
         planes.sort(key=late.__contains__)
         for iid, future in zip(iids, asked, strict=True):
-            self._approach.learn(iid, is_late=is_late(future))
+            if is_late(future):
+                self._approach.failed(iid)
+            elif is_answered(future):
+                self._approach.answered(iid)
         return reply
 
     async def _get_agreed(
@@ -276,8 +284,19 @@ class Registers:
         replicas = self._caller.replicas or await self._caller.replica_count()
         if replicas == 1:
             message.iid = position
-            return await self._caller.call(message, position, data)
+            return await self._write_single(message, position, data)
         return await self._approach.propose(message, position, data, replicas)
+
+    async def _write_single(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
+        """To the only plane that there is."""
+        is_repeated = message.attempt > 1
+        try:
+            return await self._caller.call(message, position, data)
+        except (Unavailable, StoreFull, CorruptObject, PeerError) as error:
+            # Said of this attempt; an earlier one may have been taken all the same.
+            if is_repeated:
+                raise OutcomeUnknown(str(error)) from None
+            raise
 
     async def page(
         self,

@@ -62,9 +62,9 @@ def collected_between_seeds() -> Iterator[Callable[[], None]]:
     """Cycles are collected when the caller says that a seed is over, never in the middle.
 
     A run leaves its tasks and their loop in cycles.  After each seed, not after some: to collect costs half
-    as much then, and the next seed gets memory that is still in the processor's caches.  What a seed leaves
-    alive (the program, layouts of clusters) is frozen, or each collection would look at all of it again: 5,000
-    objects of a seed among 180,000.  Nothing is thawed: that costs a look at all of it, and blocks are short.
+    as much then, and the next seed gets memory that is still in the processor's caches.  What it leaves
+    alive (the program, layouts of clusters) is frozen, or each collection would look at all of it again:
+    5,000 objects of a seed among 180,000.  Nothing is thawed: that is such a look, and blocks are short.
     """
     was_collecting = gc.isenabled()
     gc.disable()

@@ -14,7 +14,7 @@ from ipaddress import IPv6Network
 from typing import Any, cast
 
 from ssastore.core.birth import UNKNOWN_BIRTH
-from ssastore.core.caller import STATUS_ERRORS
+from ssastore.core.caller import STATUS_ERRORS, Unsent
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
 from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
@@ -210,6 +210,7 @@ class Pool:
             the class of ``core.caller.STATUS_ERRORS`` for a refusal,
             Unavailable: nobody answers at the address within the deadline,
             OutcomeUnknown: a write was sent and no answer came within the deadline,
+            Unsent: cancelled before anything was sent,
             ConfigError, AccessDenied: from the greeting.
         """
         deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
@@ -288,6 +289,10 @@ class Pool:
                 cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
                 if not is_sent and not budget.is_patient:
                     break
+            except asyncio.CancelledError:
+                if in_doubt or is_sent:
+                    raise
+                raise Unsent from None
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
             attempt += 1
             if loop.time() + delay >= budget.deadline:

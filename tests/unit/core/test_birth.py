@@ -109,7 +109,7 @@ def test_no_operation_is_applied_twice(
 def test_no_operation_is_applied_twice_by_who_does_not_know_its_birth(
     births: list[int], order: list[tuple[int, int, int | None]]
 ) -> None:
-    """Repeated attempts may come from elsewhere; nobody's clock is wrong by as much as a register remembers."""
+    """Repeated attempts may come from elsewhere; clocks are nearer than a register remembers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(register, "RECENT_OPS_MAX", 2)
         one = Register()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ssastore.core.caller import Unsent
 from ssastore.core.metadata import Metadata
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.reach import SILENCE_MS, Reach
@@ -36,7 +37,9 @@ class Planes:
         refusing: frozenset[int] = frozenset(),
         takes: bool = False,
         thinks_s: float = 0.0,
+        is_dialling: bool = False,
     ) -> None:
+        self.is_dialling = is_dialling
         self.silent, self.refusing, self.takes, self.thinks_s = silent, refusing, takes, thinks_s
         self.sent: list[int] = []
 
@@ -55,7 +58,12 @@ class Planes:
         plane = plane_of(iid)
         self.sent.append(plane)
         if plane in self.silent:
-            await asyncio.sleep((within_ms or self.deadline_ms) / 1000)
+            try:
+                await asyncio.sleep((within_ms or self.deadline_ms) / 1000)
+            except asyncio.CancelledError:
+                if self.is_dialling:
+                    raise Unsent from None
+                raise
             raise OutcomeUnknown("sent") if self.takes and isinstance(message, Put) else Unavailable("silent")
         if plane in self.refusing:
             raise Unavailable("refused")
@@ -89,6 +97,17 @@ def test_silence_of_a_majority_ends_a_call(work: Any, silent: set[int]) -> None:
 
     async def scenario() -> None:
         assert await took(Planes(silent=silent), work, error) < ANSWER_S_MAX
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+def test_what_was_never_sent_leaves_no_doubt(work: Any) -> None:
+    """The call is ended while it still dials."""
+
+    async def scenario() -> None:
+        planes = Planes(silent={0, 1, 2}, is_dialling=True)
+        assert await took(planes, work, NoMajority) < ANSWER_S_MAX
 
     run_virtually(scenario)
 

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import expected_position
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.register import LIVE
-from ssastore.core.registers import Place, Registers
-from ssastore.keyspace import plane_of
+from ssastore.core.registers import Once, Place, Registers
+from ssastore.core.suspects import FAILURES_MIN
+from ssastore.errors import CorruptObject, OutcomeUnknown, PeerError, StoreFull, Unavailable
+from ssastore.keyspace import iid_of, plane_of
 from ssastore.messages import Get, Kind, Message, Status
 from tests.registermodel import Seeded, run_virtually
 
@@ -30,6 +33,8 @@ class Planes:
         self.late, self.ballots, self.status = late, ballots, status
         self.begun: list[tuple[int, bool]] = []
         self.called: list[int] = []
+        self.broken: set[int] = set()
+        "Their connections end before the answer."
 
     async def replica_count(self) -> int:
         return self.replicas
@@ -46,7 +51,9 @@ class Planes:
         assert isinstance(message, Get)
         plane, future = plane_of(iid), asyncio.get_running_loop().create_future()
         self.begun.append((plane, message.head_only))
-        if plane not in self.late:
+        if plane in self.broken:
+            future.set_exception(OSError("connection lost"))
+        elif plane not in self.late:
             future.set_result(self._reply(plane))
         return future
 
@@ -89,6 +96,26 @@ def test_plane_that_is_late_costs_one_wait_and_comes_last(late: int) -> None:
     run_virtually(scenario)
 
 
+def test_plane_that_was_not_waited_for_has_not_answered() -> None:
+    """The other's connection breaks, which says nothing of it."""
+
+    async def scenario() -> None:
+        planes = Planes({1})
+        planes.broken = {0}
+        registers = Registers(planes, Seeded(1))
+        position = expected_position(PLACE.bucket, PLACE.shards, b"k")
+        for _ in range(FAILURES_MIN):
+            registers._approach.failed(iid_of(position, 1))
+        order = [0, 1, 2]
+        assert (
+            await registers._get_at_once(PLACE, Kind.OBJECT, b"k", position, order, head_only=False) is None
+        )
+        assert planes.begun == [(0, False), (1, True)]
+        assert registers._approach.in_order(position, 3) == [0, 2, 1]
+
+    run_virtually(scenario)
+
+
 @pytest.mark.parametrize(
     "planes", [Planes(set(), (b"1" * 16, b"2" * 16, b"2" * 16)), Planes(set(), status=Status.SILENT)]
 )
@@ -96,5 +123,37 @@ def test_planes_that_differ_or_refuse_take_the_long_way(planes: Planes) -> None:
     async def scenario() -> None:
         await timed(Registers(planes, Seeded(1)))
         assert planes.called
+
+    run_virtually(scenario)
+
+
+class Refusing(Planes):
+    """One plane, which says nothing of earlier attempts."""
+
+    replicas = 1
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(set())
+        self._error = error
+
+    async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize("kind", [Unavailable, StoreFull, CorruptObject, PeerError])
+def test_what_is_said_of_a_repetition_says_nothing_of_the_first_attempt(kind: type[Exception]) -> None:
+    """It may have been taken, and its answer lost on the way to an SDK."""
+
+    async def scenario() -> None:
+        registers = Registers(Refusing(kind("refused")), Seeded(1))
+        for attempt, expected in ((1, kind), (2, OutcomeUnknown)):
+            once = Once(bytes(16), attempt, 5)
+            for work in (
+                registers.put(PLACE, Kind.OBJECT, b"k", Metadata("e", 1), b"x", once=once),
+                registers.delete(PLACE, Kind.OBJECT, b"k", once=once),
+            ):
+                with pytest.raises(expected) as caught:
+                    await work
+                assert type(caught.value) is expected
 
     run_virtually(scenario)

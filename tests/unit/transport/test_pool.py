@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ssastore.core.acceptor import encode_coverage
+from ssastore.core.caller import Unsent
 from ssastore.core.metadata import Metadata
 from ssastore.core.register import LIVE
 from ssastore.core.registers import Place
@@ -570,6 +571,26 @@ async def test_write_over_a_connection_that_is_known_to_be_lost_leaves_no_doubt(
     world.dials.dead = {world.cluster.nodes[0].port}
     await until(lambda: not connections_of(pool))
     await unavailable(pool, key, put)
+
+
+@pytest.mark.parametrize("is_dialled", [False, True])
+async def test_who_cancels_a_call_is_told_whether_anything_had_left(world: World, is_dialled: bool) -> None:
+    key, node = key_of(world), world.cluster.nodes[0]
+    async with proxied(node.port) as proxy:
+        world.dials.detours[node.port] = proxy.port
+        pool = world.pool(deadline_ms=5000)
+        if is_dialled:
+            await get(pool, key)
+            proxy.is_mute = True
+        else:
+            world.dials.gate = asyncio.Event()
+        message = put_of(key)
+        writing = asyncio.ensure_future(pool.call(message, message.iid, b"0001", within_ms=4000))
+        await asyncio.sleep(0.1)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await writing
+        assert type(caught.value) is (asyncio.CancelledError if is_dialled else Unsent)
 
 
 # -- credentials and configuration ------------------------------------------------------------------
