@@ -48,7 +48,7 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
 "The exception of each refusal."
 
 
-class Unsent(asyncio.CancelledError):  # noqa: N818  # as its base: not an error, the end of a task
+class Unsent(asyncio.CancelledError):  # as its base: not an error, the end of a task
     """A call was cancelled before anything of it had left: it can have had no effect."""
 
 

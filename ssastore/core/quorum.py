@@ -190,7 +190,7 @@ def is_late(future: asyncio.Future[Any]) -> bool:
 
 
 def is_answered(future: asyncio.Future[Any]) -> bool:
-    """Whether an answer came, whatever it is: not when it was no longer waited for, or the connection broke."""
+    """Whether an answer came, whatever it is; none when the connection broke or nobody waited for it."""
     return future.done() and not future.cancelled() and future.exception() is None
 
 
