@@ -56,10 +56,19 @@ _DEFAULT_ROUTE = IPv6Network("::/0")
 _SETTINGS = {
     # An address that the kernel makes up comes later than the link, and without one a host can
     # ask nobody on behalf of others.
-    "conf/default/addr_gen_mode": "1",
+    "ipv6/conf/default/addr_gen_mode": "1",
     # "No route" is an answer that clients wait for. By default it is sent about once a second.
-    "icmp/ratelimit": "0",
+    "ipv6/icmp/ratelimit": "0",
 }
+
+_FORWARDING = {
+    "ipv6/conf/all/forwarding": "1",
+    # Packets of an established connection are given to its socket before the routes are asked, which then
+    # send its answers elsewhere: after a slice has moved away the connection hangs. Without this short
+    # cut its packets follow the routes to the new owner, who knows nothing of it and resets it at once.
+    "ipv4/tcp_early_demux": "0",
+}
+"Of a host that sends on what still arrives for a slice that has moved away."
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,7 @@ class Fabric:
 
     def _set_up_router(self) -> None:
         with _translated("router"):
-            _write_settings({**_SETTINGS, "conf/all/forwarding": "1"})
+            _write_settings({**_SETTINGS, "ipv6/conf/all/forwarding": "1"})
             self._interfaces.switch(LOOPBACK_INDEX, up=True)
             self._interfaces.add_bridge(BRIDGE_INDEX, "br0", mtu=self._mtu, mac=BRIDGE_MAC)
             self._add_addresses(self._interfaces, BRIDGE_INDEX, self.router)
@@ -197,7 +206,7 @@ class Fabric:
     def _set_up_host(self, name: str, host: Host) -> None:
         with in_namespace(host.namespace):
             # Before there is an interface, which takes the defaults when it is made.
-            _write_settings({**_SETTINGS, "conf/all/forwarding": str(int(self._forwarding))})
+            _write_settings({**_SETTINGS, **(_FORWARDING if self._forwarding else {})})
         self._interfaces.add_cable(
             host.port,
             name,
@@ -242,9 +251,9 @@ def infra_of(service: IPv6Network) -> IPv6Network:
 
 
 def _write_settings(settings: dict[str, str]) -> None:
-    """Set sysctls below net.ipv6, in the calling thread's network namespace."""
+    """Set sysctls below net, in the calling thread's network namespace."""
     for name, value in settings.items():
-        Path("/proc/sys/net/ipv6", name).write_text(value)
+        Path("/proc/sys/net", name).write_text(value)
 
 
 @contextmanager

@@ -35,6 +35,8 @@ PORT = 7480
 IPV6_RECVERR = 25
 IPV6_AND_UDP_HEADER_BYTES = 48
 SIOCGIFHWADDR = 0x8927
+RESET_S = 2
+"Long for a reset, short for a connection that hangs."
 TCP_INFO_RETRANSMITS = 2
 "Offset of the count of retransmissions without an answer in struct tcp_info."
 
@@ -193,6 +195,29 @@ def test_former_owner_forwards_a_part_of_its_cover(inside: Inside) -> None:
         net.routes["n1"].add(net.via(moved, "n2"))
         assert {net.reached(address) for address in addresses_in(moved, 5)} == {"n2"}
         assert {net.reached(address) for address in addresses_in(LOWER, 5)} == {"n1"}
+
+    inside(work)
+
+
+def test_established_connection_is_reset_at_once_when_its_slice_moves(inside: Inside) -> None:
+    """As the former owner forwards, the new one answers for it: nobody waits for a time-out."""
+
+    def work() -> None:
+        net = Net(forwarding=True)
+        moved = "fd5a:0:0:1:1a3f::/80"
+        address = addresses_in(moved, 1)[0]
+        client = net.dialler()
+        client.connect((str(address), PORT))
+        served, _ = net.listeners["n1"].accept()
+        served.sendall(b"hello")
+        assert client.recv(9) == b"hello"
+        net.routes["n2"].add(Route(moved))
+        net.routes["n1"].add(net.via(moved, "n2"))
+        client.settimeout(RESET_S)
+        client.sendall(b"still there?")
+        with pytest.raises(ConnectionResetError):
+            client.recv(9)
+        assert net.reached(address) == "n2"
 
     inside(work)
 
