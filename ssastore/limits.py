@@ -137,6 +137,12 @@ RECOVERY_RETRY_MS = 1_000
 FENCE_BUDGET_MS = 3_000
 "How long a mate may take to learn of a new configuration and make the fence durable."
 
+DRIFT_EVERY_MS = 5_000
+"How often a host's routes are read back, and repaired when somebody else has changed them."
+
+ROUTES_GATHERED_MS = 20
+"Changes of owners that follow one another within this time are one change of the routes."
+
 ORDER_EVERY_MS = 2_000
 "How often a worker looks for an operator's order."
 

@@ -23,11 +23,9 @@ from pathlib import Path
 from ssastore.config import NodeConfig, load, load_secrets, write_private
 from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.cluster import Cluster
-from ssastore.core.planner import owned_slices
-from ssastore.core.routeplan import diff
-from ssastore.env import Route, spawn
+from ssastore.core.routekeeper import RouteKeeper, accepted_by
+from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError
-from ssastore.keyspace import minimal_cover
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.routes.netlink import NetlinkRoutes
@@ -122,20 +120,28 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._failed: int | None = None
+        self._route_keeper: asyncio.Task[None] | None = None
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT, or until a worker finds that it must not run; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        cluster = await self._read_cluster()
+        control = EmbeddedControlStore(Path(self._config.control))
+        try:
+            return await self._serve(control)
+        finally:
+            await control.close()
+
+    async def _serve(self, control: ControlStore) -> int:
+        cluster = await read_cluster(control)
         check_record(self._config, cluster)
         claim_data_dir(
             self._config.data_dir, cluster.record.cluster_id, self._config.name, self._config.workers
         )
         self._listeners = open_listeners(self._config.port, self._config.workers)
         if self._config.manage_routes:
-            self._accept_addresses(cluster)
+            await self._accept_addresses(control, cluster)
         keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(self._config.workers)]
         await self._stopping.wait()
         for process in self._running.values():
@@ -145,28 +151,20 @@ class Supervisor:
             process.kill()
         for listener in self._listeners:
             listener.close()
+        if self._route_keeper is not None:
+            self._route_keeper.cancel()
         log.info("node.stopped")
         return self._failed or 0
 
-    async def _read_cluster(self) -> Cluster:
-        control = EmbeddedControlStore(Path(self._config.control))
-        try:
-            return await read_cluster(control)
-        finally:
-            await control.close()
-
-    def _accept_addresses(self, cluster: Cluster) -> None:
-        """AnyIP for exactly the cover of what this node owns."""
-        owned = minimal_cover(owned_slices(cluster.groups, self._config.name))
-        service = cluster.record.network
-        wanted = {Route(str(piece.network(service))) for piece in owned}
+    async def _accept_addresses(self, control: ControlStore, cluster: Cluster) -> None:
+        """AnyIP for exactly the cover of what this node owns, from now on."""
         routes = NetlinkRoutes()
-        try:
-            for change in diff(wanted, routes.installed()):
-                change.apply(routes)
-        finally:
-            routes.close()
-        log.info("addresses.accepted", extra={"prefixes": sorted(route.prefix for route in wanted)})
+        wanted = accepted_by(cluster.record.network, self._config.name)
+        keeper = RouteKeeper(control, routes, wanted)
+        await keeper.load()
+        self._route_keeper = spawn("keep routes", keeper.run())
+        self._route_keeper.add_done_callback(lambda _: routes.close())
+        log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
 
     async def _keep(self, index: int) -> None:
         """Keep one worker running."""

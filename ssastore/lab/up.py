@@ -29,19 +29,18 @@ from typing import Any
 from ssastore.client import NATIVE_PORT
 from ssastore.config import load_secrets, write_private
 from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
-from ssastore.core.cluster import Cluster, NodeRecord
-from ssastore.core.planner import owned_slices
-from ssastore.core.routeplan import diff
-from ssastore.env import Route, spawn
+from ssastore.core.cluster import NodeRecord
+from ssastore.core.routekeeper import RouteKeeper, announced_to_router
+from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused
-from ssastore.keyspace import minimal_cover, service_network
+from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
 from ssastore.lab.context import Context
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
 from ssastore.lab.options import UpOptions, check_options, prepare_data_dir
 from ssastore.lab.status import AdminLink, wait_until_ready
-from ssastore.rebalance import form_cluster, read_cluster
+from ssastore.rebalance import form_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
 from ssastore.worker import die_with_parent
 
@@ -92,6 +91,7 @@ class Lab:
         self._directory = directory
         self._service = service_network(service)
         self._fabric: Fabric | None = None
+        self._route_keeper: asyncio.Task[None] | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         # Made before a namespace is entered, so that it reaches the localhost outside.
@@ -160,20 +160,14 @@ class Lab:
             )
         return records
 
-    def _announce(self, cluster: Cluster) -> None:
-        """The router's routes: every node's cover by way of its node address."""
+    async def _announce(self, control: ControlStore) -> None:
+        """The router's routes: every node's cover by way of its node address, from now on."""
         assert self._fabric is not None
-        wanted: set[Route] = set()
-        for name in self._names:
-            via = str(self._fabric.address_of(name))
-            for piece in minimal_cover(owned_slices(cluster.groups, name)):
-                wanted.add(Route(str(piece.network(self._service)), via))
         routes = self._fabric.router_routes()
-        try:
-            for change in diff(wanted, routes.installed()):
-                change.apply(routes)
-        finally:
-            routes.close()
+        keeper = RouteKeeper(control, routes, announced_to_router(self._service))
+        await keeper.load()
+        self._route_keeper = spawn("keep the router's routes", keeper.run())
+        self._route_keeper.add_done_callback(lambda _: routes.close())
 
     def _write_config(self, name: str, settings: dict[str, object]) -> str:
         path = self._directory / "config" / f"{name}.toml"
@@ -273,9 +267,8 @@ class Lab:
                 now_ms=SystemClock().now_ms(),
                 random_bytes=SystemRandomness().bytes,
             )
-            cluster = await read_cluster(control)
             if self._fabric is not None:
-                self._announce(cluster)
+                await self._announce(control)
             for name in self._names:
                 self.start_node(name)
             self.start_gateway(s3, admin)
@@ -290,6 +283,8 @@ class Lab:
         finally:
             contexts.remove(self._options.name, os.getpid())
             await self._stop()
+            if self._route_keeper is not None:
+                self._route_keeper.cancel()
             await control.close()
             await server.close()
 

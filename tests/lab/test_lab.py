@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from ssastore.keyspace import address_of, group_of, iid_of, position_of_key
+from ssastore.limits import DRIFT_EVERY_MS
 from tests.lab.shared import (
     files_of,
     module_lab,
@@ -233,6 +234,27 @@ def test_command_inside_knows_service_and_key(lab: RunningLab, docs: str) -> Non
     script = "from ssastore import Client; print(Client.from_env().bucket('docs').get('a.txt').decode())"
     assert lab.python(script) == "content of a.txt\n"
     assert "default via" in lab.cli("exec", "--", "ip", "-6", "route").stdout
+
+
+def test_routes_that_somebody_took_away_come_back(lab: RunningLab, docs: str) -> None:
+    """And only ours are touched: the stranger's route stays."""
+    ours = ["ip", "-6", "route", "show", "table", "all", "proto", "74"]
+    before = {host: lab.cli("exec", "--host", host, "--", *ours).stdout for host in ("n1", "router")}
+    assert all(before.values())
+    lab.cli("exec", "--host", "n1", "--", "ip", "-6", "route", "flush", "table", "local", "proto", "74")
+    lab.cli("exec", "--host", "router", "--", "ip", "-6", "route", "flush", "proto", "74")
+    stranger = ["dev", "lo", "proto", "static"]
+    lab.cli("exec", "--host", "router", "--", "ip", "-6", "route", "add", "2001:db8:ffff::/64", *stranger)
+    assert lab.cli("exec", "--host", "router", "--", *ours).stdout == ""
+    deadline = time.monotonic() + 4 * DRIFT_EVERY_MS / 1000
+    while before != (
+        now := {host: lab.cli("exec", "--host", host, "--", *ours).stdout for host in ("n1", "router")}
+    ):
+        assert time.monotonic() < deadline, now
+        time.sleep(0.2)
+    assert lab.python("from ssastore import Client; print(Client.from_env().bucket('docs').get('a.txt'))")
+    kept = lab.cli("exec", "--host", "router", "--", "ip", "-6", "route", "show", "2001:db8:ffff::/64").stdout
+    assert "proto static" in kept
 
 
 # -- S3 ---------------------------------------------------------------------------------------------
