@@ -234,6 +234,19 @@ CONTROL_WATCHES_MAX = 256
 CONTROL_WATCH_WINDOW = 4
 "Frames of events sent ahead of a watch's consumer: bounds what a slow one keeps in memory."
 
+CONTROL_ANSWER_BYTES_MAX = 32 * MIB
+"""One answer of etcd, or one line of its watch. It cuts events at about 2 MiB, which base64 and the names
+around short values make up to ten times as long."""
+
+CONTROL_PAGE_ITEMS = 1000
+"Items asked of etcd at once; a page that is longer than an answer may be is asked for again in halves."
+
+CONTROL_LISTS_MAX = 3
+"How often a listing of several pages begins anew because its revision was compacted half way."
+
+CONTROL_QUIET_MS = 10_000
+"A watch of etcd that brings nothing for so long asks the same endpoint whether it still answers."
+
 # -- S3 ---------------------------------------------------------------------------------------------
 
 PART_BYTES_MIN = 5 * MIB
@@ -292,5 +305,6 @@ assert RETRY_CAP_MS == RETRY_BASE_MS * 64
 assert XML_ELEMENTS_MAX >= 4 * PARTS_MAX + 1, "a completion of all parts must be readable"
 assert XML_BYTES_MAX >= 200 * PARTS_MAX, "a part's four elements take up to 180 bytes"
 assert CALL_DEADLINE_MS_MAX < RECENT_OPS_MS, "a repeated call must still find its first result"
+assert 4 * CONTROL_TRANSACTION_BYTES_MAX < CONTROL_ANSWER_BYTES_MAX, "one item always fits into an answer"
 assert 2 * (CONTROL_PAGE_BYTES + CONTROL_TRANSACTION_BYTES_MAX) < CONTROL_FRAME_BYTES_MAX
 assert CONTROL_BYTES_MAX * 4 <= CONTROL_MAP_BYTES, "the map must not fill before the bound on data does"

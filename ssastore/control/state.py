@@ -142,7 +142,7 @@ class ControlState:
             StoreFull: it would grow the store above its bound.
         """
         compares, writes = tuple(compares), tuple(writes)
-        _check_transaction(compares, writes)
+        check_transaction(compares, writes)
         if not all(self._revision_of(compare.key) == compare.revision for compare in compares):
             return None
         for write in writes:
@@ -259,7 +259,8 @@ def _size(key: str, value: bytes | None) -> int:
     return len(key) + len(value or b"")
 
 
-def _check_transaction(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+def check_transaction(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+    """RequestError for what no control store takes: too many, too large, or a key that is written twice."""
     if len(compares) > CONTROL_OPS_MAX or len(writes) > CONTROL_OPS_MAX:
         raise RequestError(f"a transaction has at most {CONTROL_OPS_MAX} compares and as many writes")
     for key in [compare.key for compare in compares] + [write.key for write in writes]:

@@ -1,11 +1,15 @@
-"""One suite for every adapter of ``env.ControlStore``; restarts of the embedded one stand at the end."""
+"""One suite for every adapter of ``env.ControlStore``; restarts of the embedded one stand at the end.
+
+Those of etcd: test_control_etcd.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +17,7 @@ from typing import cast
 import pytest
 
 from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
+from ssastore.control.etcd import EtcdControlStore
 from ssastore.control.memory import MemoryControlStore
 from ssastore.env import Compare, ControlStore, Event, Item, WatchCompacted, Write
 from ssastore.errors import Conflict, RequestError, Unavailable
@@ -23,9 +28,12 @@ from ssastore.limits import (
     CONTROL_TRANSACTION_BYTES_MAX,
     KIB,
 )
+from tests.etcds import Etcd, running_etcd
 
 PERIOD_MS = 60
 "Period of the leases here: short, because the embedded adapter is also run with the real clock."
+ETCD_PERIOD_MS = 1000
+"etcd counts whole seconds."
 
 
 class FakeClock:
@@ -43,19 +51,91 @@ class FakeClock:
 
 @dataclass
 class World:
-    """Two clients of one store and its clock."""
+    """Two clients of one store, and what becomes of it."""
 
     store: ControlStore
     other: ControlStore
     clock: FakeClock
+    period_ms: int = PERIOD_MS
+
+    async def almost_end(self) -> None:
+        """Until just before a lease that was granted or renewed now would end."""
+        self.clock.advance(PERIOD_MS - 1)
+
+    async def end(self, *, is_almost: bool = False) -> None:
+        """Until a lease has ended."""
+        self.clock.advance(1 if is_almost else PERIOD_MS)
+
+    async def forget(self) -> None:
+        """Let the store forget its history up to now."""
+        for number in range(CONTROL_EVENTS_MAX // CONTROL_OPS_MAX + 2):
+            await self.other.transact([], [Write(f"f{n}", b"%d" % number) for n in range(CONTROL_OPS_MAX)])
+            await asyncio.sleep(0)
 
 
-@pytest.fixture(params=["memory", "embedded"])
+class EtcdWorld(World):
+    """The same on a process of etcd and its clock."""
+
+    etcd: Etcd
+
+    async def almost_end(self) -> None:
+        await asyncio.sleep(0.4 * self.period_ms / 1000)
+
+    async def end(self, *, is_almost: bool = False) -> None:
+        leases = await self.etcd.leases()
+        while len(await self.etcd.leases()) == len(leases):
+            await asyncio.sleep(0.05)
+
+    async def forget(self) -> None:
+        assert isinstance(self.other, CountedFrom)
+        revision = await put(self.other, "f0", b"")
+        await self.etcd.compact(self.other.base + revision)
+
+
+class CountedFrom:
+    """A client of a store that was used before: revisions are counted from ``base``."""
+
+    def __init__(self, store: EtcdControlStore, base: int) -> None:
+        self._store = store
+        self.base = base
+        self.grant, self.keep_alive, self.revoke = store.grant, store.keep_alive, store.revoke
+        self.close = store.close
+
+    async def get(self, key: str) -> Item | None:
+        item = await self._store.get(key)
+        return item and Item(key, item.value, item.revision - self.base)
+
+    async def list(self, prefix: str) -> tuple[Sequence[Item], int]:
+        items, revision = await self._store.list(prefix)
+        return [Item(i.key, i.value, i.revision - self.base) for i in items], revision - self.base
+
+    async def transact(self, compares: Iterable[Compare], writes: Iterable[Write]) -> int | None:
+        shifted = [Compare(c.key, c.revision and c.revision + self.base) for c in compares]
+        revision = await self._store.transact(shifted, writes)
+        return None if revision is None else revision - self.base
+
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._store.watch(prefix, after_revision + self.base)) as watch:
+            async for event in watch:
+                yield Event(event.key, event.value, event.revision - self.base)
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with running_etcd(tmp_path_factory.mktemp("etcd")) as found:
+        yield found
+
+
+@pytest.fixture(params=["memory", "embedded", "etcd"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     clock = FakeClock()
     if request.param == "memory":
         memory = MemoryControlStore(now_ms=clock.now_ms)
         yield World(memory, memory.another_client(), clock)
+        return
+    if request.param == "etcd":
+        async with _etcd_world(request.getfixturevalue("etcd"), f"/{request.node.name}") as found:
+            yield found
         return
     path = tmp_path / "control.sock"
     server = await EmbeddedControlServer.start(tmp_path / "control.mdb", path, now_ms=clock.now_ms)
@@ -64,6 +144,21 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await one.close()
     await two.close()
     await server.close()
+
+
+@asynccontextmanager
+async def _etcd_world(etcd: Etcd, name: str) -> AsyncIterator[World]:
+    """Each test has a prefix of its own; leases that it leaves are ended, or they would count in the next."""
+    address = etcd.address(re.sub(r"[^/a-z_]", "", name))
+    one, two = EtcdControlStore(address), EtcdControlStore(address)
+    _, base = await one.list("")
+    world = EtcdWorld(CountedFrom(one, base), CountedFrom(two, base), FakeClock(), ETCD_PERIOD_MS)
+    world.etcd = etcd
+    yield world
+    for lease in await etcd.leases():
+        await two.revoke(lease)
+    await one.close()
+    await two.close()
 
 
 @pytest.fixture
@@ -296,25 +391,29 @@ async def test_watches_do_not_disturb_one_another(world: World) -> None:
         assert [event.value for event in events] == [b"%d" % (number % 3), b"%d" % (number % 3 + 3)]
 
 
-async def test_watch_of_forgotten_history_is_compacted(store: ControlStore) -> None:
-    rounds = CONTROL_EVENTS_MAX // CONTROL_OPS_MAX + 2
-    for number in range(rounds):
-        await store.transact([], [Write(f"k{n}", b"%d" % number) for n in range(CONTROL_OPS_MAX)])
+async def test_watch_of_forgotten_history_is_compacted(world: World) -> None:
+    store = world.store
+    await put(store, "k", b"1")
+    await put(store, "k", b"2")
+    await world.forget()
     with pytest.raises(WatchCompacted):
         await take(store, "k", 0, 1)
-    events = await take(store, "k5", rounds - 1, 1)
-    assert events == [Event("k5", b"%d" % (rounds - 1), rounds)]
+    items, revision = await store.list("")
+    assert (await take(store, "f", revision - 1, 1))[0].revision == revision
+    assert items[-1] == Item("k", b"2", 2)
+    assert await put(store, "k", b"3") == revision + 1
+    assert await take(store, "k", revision, 1) == [Event("k", b"3", revision + 1)]
 
 
 async def test_quiet_watch_does_not_fall_behind_the_history(world: World) -> None:
     """A watch that sees none of the changes stays alive when they push each other out of the history."""
-    waiting = asyncio.create_task(take(world.store, "quiet", 0, 1))
-    rounds = CONTROL_EVENTS_MAX // CONTROL_OPS_MAX + 2
-    for number in range(rounds):
-        await world.other.transact([], [Write(f"k{n}", b"%d" % number) for n in range(CONTROL_OPS_MAX)])
-        await asyncio.sleep(0)
-    await put(world.other, "quiet", b"now")
-    assert await waiting == [Event("quiet", b"now", rounds + 1)]
+    async with watching(world.store, "quiet", 0) as watch:
+        await put(world.other, "quiet", b"before")
+        assert (await anext(watch)).value == b"before"
+        waiting = asyncio.ensure_future(anext(watch))
+        await world.forget()
+        revision = await put(world.other, "quiet", b"now")
+        assert await waiting == Event("quiet", b"now", revision)
 
 
 async def test_watch_of_a_revision_to_come_is_compacted(store: ControlStore) -> None:
@@ -348,30 +447,30 @@ async def test_ended_watch_leaves_its_client_working(store: ControlStore) -> Non
 
 
 async def test_lease_takes_its_keys_along_when_it_ends(world: World) -> None:
-    lease = await world.store.grant(PERIOD_MS)
+    lease = await world.store.grant(world.period_ms)
     await world.store.transact([], [Write("a", b"1", lease), Write("b", b"1", lease), Write("c", b"1")])
-    world.clock.advance(PERIOD_MS - 1)
+    await world.almost_end()
     assert await world.other.get("a") == Item("a", b"1", 1)
-    world.clock.advance(1)
+    await world.end(is_almost=True)
     assert await world.other.get("a") is None
     assert await world.other.list("") == ([Item("c", b"1", 1)], 2)
     assert await take(world.other, "", 1, 2) == [Event("a", None, 2), Event("b", None, 2)]
 
 
 async def test_lease_that_is_kept_alive_goes_on(world: World) -> None:
-    lease = await world.store.grant(PERIOD_MS)
+    lease = await world.store.grant(world.period_ms)
     await put(world.store, "a", b"1", lease)
     for _ in range(3):
-        world.clock.advance(PERIOD_MS - 1)
+        await world.almost_end()
         assert await world.other.keep_alive(lease) is True
     assert await world.store.get("a") is not None
-    world.clock.advance(PERIOD_MS)
+    await world.end()
     assert await world.store.keep_alive(lease) is False
     assert await world.store.get("a") is None
 
 
 async def test_revoked_lease_takes_its_keys_along_at_once(world: World) -> None:
-    lease = await world.store.grant(PERIOD_MS)
+    lease = await world.store.grant(world.period_ms)
     await put(world.store, "a", b"1", lease)
     await world.other.revoke(lease)
     assert await world.store.get("a") is None
@@ -380,8 +479,8 @@ async def test_revoked_lease_takes_its_keys_along_at_once(world: World) -> None:
 
 
 async def test_ended_lease_takes_no_keys(world: World) -> None:
-    lease = await world.store.grant(PERIOD_MS)
-    world.clock.advance(PERIOD_MS)
+    lease = await world.store.grant(world.period_ms)
+    await world.end()
     with pytest.raises(Conflict):
         await put(world.store, "a", b"1", lease)
     with pytest.raises(Conflict):
@@ -390,18 +489,18 @@ async def test_ended_lease_takes_no_keys(world: World) -> None:
 
 
 async def test_last_write_decides_about_the_lease(world: World) -> None:
-    short, long = await world.store.grant(PERIOD_MS), await world.store.grant(10 * PERIOD_MS)
+    short, long = await world.store.grant(world.period_ms), await world.store.grant(10 * world.period_ms)
     for key, lease in [("freed", None), ("moved", long), ("kept", short)]:
         await put(world.store, key, b"1", short)
         await put(world.store, key, b"2", lease)
-    world.clock.advance(PERIOD_MS)
+    await world.end()
     assert [item.key for item in (await world.store.list(""))[0]] == ["freed", "moved"]
 
 
 async def test_lease_numbers_are_not_used_again(world: World) -> None:
-    first = await world.store.grant(PERIOD_MS)
+    first = await world.store.grant(world.period_ms)
     await world.store.revoke(first)
-    assert await world.other.grant(PERIOD_MS) > first
+    assert await world.other.grant(world.period_ms) != first
 
 
 async def test_lease_without_period_is_refused(store: ControlStore) -> None:
