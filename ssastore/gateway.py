@@ -10,12 +10,10 @@ import gc
 import logging
 import signal
 import socket
-from pathlib import Path
 
 from ssastore.admin import ClusterWatch, admin_server
 from ssastore.client import AsyncClient
-from ssastore.config import GatewayConfig, load, load_secrets, parse_listen
-from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.config import GatewayConfig, load, load_secrets, open_control, parse_listen
 from ssastore.core.cluster import Cluster
 from ssastore.core.planner import owned_slices
 from ssastore.env import Links
@@ -63,7 +61,7 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     credentials = load_secrets(config.secrets_file)
-    control = EmbeddedControlStore(Path(config.control))
+    control = open_control(config.control, config.secrets_file)
     try:
         cluster = await read_cluster(control)
     finally:

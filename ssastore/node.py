@@ -20,8 +20,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ssastore.config import NodeConfig, load, load_secrets, write_private
-from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
 from ssastore.core.cluster import Cluster
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.env import ControlStore, spawn
@@ -127,7 +126,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        control = EmbeddedControlStore(Path(self._config.control))
+        control = open_control(self._config.control, self._config.secrets_file)
         try:
             return await self._serve(control)
         finally:

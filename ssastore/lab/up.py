@@ -2,7 +2,8 @@
 
 The process enters a user and a network namespace of its own, which become the
 router; every node is a namespace on the router's bridge and runs ``ssastore node``
-there, the command that an operator runs on a machine.  S3 and admin sockets are
+there, the command that an operator runs on a machine.  The control store is served by this process,
+or is an etcd on one more host.  S3 and admin sockets are
 opened before entering, so they serve the localhost of the machine outside.
 
 Where the kernel forbids namespaces the nodes are ports of ``::1`` and the network
@@ -27,18 +28,19 @@ from pathlib import Path
 from typing import Any
 
 from ssastore.client import NATIVE_PORT
-from ssastore.config import load_secrets, write_private
-from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
-from ssastore.core.cluster import NodeRecord
+from ssastore.config import load_secrets, open_control, write_private
+from ssastore.control.embedded import EmbeddedControlServer
+from ssastore.core.cluster import CLUSTER_KEY, NodeRecord
 from ssastore.core.routekeeper import RouteKeeper, announced_to_router
 from ssastore.env import ControlStore, spawn
-from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused
+from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
 from ssastore.lab.context import Context
+from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
-from ssastore.lab.options import UpOptions, check_options, prepare_data_dir
+from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, prepare_data_dir
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.rebalance import form_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
@@ -48,14 +50,20 @@ REGION = "us-east-1"
 GATEWAY_HOST = "gw"
 CLIENT_HOST = "client"
 ROUTER_HOST = "router"
+ETCD_HOST = "etcd"
 MTU = 65_000
 "Of the links between hosts: one machine's memory, where a small frame only costs CPU."
 
 _READY_S = 60
+_CONTROL_S = 20
+"For an etcd to start, or one that was given to answer."
+_ETCD_STOP_S = 5
 _GATEWAY_STOP_S = 12
 "A gateway closes what is idle at once and gives requests under way 10 s."
 _NODES_STOP_S = 18
 "A node's supervisor gives its workers 15 s."
+
+_SSASTORE = (sys.executable, "-m", "ssastore")
 
 _SOCKET_PATH_BYTES_MAX = 107
 "A Unix socket's path, in the kernel's structure for it."
@@ -99,6 +107,8 @@ class Lab:
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
         self._control_path = self._choose_control_path()
+        self._control = str(self._control_path) if options.control == EMBEDDED else options.control
+        "As nodes are told; an etcd of our own gets its address when it is started."
         self._secrets = str(directory / "secrets.json")
 
     def _choose_control_path(self) -> Path:
@@ -125,6 +135,8 @@ class Lab:
             raise NamespaceRefused("asked for a simulated network")
         enter_new_user_and_net()
         hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
+        if self._options.control == ETCD:
+            hosts.append(ETCD_HOST)
         self._fabric = Fabric.build(self._service, hosts, mtu=MTU)
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -176,8 +188,7 @@ class Lab:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return str(path)
 
-    def _start(self, host: str, name: str, arguments: list[str], pass_fds: tuple[int, ...] = ()) -> None:
-        argv = [sys.executable, "-m", "ssastore", *arguments]
+    def _start(self, host: str, name: str, argv: list[str], pass_fds: tuple[int, ...] = ()) -> None:
         with open(self._directory / "log" / f"{name}.log", "ab") as log:
             # A session of its own: Ctrl-C is for us, who stop the others in order.
             options: dict[str, Any] = {"stdout": log, "stderr": log, "start_new_session": True}
@@ -195,7 +206,7 @@ class Lab:
             name,
             {
                 "name": name,
-                "control": str(self._control_path),
+                "control": self._control,
                 "data_dir": str((self._directory / "nodes" / name).resolve()),
                 "secrets_file": self._secrets,
                 "port": self._ports.get(name, NATIVE_PORT),
@@ -204,16 +215,25 @@ class Lab:
                 **self._options.extra_settings(),
             },
         )
-        self._start(name, name, ["node", "--config", path])
+        self._start(name, name, [*_SSASTORE, "node", "--config", path])
 
     def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
         """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
         path = self._write_config(
             "gateway",
-            {"control": str(self._control_path), "secrets_file": self._secrets, "region": REGION},
+            {"control": self._control, "secrets_file": self._secrets, "region": REGION},
         )
         fds = (s3.fileno(), admin.fileno())
-        arguments = ["gateway", "--config", path, "--s3-fd", str(fds[0]), "--admin-fd", str(fds[1])]
+        arguments = [
+            *_SSASTORE,
+            "gateway",
+            "--config",
+            path,
+            "--s3-fd",
+            str(fds[0]),
+            "--admin-fd",
+            str(fds[1]),
+        ]
         if self._ports:
             arguments.append("--simulated")
         self._start(GATEWAY_HOST, "gateway", arguments, fds)
@@ -237,7 +257,7 @@ class Lab:
             port=NATIVE_PORT,
             replicas=self._options.replicas,
             data_dir=str(self._directory.resolve()),
-            control=str(self._control_path),
+            control=self._control,
             secrets_file=str(Path(self._secrets).resolve()),
             s3_port=self._options.s3_port,
             admin_port=self._options.admin_port,
@@ -256,9 +276,10 @@ class Lab:
         stopped = asyncio.Event()
         for number in _endings():
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        server = await EmbeddedControlServer.start(self._directory / "control", self._control_path)
-        control = EmbeddedControlStore(self._control_path)
+        server = await self._start_control()
+        control = open_control(self._control, self._secrets)
         try:
+            await self._wait_for_control(control)
             await form_cluster(
                 control,
                 self._service,
@@ -286,7 +307,43 @@ class Lab:
             if self._route_keeper is not None:
                 self._route_keeper.cancel()
             await control.close()
-            await server.close()
+            await self._end([ETCD_HOST], _ETCD_STOP_S)
+            if server is not None:
+                await server.close()
+
+    async def _start_control(self) -> EmbeddedControlServer | None:
+        """Serve the control store, or start an etcd; nothing where one is given."""
+        if self._options.control == EMBEDDED:
+            return await EmbeddedControlServer.start(self._directory / "control", self._control_path)
+        if self._options.control == ETCD:
+            if self._fabric is not None:
+                host, client, peer = str(self._fabric.address_of(ETCD_HOST)), CLIENT_PORT, PEER_PORT
+            else:
+                host, client, peer = "::1", _free_port(), _free_port()
+            self._control = f"etcd://[{host}]:{client}"
+            argv = etcd_command(self._directory, host, client_port=client, peer_port=peer)
+            self._start(ETCD_HOST, ETCD_HOST, argv)
+        return None
+
+    async def _wait_for_control(self, control: ControlStore) -> None:
+        """Until it answers; fails early when an etcd of ours has ended."""
+        deadline = time.monotonic() + _CONTROL_S
+        while True:
+            try:
+                await control.get(CLUSTER_KEY)
+                return
+            except Unavailable:
+                etcd = self._processes.get(ETCD_HOST)
+                if etcd is not None and etcd.poll() is not None:
+                    raise self._early_end(ETCD_HOST) from None
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    def _early_end(self, name: str) -> EnvironmentProblem:
+        log = self._directory / "log" / f"{name}.log"
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        return EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
 
     async def _wait_ready(self, stopped: asyncio.Event) -> None:
         """Until the gateway reaches every worker; fails early when a process has ended."""
@@ -301,10 +358,7 @@ class Lab:
         if stop in done:
             return
         if watch in done:
-            name = watch.result()
-            log = self._directory / "log" / f"{name}.log"
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
+            raise self._early_end(watch.result())
         if ready in done:
             ready.result()
 

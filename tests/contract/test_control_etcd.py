@@ -33,7 +33,7 @@ def etcd(tmp_path: Path) -> Iterator[Etcd]:
 
 @pytest.fixture
 async def store(etcd: Etcd) -> AsyncIterator[EtcdControlStore]:
-    found = EtcdControlStore(etcd.address("/c"), timeout_ms=1000, quiet_ms=300)
+    found = EtcdControlStore(etcd.address("/c"), timeout_ms=500, quiet_ms=100)
     yield found
     await found.close()
 
@@ -162,7 +162,7 @@ async def test_stopped_etcd_is_not_taken_for_a_quiet_one(etcd: Etcd, store: Etcd
 
 async def test_quiet_watch_of_a_healthy_etcd_stays(store: EtcdControlStore) -> None:
     waiting = asyncio.ensure_future(take(store, "a", 0, 1))
-    await asyncio.sleep(1)
+    await asyncio.sleep(0.35)
     assert not waiting.done()
     await put(store, "a", b"1")
     assert (await waiting)[0].value == b"1"
