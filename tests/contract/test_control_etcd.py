@@ -219,6 +219,28 @@ async def test_dead_endpoint_beside_a_living_one_costs_nothing(etcd: Etcd, tmp_p
     await store.close()
 
 
+async def test_transaction_whose_answer_is_lost_is_not_sent_twice(etcd: Etcd) -> None:
+    """The first endpoint takes every question and hangs up; a read is asked again at the second."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    first = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for is_read_first in (False, True):
+        store = EtcdControlStore(address_of(f"etcd://{first},127.0.0.1:{etcd.port}/c"))
+        if is_read_first:
+            assert await store.get("a") is None
+            assert await store.transact([], [Write("a", b"1")])
+        else:
+            with pytest.raises(Unavailable):
+                await store.transact([], [Write("a", b"1")])
+            assert await store.get("a") is None
+        await store.close()
+    server.close()
+
+
 async def test_endpoints_of_two_clusters_are_not_one_store(etcd: Etcd, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with running_etcd(tmp_path / "other") as other:
