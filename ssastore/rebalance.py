@@ -1,8 +1,9 @@
-"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout, and
-ordering a recovery.
+"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout,
+planning a change of it, and ordering a recovery.
 
-What is decided is in ``core.planner`` (pure) and ``core.cluster`` (records, checks);
-here it is written to and read from the control store.
+What is decided is in ``core.planner`` (the first layout), ``core.replan`` (every later one), ``core.plans``
+(the steps between) and ``core.cluster`` (records, checks); here it is written to and read from the
+control store.
 
 A layout has more keys than a transaction may write, so forming is done in steps that
 anybody can repeat or finish:
@@ -18,7 +19,7 @@ cannot write into a cluster that others have finished and changed since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv6Network
 
 from ssastore.core.cluster import (
@@ -36,14 +37,26 @@ from ssastore.core.cluster import (
     group_key,
     node_key,
 )
+from ssastore.core.layout import layout_of
 from ssastore.core.orders import RecoverOrder, order_name
 from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.core.plans import Plan, make_plan
+from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
 from ssastore.keyspace import Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
-__all__ = ["Cluster", "RecoverOrder", "form_cluster", "order_recovery", "ownership_of", "read_cluster"]
+__all__ = [
+    "Cluster",
+    "Plan",
+    "RecoverOrder",
+    "form_cluster",
+    "order_recovery",
+    "ownership_of",
+    "plan_change",
+    "read_cluster",
+]
 
 _READS_MAX = 3
 "Nodes and groups are read one after the other; a change in between may need a second look."
@@ -120,6 +133,31 @@ async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
     if node not in [record.name for record in cluster.nodes]:
         raise ConfigError(f"the cluster has no node {node}: add it, or correct the name in its configuration")
     return owned_slices(cluster.groups, node)
+
+
+def plan_change(
+    cluster: Cluster,
+    nodes: Sequence[NodeRecord],
+    *,
+    replicas: int | None = None,
+    lost: Collection[str] = (),
+    sizes: Mapping[int, int] | None = None,
+) -> Plan:
+    """What must happen so that ``nodes`` own everything, each its share, with as little movement as can be.
+
+    Args:
+        nodes: who may own something after; an owner that is not listed drains, or is in ``lost``.
+        replicas: planes after, where there shall be more of them.
+        lost: who is gone for good: its slices are rebuilt from the other planes.
+        sizes: bytes of one plane of a group, by group; None where nobody knows.
+
+    Raises:
+        ConfigError: too few nodes, or too few planes of a group are left.
+    """
+    check_nodes(cluster.record.network, nodes)
+    before = layout_of(cluster.groups)
+    after = replan(before, nodes, replicas or cluster.record.replicas)
+    return make_plan(before, after, nodes, lost=lost, sizes=sizes)
 
 
 async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:
