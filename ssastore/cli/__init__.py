@@ -54,8 +54,25 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if not is_wanted or ctx.resilient_parsing:
+        return
+    from ssastore import __version__
+    from ssastore.form import form
+
+    click.echo(f"ssastore {__version__} ({form()})")
+    ctx.exit()
+
+
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="ssastore", message="ssastore %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, and which form of the hot modules runs.",
+)
 @click.option(
     "--context", metavar="NAME", envvar="SSASTORE_CONTEXT", help="The lab to use; default: the newest."
 )
