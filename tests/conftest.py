@@ -17,12 +17,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "people")
 
 
 def pytest_report_header() -> str:
-    """Which form is tested; never one of another time than the sources."""
+    """Which form is tested."""
+    return f"ssastore: {form()}"
+
+
+def pytest_sessionstart() -> None:
+    """Never a form of another time than the sources."""
     if old := stale():
         raise pytest.UsageError(
             f"compiled before its source changed: {', '.join(old)}; make compiled, or make pure"
         )
-    return f"ssastore: {form()}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
