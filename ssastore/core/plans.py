@@ -138,7 +138,7 @@ def make_plan(
     before.check()
     after.check()
     wide = before.with_planes(after.replicas)
-    steps = list(_common(wide, after))
+    steps = list(common_pieces(wide, after))
     _require_majority(before, frozenset(lost))
     runs: dict[tuple[int, str, str], list[list[int]]] = {}
     units, copied = 0, 0.0
@@ -168,8 +168,8 @@ def _units(piece: Slice) -> int:
     return Part(piece, ()).units
 
 
-def _common(before: Layout, after: Layout) -> Iterator[tuple[Slice, tuple[str, ...], tuple[str, ...]]]:
-    """The pieces that both layouts can be cut into, with the owners in either."""
+def common_pieces(before: Layout, after: Layout) -> Iterator[tuple[Slice, tuple[str, ...], tuple[str, ...]]]:
+    """The pieces that both layouts, of as many planes, can be cut into, with the owners in either."""
     olds, news = iter(before.parts), iter(after.parts)
     old, new = next(olds, None), next(news, None)
     while old and new:
