@@ -65,7 +65,7 @@ def first_layout(nodes: Sequence[NodeRecord], replicas: int, policy: Policy | No
     policy = policy or Policy()
     check_count(nodes, replicas)
     worktable = _Worktable(empty_layout(replicas), nodes, policy)
-    worktable.run()
+    worktable.fill_low()
     if worktable.is_as_planned():
         return worktable.result()
     bits, grain = worktable.bits, worktable.grain
@@ -94,9 +94,7 @@ class _Worktable:
 
     def run(self) -> None:
         """Steps 2 to 5."""
-        low = [node for node in range(len(self.goals.names)) if self._lack(node) > 0 and self._is_low(node)]
-        for plane in range(self.replicas):
-            self._fill_from_pool(plane, low)
+        low = self.fill_low()
         for plane in range(self.replicas):
             for first, size in sorted(self.cells.blocks[self.cells.pool][plane].items()):
                 self._spread(plane, first, size)
@@ -105,6 +103,13 @@ class _Worktable:
                 self._fill_from_others(node, plane)
         for node in range(len(self.goals.names)):
             self._relieve(node)
+
+    def fill_low(self) -> list[int]:
+        """Step 2; the nodes that were far below their share."""
+        low = [node for node in range(len(self.goals.names)) if self._lack(node) > 0 and self._is_low(node)]
+        for plane in range(self.replicas):
+            self._fill_from_pool(plane, low)
+        return low
 
     def is_as_planned(self) -> bool:
         """Whether every node has exactly its goal."""
