@@ -24,25 +24,28 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ssastore.client import NATIVE_PORT
 from ssastore.config import load_secrets, open_control, write_private
 from ssastore.control.embedded import EmbeddedControlServer
-from ssastore.core.cluster import CLUSTER_KEY, NodeRecord
+from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, NodeRecord, node_key
+from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, announced_to_router
-from ssastore.env import ControlStore, spawn
+from ssastore.env import Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
+from ssastore.lab import members
 from ssastore.lab.context import Context
 from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
 from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, prepare_data_dir
 from ssastore.lab.status import AdminLink, wait_until_ready
-from ssastore.rebalance import form_cluster
+from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
 from ssastore.worker import die_with_parent
 
@@ -99,7 +102,7 @@ class Lab:
         self._directory = directory
         self._service = service_network(service)
         self._fabric: Fabric | None = None
-        self._route_keeper: asyncio.Task[None] | None = None
+        self._jobs: list[asyncio.Task[None]] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         # Made before a namespace is entered, so that it reaches the localhost outside.
@@ -176,10 +179,15 @@ class Lab:
         """The router's routes: every node's cover by way of its node address, from now on."""
         assert self._fabric is not None
         routes = self._fabric.router_routes()
-        keeper = RouteKeeper(control, routes, announced_to_router(self._service))
-        await keeper.load()
-        self._route_keeper = spawn("keep the router's routes", keeper.run())
-        self._route_keeper.add_done_callback(lambda _: routes.close())
+        view = ClusterView(control)
+        await view.load()
+        keeper = RouteKeeper(view, routes, announced_to_router(self._service))
+        keeper.begin()
+        self._jobs += [
+            spawn("follow the cluster", view.run()),
+            spawn("keep the router's routes", keeper.run()),
+        ]
+        self._jobs[-1].add_done_callback(lambda _: routes.close())
 
     def _write_config(self, name: str, settings: dict[str, object]) -> str:
         path = self._directory / "config" / f"{name}.toml"
@@ -277,17 +285,10 @@ class Lab:
         for number in _endings():
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         server = await self._start_control()
-        control = open_control(self._control, self._secrets)
+        control = self._store = open_control(self._control, self._secrets)
         try:
             await self._wait_for_control(control)
-            await form_cluster(
-                control,
-                self._service,
-                self._options.replicas,
-                self._node_records(),
-                now_ms=SystemClock().now_ms(),
-                random_bytes=SystemRandomness().bytes,
-            )
+            await self._form(control)
             if self._fabric is not None:
                 await self._announce(control)
             for name in self._names:
@@ -297,6 +298,7 @@ class Lab:
             if not stopped.is_set():
                 found = self.context()
                 contexts.write(found)
+                self._jobs.append(spawn("do what is asked", members.Clerk(control, self._deeds()).run()))
                 on_ready(found)
                 spawn("watch processes", self._watch(stopped))
                 await stopped.wait()
@@ -304,8 +306,8 @@ class Lab:
         finally:
             contexts.remove(self._options.name, os.getpid())
             await self._stop()
-            if self._route_keeper is not None:
-                self._route_keeper.cancel()
+            for job in self._jobs:
+                job.cancel()
             await control.close()
             await self._end([ETCD_HOST], _ETCD_STOP_S)
             if server is not None:
@@ -344,6 +346,68 @@ class Lab:
         log = self._directory / "log" / f"{name}.log"
         last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         return EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
+
+    async def _form(self, control: ControlStore) -> None:
+        """A cluster of the nodes that were asked for, or the one that there is, with those that joined it."""
+        if await control.get(CLUSTER_KEY) is None or await control.get(FORMING_KEY) is not None:
+            await form_cluster(
+                control,
+                self._service,
+                self._options.replicas,
+                self._node_records(),
+                now_ms=SystemClock().now_ms(),
+                random_bytes=SystemRandomness().bytes,
+            )
+            return
+        nodes = (await read_cluster(control)).nodes
+        joined = [node for node in nodes if node.name not in self._names]
+        for node in sorted(joined, key=lambda node: ipaddress.IPv6Address(node.address)):
+            if self._fabric is None:
+                raise ConfigError(f"node {node.name} joined this lab, which a simulated network cannot have")
+            self._fabric.add_host(node.name, ipaddress.IPv6Address(node.address))
+        self._names = [node.name for node in nodes]
+
+    # -- what is asked while it runs (``members``) ---------------------------------------------------
+
+    def _deeds(self) -> dict[str, members.Deed]:
+        return {members.ADD: self._add_node, members.KILL: self._kill_node, members.START: self._restart}
+
+    async def _add_node(self, name: str, wish: members.Ask) -> None:
+        if self._fabric is None:
+            raise ConfigError("a simulated network cannot grow")
+        if name in self._fabric.hosts:
+            raise ConfigError(f"the lab has a host {name}")
+        # What is refused is refused before there is a host.
+        record = NodeRecord(
+            name, str(self._fabric.router), NATIVE_PORT, wish.zone, wish.weight, self._options.workers
+        )
+        self._fabric.add_host(name)
+        record = replace(record, address=str(self._fabric.address_of(name)))
+        await self._store.transact([Compare(node_key(name), 0)], [Write(node_key(name), record.encode())])
+        self._names.append(name)
+        self.start_node(name)
+        contexts.write(self.context())
+
+    async def _kill_node(self, name: str, wish: members.Ask) -> None:
+        """As a power switch would: no process of it has a word to say."""
+        process = self._process_of(name)
+        if process.poll() is not None:
+            raise ConfigError(f"{name} is not running")
+        os.kill(process.pid, signal.SIGSTOP)  # Else it starts its workers again.
+        for pid in _children_of(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+
+    async def _restart(self, name: str, wish: members.Ask) -> None:
+        if self._process_of(name).poll() is None:
+            raise ConfigError(f"{name} is running")
+        self.start_node(name)
+
+    def _process_of(self, name: str) -> subprocess.Popen[bytes]:
+        if name not in self._names:
+            raise ConfigError(f"the lab has no node {name}; it has {', '.join(self._names)}")
+        return self._processes[name]
 
     async def _wait_ready(self, stopped: asyncio.Event) -> None:
         """Until the gateway reaches every worker; fails early when a process has ended."""
@@ -431,6 +495,10 @@ def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
             for number in endings:
                 signal.signal(number, signal.SIG_IGN)
             lab.close()
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _endings() -> list[signal.Signals]:
