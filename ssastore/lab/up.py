@@ -18,15 +18,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ssastore.client import NATIVE_PORT
 from ssastore.config import load_secrets, open_control, write_private
@@ -35,19 +33,19 @@ from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, NodeRecord, node_key
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, announced_to_router
 from ssastore.env import Compare, ControlStore, Write, spawn
-from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused, Unavailable
+from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
 from ssastore.lab import members
 from ssastore.lab.context import Context
 from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
-from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
+from ssastore.lab.namespaces import enter_new_user_and_net
 from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, prepare_data_dir
+from ssastore.lab.processes import Processes
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
-from ssastore.worker import die_with_parent
 
 REGION = "us-east-1"
 GATEWAY_HOST = "gw"
@@ -103,7 +101,7 @@ class Lab:
         self._service = service_network(service)
         self._fabric: Fabric | None = None
         self._jobs: list[asyncio.Task[None]] = []
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes = Processes(directory / "log")
         self._ports: dict[str, int] = {}
         # Made before a namespace is entered, so that it reaches the localhost outside.
         self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -197,16 +195,8 @@ class Lab:
         return str(path)
 
     def _start(self, host: str, name: str, argv: list[str], pass_fds: tuple[int, ...] = ()) -> None:
-        with open(self._directory / "log" / f"{name}.log", "ab") as log:
-            # A session of its own: Ctrl-C is for us, who stop the others in order.
-            options: dict[str, Any] = {"stdout": log, "stderr": log, "start_new_session": True}
-            options |= {"stdin": subprocess.DEVNULL, "pass_fds": pass_fds}
-            if self._fabric is not None:
-                namespace = self._fabric.namespace_fd(host)
-                process = spawn_in(namespace, argv, **options)
-            else:  # preexec_fn for the reason that spawn_in has.
-                process = subprocess.Popen(argv, preexec_fn=die_with_parent, **options)  # noqa: PLW1509
-        self._processes[name] = process
+        namespace = self._fabric.namespace_fd(host) if self._fabric is not None else None
+        self._processes.start(name, argv, namespace, pass_fds)
 
     def start_node(self, name: str) -> None:
         """Start one node's supervisor."""
@@ -300,7 +290,7 @@ class Lab:
                 contexts.write(found)
                 self._jobs.append(spawn("do what is asked", members.Clerk(control, self._deeds()).run()))
                 on_ready(found)
-                spawn("watch processes", self._watch(stopped))
+                self._jobs.append(spawn("watch processes", self._processes.watch()))
                 await stopped.wait()
             return 0
         finally:
@@ -309,7 +299,7 @@ class Lab:
             for job in self._jobs:
                 job.cancel()
             await control.close()
-            await self._end([ETCD_HOST], _ETCD_STOP_S)
+            await self._processes.end([ETCD_HOST], _ETCD_STOP_S)
             if server is not None:
                 await server.close()
 
@@ -335,17 +325,11 @@ class Lab:
                 await control.get(CLUSTER_KEY)
                 return
             except Unavailable:
-                etcd = self._processes.get(ETCD_HOST)
-                if etcd is not None and etcd.poll() is not None:
-                    raise self._early_end(ETCD_HOST) from None
+                if self._processes.has_ended(ETCD_HOST):
+                    raise self._processes.early_end(ETCD_HOST) from None
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.05)
-
-    def _early_end(self, name: str) -> EnvironmentProblem:
-        log = self._directory / "log" / f"{name}.log"
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-        return EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
 
     async def _form(self, control: ControlStore) -> None:
         """A cluster of the nodes that were asked for, or the one that there is, with those that joined it."""
@@ -389,31 +373,26 @@ class Lab:
         contexts.write(self.context())
 
     async def _kill_node(self, name: str, wish: members.Ask) -> None:
-        """As a power switch would: no process of it has a word to say."""
-        process = self._process_of(name)
-        if process.poll() is not None:
+        self._check_known(name)
+        if not self._processes.is_running(name):
             raise ConfigError(f"{name} is not running")
-        os.kill(process.pid, signal.SIGSTOP)  # Else it starts its workers again.
-        for pid in _children_of(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
+        self._processes.kill(name)
 
     async def _restart(self, name: str, wish: members.Ask) -> None:
-        if self._process_of(name).poll() is None:
+        self._check_known(name)
+        if self._processes.is_running(name):
             raise ConfigError(f"{name} is running")
         self.start_node(name)
 
-    def _process_of(self, name: str) -> subprocess.Popen[bytes]:
+    def _check_known(self, name: str) -> None:
         if name not in self._names:
             raise ConfigError(f"the lab has no node {name}; it has {', '.join(self._names)}")
-        return self._processes[name]
 
     async def _wait_ready(self, stopped: asyncio.Event) -> None:
         """Until the gateway reaches every worker; fails early when a process has ended."""
         link = AdminLink(self._options.admin_port, self._probe, timeout_s=_READY_S)
         ready = spawn("wait until ready", wait_until_ready(link, _READY_S))
-        watch = spawn("watch start", self._first_death())
+        watch = spawn("watch start", self._processes.first_death())
         stop = spawn("wait for stop", stopped.wait())
         done, _ = await asyncio.wait({ready, watch, stop}, return_when=asyncio.FIRST_COMPLETED)
         for task in (ready, watch, stop):
@@ -422,44 +401,14 @@ class Lab:
         if stop in done:
             return
         if watch in done:
-            raise self._early_end(watch.result())
+            raise self._processes.early_end(watch.result())
         if ready in done:
             ready.result()
 
-    async def _first_death(self) -> str:
-        while True:
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    return name
-            await asyncio.sleep(0.1)
-
-    async def _watch(self, stopped: asyncio.Event) -> None:
-        """Say which process ended; a node that was ended on purpose stays down."""
-        reported: set[str] = set()
-        while not stopped.is_set():
-            for name, process in self._processes.items():
-                if process.poll() is not None and name not in reported:
-                    reported.add(name)
-                    print(f"ssastore: {name} ended with code {process.returncode}", file=sys.stderr)
-            await asyncio.sleep(0.5)
-
     async def _stop(self) -> None:
         """End the gateway, then the nodes: what the gateway is still doing needs them."""
-        await self._end(["gateway"], _GATEWAY_STOP_S)
-        await self._end(self._names, _NODES_STOP_S)
-
-    async def _end(self, names: Sequence[str], patience_s: float) -> None:
-        processes = [self._processes[name] for name in names if name in self._processes]
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + patience_s
-        for process in processes:
-            while process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        await self._processes.end(["gateway"], _GATEWAY_STOP_S)
+        await self._processes.end(self._names, _NODES_STOP_S)
 
 
 def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
@@ -495,10 +444,6 @@ def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
             for number in endings:
                 signal.signal(number, signal.SIG_IGN)
             lab.close()
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _endings() -> list[signal.Signals]:
