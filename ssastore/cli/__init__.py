@@ -21,6 +21,7 @@ _COMMANDS = {
     "status": ("lab", "Nodes, prefixes and figures of the lab."),
     "scrub": ("upkeep", "Read, compare and repair every copy."),
     "recover": ("recover", "Let a node rebuild slices whose state it lost."),
+    "plan": ("plan", "Show what must move when nodes come, go or weigh something else."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),
     "ls": ("objects", "List buckets or objects."),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.labs import running_lab
+from ssastore.core.planfile import decode_plan
+from tests.labs import RunningLab, running_lab
 
 pytestmark = pytest.mark.lab
 
@@ -19,6 +20,27 @@ def node_names(report: dict[str, object]) -> list[str]:
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2 and done.stderr.startswith("ssastore: ")
     return done.stderr
+
+
+def plans(lab: RunningLab, path: Path) -> None:
+    """Of three nodes with one replica, and a fourth that has nothing yet."""
+    shown = lab.cli("plan", "--out", str(path)).stdout
+    assert "nothing is changed" in shown and "0.00 % -> 2" in shown
+    plan = decode_plan(path.read_bytes())
+    assert all(0.2 < node.loads[1] < 0.3 for node in plan.figures.nodes) and len(plan.figures.nodes) == 4
+    assert "n4" in {change.target for change in plan.changes}
+    assert lab.cli("plan", "--json").stdout == path.read_text()
+    drained = decode_plan(lab.cli("plan", "--drain", "n1", "--json").stdout.encode())
+    assert not [node for node in drained.figures.nodes if node.name == "n1" and node.loads[1]]
+    assert lab.cli("plan", "--weight", "n4=3", "--json").stdout != path.read_text()
+    for arguments, text in {
+        ("--drain", "n9"): "the cluster has no node n9; it has n1, n2, n3, n4",
+        ("--lost", "n1"): "only 0 are left",
+        ("--weight", "n4"): "'n4' is not NODE=N",
+        ("--replicas", "2"): "replicas",
+    }.items():
+        done = lab.cli("plan", *arguments, check=False)
+        assert done.returncode == 2 and text in done.stderr, (arguments, done.stderr)
 
 
 def test_node_joins_and_is_still_there_after_a_restart(tmp_path: Path) -> None:
@@ -66,4 +88,5 @@ def test_what_the_lab_cannot_do_is_said(tmp_path: Path) -> None:
             assert node_names(lab.status()) == ["n1", "n2", "n3"]
         # A wish that failed stands in nobody's way.
         lab.cli("node", "add", "n4")
+        plans(lab, tmp_path / "plan.json")
         assert "Missing option '--config'" in lab.cli("node", check=False).stderr
