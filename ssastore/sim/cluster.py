@@ -112,7 +112,7 @@ class Layout:
 
     cluster: Cluster
     holdings: dict[str, Holding]
-    accepted: dict[str, PrefixTable[None]]
+    accepted: dict[str, PrefixTable[bool]]
     "By node: the fewest prefixes that are exactly its slices."
     routes: PrefixTable[str]
     "To the nodes by those prefixes."
@@ -139,7 +139,7 @@ def layout_of(nodes: int, replicas: int) -> Layout:
     return Layout(
         cluster,
         {member.name: holding_of(cluster, member.name) for member in members},
-        {name: PrefixTable((piece, None) for piece in cover) for name, cover in covers.items()},
+        {name: PrefixTable((piece, True) for piece in cover) for name, cover in covers.items()},
         PrefixTable((piece, name) for name, cover in covers.items() for piece in cover),
         control,
     )
@@ -174,6 +174,8 @@ class StoreHost:
         self._rules = parts.rules
         self.disk = parts.disk(draw=world.stream(f"disk {twin or name}"), commit_ms=world.swarm.commit_ms)
         self.disk.watch = partial(cluster.invariants.committed, twin or name)
+        self.env_id = 0
+        "Of the environment that was started last."
         self.engine: Engine | None = None
         "Of the process that runs, once it has booted."
         self.requests: Counter[int] = Counter()
@@ -209,7 +211,8 @@ class StoreHost:
                 return  # An operator would have to look at it.
             except (Unavailable, StoreFull, EnvironmentProblem):
                 await asyncio.sleep(_RESTART_S)
-        self._cluster.invariants.watch_votes(host.name, engine.environment.env_id, engine.acceptor)
+        self.env_id = engine.environment.env_id
+        self._cluster.invariants.watch_votes(host.name, self.env_id, engine.acceptor, engine.custody)
         if isinstance(engine.mates, UnreliablePool):
             swarm = self._cluster.world.swarm
             engine.mates.harm(swarm.repeated_percent, swarm.lost_percent, host.randomness("harm"))
@@ -235,10 +238,18 @@ class SimCluster:
         self._parts = parts
         world.network.routing.settle(self.layout.routes)
         self.nodes = [StoreHost(self, node.name, parts) for node in self.layout.cluster.nodes]
+        self._ever = list(self.nodes)
 
     def add_twin(self, node: StoreHost) -> StoreHost:
         """A second host for a node, with an empty disk; it is off."""
-        return StoreHost(self, node.name, self._parts, twin=f"{node.host.name}-twin")
+        twin = StoreHost(self, node.name, self._parts, twin=f"{node.host.name}-twin")
+        twin.host.accept_only(node.host.accepted)
+        self._ever.append(twin)
+        return twin
+
+    def named(self, name: str) -> list[StoreHost]:
+        """All hosts that run, or ran, as a node."""
+        return [node for node in self._ever if node.name == name]
 
     @property
     def hosts(self) -> list[Host]:

@@ -76,6 +76,11 @@ class Disk(MemoryStore):
         """A copy of all that is committed, as a backup is."""
         return self._records.copy()
 
+    @property
+    def contents(self) -> Records:
+        """All that is committed, to look at now."""
+        return self._records
+
     def restore(self, image: Records | None) -> None:
         """Hold exactly what a copy holds, or nothing: the disk was replaced. The process must be down."""
         self._records = image.copy() if image is not None else Records()

@@ -53,7 +53,7 @@ class Host:
         self.listeners: list[Listener] = []
         self.sockets: dict[Socket, None] = {}
         self.starts = 0
-        self._accepted: PrefixTable[None] = PrefixTable()
+        self._accepted: PrefixTable[bool] = PrefixTable()
         self._next_port = EPHEMERAL_PORT_FIRST
         self.process = self._new_process()
 
@@ -80,22 +80,27 @@ class Host:
 
     def accept(self, piece: Slice) -> None:
         """Answer for every address of a slice (AnyIP). Packets come only where routing sends them."""
-        self._accepted[piece] = None
+        self._accepted[piece] = True
 
-    def accept_only(self, pieces: PrefixTable[None]) -> None:
+    @property
+    def accepted(self) -> PrefixTable[bool]:
+        """What ``accept_only`` would have to be told."""
+        return self._accepted
+
+    def accept_only(self, pieces: PrefixTable[bool]) -> None:
         """Answer for these slices and no others."""
         self._accepted = pieces.copy()
 
     def reject(self, piece: Slice) -> None:
-        """Undo ``accept``; connections that are open stay. Raises KeyError."""
-        del self._accepted[piece]
+        """Answer for no address of a slice any more; connections that are open stay."""
+        self._accepted[piece] = False
 
     def answers(self, address: IPv6Address) -> bool:
         """Whether the address is one of this host's."""
         iid = self.network.iid_of(address)
         if iid is None:
             return address in (self.address, LOOPBACK)
-        return self._accepted.match(iid) is not None
+        return bool(self._accepted.lookup(iid))
 
     def free_port(self) -> int:
         """A port that was not used before."""

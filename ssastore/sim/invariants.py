@@ -3,7 +3,7 @@
 Every commit of every disk and every vote of every acceptor goes through here, so a
 broken rule is red at the step that breaks it, long before a client could notice.
 
-    I1   under one cfg one environment votes for a slice
+    I1   at any time one environment votes for a slice: of each, those before its handover and those after
     I4   on an acceptor a promise is never below what is accepted, and neither goes back
     I5   one value for each ballot
     I6   the chosen values of a name are one chain: each carries the operations of the one before it
@@ -12,6 +12,7 @@ broken rule is red at the step that breaks it, long before a client could notice
     I10  votes are given only for slices that are ACTIVE at the voter
     I11  the votes of one ballot are of one cfg
     I14  what a client was served matches its digest (judged by ``workload``)
+    I16  who takes a slice over has exactly what the source has when the control store decides
 
 I7 is what the checker of histories shows.  This module only watches: it may not change
 what happens, and it knows no clock.
@@ -19,17 +20,20 @@ what happens, and it knows no clock.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 from ssastore.core.acceptor import Acceptor
-from ssastore.core.records import FLOORS_FIRST
+from ssastore.core.custody import Custody
+from ssastore.core.records import FLOORS_FIRST, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import slice16_of
 from ssastore.messages import Accept, Kind, Prepare
+from ssastore.store.memory import Records
 from ssastore.store.seal import unseal
 
 _KIND_AT = 4
@@ -68,8 +72,9 @@ class Invariants:
         self._names: dict[bytes, _Name] = {}
         self._acceptors: dict[str, Acceptor] = {}
         "Of the processes that run, by node."
-        self._voters: dict[tuple[int, int], str] = {}
-        "By slice and cfg."
+        self._custodies: dict[str, Custody] = {}
+        self._voters: dict[int, tuple[tuple[int, int], str]] = {}
+        "By slice: cfg and epoch of the latest vote, and who gave it."
         self.checks = 0
 
     # -- what disks commit --------------------------------------------------------------------------
@@ -79,6 +84,8 @@ class Invariants:
         if key.startswith(FLOORS_FIRST):
             self._check_floor(node, key, before, after)
             return
+        if self._is_of_nobody(node, key):
+            return  # On its way here, or left behind: the plane's votes are somebody else's.
         plane = key[0] >> 4
         if plane == _PLANE_F or len(key) <= _KIND_AT or key[_KIND_AT] not in _RECORDS:
             return
@@ -103,6 +110,18 @@ class Invariants:
             self._broken(f"I4: {node} went back for {key.hex()}: {_tell(old)} to {_tell(new)}")
         if new.accepted != NO_BALLOT and (old is None or new.accepted != old.accepted):
             self._check_accepted(node, key, plane, name, new)
+
+    def _is_of_nobody(self, node: str, key: bytes) -> bool:
+        acceptor = self._acceptors.get(node)
+        return acceptor is not None and int.from_bytes(key[:2], "big") not in acceptor.owned
+
+    def handed_over(self, slice16: int, source: Records, target: Records) -> None:
+        """The control store has made the target the owner of a slice; both disks as they are now."""
+        had, has = _good_records(source, slice16), _good_records(target, slice16)
+        for key in sorted(had.keys() | has.keys()):
+            if had.get(key) != has.get(key) and not (_is_rotten(source, key) or _is_rotten(target, key)):
+                what = "has not" if key not in has else "has more than" if key not in had else "has another"
+                self._broken(f"I16: the new owner of slice {slice16:04x} {what} {key.hex()}")
 
     def _is_rebuilt(self, node: str, key: bytes) -> bool:
         """Whether the slice of a key does not vote at this node: only a recovery writes to it."""
@@ -160,9 +179,10 @@ class Invariants:
 
     # -- what acceptors answer ----------------------------------------------------------------------
 
-    def watch_votes(self, node: str, env_id: int, acceptor: Acceptor) -> None:
+    def watch_votes(self, node: str, env_id: int, acceptor: Acceptor, custody: Custody) -> None:
         """Judge every vote that this acceptor of an environment gives from now on."""
         self._acceptors[node] = acceptor
+        self._custodies[node] = custody
         write: Callable[..., Any] = acceptor.write
 
         def watched(request: Any, txn: Any, body: Any, now_ms: int) -> Any:
@@ -178,8 +198,16 @@ class Invariants:
         if slice16 not in acceptor.active:
             self._broken(f"I10: {node} voted for slice {slice16:04x}, not ACTIVE there")
         voter = f"{node}, environment {env_id:08x}"
-        if (other := self._voters.setdefault((slice16, request.cfg), voter)) != voter:
-            self._broken(f"I1: {voter} and {other} voted for slice {slice16:04x} under cfg {request.cfg}")
+        held = self._custodies[node].groups.get(slice16 & 0xFFF)
+        epoch = held.record.planes[slice16 >> 12].complete_epoch if held is not None else 0
+        order = request.cfg, epoch
+        latest, other = self._voters.get(slice16, (order, voter))
+        if order < latest or (order == latest and other != voter):
+            self._broken(
+                f"I1: {voter} voted for slice {slice16:04x} under cfg {request.cfg}, epoch {epoch}, "
+                f"and {other} under cfg {latest[0]}, epoch {latest[1]}"
+            )
+        self._voters[slice16] = max(latest, order), voter
         name = self._names.setdefault(_name_of(request), _Name())
         if name.cfgs.setdefault(request.ballot, request.cfg) != request.cfg:
             self._broken(f"I11: votes of two cfg for ballot {request.ballot.hex()}, at {node}")
@@ -189,6 +217,20 @@ def _name_of(request: Accept | Prepare) -> bytes:
     """The stored key without its plane."""
     place = (request.iid >> 32) & 0x0FFFFFFF
     return place.to_bytes(4, "big") + bytes([request.kind]) + request.bucket.to_bytes(8, "big") + request.key
+
+
+def _good_records(records: Records, slice16: int) -> dict[bytes, bytes]:
+    """What is stored of a slice, but for what is rotten."""
+    first, end = slice_range(slice16)
+    keys = records.keys[bisect_left(records.keys, first) : bisect_left(records.keys, end)]
+    return {key: records.sealed[key] for key in keys if not _is_rotten(records, key)}
+
+
+def _is_rotten(records: Records, key: bytes) -> bool:
+    try:
+        return key in records.sealed and unseal(key, memoryview(records.sealed[key])) is None
+    except CorruptObject:
+        return True
 
 
 def _slot(key: bytes, sealed: bytes | None) -> Slot | None:

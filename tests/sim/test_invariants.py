@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from ssastore.core.cluster import GroupRecord, PlaneOwner
+from ssastore.core.custody import Held
 from ssastore.core.records import floor_key, record_key
 from ssastore.core.register import LIVE, NO_BALLOT, TOMBSTONE, Recent, Slot, Value, make_ballot
-from ssastore.keyspace import iid_of, position_of_key, slice16_of
+from ssastore.keyspace import GROUPS, iid_of, position_of_key, slice16_of
 from ssastore.messages import Kind, Prepare
 from ssastore.sim.invariants import Invariants
+from ssastore.store.memory import Records
 from ssastore.store.seal import seal
 
 BUCKET, KEY = 7, b"key"
@@ -120,13 +123,19 @@ def test_i9_a_floor_that_goes_back() -> None:
     assert [text[:2] for text in invariants.violations] == ["I9"]
 
 
-def vote(invariants: Invariants, cfg: int, *, active: bool, env_id: int = 1) -> None:
+def custody_of(epoch: int) -> Any:
+    """One that says since when the data of all planes is complete."""
+    record = GroupRecord(0, tuple(PlaneOwner(name, epoch) for name in "abc"))
+    return SimpleNamespace(groups=dict.fromkeys(range(GROUPS), Held(record, 1)))
+
+
+def vote(invariants: Invariants, cfg: int, *, active: bool, env_id: int = 1, epoch: int = 1) -> None:
     """One promise of an acceptor that says yes to everything."""
     iid = iid_of(position_of_key(BUCKET, 0, KEY), 1)
     acceptor: Any = SimpleNamespace(
         write=lambda request, txn, body, now_ms: ([], b""), active={slice16_of(iid)} if active else set()
     )
-    invariants.watch_votes("n1", env_id, acceptor)
+    invariants.watch_votes("n1", env_id, acceptor, custody_of(epoch))
     acceptor.write(Prepare(iid, int(Kind.OBJECT), BUCKET, 0, KEY, cfg, B1), None, b"", 0)
 
 
@@ -139,10 +148,34 @@ def test_i1_two_environments_vote_under_one_cfg() -> None:
     assert [text[:3] for text in invariants.violations] == ["I1:"]
 
 
+def test_i1_who_handed_a_slice_over_votes_once_more() -> None:
+    invariants = Invariants(3, lambda text: None)
+    vote(invariants, 1, active=True)
+    vote(invariants, 1, active=True, env_id=2, epoch=3)
+    assert not invariants.violations
+    vote(invariants, 1, active=True)
+    assert [text[:3] for text in invariants.violations] == ["I1:"]
+
+
+def test_i16_a_slice_that_is_not_the_same_at_its_new_owner() -> None:
+    source, target = Records(), Records()
+    for records in (source, target):
+        records.set(stored_key(1), sealed(1, Slot(B2, B1, value("a"))))
+        records.set(stored_key(2), b"of another slice %d" % id(records))
+    invariants = Invariants(3, lambda text: None)
+    invariants.handed_over(slice16_of(int.from_bytes(stored_key(1)[:4], "big") << 32), source, target)
+    assert not invariants.violations
+    target.set(stored_key(1), sealed(1, Slot(B1, B1, value("a"))))
+    invariants.handed_over(slice16_of(int.from_bytes(stored_key(1)[:4], "big") << 32), source, target)
+    assert [text[:4] for text in invariants.violations] == ["I16:"]
+
+
 def test_i4_what_a_lost_acceptor_had_may_be_replaced_by_less() -> None:
     """A slice that does not vote is being rebuilt: nobody counts on what it held."""
     planes = Planes().slot(0, B3, B2, value("a"))
-    planes.invariants.watch_votes("n0", 1, SimpleNamespace(write=None, active=set()))  # type: ignore[arg-type]
+    owned = {int.from_bytes(stored_key(0)[:2], "big")}
+    acceptor: Any = SimpleNamespace(write=None, active=set(), owned=owned)
+    planes.invariants.watch_votes("n0", 1, acceptor, custody_of(1))
     assert not planes.slot(0, B1, B1, value("b")).broken()
 
 
