@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,21 +24,25 @@ import msgpack
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.boot import Environment, make_durable, publish, start_environment
+from ssastore.core.changelog import NotedStore
 from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.custody import Custody
+from ssastore.core.giving import Giver
 from ssastore.core.marks import Watermark
+from ssastore.core.mover import Mover
 from ssastore.core.orders import order_name
 from ssastore.core.peers import Peers, peer_iids
 from ssastore.core.planner import owned_slices
 from ssastore.core.proposer import Proposer
 from ssastore.core.recovery import Recovery
+from ssastore.core.register import Ballot
 from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.core.steady import SteadyClock
 from ssastore.core.tools import Tools, UpkeepRules
 from ssastore.core.upkeep import Upkeep
-from ssastore.env import Clock, ControlStore, Links, Randomness, Store, spawn
+from ssastore.env import Clock, ControlStore, Links, Randomness, Store, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import slice16_of
 from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS
@@ -110,6 +114,8 @@ class Engine:
     upkeep_type: type[Upkeep] = Upkeep
     custody_type: type[Custody] = Custody
     recovery_type: type[Recovery] = Recovery
+    giver_type: type[Giver] = Giver
+    mover_type: type[Mover] = Mover
     rules = UpkeepRules()
     "When background work is due."
 
@@ -125,7 +131,8 @@ class Engine:
         rules: UpkeepRules,
     ) -> None:
         record = holding.record
-        self.outside = outside
+        store = NotedStore(outside.store)
+        self.outside = outside = replace(outside, store=store)
         self.place = place
         self.holding = holding
         self.clock = SteadyClock(outside.clock, asyncio.get_running_loop().time)
@@ -159,7 +166,7 @@ class Engine:
         self.upkeep = self._make_upkeep(settler, rules)
         self.service.start_scrub = self.upkeep.scrub.request
         self._peers, self._peer_pool = peers, peer_pool
-        self._take_custody()
+        self._take_custody(store)
 
     @classmethod
     async def start(
@@ -233,8 +240,8 @@ class Engine:
         )
         return self.upkeep_type(tools)
 
-    def _take_custody(self) -> None:
-        """Let the worker follow its groups' records and rebuild what it lost."""
+    def _take_custody(self, store: NotedStore) -> None:
+        """Let the worker follow its groups' records, rebuild what it lost, hand over and take over."""
         outside, place, record = self.outside, self.place, self.holding.record
         proposer = self.proposer
         self.custody = self.service.custody = self.custody_type(
@@ -243,6 +250,19 @@ class Engine:
             acceptor=self.acceptor,
             store=outside.store,
             forget=proposer.forget if proposer is not None else lambda: None,
+            tell=self.service.serve,
+        )
+        self.giver = self.service.giver = self.giver_type(
+            custody=self.custody, store=store, control=outside.control
+        )
+        self.mover = self.mover_type(
+            custody=self.custody,
+            store=store,
+            control=outside.control,
+            mates=self._peer_pool,
+            workers=self.holding.workers,
+            worker=place.worker,
+            cover=self._cover,
         )
         self.recovery = self.recovery_type(
             custody=self.custody,
@@ -251,8 +271,11 @@ class Engine:
             mates=self._peer_pool,
             replicas=record.replicas,
             workers=self.holding.workers,
-            cover=lambda txn, ballot: self.acceptor.ceiling.cover(txn, ballot, self.clock.now_ms()),
+            cover=self._cover,
         )
+
+    def _cover(self, txn: WriteTxn, ballot: Ballot) -> None:
+        self.acceptor.ceiling.cover(txn, ballot, self.clock.now_ms())
 
     # -- background jobs ----------------------------------------------------------------------------
 
@@ -264,6 +287,8 @@ class Engine:
             "follow groups": partial(self.custody.follow, control),
             "recover slices": self.recovery.run,
             "obey orders": partial(self.recovery.obey, order),
+            "move slices": self.mover.run,
+            "give slices": self.giver.run,
             "tell marks": self._tell_marks,
         }
         jobs.update(self.upkeep.jobs())
@@ -296,6 +321,7 @@ class Engine:
             await asyncio.sleep(MARK_EVERY_MS / 1000)
             # Only what slices were written counts: else peers would keep one another busy with their marks.
             written_now = self.acceptor.write_count + self.recovery.progress.slices
+            written_now += self.mover.progress.slices
             if written_now == written:
                 continue
             mark = Watermark(environment.boot, sequence + 1)
@@ -338,6 +364,7 @@ class Engine:
                 "slices": len(self.acceptor.owned),
                 **self.custody.describe(),
                 "recovery": self.recovery.describe(),
+                "moves": self.mover.describe(),
                 "connections": len(service.sessions),
                 "accepted": counters.accepted,
                 "accept_log": list(counters.accept_log),

@@ -10,14 +10,15 @@ import gc
 import logging
 import signal
 import socket
+from pathlib import Path
 
 from ssastore.admin import ClusterWatch, admin_server
 from ssastore.client import AsyncClient
-from ssastore.config import GatewayConfig, load, load_secrets, open_control, parse_listen
+from ssastore.config import GatewayConfig, load, load_secrets, parse_listen
+from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.core.cluster import Cluster
-from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
-from ssastore.env import Links, spawn
+from ssastore.env import Links
 from ssastore.errors import ConfigError
 from ssastore.keyspace import Slice
 from ssastore.observe import configure_logging
@@ -25,7 +26,6 @@ from ssastore.rebalance import read_cluster
 from ssastore.s3.server import S3Server
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
 from ssastore.transport.connection import Identity
-from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import LoopbackLinks, TcpLinks
 
 log = logging.getLogger(__name__)
@@ -58,36 +58,17 @@ def simulated_links(cluster: Cluster) -> LoopbackLinks:
 
 async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, is_simulated: bool) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
+    loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stopped.set)
     credentials = load_secrets(config.secrets_file)
-    control = open_control(config.control, config.secrets_file)
+    control = EmbeddedControlStore(Path(config.control))
     try:
-        cluster, view = await read_cluster(control), ClusterView(control)
-        await view.load()
-        following = spawn("follow the cluster", view.run())
-        links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
-        try:
-            await _serve(config, credentials, view, links, (s3_fd, admin_fd), stopped)
-        finally:
-            following.cancel()
-        return 0
+        cluster = await read_cluster(control)
     finally:
         await control.close()
-
-
-async def _serve(
-    config: GatewayConfig,
-    credentials: Credentials,
-    view: ClusterView,
-    links: Links,
-    descriptors: tuple[int | None, int | None],
-    stopped: asyncio.Event,
-) -> None:
-    """Serve S3 and status until ``stopped``. ``descriptors``: sockets handed down for them, if any."""
-    loop, (s3_fd, admin_fd) = asyncio.get_running_loop(), descriptors
-    cluster = view.cluster()
+    links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
     record = cluster.record
     identity = Identity("node", "gateway", credentials.cluster_secret, record.replicas, record.cluster_id)
     client = AsyncClient(
@@ -105,7 +86,7 @@ async def _serve(
         clock=clock,
         randomness=randomness,
     )
-    watch = ClusterWatch(view, identity, links, randomness)
+    watch = ClusterWatch(cluster, identity, links, randomness)
     http = s3.http_server()
     s3_socket = socket.socket(fileno=s3_fd) if s3_fd is not None else _listen(config.s3_listen)
     servers = [await loop.create_server(http, sock=s3_socket)]
@@ -124,6 +105,7 @@ async def _serve(
     await watch.close()
     await client.close()
     log.info("gateway.stopped")
+    return 0
 
 
 def main(

@@ -146,6 +146,40 @@ ROUTES_GATHERED_MS = 20
 ORDER_EVERY_MS = 2_000
 "How often a worker looks for an operator's order."
 
+MOVE_BATCH = 16
+"Slices that are handed over together: one transaction of the control store begins them, one finishes them."
+
+MOVES_AT_ONCE = 4
+"Batches that one worker takes over at the same time."
+
+MOVE_BYTES_PER_S = 128 * MIB
+"What one batch takes from its source, at most: that serves clients meanwhile."
+
+MOVE_CHANGES_MAX = 100_000
+"Names changed while they are copied that the source remembers; with more of them the copy begins again."
+
+MOVE_TAIL_KEYS = 64
+MOVE_ROUNDS_MAX = 20
+"Slices are sealed when no more changes than this are left, or after so many rounds of taking them."
+
+SEALED_MS_MAX = 5_000
+"How long a source stays sealed before it asks the control store to call the handover off."
+
+MOVE_SILENT_MS = 60_000
+"How long target and source wait for one another before they call a handover off."
+
+MOVE_REST_MS = 5_000
+"And how long the target waits before it begins a slice again that was called off."
+
+CONTROL_FRESH_MS = 1_000
+"How old the last answer of the control store may be when a slice is sealed: it must be there to decide."
+
+GOAWAY_MS = 500
+"How long a former owner of addresses goes on accepting them, to say that they are not its own any more."
+
+DRAIN_MS = 30_000
+"How long it keeps the data."
+
 MARK_EVERY_MS = 5_000
 "How often an environment that was written to tells others how far it is."
 
@@ -246,12 +280,6 @@ CONTROL_LISTS_MAX = 3
 
 CONTROL_QUIET_MS = 10_000
 "A watch of etcd that brings nothing for so long asks the same endpoint whether it still answers."
-
-# -- plans ------------------------------------------------------------------------------------------
-
-PLAN_STEPS_MAX = 500_000
-"Changes of a plan, or splits, or merges. A first layout of 10,000 nodes has some 100,000."
-PLAN_FILE_BYTES_MAX = 64 * MIB
 
 # -- S3 ---------------------------------------------------------------------------------------------
 

@@ -202,6 +202,90 @@ class Mark(Message):
         require(0 <= self.sequence < U64_END, "sequence out of range")
 
 
+@dataclass(slots=True)
+class Copy(Message):
+    """Node to node: records of slices that are handed over, after a key, in order (``core.pages``).
+
+    ``moves``: group u16 | number of the handover u64, each; answered while all of them are undecided.
+    ``session`` 0 begins one: from before the first page on the source remembers what changes.  Reply:
+    session, truncated, last key, checksum; body: the page.
+    """
+
+    TYPE = 50
+    TYPES = (int, int, int, bytes, int, bytes)
+    iid: int
+    moves: bytes
+    session: int
+    after: bytes
+
+    def check(self) -> None:
+        _check_stands(self.moves)
+        require(0 <= self.session < U64_END and len(self.after) <= STORED_KEY_BYTES_MAX, "out of range")
+
+
+@dataclass(slots=True)
+class Changes(Message):
+    """Node to node: what was changed in the slices of a session since the change with number ``seen``; that
+    and all before it are forgotten.
+
+    Reply: number of the last one, whether there are more, checksum; body: a page, some rows without a value.
+    """
+
+    TYPE = 51
+    TYPES = (int, int, int, bytes, int, int)
+    iid: int
+    moves: bytes
+    session: int
+    seen: int
+
+    def check(self) -> None:
+        _check_stands(self.moves)
+        require(0 < self.session < U64_END and 0 <= self.seen < U64_END, "out of range")
+
+
+@dataclass(slots=True)
+class Seal(Message):
+    """Node to node: vote no more for slices whose handovers are undecided. Reply: the groups (u16 each) for
+    which that is durable."""
+
+    TYPE = 52
+    TYPES = (int, int, int, bytes)
+    iid: int
+    moves: bytes
+
+    def check(self) -> None:
+        _check_stands(self.moves)
+
+
+@dataclass(slots=True)
+class Total(Message):
+    """Node to node: what sealed slices hold in all. Reply body: rows (``core.totals``)."""
+
+    TYPE = 53
+    TYPES = (int, int, int, bytes)
+    iid: int
+    moves: bytes
+
+    def check(self) -> None:
+        _check_stands(self.moves)
+
+
+@dataclass(slots=True)
+class Fetch(Message):
+    """Node to node: what is stored under a key of a slice that is handed over. Reply: whether there is
+    anything; body: it."""
+
+    TYPE = 54
+    TYPES = (int, int, int, bytes, bytes)
+    iid: int
+    moves: bytes
+    key: bytes
+
+    def check(self) -> None:
+        _check_stands(self.moves)
+        require(_PLACE_BYTES < len(self.key) <= STORED_KEY_BYTES_MAX, "not a stored key")
+
+
 def _check_stands(stands: bytes) -> None:
     count, rest = divmod(len(stands), STAND_BYTES)
     require(not rest and 0 < count <= STANDS_MAX, "not a list of groups and cfgs")

@@ -19,15 +19,20 @@ from ssastore.errors import BadFrame
 from ssastore.limits import STORED_KEY_BYTES_MAX
 from ssastore.matemessages import (
     Accept,
+    Changes,
     Collect,
+    Copy,
     Fence,
+    Fetch,
     Mark,
     Prepare,
     Pull,
     Recheck,
     References,
+    Seal,
     Survey,
     SurveySlices,
+    Total,
 )
 from ssastore.message import (
     BALLOT_BYTES,
@@ -61,10 +66,13 @@ __all__ = [
     "STANDS_MAX",
     "STAND_BYTES",
     "Accept",
+    "Changes",
     "Collect",
     "Condition",
+    "Copy",
     "Delete",
     "Fence",
+    "Fetch",
     "Get",
     "GetBlob",
     "Hello",
@@ -81,11 +89,13 @@ __all__ = [
     "References",
     "Report",
     "Scan",
+    "Seal",
     "Shut",
     "StartScrub",
     "Status",
     "Survey",
     "SurveySlices",
+    "Total",
     "Welcome",
     "decode_request",
 ]
@@ -377,6 +387,11 @@ _REQUESTS: tuple[type[Message], ...] = (
     Pull,
     Mark,
     Recheck,
+    Copy,
+    Changes,
+    Seal,
+    Total,
+    Fetch,
 )
 for _message in (Hello, Welcome, Proof, *_REQUESTS):
     _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]

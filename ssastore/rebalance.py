@@ -1,9 +1,8 @@
-"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout,
-planning a change of it, and ordering a recovery.
+"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout, and
+ordering recoveries and moves.
 
-What is decided is in ``core.planner`` (the first layout), ``core.replan`` (every later one), ``core.plans``
-(the steps between) and ``core.cluster`` (records, checks); here it is written to and read from the
-control store.
+What is decided is in ``core.planner`` (pure) and ``core.cluster`` (records, checks);
+here it is written to and read from the control store.
 
 A layout has more keys than a transaction may write, so forming is done in steps that
 anybody can repeat or finish:
@@ -19,7 +18,9 @@ cannot write into a cluster that others have finished and changed since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from ipaddress import IPv6Network
 
 from ssastore.core.cluster import (
@@ -37,24 +38,26 @@ from ssastore.core.cluster import (
     group_key,
     node_key,
 )
-from ssastore.core.layout import layout_of
-from ssastore.core.orders import RecoverOrder, order_name
+from ssastore.core.moving import begin_move, finish_move
+from ssastore.core.orders import MoveOrder, RecoverOrder, move_name, order_name
 from ssastore.core.planner import initial_layout, owned_slices
-from ssastore.core.plans import Plan, make_plan
-from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
-from ssastore.keyspace import Slice
+from ssastore.keyspace import GROUP_BITS, GROUPS, LANES, Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
 __all__ = [
     "Cluster",
-    "Plan",
+    "Move",
+    "MoveState",
     "RecoverOrder",
+    "abort_moves",
     "form_cluster",
+    "move_states",
+    "order_move",
+    "order_moves",
     "order_recovery",
     "ownership_of",
-    "plan_change",
     "read_cluster",
 ]
 
@@ -135,31 +138,6 @@ async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
     return owned_slices(cluster.groups, node)
 
 
-def plan_change(
-    cluster: Cluster,
-    nodes: Sequence[NodeRecord],
-    *,
-    replicas: int | None = None,
-    lost: Collection[str] = (),
-    sizes: Mapping[int, int] | None = None,
-) -> Plan:
-    """What must happen so that ``nodes`` own everything, each its share, with as little movement as can be.
-
-    Args:
-        nodes: who may own something after; an owner that is not listed drains, or is in ``lost``.
-        replicas: planes after, where there shall be more of them.
-        lost: who is gone for good: its slices are rebuilt from the other planes.
-        sizes: bytes of one plane of a group, by group; None where nobody knows.
-
-    Raises:
-        ConfigError: too few nodes, or too few planes of a group are left.
-    """
-    check_nodes(cluster.record.network, nodes)
-    before = layout_of(cluster.groups)
-    after = replan(before, nodes, replicas or cluster.record.replicas)
-    return make_plan(before, after, nodes, lost=lost, sizes=sizes)
-
-
 async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:
     """Tell all workers of a node to recover; the keys of the orders, each gone when it is carried out.
 
@@ -173,6 +151,111 @@ async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) 
     names = [order_name(node, worker) for worker in range(_decode_node(item).workers)]
     await control.transact([], [Write(name, order.encode()) for name in names])
     return names
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Move:
+    """One slice that another node is to own."""
+
+    slice16: int
+    target: str
+
+
+class MoveState(Enum):
+    """How far a move is, as the control store shows it."""
+
+    PLANNED = "PLANNED"
+    COPYING = "COPYING"
+    "On its way to the target; SEALED at the end of that is known to source and target alone."
+    DONE = "DONE"
+
+
+async def order_move(control: ControlStore, slice16: int, target: str) -> list[str]:
+    """``order_moves`` of one slice."""
+    return await order_moves(control, [Move(slice16, target)])
+
+
+async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]:
+    """Tell the workers of the targets to take slices over; the keys of the orders, each gone when it is done.
+
+    Moves that are ordered already go on.  What is its target's already is left out.
+
+    Raises:
+        ConfigError: an unknown node or slice, or a move that would put two planes of a group on one node (or
+            in one zone, where zones are apart) as the groups are now: nothing was ordered then.
+        Unavailable: the control store does not answer.
+    """
+    cluster = await read_cluster(control)
+    nodes = {node.name: node for node in cluster.nodes}
+    zones = {node.name: node.zone for node in cluster.nodes}
+    groups = {record.group: record for record in cluster.groups}
+    orders: dict[str, dict[int, str]] = {}
+    for move in sorted(moves):
+        plane, group = move.slice16 >> GROUP_BITS, move.slice16 % GROUPS
+        if not 0 <= plane < cluster.record.replicas:
+            raise ConfigError(f"slice {move.slice16:04x} is of no plane that holds data")
+        record = groups[group]
+        found = record.planes[plane]
+        if move.target == found.owner:
+            continue
+        if move.target != found.target:
+            # As if it were done: of one group the moves are made one after the other.
+            groups[group] = finish_move(begin_move(record, plane, move.target, 1, zones), plane)
+        orders.setdefault(_order_of(move, nodes), {})[move.slice16] = found.owner
+    for key, slices in orders.items():
+        await _change_order(control, key, added=slices)
+    return sorted(orders)
+
+
+async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
+    """Take orders back: what is not finished is called off by its target.
+
+    Raises:
+        ConfigError: an unknown node. Unavailable: the control store does not answer.
+    """
+    nodes = {node.name: node for node in await _read_nodes(control)}
+    taken: dict[str, set[int]] = {}
+    for move in moves:
+        if move.target not in nodes:
+            raise ConfigError(f"the cluster has no node {move.target}")
+        taken.setdefault(_order_of(move, nodes), set()).add(move.slice16)
+    for key, slice16s in sorted(taken.items()):
+        await _change_order(control, key, removed=slice16s)
+
+
+def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
+    """Key of the order that a move belongs to."""
+    return move_name(move.target, move.slice16 % LANES % nodes[move.target].workers)
+
+
+async def _change_order(
+    control: ControlStore, key: str, *, added: Mapping[int, str] | None = None, removed: Iterable[int] = ()
+) -> None:
+    while True:
+        item = await control.get(key)
+        known = MoveOrder.decode(item.value).slices if item is not None else {}
+        slices = {s: source for s, source in {**known, **(added or {})}.items() if s not in removed}
+        compare = Compare(key, item.revision if item is not None else 0)
+        value = MoveOrder(slices).encode() if slices else None
+        if (value is None and item is None) or await control.transact([compare], [Write(key, value)]):
+            return
+
+
+async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move, MoveState]:
+    """How far moves are. Raises ConfigError, Unavailable."""
+    items, _ = await control.list(GROUP_PREFIX)
+    groups = {record.group: record for record in map(_decode_group, items)}
+    states: dict[Move, MoveState] = {}
+    for move in moves:
+        found = groups[move.slice16 % GROUPS].planes[move.slice16 >> GROUP_BITS]
+        states[move] = (
+            MoveState.DONE
+            if found.owner == move.target
+            else MoveState.COPYING
+            if found.target == move.target
+            else MoveState.PLANNED
+        )
+    return states
 
 
 async def _fill(

@@ -19,7 +19,6 @@ from bench.servers import Server, free_ports, waiting_for
 from ssastore import AsyncClient
 from ssastore.client import AsyncBucket
 from ssastore.errors import ConfigError
-from ssastore.form import form
 from ssastore.lab import context
 
 
@@ -84,7 +83,7 @@ class Ssastore:
 
     def versions(self) -> dict[str, str]:
         """See ``Target.versions``."""
-        return {"form": form(), **{name: version(name) for name in ("ssastore", "lmdb", "msgpack")}}
+        return {name: version(name) for name in ("ssastore", "lmdb", "msgpack")}
 
 
 class SsastoreClient:

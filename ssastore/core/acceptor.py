@@ -39,9 +39,12 @@ from ssastore.keyspace import slice16_of, slice_of
 from ssastore.limits import SURVEY_BYTES_MAX
 from ssastore.messages import (
     Accept,
+    Changes,
     Collect,
+    Copy,
     Delete,
     Fence,
+    Fetch,
     Get,
     GetBlob,
     Mark,
@@ -53,10 +56,12 @@ from ssastore.messages import (
     Recheck,
     References,
     Scan,
+    Seal,
     Shut,
     Status,
     Survey,
     SurveySlices,
+    Total,
 )
 
 WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE, Collect.TYPE))
@@ -72,6 +77,11 @@ NODE_ONLY = frozenset(
         Fence.TYPE,
         Pull.TYPE,
         Mark.TYPE,
+        Copy.TYPE,
+        Changes.TYPE,
+        Seal.TYPE,
+        Total.TYPE,
+        Fetch.TYPE,
     )
 )
 "Requests that only the node role may send."

@@ -21,7 +21,13 @@ changes it:
        epoch e, cfg c                 e+1, c+1                              e+2, c+1
 
 ``begin_recovery`` of a slice that is RECOVERING already starts over, for an environment
-that was lost as well.  One slice of a group at a time.
+that was lost as well.  A slice that is handed over goes another way (``core.moving``):
+
+    ACTIVE(X) ---- begin_move ----> MOVING(X, Y) ---- finish_move ----> ACTIVE(Y)
+     epoch e                            e+1           cancel_move: ACTIVE(X)   e+2
+
+The epoch of MOVING is the number h of the handover: no other has it.  One slice of a
+group at a time is recovered or moved.
 
 Invariants (``Cluster.check``): every plane of every group has exactly one owner,
 the owners are known nodes, and no node owns two planes of one group.
@@ -49,6 +55,7 @@ FORMAT = 1
 NATIVE_PORT = 7480
 ACTIVE = "ACTIVE"
 RECOVERING = "RECOVERING"
+MOVING = "MOVING"
 CLUSTER_ID_BYTES = 16
 WEIGHT_MAX = 1_000_000
 "Only the ratio of weights counts; the bound keeps the planner's fractions small."
@@ -159,16 +166,41 @@ class PlaneOwner:
     state: str = ACTIVE
     env: int = 0
     "Id of the environment that votes, or is being recovered; 0: the owner's first one."
+    since: int = 0
+    "The epoch that the data of ``env`` must be complete for; 0: this one. Moves that are begun leave it."
+    target: str = ""
+    "Of a slice that is MOVING: the node that it is handed over to."
+    target_env: int = 0
+    "And the environment there."
+
+    @property
+    def complete_epoch(self) -> int:
+        """What the standing of the environment that votes must say."""
+        return self.since or self.epoch
 
     def __post_init__(self) -> None:
         if not (type(self.owner) is str and self.owner and type(self.epoch) is int and self.epoch >= 1):
             raise ConfigError(
                 f"an owner needs a name and an epoch from 1, got {self.owner!r}, {self.epoch!r}"
             )
-        if self.state not in (ACTIVE, RECOVERING):
+        if self.state not in (ACTIVE, RECOVERING, MOVING):
             raise ConfigError(f"this version knows no slice state {self.state!r}")
         _require_int("env", self.env, 0, (1 << 32) - 1)
-        _require(self.state == ACTIVE or self.env > 0, "what is recovered names its environment", self.env)
+        if self.state == ACTIVE and self.since == 0 and not self.target and not self.target_env:
+            return  # As nearly all are.
+        is_named = self.state != RECOVERING or self.env > 0
+        _require(is_named, "what is recovered names its environment", self.env)
+        _require_int("since", self.since, 0, self.epoch)
+        _require_int("target_env", self.target_env, 0, (1 << 32) - 1)
+        is_name = self.target == "" or _is_match(_NAME, self.target)
+        _require(is_name, f"target must be {_NAME_RULE}", self.target)
+        has_target = bool(self.target) and self.target_env > 0 and self.since > 0
+        is_plain = not (self.target or self.target_env)
+        _require(
+            has_target if self.state == MOVING else is_plain,
+            "what is moved, and nothing else, names its target",
+            self.target,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,20 +233,25 @@ class GroupRecord:
     def begin_recovery(self, plane: int, env: int) -> GroupRecord:
         """The record in which ``env`` is rebuilding a plane whose state was lost.
 
-        ConfigError: another plane of the group is being recovered.
+        A move of the plane ends with it.  ConfigError: another plane of the group is recovered or moved.
         """
-        busy = [p for p, found in enumerate(self.planes) if found.state != ACTIVE and p != plane]
-        _require(not busy, f"group {_GROUP_NAMES[self.group]} recovers one slice at a time", busy)
+        self.check_idle(plane, f"group {_GROUP_NAMES[self.group]} recovers one slice at a time")
         found = self.planes[plane]
-        return self._with(plane, PlaneOwner(found.owner, found.epoch + 1, RECOVERING, env), self.cfg + 1)
+        return self.replaced(plane, PlaneOwner(found.owner, found.epoch + 1, RECOVERING, env), self.cfg + 1)
 
     def finish_recovery(self, plane: int) -> GroupRecord:
         """The record in which the environment that was rebuilt votes. ConfigError: it was not begun."""
         found = self.planes[plane]
         _require(found.state == RECOVERING, "only what is being recovered can be finished", found.state)
-        return self._with(plane, replace(found, state=ACTIVE, epoch=found.epoch + 1), self.cfg)
+        return self.replaced(plane, replace(found, state=ACTIVE, epoch=found.epoch + 1), self.cfg)
 
-    def _with(self, plane: int, changed: PlaneOwner, cfg: int) -> GroupRecord:
+    def check_idle(self, plane: int, rule: str) -> None:
+        """ConfigError when another plane than this one is recovered or moved."""
+        busy = [p for p, found in enumerate(self.planes) if found.state != ACTIVE and p != plane]
+        _require(not busy, rule, busy)
+
+    def replaced(self, plane: int, changed: PlaneOwner, cfg: int) -> GroupRecord:
+        """The record with another plane in the place of one."""
         planes = (*self.planes[:plane], changed, *self.planes[plane + 1 :])
         return GroupRecord(self.group, planes, cfg)
 
@@ -304,7 +341,8 @@ def _check_unique(things: str, what: str, values: Sequence[str]) -> None:
 _CLUSTER_FIELDS = set(ClusterRecord.__dataclass_fields__)
 _NODE_FIELDS = set(NodeRecord.__dataclass_fields__)
 _GROUP_FIELDS = set(GroupRecord.__dataclass_fields__) - {"is_untouched"}
-_PLANE_FIELDS = set(PlaneOwner.__dataclass_fields__) - {"env"}
+_PLANE_FIELDS = {"owner", "epoch", "state"}
+_MORE_PLANE_FIELDS = {"env", "since", "target", "target_env"}
 
 
 def _encode(fields: dict[str, Any]) -> bytes:
@@ -324,17 +362,34 @@ def _decode(value: bytes, what: str, fields: set[str]) -> dict[str, Any]:
 
 def _encode_plane(plane: PlaneOwner) -> dict[str, Any]:
     fields: dict[str, Any] = {"owner": plane.owner, "epoch": plane.epoch, "state": plane.state}
-    # A record that names no environment is written as before there were any.
-    return fields | {"env": f"{plane.env:08x}"} if plane.env else fields
+    # A record that names no environment is written as before there were any; so it is without a move.
+    if plane.env:
+        fields["env"] = f"{plane.env:08x}"
+    if plane.since:
+        fields["since"] = plane.since
+    if plane.target:
+        fields |= {"target": plane.target, "target_env": f"{plane.target_env:08x}"}
+    return fields
 
 
 def _decode_plane(found: Any) -> PlaneOwner:
-    if type(found) is not dict or "env" not in found:
-        fields = _fields(found, "plane of a group", _PLANE_FIELDS)
-        return PlaneOwner(fields["owner"], fields["epoch"], fields["state"])
-    fields = _fields(found, "plane of a group", _PLANE_FIELDS | {"env"})
-    _require(_is_match(_ENV_ID, fields["env"]), "env must be 8 hex digits", fields["env"])
-    return PlaneOwner(fields["owner"], fields["epoch"], fields["state"], int(fields["env"], 16))
+    more = _MORE_PLANE_FIELDS & found.keys() if type(found) is dict else set()
+    fields = _fields(found, "plane of a group", _PLANE_FIELDS | more)
+    return PlaneOwner(
+        fields["owner"],
+        fields["epoch"],
+        fields["state"],
+        _decode_env(fields, "env"),
+        fields.get("since", 0),
+        fields.get("target", ""),
+        _decode_env(fields, "target_env"),
+    )
+
+
+def _decode_env(fields: dict[str, Any], name: str) -> int:
+    found = fields.get(name, "00000000")
+    _require(_is_match(_ENV_ID, found), f"{name} must be 8 hex digits", found)
+    return int(found, 16)
 
 
 def _fields(found: Any, what: str, fields: set[str]) -> dict[str, Any]:

@@ -54,9 +54,10 @@ class _Planes:
     @property
     def cfg(self) -> int:
         """See ``core.proposer.Planes``."""
-        cfgs = self._coordinator.acceptor.served.cfgs
+        served = self._coordinator.acceptor.served
         for plane in range(self.count):
-            cfg = cfgs.get(slice16_of(self._name(plane)[0]))
+            slice16 = slice16_of(self._name(plane)[0])
+            cfg = served.cfgs.get(slice16) or served.sealed.get(slice16)
             if cfg is not None:
                 return cfg
         if self._foreign_cfg is not None:
@@ -80,7 +81,10 @@ class _Planes:
 
     async def _ask(self, plane: int, message: Prepare | Accept | Collect, body: bytes) -> Reply:
         coordinator = self._coordinator
-        if slice16_of(message.iid) not in coordinator.acceptor.active:
+        slice16, served = slice16_of(message.iid), coordinator.acceptor.served
+        if slice16 in served.sealed:
+            raise Unavailable("the plane is being handed over")
+        if slice16 not in served.active:
             return await coordinator.ask_mate(message, body)
         now_ms = coordinator.clock.now_ms()
         try:
@@ -166,7 +170,7 @@ class Coordinator:
 
     async def handle(self, request: Any, body: bytes) -> Reply:
         """Answer a Put, Delete or Read. Raises Refusal, also for what the library raises."""
-        self.acceptor.served.check_record(request)
+        self.acceptor.served.check_call(request)
         position = position_of(request.iid)
         record = RecordName(position, request.kind, request.bucket, request.shards, request.key)
         name, planes = record.label, self.planes_of(record)
@@ -174,7 +178,7 @@ class Coordinator:
             if isinstance(request, Read):
                 ballot, value = await self._proposer.read(name, planes)
                 data = b"" if request.head_only else bytes(value.data)
-                cfg = self.acceptor.served.cfg_of(request.iid)
+                cfg = self.acceptor.served.call_cfg_of(request.iid)
                 return [cfg, ballot, value.state, value.modified_ms, bytes(value.metadata)], data
             now_ms = self.clock.now_ms()
             check_birth(request, now_ms)

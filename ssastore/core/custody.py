@@ -2,7 +2,9 @@
 
 Follows the group records in the control store and tells the acceptor (``core.place``)
 what the judgement of ``core.standing`` is.  While the control store is away, everything
-stays as it is known.
+stays as it is known.  Slices come and go with their records: a slice is this worker's while
+its record names the node as owner, and *incoming* while it names the node as target of a
+move (``core.mover`` fills it, ``core.giving`` is the other end).
 
 A new cfg is adopted only from the group's record, never on a message's word, and is
 durable before a FENCE is answered.  The acceptor refuses the old cfg from the moment that
@@ -21,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.boot import Environment
-from ssastore.core.cluster import GROUP_PREFIX, GroupRecord, group_of_key
+from ssastore.core.cluster import GROUP_PREFIX, MOVING, GroupRecord, group_of_key
 from ssastore.core.marks import Watermark, recall, remember
 from ssastore.core.replies import Reply
 from ssastore.core.standing import (
@@ -56,22 +58,25 @@ class Listing(NamedTuple):
     """The groups of one worker in a listing of all, as far as that needs no judgement of its own."""
 
     untouched: dict[int, Held]
-    "By group, those of which nothing was ever recovered."
+    "By group, those of which nothing was ever recovered or moved."
     cfgs: dict[int, int]
     "The worker's slices in them, with their configuration."
     others: list[Held]
+    "All that were, whoever's they are."
 
 
 def read_listing(items: Sequence[Item], mine: Mapping[int, tuple[int, ...]]) -> Listing:
-    """Sort a listing of group records. ``mine`` has the groups that count. Raises ConfigError."""
+    """Sort a listing of group records. ``mine`` has the worker's groups at its start. Raises ConfigError."""
     untouched: dict[int, Held] = {}
     cfgs: dict[int, int] = {}
     others: list[Held] = []
     for item in items:  # A start waits for this loop: most of the records are others'.
         group = group_of_key(item.key)
-        if group not in mine:
+        if group is None:
             continue
         record = GroupRecord.decode(item.value)
+        if record.is_untouched and group not in mine:
+            continue
         if record.is_untouched:
             untouched[record.group] = Held(record, item.revision)
             cfgs.update(dict.fromkeys(mine[record.group], record.cfg))
@@ -95,6 +100,7 @@ class Custody:
     Args:
         node: the owner whose slices these are.
         forget: called when a cfg changes: a proposer drops what it cached under the old one.
+        tell: called when slices have come or gone: connected clients are told what is served here.
     """
 
     read_listing = staticmethod(read_listing)
@@ -107,11 +113,12 @@ class Custody:
         acceptor: Acceptor,
         store: Store,
         forget: Callable[[], None],
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
         self.environment = environment
         self.groups: dict[int, Held] = {}
-        "Those in which this worker has a plane."
+        "Those in which this worker has a plane, or gets one."
         self.states: dict[int, State] = {}
         "By slice; only of those that do not vote."
         self.taken: set[int] = set()
@@ -122,9 +129,16 @@ class Custody:
         self._acceptor = acceptor
         self._store = store
         self._forget = forget
+        self._tell = tell
         with store.read() as txn:
             self._standings = read_standings(txn)
-        self._mine = slices_by_group(acceptor.owned)
+        self._base = slices_by_group(acceptor.owned)
+        "As it was at the start."
+        self._mine: dict[int, tuple[int, ...]] = dict(self._base)
+        self.incoming: dict[int, Held] = {}
+        "By slice, those that are being handed over to this worker."
+        self.outgoing: dict[int, Held] = {}
+        "And by it."
         self._adopting: dict[int, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
         self._revision = 0
@@ -136,7 +150,7 @@ class Custody:
         """Read all group records; slices begin to vote. Raises Unavailable, ConfigError."""
         items, self._revision = await control.list(GROUP_PREFIX)
         is_first = not self.groups
-        listing = self.read_listing(items, self._mine)
+        listing = self.read_listing(items, self._base)
         if is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first:
             self.groups.update(listing.untouched)
             self._acceptor.served.vote_first(listing.cfgs)
@@ -175,16 +189,49 @@ class Custody:
 
     def apply(self, record: GroupRecord, revision: int) -> None:
         """Judge a group's slices here by its record, unless a later one is known."""
-        if record.group in self._mine:
-            self._take(record, revision)
+        if self._take(record, revision):
             self.wake()
 
-    def _take(self, record: GroupRecord, revision: int) -> None:
+    def _take(self, record: GroupRecord, revision: int) -> bool:
+        """Whether the group concerns this worker, or did."""
         known = self.groups.get(record.group)
-        if known is None or known.revision < revision:
-            self.groups[record.group] = Held(record, revision)
-            for slice16 in self._mine[record.group]:
-                self._settle(slice16, record)
+        if known is not None and known.revision >= revision:
+            return True
+        owned, incoming = self._share(record)
+        before = self._mine.get(record.group, ())
+        if not (owned or incoming or before or known):
+            return False
+        held = self.groups[record.group] = Held(record, revision)
+        for plane in range(len(record.planes)):
+            self.incoming.pop(plane << GROUP_BITS | record.group, None)
+            self.outgoing.pop(plane << GROUP_BITS | record.group, None)
+        self.incoming.update(dict.fromkeys(incoming, held))
+        self.outgoing.update((s, held) for s in owned if record.planes[s >> GROUP_BITS].state == MOVING)
+        if owned != before:
+            self._mine[record.group] = owned
+            for slice16 in before:
+                if slice16 not in owned:
+                    self._acceptor.served.lose(slice16)
+                    self.states.pop(slice16, None)
+                    self.taken.discard(slice16)
+            for slice16 in owned:
+                if slice16 not in before:
+                    self._acceptor.served.gain(slice16)
+            self._forget()
+            self._tell()
+        for slice16 in owned:
+            self._settle(slice16, record)
+        return True
+
+    def _share(self, record: GroupRecord) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The slices of a group that are this worker's, and those that are handed over to it."""
+        owned: list[int] = []
+        incoming: list[int] = []
+        for plane, found in enumerate(record.planes):
+            slice16 = plane << GROUP_BITS | record.group
+            if self.node in (found.owner, found.target) and self._acceptor.served.is_of_lane(slice16):
+                (owned if found.owner == self.node else incoming).append(slice16)
+        return tuple(owned), tuple(incoming)
 
     def _settle(self, slice16: int, record: GroupRecord) -> None:
         """Let a slice vote, or not."""
@@ -194,7 +241,10 @@ class Custody:
             if state is State.QUARANTINED and slice16 in served.cfgs and not self.is_displaced:
                 self.is_displaced = True
                 log.critical("environment.displaced", extra={"slice": f"{slice16:04x}"})
-            served.hush(slice16)
+            if state is State.SEALED and not self._is_withdrawn:
+                served.seal(slice16, record.cfg)
+            else:
+                served.hush(slice16)
             self.states[slice16] = State.UNKNOWN if self._is_withdrawn else state
             return
         if self.states.pop(slice16, None) is not None:
@@ -204,12 +254,66 @@ class Custody:
                 self._forget()
             served.vote(slice16, record.cfg)
         if record.cfg > standing.cfg:
-            self._adopt(slice16, Standing(standing.epoch, record.cfg))
+            self._adopt(slice16, standing._replace(cfg=record.cfg))
 
     def _adopt(self, slice16: int, standing: Standing) -> None:
         """Make a new cfg durable. Until then only the control store's word keeps the old one away."""
         self._standings[slice16] = standing
         self._adopting[slice16] = self._store.submit(lambda txn: write_standing(txn, slice16, standing))
+
+    # -- for moves ----------------------------------------------------------------------------------
+
+    def giving(self, slice16: int, h: int) -> bool:
+        """Whether this environment's data of the slice is good, and handover ``h`` of it is undecided."""
+        held = self.groups.get(slice16 % GROUPS)
+        if held is None or slice16 not in self._acceptor.owned:
+            return False
+        found = held.record.planes[slice16 >> GROUP_BITS]
+        is_here = self.states.get(slice16, State.ACTIVE) in (State.ACTIVE, State.SEALED)
+        return is_here and found.state == MOVING and found.epoch == h
+
+    async def seal(self, slice16: int, h: int) -> bool:
+        """Give no vote for a slice any more while handover ``h`` is undecided; True when that is durable.
+
+        Votes that were given before are in the store before the seal is.
+        """
+        if not self.giving(slice16, h):
+            return False
+        standing = self.standing(slice16)
+        if standing.seal != h:
+            self._adopt(slice16, standing._replace(seal=h))
+            self._settle(slice16, self.groups[slice16 % GROUPS].record)
+        await self._make_durable(slice16)
+        return self.giving(slice16, h)
+
+    @property
+    def owned(self) -> frozenset[int]:
+        """The slices that are this worker's."""
+        return self._acceptor.owned
+
+    async def note_standings(self, standings: Mapping[int, Standing]) -> None:
+        """Make it durable how far slices are that are not this environment's to vote for."""
+        self._standings.update(standings)
+        await self._write(standings, lambda txn: None)
+
+    async def fill(self, standings: Mapping[int, Standing], last: Callable[[WriteTxn], None]) -> None:
+        """The data of incoming slices is complete; ``last`` is changed with that, durably."""
+        await self._write(standings, last)
+        self._standings.update(standings)
+
+    async def _write(self, standings: Mapping[int, Standing], more: Callable[[WriteTxn], None]) -> None:
+        def write_all(txn: WriteTxn) -> None:
+            more(txn)
+            for slice16, standing in standings.items():
+                write_standing(txn, slice16, standing)
+
+        await self._store.submit(write_all)
+
+    def strays(self) -> list[int]:
+        """Slices that may have left data here and are neither this worker's nor on their way to it."""
+        known = self._acceptor.owned | self.incoming.keys()
+        touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
+        return sorted(s for s in touched if s not in known)
 
     # -- for the recovery ---------------------------------------------------------------------------
 
@@ -232,7 +336,7 @@ class Custody:
     async def disown(self) -> None:
         """Take back every vote: the state of this environment must not be trusted, somebody says."""
         owned = self._known()
-        outdated = {slice16: Standing(0, self.standing(slice16).cfg) for slice16 in owned}
+        outdated = {slice16: self.standing(slice16)._replace(epoch=0) for slice16 in owned}
 
         def write_all(txn: WriteTxn) -> None:
             for slice16, standing in outdated.items():
@@ -249,7 +353,7 @@ class Custody:
 
     def _known(self) -> list[int]:
         """The slices that are this worker's and whose groups' records are known, in order."""
-        return sorted(slice16 for group in self.groups for slice16 in self._mine[group])
+        return sorted(slice16 for group in self.groups for slice16 in self._mine.get(group, ()))
 
     def take_all(self) -> None:
         """Somebody says that the slices which other environments took are to come back here."""

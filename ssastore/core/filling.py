@@ -6,7 +6,7 @@ kept as it is: its content was verified by its digest before (``core.recovery``)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ssastore.core.floors import read_floor
 from ssastore.core.pages import END_KIND, KIND_AT, Rows, end_key, group_of_key, stored_key_of
@@ -63,6 +63,25 @@ def fill_range(
         if floor != NO_BALLOT:
             txn.put(floor_key(slice16), floor, use_reserve=True)
     return list(ends)
+
+
+def fill_keys(txn: WriteTxn, plane: int, entries: Mapping[bytes, bytes | None], cover: Cover) -> None:
+    """Put rows of a page of changes in the place of what is under their keys. Blobs are there already."""
+    records = [
+        (stored_key_of(key, plane), value, _deleted_ms(key, value))
+        for key, value in entries.items()
+        if value is not None and key[KIND_AT] != Kind.BLOB
+    ]
+    slots = [decode_slot(value, NO_BALLOT) for key, value, _ in records if key[KIND_AT] in RECORD_KINDS]
+    if slots:
+        cover(txn, max(slot.seen for slot in slots))
+    for key, found in entries.items():
+        if found is None:
+            txn.delete(stored_key_of(key, plane))
+    for key, value, deleted_ms in records:
+        txn.put(key, value)
+        if deleted_ms is not None:
+            txn.put(tombstone_key(deleted_ms, key), key, use_reserve=True)
 
 
 def _deleted_ms(key: bytes, value: bytes) -> int | None:

@@ -1,16 +1,20 @@
-"""What an operator tells a worker about its lost slices, by way of the control store.
+"""What an operator, or a plan, tells a worker, by way of the control store.
 
-recover/NODE/WORKER   an order; the worker removes it when nothing is left to recover
+recover/NODE/WORKER           recover what is lost; removed when nothing is left to recover
+move/TARGET/WORKER/SOURCE     take these slices over from another node; removed when all of them
+                              are here, or none of them can come any more
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from ssastore.errors import ConfigError
 
 _PREFIX = "recover/"
+_MOVE_PREFIX = "move/"
 _FORMAT = 1
 
 
@@ -38,6 +42,37 @@ class RecoverOrder:
         if not is_known or type(order.accept_data_loss) is not bool or type(order.rebuild) is not bool:
             raise ConfigError("an order to recover: another format, or no booleans")
         return order
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOrder:
+    """Take slices over from other nodes. What is on its way and not ordered any more is called off."""
+
+    slices: Mapping[int, str]
+    "By slice, the node that it is taken from."
+
+    def encode(self) -> bytes:
+        names = {f"{slice16:04x}": source for slice16, source in sorted(self.slices.items())}
+        return json.dumps({"format": _FORMAT, "slices": names}).encode()
+
+    @staticmethod
+    def decode(value: bytes) -> MoveOrder:
+        """Inverse of ``encode``. ConfigError: not such a record."""
+        try:
+            found = json.loads(value)
+            is_known = found.pop("format") == _FORMAT and found.keys() == {"slices"}
+            slices = {int(name, 16): source for name, source in found["slices"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"an order to move: not such a record: {error}") from error
+        are_known = all(0 <= s < 1 << 16 and type(source) is str for s, source in slices.items())
+        if not (is_known and are_known):
+            raise ConfigError("an order to move: another format, or no slices")
+        return MoveOrder(slices)
+
+
+def move_name(target: str, worker: int) -> str:
+    """Key of the order to one worker to take slices over."""
+    return f"{_MOVE_PREFIX}{target}/{worker}"
 
 
 def order_name(node: str, worker: int) -> str:

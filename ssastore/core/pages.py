@@ -32,6 +32,8 @@ KIND_AT = 4
 "Where the kind stands in a key: behind the locator."
 
 _ROW = struct.Struct(">HI")
+_GONE = 0xFFFF_FFFF
+"Length of a value in the row of a key that is not stored any more: only a page of changes has such."
 
 Rows = dict[bytes, bytes]
 "Values by plain key."
@@ -48,19 +50,30 @@ class Page:
 
     def rows(self) -> Rows:
         """Raises CorruptObject: not what was sent."""
+        rows: Rows = {}
+        for key, value in self.entries().items():
+            if value is None:
+                raise CorruptObject("a page of records has a row without a value")
+            rows[key] = value
+        return rows
+
+    def entries(self) -> dict[bytes, bytes | None]:
+        """The rows of a page of changes; None where nothing is stored. Raises CorruptObject."""
         if xxh3_64_intdigest(self.body) != self.checksum:
             raise CorruptObject("a page of records fails its checksum")
-        rows: Rows = {}
+        rows: dict[bytes, bytes | None] = {}
         at = 0
         while at < len(self.body):
             if at + _ROW.size > len(self.body):
                 raise CorruptObject("a page of records is cut short")
             key_length, value_length = _ROW.unpack_from(self.body, at)
             at += _ROW.size
-            end = at + key_length + value_length
+            is_gone = value_length == _GONE
+            end = at + key_length + (0 if is_gone else value_length)
             if end > len(self.body) or key_length <= KIND_AT:
                 raise CorruptObject("a page of records is cut short")
-            rows[self.body[at : at + key_length]] = self.body[at + key_length : end]
+            key = self.body[at : at + key_length]
+            rows[key] = None if is_gone else self.body[at + key_length : end]
             at = end
         return rows
 
@@ -105,6 +118,26 @@ def pull_page(txn: ReadTxn, plane: int, groups: Sequence[int], after: bytes) -> 
         read += len(value)
         last = key
     return _page(False, last, pieces)
+
+
+def changes_page(txn: ReadTxn, keys: Sequence[bytes]) -> tuple[int, Page]:
+    """What is stored under keys now, as many of them as fit a page; how many, and the page.
+
+    Raises:
+        CorruptObject: a record is rotten.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    for index, key in enumerate(keys):
+        value = txn.get(key)
+        is_blob = key[KIND_AT] == Kind.BLOB
+        sent = b"" if value is None or is_blob else bytes(value)
+        length = _ROW.size + len(key) + len(sent)
+        if pieces and size + length > PULL_PAGE_BYTES:
+            return index, _page(True, b"", pieces)
+        pieces += [_ROW.pack(len(key), _GONE if value is None else len(sent)), plain_key(key), sent]
+        size += length
+    return len(keys), _page(False, b"", pieces)
 
 
 def _page(truncated: bool, last: bytes, pieces: list[bytes]) -> Page:

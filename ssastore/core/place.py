@@ -82,6 +82,8 @@ class Served:
         "16-bit numbers of the slices, those that do not vote included."
         self.cfgs: dict[int, int] = {}
         "The slices that vote, with the configuration that they vote under."
+        self.sealed: dict[int, int] = {}
+        "Those that are being handed over and vote no more, with theirs: calls are still proposed for them."
 
     @property
     def active(self) -> KeysView[int]:
@@ -92,10 +94,25 @@ class Served:
         """Set which slices are this node's; other lanes than ours are left out. None of them votes yet."""
         self.owned = share_of(frozenset(slice16s), self.worker, self.workers)
         self.cfgs = {}
+        self.sealed = {}
+
+    def is_of_lane(self, slice16: int) -> bool:
+        """Whether a slice of this node is this worker's."""
+        return slice16 % LANES % self.workers == self.worker
+
+    def gain(self, slice16: int) -> None:
+        """A slice is this worker's from now on; it does not vote yet."""
+        self.owned |= {slice16}
+
+    def lose(self, slice16: int) -> None:
+        """A slice is another node's from now on."""
+        self.hush(slice16)
+        self.owned -= {slice16}
 
     def vote(self, slice16: int, cfg: int) -> None:
         """From now on the slice votes, under ``cfg``; a lower one than before is a bug."""
         assert slice16 in self.owned and cfg >= self.cfgs.get(slice16, 0)
+        self.sealed.pop(slice16, None)
         self.cfgs[slice16] = cfg
 
     def vote_first(self, cfgs: Mapping[int, int]) -> None:
@@ -105,6 +122,17 @@ class Served:
     def hush(self, slice16: int) -> None:
         """From now on the slice does not vote."""
         self.cfgs.pop(slice16, None)
+        self.sealed.pop(slice16, None)
+
+    def seal(self, slice16: int, cfg: int) -> None:
+        """From now on the slice does not vote, and calls for it are proposed to the other planes."""
+        self.cfgs.pop(slice16, None)
+        self.sealed[slice16] = cfg
+
+    def call_cfg_of(self, iid: int) -> int:
+        """The configuration that calls for an IID are proposed under: its slice votes, or is sealed."""
+        cfg = self.sealed.get(slice16_of(iid))
+        return self.cfg_of(iid) if cfg is None else cfg
 
     def cfg_of(self, iid: int) -> int:
         """The configuration that an IID's slice votes under. Raises Refusal when it does not vote."""
@@ -114,7 +142,7 @@ class Served:
             return cfg
         if slice16 in self.owned:
             raise Refusal(
-                Status.SILENT, f"slice {slice16:04x} does not vote: it is to be checked or recovered"
+                Status.SILENT, f"slice {slice16:04x} does not vote: it is checked, recovered or handed over"
             )
         raise Refusal(Status.NOT_MINE, f"slice {slice16:04x} is not served here")
 
@@ -130,6 +158,13 @@ class Served:
         if expected_position(request.bucket, request.shards, request.key) != position_of(iid):
             raise Refusal(Status.MISDIRECTED, "the key does not hash to the address it was sent to")
         return self._check_iid(iid)
+
+    def check_call(self, request: Put | Delete | Read) -> None:
+        """The same for a call, which only starts a proposer: a sealed slice takes it as well."""
+        if slice16_of(request.iid) not in self.sealed:
+            self.check_record(request)
+        elif expected_position(request.bucket, request.shards, request.key) != position_of(request.iid):
+            raise Refusal(Status.MISDIRECTED, "the key does not hash to the address it was sent to")
 
     def check_shard(self, request: Scan | Shut) -> int:
         """The locator of a request that is for a whole shard; the tail of its IID is free."""

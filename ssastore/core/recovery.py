@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssastore.core.caller import Caller
-from ssastore.core.cluster import ACTIVE, GroupRecord, group_key
+from ssastore.core.cluster import ACTIVE, RECOVERING, GroupRecord, group_key
 from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
 from ssastore.core.custody import Custody, Held
 from ssastore.core.filling import Cover
@@ -216,13 +216,13 @@ class Recovery:
                     continue
                 wanted[group] = record.begin_recovery(plane, env_id), revision
         if busy:
-            self.progress.waiting = f"another plane of {len(busy)} groups is being recovered"
+            self.progress.waiting = f"another plane of {len(busy)} groups is recovered or moved"
         await self._change(wanted)
         ours = {group: self._custody.groups[group] for group in groups}
         return {
             group: held
             for group, held in ours.items()
-            if held.record.planes[plane].state != ACTIVE and held.record.planes[plane].env == env_id
+            if held.record.planes[plane].state == RECOVERING and held.record.planes[plane].env == env_id
         }
 
     async def _finish(self, plane: int, held: dict[int, Held]) -> None:

@@ -12,11 +12,18 @@ adopted.  Neither alone gives a vote:
     this environment      ACTIVE         equal                              ACTIVE, under the record's cfg
     this environment      ACTIVE         above it: the data is older        QUARANTINED
     this environment      ACTIVE         below it: the record is older      UNKNOWN
-    (any of these, under a cfg below the standing's: the record is older)   UNKNOWN
+    this environment      MOVING         as of ACTIVE; sealed for its h     SEALED
+    (any of these, under a cfg or an epoch below the standing's: the record is older)   UNKNOWN
 
-Only ACTIVE votes.  QUARANTINED leaves only through a recovery.  UNKNOWN waits for a
-control store that is not older than this disk.  An environment that adopted a cfg never
-votes under a lower one, whatever it is told: that is the *fence*.
+The epoch of a slice that is ACTIVE or MOVING is ``complete_epoch``: a move that is
+begun or cancelled raises the record's epoch and leaves the data complete.  Therefore a seal
+needs no undoing: it holds for the one MOVING whose epoch it names, and is dead under
+every later record that has this environment as its owner.
+
+Only ACTIVE votes.  SEALED has given its last vote, unless the move is cancelled.
+QUARANTINED leaves only through a recovery.  UNKNOWN waits for a control store that is not
+older than this disk.  An environment that adopted a cfg never votes under a lower one,
+whatever it is told: that is the *fence*.
 
 A standing is stored once it differs from that of an untouched slice, so there is
 nothing to write when a cluster is formed.
@@ -30,7 +37,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from ssastore.core.boot import Environment
-from ssastore.core.cluster import ACTIVE as RECORD_ACTIVE
+from ssastore.core.cluster import MOVING as RECORD_MOVING
+from ssastore.core.cluster import RECOVERING as RECORD_RECOVERING
 from ssastore.core.cluster import GroupRecord
 from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST, standing_key
 from ssastore.env import ReadTxn, WriteTxn
@@ -38,7 +46,9 @@ from ssastore.errors import BadFrame, CorruptObject
 from ssastore.keyspace import GROUPS
 from ssastore.messages import STAND_BYTES
 
-_STANDING = struct.Struct(">QQ")
+_STANDING = struct.Struct(">QQQ")
+_UNSEALED_BYTES = 16
+"A standing that was never sealed has no third field, as before there were seals."
 _STAND = struct.Struct(">HQ")
 
 assert _STAND.size == STAND_BYTES
@@ -48,6 +58,7 @@ class State(Enum):
     """What a slice is to the environment of its owner."""
 
     ACTIVE = "ACTIVE"
+    SEALED = "SEALED"
     FILLED = "FILLED"
     RECOVERING = "RECOVERING"
     QUARANTINED = "QUARANTINED"
@@ -61,6 +72,8 @@ class Standing(NamedTuple):
     "The epoch that the data is complete for."
     cfg: int = 1
     "The highest configuration that was ever adopted: the fence."
+    seal: int = 0
+    "The last handover that the slice was sealed for, or began to be filled by; 0: none."
 
 
 UNTOUCHED = Standing()
@@ -75,13 +88,14 @@ def judge(record: GroupRecord, plane: int, environment: Environment, standing: S
     found = record.planes[plane]
     if (found.env or environment.first_env) != environment.env_id:
         return State.QUARANTINED
-    if record.cfg < standing.cfg:
+    if record.cfg < standing.cfg or found.epoch < standing.seal:
         return State.UNKNOWN
-    if found.state != RECORD_ACTIVE:
+    if found.state == RECORD_RECOVERING:
         return State.FILLED if standing.epoch == found.epoch + 1 else State.RECOVERING
-    if found.epoch == standing.epoch:
-        return State.ACTIVE
-    return State.QUARANTINED if found.epoch > standing.epoch else State.UNKNOWN
+    if found.complete_epoch != standing.epoch:
+        return State.QUARANTINED if found.complete_epoch > standing.epoch else State.UNKNOWN
+    is_sealed = found.state == RECORD_MOVING and standing.seal == found.epoch
+    return State.SEALED if is_sealed else State.ACTIVE
 
 
 def read_standings(txn: ReadTxn) -> dict[int, Standing]:
@@ -96,8 +110,7 @@ def read_standings(txn: ReadTxn) -> dict[int, Standing]:
         try:
             for key, value in txn.scan(first, STANDINGS_END):
                 slice16 = int.from_bytes(key[len(STANDINGS_FIRST) :], "big")
-                whole = len(value) == _STANDING.size
-                found[slice16] = Standing(*_STANDING.unpack(value)) if whole else DAMAGED
+                found[slice16] = decode_standing(value)
             return found
         except CorruptObject as error:
             if not error.key:
@@ -106,9 +119,17 @@ def read_standings(txn: ReadTxn) -> dict[int, Standing]:
             first = error.key + b"\0"
 
 
+def decode_standing(value: bytes | memoryview) -> Standing:
+    """A stored standing; DAMAGED when it is none."""
+    if len(value) not in (_UNSEALED_BYTES, _STANDING.size):
+        return DAMAGED
+    return Standing(*_STANDING.unpack(bytes(value).ljust(_STANDING.size, b"\0")))
+
+
 def write_standing(txn: WriteTxn, slice16: int, standing: Standing) -> None:
     """Make a standing durable with the transaction."""
-    txn.put(standing_key(slice16), _STANDING.pack(*standing), use_reserve=True)
+    packed = _STANDING.pack(*standing)
+    txn.put(standing_key(slice16), packed if standing.seal else packed[:_UNSEALED_BYTES], use_reserve=True)
 
 
 def pack_stands(stands: Iterable[tuple[int, int]]) -> bytes:

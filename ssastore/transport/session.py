@@ -13,13 +13,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor
+from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, encode_coverage
 from ssastore.core.coordinator import PROPOSED, Coordinator
 from ssastore.core.custody import CUSTODIAL, Custody
+from ssastore.core.giving import GIVEN, Giver
 from ssastore.core.replies import Refusal, Reply
 from ssastore.env import Clock, Randomness, Store, spawn
 from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
-from ssastore.keyspace import HASH_NAME, RULE_VERSION
+from ssastore.keyspace import HASH_NAME, RULE_VERSION, slice16_of
 from ssastore.limits import (
     CONNECTIONS_MAX,
     FRAME_BYTES_MAX,
@@ -27,6 +28,7 @@ from ssastore.limits import (
     IDLE_TIMEOUT_MS,
     INFLIGHT_BYTES_MAX,
     INFLIGHT_REQUESTS_MAX,
+    SEALED_MS_MAX,
     STALL_TIMEOUT_MS,
 )
 from ssastore.messages import (
@@ -47,7 +49,10 @@ from ssastore.wire import Body, Frame
 log = logging.getLogger(__name__)
 
 _GREETING_FRAME_BYTES = 1024
+_OF_A_WORKER = frozenset((Report.TYPE, StartScrub.TYPE))
+"Requests that are for no slice."
 _ACCEPT_LOG_MAX = 64
+_COVER_GATHERED_S = 0.01
 _WRITE_OVERHEAD_BYTES = 2048
 "Of one write, beside its body and long fields: what waits with it, key and operation id among them."
 
@@ -112,6 +117,8 @@ class Service:
         self.coverage = b""
         self.custody: Custody | None = None
         "Set where group records are followed: everywhere but in tests of less."
+        self.giver: Giver | None = None
+        "The same, and slices may be handed over."
         self.coordinator: Coordinator | None = None
         "Set when there are several replicas."
         self.counters = Counters()
@@ -119,6 +126,7 @@ class Service:
         "In the order of their beginning: a set would be walked in the order of memory addresses."
         self.emptied = asyncio.Event()
         self.emptied.set()
+        self._is_cover_due = False
         self._no_such_key = randomness.bytes(32)
 
     def session(self) -> Session:
@@ -129,6 +137,42 @@ class Service:
         """(secret, whether it is real): an unknown key is checked too, at the same cost."""
         secret = self.credentials.secret_of(hello)
         return (secret, True) if secret is not None else (self._no_such_key, False)
+
+    def hold_of(self, request: Any) -> Coroutine[Any, Any, Reply] | None:
+        """With one replica: the wait for the end of a handover, when the request is for a sealed slice.
+
+        There is no other plane to answer; the caller is told to try again when it is decided.
+        """
+        served = self.acceptor.served
+        if not served.sealed or served.replicas > 1 or self.custody is None or request.TYPE in _OF_A_WORKER:
+            return None
+        slice16 = slice16_of(request.iid)
+        return self._hold(self.custody, slice16) if slice16 in served.sealed else None
+
+    async def _hold(self, custody: Custody, slice16: int) -> Reply:
+        try:
+            async with asyncio.timeout(SEALED_MS_MAX / 1000):
+                while slice16 in self.acceptor.served.sealed:
+                    await custody.changed()
+        except TimeoutError:
+            pass
+        is_ours = slice16 in self.acceptor.owned
+        raise Refusal(
+            Status.SILENT if is_ours else Status.NOT_MINE, f"slice {slice16:04x} was being handed over"
+        )
+
+    def serve(self) -> None:
+        """What is served here has changed: tell everybody who is connected."""
+        if not self._is_cover_due:
+            self._is_cover_due = True
+            # Slices come and go in batches.
+            asyncio.get_running_loop().call_later(_COVER_GATHERED_S, self._cover_all)
+
+    def _cover_all(self) -> None:
+        self._is_cover_due = False
+        self.coverage = encode_coverage(self.acceptor.owned, 1)
+        for session in list(self.sessions):
+            session.cover_again()
 
     def reap(self) -> None:
         """Close connections that are idle, or whose peer has stopped reading. Call it every second."""
@@ -212,6 +256,11 @@ class Session(FrameChannel):
         service = self._service
         self.send([int(Status.COVERAGE), 0, service.clock.now_ms()], service.coverage)
 
+    def cover_again(self) -> None:
+        """The same to a peer that was told before."""
+        if self._is_greeted and self.is_open and not self._is_stopping:
+            self.cover()
+
     # -- frames -------------------------------------------------------------------------------------
 
     def handle(self, frames: deque[Frame]) -> None:
@@ -238,6 +287,11 @@ class Session(FrameChannel):
                     elif request.TYPE in CUSTODIAL and self._service.custody is not None:
                         custody = self._service.custody
                         self._converse(request_id, _size_of(request, body), custody.handle(request))
+                    elif request.TYPE in GIVEN and self._service.giver is not None:
+                        giver = self._service.giver
+                        self._converse(request_id, _size_of(request, body), giver.handle(request))
+                    elif (hold := self._service.hold_of(request)) is not None:
+                        self._converse(request_id, _size_of(request, body), hold)
                     elif request.TYPE in WRITES:
                         self._submit(request_id, request, body)
                     elif request.TYPE == Report.TYPE:

@@ -6,6 +6,7 @@ import pytest
 
 from ssastore.core.boot import Environment
 from ssastore.core.cluster import GroupRecord, PlaneOwner
+from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.records import standing_key
 from ssastore.core.standing import (
     UNTOUCHED,
@@ -25,6 +26,11 @@ OWNERS = (PlaneOwner("a"), PlaneOwner("b"), PlaneOwner("c"))
 FRESH = GroupRecord(0xA3F, OWNERS)
 BEGUN = FRESH.begin_recovery(1, LATER)
 DONE = BEGUN.finish_recovery(1)
+ZONES = dict.fromkeys("abcd", "")
+MOVING = begin_move(FRESH, 1, "d", LATER, ZONES)
+CANCELLED = cancel_move(MOVING, 1)
+MOVING_AGAIN = begin_move(CANCELLED, 1, "d", LATER, ZONES)
+MOVED = finish_move(MOVING, 1)
 AGAIN = DONE.begin_recovery(1, LATER).finish_recovery(1)
 
 
@@ -48,6 +54,17 @@ def environment(env_id: int) -> Environment:
         (BEGUN, LATER, Standing(1, 3), State.UNKNOWN),
         (AGAIN, LATER, Standing(3, 2), State.QUARANTINED),
         (AGAIN, LATER, Standing(5, 3), State.ACTIVE),
+        (MOVING, FIRST, UNTOUCHED, State.ACTIVE),
+        (MOVING, FIRST, Standing(1, 1, 2), State.SEALED),
+        (MOVING, LATER, UNTOUCHED, State.QUARANTINED),
+        (FRESH, FIRST, Standing(1, 1, 2), State.UNKNOWN),
+        (CANCELLED, FIRST, Standing(1, 1, 2), State.ACTIVE),
+        (CANCELLED, FIRST, Standing(0, 1, 2), State.QUARANTINED),
+        (MOVING_AGAIN, FIRST, Standing(1, 1, 2), State.ACTIVE),
+        (MOVING_AGAIN, FIRST, Standing(1, 1, 4), State.SEALED),
+        (MOVED, LATER, Standing(3, 1, 2), State.ACTIVE),
+        (MOVED, LATER, Standing(0, 1, 2), State.QUARANTINED),
+        (MOVED, FIRST, Standing(3, 1, 2), State.QUARANTINED),
     ],
 )
 def test_judgement(record: GroupRecord, env_id: int, standing: Standing, expected: State) -> None:
@@ -64,8 +81,10 @@ def test_mates_of_a_recovered_plane_go_on_voting() -> None:
 async def test_standings_are_durable_and_found_again() -> None:
     store = MemoryStore()
     await store.submit(lambda txn: write_standing(txn, 0x1A3F, Standing(5, 3)))
+    await store.submit(lambda txn: write_standing(txn, 0x1A40, Standing(5, 3, 6)))
     with store.read() as txn:
-        assert read_standings(txn) == {0x1A3F: Standing(5, 3)}
+        assert read_standings(txn) == {0x1A3F: Standing(5, 3), 0x1A40: Standing(5, 3, 6)}
+        assert len(txn.get(standing_key(0x1A3F)) or b"") == 16, "as before there were seals"
 
 
 async def test_damaged_standing_makes_its_slice_a_lost_one() -> None:

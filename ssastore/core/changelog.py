@@ -1,0 +1,123 @@
+"""Which stored keys of some slices were changed, for whoever copies them while they are written.
+
+A log is begun before the first page of a copy is read.  Every change that runs later
+notes its keys, inside its transaction and so in the order of the commits.  Whoever asks what
+was changed does that in a transaction too: what is listed there is in the store when that
+is durable, and is read afterwards, so no value is older than its number.
+
+Bounded: a log that has too many keys is overrun, and the copy has to begin again.  It
+lives in memory: after a restart nobody knows the session any more, with the same end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from ssastore.env import ReadTxn, Store, StoreUsage, WriteTxn
+
+T = TypeVar("T")
+
+
+class ChangeLog:
+    """The keys of some slices that were changed, each with the number of its last change."""
+
+    def __init__(self, slice16s: Iterable[int], keys_max: int) -> None:
+        self.slices = frozenset(slice16s)
+        self._keys_max = keys_max
+        self._numbers: dict[bytes, int] = {}
+        "In the order of the numbers."
+        self._count = 0
+        self.is_overrun = False
+
+    def note(self, key: bytes) -> None:
+        """A key is changed, in a transaction."""
+        if int.from_bytes(key[:2], "big") not in self.slices or self.is_overrun:
+            return
+        self._count += 1
+        self._numbers.pop(key, None)
+        self._numbers[key] = self._count
+        if len(self._numbers) > self._keys_max:
+            self.is_overrun = True
+            self._numbers.clear()
+
+    def take(self, seen: int, limit: int) -> list[tuple[int, bytes]]:
+        """Forget what has been seen; (number, key) of the next ones. To be called in a transaction."""
+        outdated = []
+        for key, number in self._numbers.items():
+            if number > seen:
+                break
+            outdated.append(key)
+        for key in outdated:
+            del self._numbers[key]
+        found: list[tuple[int, bytes]] = []
+        for key, number in self._numbers.items():
+            if len(found) == limit:
+                break
+            found.append((number, key))
+        return found
+
+
+class _NotedTxn:
+    """A write transaction whose changes are noted."""
+
+    def __init__(self, txn: WriteTxn, logs: list[ChangeLog]) -> None:
+        self._txn = txn
+        self._logs = logs
+        self.get = txn.get
+        self.scan = txn.scan
+
+    def put(self, key: bytes, *parts: bytes | memoryview, use_reserve: bool = False) -> None:
+        """See ``env.WriteTxn.put``."""
+        self._txn.put(key, *parts, use_reserve=use_reserve)
+        for log in self._logs:
+            log.note(key)
+
+    def delete(self, key: bytes) -> bool:
+        """See ``env.WriteTxn.delete``."""
+        for log in self._logs:
+            log.note(key)
+        return self._txn.delete(key)
+
+
+class NotedStore:
+    """``env.Store`` of an environment whose slices can be copied while they are written.
+
+    While nobody does that, it is the store itself that everybody calls.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._logs: list[ChangeLog] = []
+        self.submit: Callable[..., asyncio.Future[Any]] = store.submit
+
+    def read(self) -> AbstractContextManager[ReadTxn]:
+        """See ``env.Store.read``."""
+        return self._store.read()
+
+    def usage(self) -> StoreUsage:
+        """See ``env.Store.usage``."""
+        return self._store.usage()
+
+    async def close(self) -> None:
+        """See ``env.Store.close``."""
+        await self._store.close()
+
+    async def begin(self, slice16s: Iterable[int], keys_max: int) -> ChangeLog:
+        """A log of all that is changed from now on; what was changed before is in the store afterwards."""
+        log = ChangeLog(slice16s, keys_max)
+        self._logs.append(log)
+        self.submit = self._submit_noted
+        await self._store.submit(lambda txn: None)
+        return log
+
+    def end(self, log: ChangeLog) -> None:
+        """Note no more for a log."""
+        self._logs.remove(log)
+        if not self._logs:
+            self.submit = self._store.submit
+
+    def _submit_noted(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
+        return self._store.submit(lambda txn: change(_NotedTxn(txn, self._logs)), size=size)

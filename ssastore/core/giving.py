@@ -1,0 +1,280 @@
+"""The source's end of a handover: what the target asks, and what the source does by itself. Coroutines.
+
+    Copy       the slices page by page, while they are served; what changes from then on is noted
+    Changes    what was changed since
+    Seal       vote no more, durably; what comes after it is the last that is asked for
+    Total      what each slice holds in all, for the target to compare
+    Fetch      one blob
+
+Each is answered only while the control store says, as far as is known here, that this very
+handover is undecided.  Nothing is remembered but the logs of changes, in memory: after a
+restart the target begins its copy again.
+
+While a slice is sealed the record is read again and again: only the control store ends a
+seal.  A target that does not come to an end is called off by compare-and-set, which it loses or wins.
+
+What is left of a slice that went to another node, or that never became this one's, is dropped
+when it is drained, and the control store still says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from ssastore.core.changelog import ChangeLog, NotedStore
+from ssastore.core.cluster import ACTIVE, MOVING, GroupRecord, group_key
+from ssastore.core.custody import Custody, Held
+from ssastore.core.floors import read_floor
+from ssastore.core.moving import cancel_move
+from ssastore.core.pages import changes_page, pull_page
+from ssastore.core.records import slice_range
+from ssastore.core.replies import Refusal, Reply
+from ssastore.core.standing import Standing, State, unpack_stands
+from ssastore.core.survey import walk
+from ssastore.core.totals import SliceTotal, Tally, pack_totals
+from ssastore.env import Compare, ControlStore, Write, WriteTxn
+from ssastore.errors import SsaStoreError
+from ssastore.keyspace import GROUP_BITS, GROUPS, plane_of
+from ssastore.limits import (
+    DRAIN_MS,
+    FENCE_BUDGET_MS,
+    MOVE_CHANGES_MAX,
+    MOVE_SILENT_MS,
+    SEALED_MS_MAX,
+)
+from ssastore.messages import Changes, Copy, Fetch, Seal, Status, Total
+
+log = logging.getLogger(__name__)
+
+GIVEN = frozenset((Copy.TYPE, Changes.TYPE, Seal.TYPE, Total.TYPE, Fetch.TYPE))
+"Requests of nodes that are for the giver."
+
+_LOOK_EVERY_S = 0.5
+_CHANGES_A_PAGE = 1000
+_DROPPED_AT_ONCE = 500
+
+
+class Giver:
+    """Hands slices of one environment over to others.
+
+    Args:
+        drain_ms: how long data is kept that is not this environment's any more.
+    """
+
+    def __init__(
+        self, *, custody: Custody, store: NotedStore, control: ControlStore, drain_ms: int = DRAIN_MS
+    ) -> None:
+        self._custody = custody
+        self._store = store
+        self._control = control
+        self._drain_s = drain_ms / 1000
+        self._logs: dict[int, ChangeLog] = {}
+        "By session."
+        self._sessions = custody.environment.boot << 32
+        self._since: dict[tuple[int, int, State], float] = {}
+        "When a slice was first seen in this state of a handover."
+        self._heard: dict[int, float] = {}
+        "When the target last asked for a slice."
+        self._stray_since: dict[int, float] = {}
+        self.dropped = 0
+        "Slices that were dropped since the start."
+
+    # -- what the target asks -----------------------------------------------------------------------
+
+    async def handle(self, request: Any) -> Reply:
+        """Answer a request about slices that are handed over. Raises Refusal, BadFrame, CorruptObject."""
+        moves = await self._undecided(request)
+        if isinstance(request, Seal):
+            return await self._seal(moves)
+        if isinstance(request, Copy):
+            return await self._copy(request, moves)
+        if isinstance(request, Changes):
+            return await self._changes(request)
+        if isinstance(request, Total):
+            return await self._total(moves)
+        return self._fetch(request, moves)
+
+    async def _undecided(self, request: Any) -> dict[int, int]:
+        """The slices of a request, each with its handover; waits for their records to arrive."""
+        plane = plane_of(request.iid)
+        moves = {plane << GROUP_BITS | group: h for group, h in unpack_stands(request.moves)}
+        try:
+            async with asyncio.timeout(FENCE_BUDGET_MS / 2000):
+                while not all(self._custody.giving(slice16, h) for slice16, h in moves.items()):
+                    await self._custody.changed()
+        except TimeoutError:
+            raise Refusal(Status.SILENT, "the handover is not known here, or is decided") from None
+        now = asyncio.get_running_loop().time()
+        self._heard.update(dict.fromkeys(moves, now))
+        return moves
+
+    async def _copy(self, request: Copy, moves: dict[int, int]) -> Reply:
+        session = request.session
+        if not session:
+            session = await self._begin_session(moves)
+        self._log_of(session)
+        plane, groups = plane_of(request.iid), [slice16 % GROUPS for slice16 in moves]
+        with self._store.read() as txn:
+            page = pull_page(txn, plane, groups, request.after)
+        return [session, page.truncated, page.last, page.checksum], page.body
+
+    async def _begin_session(self, moves: Iterable[int]) -> int:
+        for session, known in list(self._logs.items()):
+            if not known.slices.isdisjoint(moves):
+                self._end_session(session)
+        self._sessions += 1
+        session = self._sessions
+        self._logs[session] = await self._store.begin(moves, MOVE_CHANGES_MAX)
+        return session
+
+    def _end_session(self, session: int) -> None:
+        self._store.end(self._logs.pop(session))
+
+    def _log_of(self, session: int) -> ChangeLog:
+        found = self._logs.get(session)
+        if found is None or found.is_overrun:
+            raise Refusal(Status.NOT_FOUND, "the copy has to begin again: its changes are not known any more")
+        return found
+
+    async def _changes(self, request: Changes) -> Reply:
+        noted = self._log_of(request.session)
+        listed = await self._store.submit(lambda txn: noted.take(request.seen, _CHANGES_A_PAGE))
+        self._log_of(request.session)
+        with self._store.read() as txn:
+            count, page = changes_page(txn, [key for _, key in listed])
+        latest = listed[count - 1][0] if count else request.seen
+        is_more = count < len(listed) or len(listed) == _CHANGES_A_PAGE
+        return [latest, is_more, page.checksum], page.body
+
+    async def _seal(self, moves: dict[int, int]) -> Reply:
+        sealed = [slice16 for slice16, h in moves.items() if await self._custody.seal(slice16, h)]
+        return [b"".join((slice16 % GROUPS).to_bytes(2, "big") for slice16 in sealed)], b""
+
+    async def _total(self, moves: dict[int, int]) -> Reply:
+        totals: list[tuple[int, SliceTotal]] = []
+        for slice16, h in moves.items():
+            if self._custody.standing(slice16).seal != h:
+                raise Refusal(Status.SILENT, f"slice {slice16:04x} is not sealed")
+            tally = Tally(slice16)
+            is_more = True
+            while is_more:
+                with self._store.read() as txn:
+                    is_more = tally.step(txn)
+                await asyncio.sleep(0)
+            with self._store.read() as txn:
+                floor = read_floor(txn, slice_range(slice16)[0])
+            cfg = self._custody.groups[slice16 % GROUPS].record.cfg
+            totals.append((slice16 % GROUPS, SliceTotal(tally.records, tally.sum, floor, cfg)))
+        return [], pack_totals(totals)
+
+    def _fetch(self, request: Fetch, moves: dict[int, int]) -> Reply:
+        if int.from_bytes(request.key[:2], "big") not in moves:
+            raise Refusal(Status.MISDIRECTED, "the key is of no slice that is handed over")
+        with self._store.read() as txn:
+            value = txn.get(request.key)
+            return [value is not None], b"" if value is None else bytes(value)
+
+    # -- what the source does by itself -------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look after slices that are handed over, and after what is left of them, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                await self.look()
+            except (SsaStoreError, OSError) as error:
+                log.warning("handover.not_watched", extra={"reason": str(error)})
+
+    async def look(self) -> None:
+        """Do what is due now."""
+        for session, known in list(self._logs.items()):
+            if known.is_overrun or not any(slice16 in self._custody.outgoing for slice16 in known.slices):
+                self._end_session(session)
+        await self._look_after_outgoing()
+        await self._drop_strays()
+
+    async def _look_after_outgoing(self) -> None:
+        now = asyncio.get_running_loop().time()
+        known, self._since = self._since, {}
+        for slice16, held in list(self._custody.outgoing.items()):
+            state = self._custody.states.get(slice16, State.ACTIVE)
+            h = held.record.planes[slice16 >> GROUP_BITS].epoch
+            since = self._since[slice16, h, state] = known.get((slice16, h, state), now)
+            if state is State.SEALED and not await self._is_undecided(slice16, h):
+                continue
+            is_sealed_long = state is State.SEALED and now - since > SEALED_MS_MAX / 1000
+            heard = max(since, self._heard.get(slice16, since))
+            if is_sealed_long or now - heard > MOVE_SILENT_MS / 1000:
+                await self._call_off(slice16)
+
+    async def _is_undecided(self, slice16: int, h: int) -> bool:
+        """Read the record once more, and let it have its effect."""
+        held = await self._read(slice16)
+        found = held.record.planes[slice16 >> GROUP_BITS]
+        return found.state == MOVING and found.epoch == h
+
+    async def _read(self, slice16: int) -> Held:
+        item = await self._control.get(group_key(slice16 % GROUPS))
+        if item is not None:
+            self._custody.apply(GroupRecord.decode(item.value), item.revision)
+        return self._custody.groups[slice16 % GROUPS]
+
+    async def _call_off(self, slice16: int) -> None:
+        held = self._custody.groups[slice16 % GROUPS]
+        key, cancelled = group_key(slice16 % GROUPS), cancel_move(held.record, slice16 >> GROUP_BITS)
+        log.warning("handover.called_off", extra={"slice": f"{slice16:04x}", "by": "source"})
+        compares = [Compare(key, held.revision)]
+        revision = await self._control.transact(compares, [Write(key, cancelled.encode())])
+        if revision is None:
+            await self._read(slice16)
+        else:
+            self._custody.apply(cancelled, revision)
+
+    # -- what is left of slices ---------------------------------------------------------------------
+
+    async def _drop_strays(self) -> None:
+        now = asyncio.get_running_loop().time()
+        strays = self._custody.strays()
+        known, self._stray_since = self._stray_since, {}
+        for slice16 in strays:
+            since = self._stray_since[slice16] = known.get(slice16, now)
+            if now - since >= self._drain_s and await self._is_elsewhere(slice16):
+                await self._drop(slice16)
+
+    async def _is_elsewhere(self, slice16: int) -> bool:
+        """Whether the control store still says that somebody else answers for a slice."""
+        item = await self._control.get(group_key(slice16 % GROUPS))
+        if item is None:
+            return False
+        record = GroupRecord.decode(item.value)
+        self._custody.apply(record, item.revision)
+        found = record.planes[slice16 >> GROUP_BITS]
+        return found.state == ACTIVE and self._custody.node != found.owner
+
+    async def _drop(self, slice16: int) -> None:
+        """Delete what is stored of a slice, the floor excepted: that never goes back."""
+        custody = self._custody
+        standing = custody.standing(slice16)
+        await custody.note_standings({slice16: Standing(0, standing.cfg, standing.seal or 1)})
+        while slice16 in custody.strays():
+            if not await self._store.submit(lambda txn: _drop_some(txn, slice16)):
+                break
+        if slice16 in custody.strays():
+            await custody.note_standings({slice16: Standing(0, standing.cfg)})
+            self.dropped += 1
+            log.info("slice.dropped", extra={"slice": f"{slice16:04x}"})
+
+
+def _drop_some(txn: WriteTxn, slice16: int) -> int:
+    """How many records went."""
+    keys = []
+    for key, _ in walk(txn, *slice_range(slice16)):
+        keys.append(key)
+        if len(keys) == _DROPPED_AT_ONCE:
+            break
+    for key in keys:
+        txn.delete(key)
+    return len(keys)

@@ -1,0 +1,295 @@
+"""The target's end of a handover: takes slices over from other nodes, as it is ordered to. A conversation.
+
+    1  begin    ACTIVE(X) -> MOVING(X, here, h)                                  (compare-and-set)
+    2  copy     page by page, while X serves; X notes what changes
+    3  changes  until few are left; then, when the control store has just answered, X seals
+    4  last     the last changes, the floor; what each slice holds in all is compared; durable here
+    5  finish   MOVING -> ACTIVE(here): it votes, and is announced               (compare-and-set)
+
+X votes until it is sealed and this environment from step 5 on, so at every time at most one
+does.  A seal, a copy and a FILLED standing are good for one h only, and every compare-and-set makes
+another: what is left of an earlier attempt can do nothing.
+
+May die anywhere and begin again: what is MOVING to this environment is copied anew, what is
+FILLED is finished.  Who cannot get on cancels, and so does X (``core.giving``); exactly one of
+finish and cancel wins.  Slices of one plane and one source worker go together: a batch shares its
+copy, its transactions and its session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ssastore.core.caller import Caller
+from ssastore.core.cluster import GROUP_PREFIX, NODE_PREFIX, GroupRecord, NodeRecord, group_key
+from ssastore.core.custody import Custody, Held
+from ssastore.core.filling import Cover
+from ssastore.core.moving import begin_move, cancel_move, finish_move
+from ssastore.core.orders import MoveOrder, move_name
+from ssastore.core.taking import Taker
+from ssastore.env import Compare, ControlStore, Item, Store, Write, spawn
+from ssastore.errors import ConfigError, CorruptObject, SsaStoreError
+from ssastore.keyspace import GROUP_BITS, GROUPS, LANES
+from ssastore.limits import (
+    MOVE_BATCH,
+    MOVE_BYTES_PER_S,
+    MOVE_REST_MS,
+    MOVE_SILENT_MS,
+    MOVES_AT_ONCE,
+    ORDER_EVERY_MS,
+    RECOVERY_RETRY_MS,
+)
+
+log = logging.getLogger(__name__)
+
+
+class _Batch(NamedTuple):
+    """Slices of one plane that one worker of another node has, and that are taken over together."""
+
+    plane: int
+    source: str
+    groups: tuple[int, ...]
+
+    @property
+    def slices(self) -> list[int]:
+        return [self.plane << GROUP_BITS | group for group in self.groups]
+
+
+@dataclass(slots=True)
+class MoveProgress:
+    """What status shows."""
+
+    slices: int = 0
+    "Taken over since this start."
+    waiting: str = ""
+    "Why the last attempt did not come to an end."
+    failing: dict[int, float] = field(default_factory=dict)
+    "Since when there is no getting on with a slice."
+    resting: dict[int, float] = field(default_factory=dict)
+    "Until when a slice is not begun again."
+
+
+class Mover:
+    """Takes slices over into one environment.
+
+    Args:
+        workers: worker processes by node name.
+        mates, cover, bytes_per_s: see ``core.taking.Taker``.
+    """
+
+    def __init__(
+        self,
+        *,
+        custody: Custody,
+        store: Store,
+        control: ControlStore,
+        mates: Caller,
+        workers: Mapping[str, int],
+        worker: int,
+        cover: Cover,
+        bytes_per_s: int = MOVE_BYTES_PER_S,
+    ) -> None:
+        self._custody = custody
+        self._control = control
+        self._workers = workers
+        self._order_name = move_name(custody.node, worker)
+        self._taker = Taker(
+            custody=custody, store=store, control=control, mates=mates, cover=cover, bytes_per_s=bytes_per_s
+        )
+        self._gate = asyncio.Semaphore(MOVES_AT_ONCE)
+        self.progress = MoveProgress()
+
+    def describe(self) -> dict[str, Any]:
+        """Figures for status."""
+        return {
+            "coming": len(self._custody.incoming),
+            "going": len(self._custody.outgoing),
+            "done": self.progress.slices,
+            "bytes": self._taker.byte_count,
+            "waiting": self.progress.waiting,
+        }
+
+    async def run(self) -> None:
+        """Carry orders out, for ever."""
+        while True:
+            try:
+                is_left = await self.round()
+            except (SsaStoreError, OSError) as error:
+                log.warning("moves.not_followed", extra={"reason": str(error)})
+                is_left = True
+            await asyncio.sleep((RECOVERY_RETRY_MS if is_left else ORDER_EVERY_MS) / 1000)
+
+    async def round(self) -> bool:
+        """Look at the orders and try every slice once; whether something is left to do."""
+        item = await self._control.get(self._order_name)
+        ordered = _slices_of(item)
+        await self._cancel_unwanted(ordered)
+        if item is None:
+            return False
+        left = await self._left(ordered)
+        self.progress.waiting = ""
+        await self._try_all(self._batches(left))
+        if all(slice16 in self._custody.owned for slice16 in left):
+            await self._control.transact([Compare(item.key, item.revision)], [Write(item.key, None)])
+            return False
+        return True
+
+    async def _try_all(self, batches: Sequence[_Batch]) -> None:
+        """Some at a time; meanwhile an order may be taken back."""
+        tasks = [spawn("take slices over", self._try(batch)) for batch in batches]
+        try:
+            while any(not task.done() for task in tasks):
+                await asyncio.wait(tasks, timeout=ORDER_EVERY_MS / 1000)
+                await self._cancel_unwanted(_slices_of(await self._control.get(self._order_name)))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    # -- orders -------------------------------------------------------------------------------------
+
+    async def _left(self, ordered: Mapping[int, str]) -> dict[int, Held]:
+        """What is still to be taken over, with the group's record: the source of the order owns it."""
+        custody = self._custody
+        records = await self._records([s for s in ordered if s not in custody.owned])
+        left: dict[int, Held] = {}
+        for slice16, source in sorted(ordered.items()):
+            held = custody.incoming.get(slice16) or records.get(slice16 % GROUPS)
+            if held is not None and source == held.record.planes[slice16 >> GROUP_BITS].owner:
+                left[slice16] = held
+        return left
+
+    def _batches(self, left: Mapping[int, Held]) -> list[_Batch]:
+        """By plane and source worker; what was called off a moment ago has to wait."""
+        now = asyncio.get_running_loop().time()
+        found: dict[tuple[int, str, int], list[list[int]]] = {}
+        for slice16, held in left.items():
+            if self.progress.resting.get(slice16, now) > now:
+                continue
+            plane, source = slice16 >> GROUP_BITS, held.record.planes[slice16 >> GROUP_BITS].owner
+            lane = slice16 % LANES % self._workers.get(source, LANES)
+            lists = found.setdefault((plane, source, lane), [[]])
+            if len(lists[-1]) == MOVE_BATCH:
+                lists.append([])
+            lists[-1].append(slice16 % GROUPS)
+        return [_Batch(key[0], key[1], tuple(some)) for key, lists in found.items() for some in lists]
+
+    async def _records(self, slice16s: Sequence[int]) -> dict[int, Held]:
+        """The records of groups that are not this worker's yet."""
+        if not slice16s:
+            return {}
+        wanted = {group_key(slice16 % GROUPS) for slice16 in slice16s}
+        items, _ = await self._control.list(GROUP_PREFIX)
+        held = [Held(GroupRecord.decode(i.value), i.revision) for i in items if i.key in wanted]
+        return {found.record.group: found for found in held}
+
+    # -- a batch ------------------------------------------------------------------------------------
+
+    async def _try(self, batch: _Batch) -> None:
+        """One attempt; what cannot get on for long is called off."""
+        loop, progress = asyncio.get_running_loop(), self.progress
+        async with self._gate:
+            try:
+                await self._move(batch)
+            except CorruptObject as error:
+                progress.waiting = f"a record at the source is damaged: {error}"
+                if len(batch.groups) > 1:
+                    # One damaged record must hold up no slice but its own.
+                    for group in batch.groups:
+                        await self._try_alone(batch._replace(groups=(group,)))
+            except (SsaStoreError, OSError) as error:
+                progress.waiting = str(error)
+        now = loop.time()
+        for slice16 in batch.slices:
+            if slice16 not in self._custody.incoming:
+                progress.failing.pop(slice16, None)
+            elif now - progress.failing.setdefault(slice16, now) > MOVE_SILENT_MS / 1000:
+                await self._cancel([slice16])
+
+    async def _try_alone(self, batch: _Batch) -> None:
+        try:
+            await self._move(batch)
+        except (SsaStoreError, OSError) as error:
+            self.progress.waiting = str(error)
+
+    async def _move(self, batch: _Batch) -> None:
+        """All five steps for the slices of a batch."""
+        plane = batch.plane
+        held = await self._begin(batch)
+        filled = {group: found for group, found in held.items() if self._is_filled(plane, group, found)}
+        left = {group: found for group, found in held.items() if group not in filled}
+        if left:
+            await self._taker.fill(plane, left)
+        await self._change({group: finish_move(found.record, plane) for group, found in held.items()}, held)
+        self.progress.slices += sum(s in self._custody.owned for s in batch.slices)
+
+    def _is_filled(self, plane: int, group: int, held: Held) -> bool:
+        epoch = held.record.planes[plane].epoch
+        return self._custody.standing(plane << GROUP_BITS | group).epoch == epoch + 1
+
+    async def _begin(self, batch: _Batch) -> dict[int, Held]:
+        """The groups of which the batch's plane is MOVING here now."""
+        custody, plane = self._custody, batch.plane
+        fresh = [group for group in batch.groups if plane << GROUP_BITS | group not in custody.incoming]
+        if fresh:
+            records = await self._records(fresh)
+            items, _ = await self._control.list(NODE_PREFIX)
+            zones = {node.name: node.zone for node in (NodeRecord.decode(item.value) for item in items)}
+            wanted: dict[int, GroupRecord] = {}
+            for group, found in records.items():
+                try:
+                    env_id = custody.environment.env_id
+                    wanted[group] = begin_move(found.record, plane, custody.node, env_id, zones)
+                except ConfigError as error:
+                    self.progress.waiting = str(error)
+            await self._change(wanted, records)
+        incoming = {group: custody.incoming.get(plane << GROUP_BITS | group) for group in batch.groups}
+        return {
+            group: found
+            for group, found in incoming.items()
+            if found is not None and found.record.planes[plane].target_env == custody.environment.env_id
+        }
+
+    async def _cancel_unwanted(self, ordered: Mapping[int, str]) -> None:
+        """Call off what is on its way to another environment of this worker, or is not ordered any more."""
+        env_id = self._custody.environment.env_id
+        unwanted = [
+            slice16
+            for slice16, held in self._custody.incoming.items()
+            if slice16 not in ordered or held.record.planes[slice16 >> GROUP_BITS].target_env != env_id
+        ]
+        await self._cancel(unwanted)
+
+    async def _cancel(self, slice16s: Sequence[int]) -> None:
+        until = asyncio.get_running_loop().time() + MOVE_REST_MS / 1000
+        for slice16 in slice16s:
+            held = self._custody.incoming.get(slice16)
+            if held is None:
+                continue
+            self.progress.failing.pop(slice16, None)
+            self.progress.resting[slice16] = until
+            log.warning("handover.called_off", extra={"slice": f"{slice16:04x}", "by": "target"})
+            cancelled = cancel_move(held.record, slice16 >> GROUP_BITS)
+            await self._change({slice16 % GROUPS: cancelled}, {slice16 % GROUPS: held})
+
+    async def _change(self, wanted: Mapping[int, GroupRecord], known: Mapping[int, Held]) -> None:
+        """Replace records, together; when one was changed meanwhile none is, and all are read again."""
+        if not wanted:
+            return
+        revision = await self._control.transact(
+            [Compare(group_key(group), known[group].revision) for group in wanted],
+            [Write(group_key(group), record.encode()) for group, record in wanted.items()],
+        )
+        for group, record in wanted.items():
+            if revision is not None:
+                self._custody.apply(record, revision)
+            elif (item := await self._control.get(group_key(group))) is not None:
+                self._custody.apply(GroupRecord.decode(item.value), item.revision)
+
+
+def _slices_of(item: Item | None) -> Mapping[int, str]:
+    """What an order names, if there is one."""
+    return MoveOrder.decode(item.value).slices if item is not None else {}

@@ -1,0 +1,239 @@
+"""Filling slices from the environment that hands them over: copy, changes, seal, last changes, comparison.
+
+Coroutines on a store and a Caller.  ``core.mover`` says which slices, and is the only one
+that changes records; ``core.giving`` answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from blake3 import blake3
+
+from ssastore.core.blobstore import is_good_blob
+from ssastore.core.caller import Caller
+from ssastore.core.cluster import group_key
+from ssastore.core.custody import Custody, Held
+from ssastore.core.filling import Cover, fill_keys, fill_range
+from ssastore.core.floors import raise_floor, read_floor
+from ssastore.core.pages import KIND_AT, Page, stored_key_of
+from ssastore.core.records import slice_range
+from ssastore.core.standing import Standing, pack_stands
+from ssastore.core.totals import SliceTotal, Tally, unpack_totals
+from ssastore.env import ControlStore, Store, WriteTxn
+from ssastore.errors import BadFrame, CorruptObject, Unavailable
+from ssastore.keyspace import GROUP_BITS, slice_of
+from ssastore.limits import (
+    CHUNK_BYTES,
+    CONTROL_FRESH_MS,
+    FENCE_BUDGET_MS,
+    MOVE_ROUNDS_MAX,
+    MOVE_TAIL_KEYS,
+    PULL_PAGE_BYTES,
+    STREAM_CHUNKS_INFLIGHT,
+)
+from ssastore.messages import Changes, Copy, Fetch, Kind, Seal, Total
+
+_ANY_TAIL = 0x7FFFFFFF
+_TOTAL_BUDGET_MS = 10_000
+
+
+@dataclass(slots=True)
+class _Copying:
+    """One attempt to fill the slices of a batch: those of ``held``, each under its handover."""
+
+    plane: int
+    held: dict[int, Held]
+    iid: int
+    moves: bytes
+    session: int = 0
+    seen: int = 0
+
+    def h(self, group: int) -> int:
+        return self.held[group].record.planes[self.plane].epoch
+
+
+class Taker:
+    """Fills slices of one environment that are handed over to it.
+
+    Args:
+        mates: how the source is reached, at the addresses of the slices: it owns them all the time.
+        cover: see ``core.filling``.
+        bytes_per_s: what the source is asked for, at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        custody: Custody,
+        store: Store,
+        control: ControlStore,
+        mates: Caller,
+        cover: Cover,
+        bytes_per_s: int,
+    ) -> None:
+        self._custody = custody
+        self._store = store
+        self._control = control
+        self._mates = mates
+        self._cover = cover
+        self._bytes_per_s = bytes_per_s
+        self.byte_count = 0
+        "Taken since the start."
+
+    async def fill(self, plane: int, held: dict[int, Held]) -> None:
+        """Let slices be FILLED. Raises SsaStoreError, OSError: it has to begin again."""
+        moves = [(group, found.record.planes[plane].epoch) for group, found in sorted(held.items())]
+        iid = slice_of(plane, min(held)).first | _ANY_TAIL
+        await self._fill(_Copying(plane, held, iid, pack_stands(moves)))
+
+    async def _fill(self, copying: _Copying) -> None:
+        plane, held = copying.plane, copying.held
+        begun = {
+            plane << GROUP_BITS | group: Standing(0, found.record.cfg, copying.h(group))
+            for group, found in held.items()
+        }
+        await self._custody.note_standings(begun)
+        await self._copy(copying)
+        for _ in range(MOVE_ROUNDS_MAX):
+            count, is_more = await self._take_changes(copying)
+            if count <= MOVE_TAIL_KEYS and not is_more:
+                break
+        await self._seal(copying)
+        await self._take_all_changes(copying)
+        await self._compare(copying)
+
+    async def _copy(self, copying: _Copying) -> None:
+        loop, groups = asyncio.get_running_loop(), sorted(copying.held)
+        after: bytes | None = b""
+        while after is not None:
+            started = loop.time()
+            message = Copy(copying.iid, copying.moves, copying.session, after)
+            header, body = await self._ask(message, (int, bool, bytes, int))
+            copying.session = header[0]
+            page = Page(header[1], header[2], header[3], bytes(body))
+            rows: dict[bytes, Any] = page.rows()
+            size = len(page.body) + await self._fetch_blobs(copying, rows)
+            bounds = after, page.last if page.truncated else None
+            if page.truncated and page.last <= after:
+                raise BadFrame("a page of a copy does not get on")
+            change = partial(
+                fill_range, plane=copying.plane, groups=groups, bounds=bounds, merged=rows, cover=self._cover
+            )
+            await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
+            self.byte_count += size
+            after = bounds[1]
+            await asyncio.sleep(max(0.0, size / self._bytes_per_s - (loop.time() - started)))
+
+    async def _take_changes(self, copying: _Copying) -> tuple[int, bool]:
+        """How many there were, and whether there are more."""
+        message = Changes(copying.iid, copying.moves, copying.session, copying.seen)
+        header, body = await self._ask(message, (int, bool, int))
+        entries = Page(False, b"", header[2], bytes(body)).entries()
+        self.byte_count += len(body) + await self._fetch_blobs(copying, entries)
+        if entries:
+            change = partial(fill_keys, plane=copying.plane, entries=entries, cover=self._cover)
+            await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
+        copying.seen = header[0]
+        return len(entries), header[1]
+
+    async def _take_all_changes(self, copying: _Copying) -> None:
+        is_more = True
+        while is_more:
+            _, is_more = await self._take_changes(copying)
+
+    async def _seal(self, copying: _Copying) -> None:
+        """Let the source vote no more. Only when the control store is there: it has to end this."""
+        loop, first = asyncio.get_running_loop(), min(copying.held)
+        asked = loop.time()
+        item = await self._control.get(group_key(first))
+        if loop.time() - asked > CONTROL_FRESH_MS / 1000:
+            raise Unavailable("the control store is too slow for slices to be sealed")
+        if item is None or item.revision != copying.held[first].revision:
+            raise Unavailable("the handover was called off")
+        header, _ = await self._ask(Seal(copying.iid, copying.moves), (bytes,))
+        if len(header[0]) != 2 * len(copying.held):
+            raise Unavailable("not all slices are sealed")
+
+    async def _compare(self, copying: _Copying) -> None:
+        """Let FILLED be durable, if what is here is what the source has."""
+        plane = copying.plane
+        message = Total(copying.iid, copying.moves)
+        _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
+        totals = unpack_totals(body)
+        for group, held in copying.held.items():
+            total = totals.get(group)
+            own = await self._total(plane << GROUP_BITS | group)
+            if total is None or (total.records, total.sum) != own or total.cfg != held.record.cfg:
+                raise Unavailable(
+                    f"group {group:03x} is not the same here: {own[0]} records, at the source "
+                    f"{total.records if total else 'none'}"
+                )
+        await self._custody.fill(
+            {
+                plane << GROUP_BITS | group: Standing(
+                    copying.h(group) + 1, totals[group].cfg, copying.h(group)
+                )
+                for group in copying.held
+            },
+            partial(_raise_floors, plane=plane, totals=totals),
+        )
+
+    async def _total(self, slice16: int) -> tuple[int, int]:
+        tally = Tally(slice16)
+        is_more = True
+        while is_more:
+            with self._store.read() as txn:
+                is_more = tally.step(txn)
+            await asyncio.sleep(0)
+        return tally.records, tally.sum
+
+    async def _ask(
+        self, message: Any, types: tuple[type, ...], *, within_ms: int = FENCE_BUDGET_MS
+    ) -> tuple[list[Any], bytes]:
+        header, body = await self._mates.call(message, message.iid, within_ms=within_ms)
+        if tuple(map(type, header[2:])) != types:
+            raise BadFrame(f"a reply to {type(message).__name__} has other fields")
+        return header[2:], bytes(body)
+
+    # -- blobs --------------------------------------------------------------------------------------
+
+    async def _fetch_blobs(self, copying: _Copying, rows: dict[bytes, Any]) -> int:
+        """Make the blobs of rows durable here, a few at a time; the bytes. One that has gone leaves them."""
+        gate = asyncio.Semaphore(STREAM_CHUNKS_INFLIGHT)
+        blobs = [key for key, value in rows.items() if key[KIND_AT] == Kind.BLOB and value is not None]
+
+        async def one(key: bytes) -> int | None:
+            async with gate:
+                return await self._fetch_blob(copying, stored_key_of(key, copying.plane))
+
+        sizes = await asyncio.gather(*[one(key) for key in blobs])
+        for key, size in zip(blobs, sizes, strict=True):
+            if size is None:
+                del rows[key]
+        return sum(size for size in sizes if size is not None)
+
+    async def _fetch_blob(self, copying: _Copying, stored_key: bytes) -> int | None:
+        """The bytes that were fetched; None when the source has not got it any more."""
+        with self._store.read() as txn:
+            if is_good_blob(txn, stored_key):
+                return 0
+        message = Fetch(copying.iid, copying.moves, stored_key)
+        header, body = await self._ask(message, (bool,))
+        if not header[0]:
+            return None
+        if len(body) > CHUNK_BYTES or blake3(body).digest() != stored_key[KIND_AT + 1 :]:
+            raise CorruptObject("the source sent a blob that does not match its digest", stored_key)
+        await self._store.submit(lambda txn: txn.put(stored_key, body), size=len(body))
+        return len(body)
+
+
+def _raise_floors(txn: WriteTxn, plane: int, totals: Mapping[int, SliceTotal]) -> None:
+    for group in totals:
+        read_floor(txn, slice_range(plane << GROUP_BITS | group)[0])  # What can raise comes first.
+    for group, total in totals.items():
+        raise_floor(txn, plane << GROUP_BITS | group, total.floor)

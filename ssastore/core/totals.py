@@ -1,0 +1,78 @@
+"""What a slice holds in all, as two environments compare it at the end of a handover. Pure.
+
+    row: group u16 | records u64 | sum u128 | floor u128 | cfg u64
+
+The sum is the exclusive or of the XXH3-128 of every stored key with its value; of a blob only
+the key counts, which is its digest.  Promises count, and references, and marks of shut buckets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from xxhash import xxh3_128_intdigest
+
+from ssastore.core.pages import KIND_AT
+from ssastore.core.records import slice_range
+from ssastore.env import ReadTxn
+from ssastore.errors import BadFrame
+from ssastore.keyspace import GROUPS
+from ssastore.messages import BALLOT_BYTES, Kind
+
+_ROW = struct.Struct(f">HQ16s{BALLOT_BYTES}sQ")
+_STEP_RECORDS = 500
+_STEP_BYTES = 1 << 20
+
+
+class SliceTotal(NamedTuple):
+    """Of one slice."""
+
+    records: int
+    sum: int
+    floor: bytes
+    cfg: int
+
+
+class Tally:
+    """Counts a slice step by step, so that nobody waits for it."""
+
+    def __init__(self, slice16: int) -> None:
+        self._first, self._end = slice_range(slice16)
+        self.records = 0
+        self.sum = 0
+
+    def step(self, txn: ReadTxn) -> bool:
+        """Take some more; whether there is more. Raises CorruptObject."""
+        size = 0
+        stop = self.records + _STEP_RECORDS
+        for key, value in txn.scan(self._first, self._end):
+            content = b"" if key[KIND_AT] == Kind.BLOB else bytes(value)
+            self.sum ^= xxh3_128_intdigest(len(key).to_bytes(2, "big") + key + content)
+            self.records += 1
+            self._first = key + b"\0"
+            size += len(value)
+            if self.records == stop or size >= _STEP_BYTES:
+                return True
+        return False
+
+
+def pack_totals(totals: Iterable[tuple[int, SliceTotal]]) -> bytes:
+    """Totals by group."""
+    return b"".join(
+        _ROW.pack(group, total.records, total.sum.to_bytes(16, "big"), total.floor, total.cfg)
+        for group, total in totals
+    )
+
+
+def unpack_totals(packed: bytes) -> dict[int, SliceTotal]:
+    """Inverse of ``pack_totals``. Raises BadFrame."""
+    if len(packed) % _ROW.size:
+        raise BadFrame("totals of slices are cut short")
+    found: dict[int, SliceTotal] = {}
+    for group, records, total, floor, cfg in _ROW.iter_unpack(packed):
+        if group >= GROUPS:
+            raise BadFrame("no such group")
+        found[group] = SliceTotal(records, int.from_bytes(total, "big"), floor, cfg)
+    return found
