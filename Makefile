@@ -9,6 +9,7 @@ SOAK_S ?= 300
 CUT_S ?= 60
 RACES ?= 1000
 POWERCUTS ?= 2000
+OPT ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench sim soak mutants
+.PHONY: help setup check test demo bench sim soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -25,6 +26,7 @@ help:
 	@echo "make test    all tests: unit, contract, s3, and lab in network namespaces of its own"
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make bench   the benchmarks"
+	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
 	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
 	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
@@ -75,3 +77,10 @@ soak: setup
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench
+
+compiled: setup
+	$(BIN)/python compile.py $(OPT)
+
+pure:
+	rm -rf build ssastore__mypyc.*.so
+	find ssastore -name '*.so' -delete

@@ -16,7 +16,8 @@ from typing import Any
 import msgpack
 from aiohttp import web
 
-from ssastore.core.cluster import Cluster
+from ssastore.core.cluster import Cluster, NodeRecord
+from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
 from ssastore.env import Links, Randomness
 from ssastore.errors import SsaStoreError
@@ -32,8 +33,9 @@ _ALL_TAILS = 0x7FFFFFFF
 class ClusterWatch:
     """Asks every worker of every node, each at a slice address that it should serve."""
 
-    def __init__(self, cluster: Cluster, identity: Identity, links: Links, randomness: Randomness) -> None:
-        self._cluster = cluster
+    def __init__(self, view: ClusterView, identity: Identity, links: Links, randomness: Randomness) -> None:
+        self._view = view
+        cluster = view.cluster()
         # Without hints every question is dialled, so it proves the route and the steering too.
         self._pool = Pool(
             cluster.record.network,
@@ -51,9 +53,10 @@ class ClusterWatch:
 
     async def report(self) -> dict[str, Any]:
         """What every node says; ``ready`` is true when all workers answered as themselves."""
-        nodes = await asyncio.gather(*[self._node(node.name) for node in self._cluster.nodes])
+        cluster = self._view.cluster()
+        nodes = await asyncio.gather(*[self._node(node, cluster) for node in cluster.nodes])
         missing = [f"{n['name']} worker {w['worker']}" for n in nodes for w in n["workers"] if not w["ok"]]
-        record = self._cluster.record
+        record = cluster.record
         return {
             "schema": "ssastore.status/1",
             "ready": not missing,
@@ -66,10 +69,11 @@ class ClusterWatch:
 
     async def start_scrub(self) -> dict[str, Any]:
         """Have every worker begin a scrub pass: its number at each, and who did not answer."""
-        record, groups = self._cluster.record, self._cluster.groups
+        cluster = self._view.cluster()
+        record, groups = cluster.record, cluster.groups
         wanted = [
             (node.name, index, piece)
-            for node in self._cluster.nodes
+            for node in cluster.nodes
             for index in range(node.workers)
             for piece in [s for s in owned_slices(groups, node.name) if s.lane % node.workers == index][:1]
         ]
@@ -92,10 +96,9 @@ class ClusterWatch:
         number = header[2]
         return number if type(number) is int else 0
 
-    async def _node(self, name: str) -> dict[str, Any]:
-        record = next(node for node in self._cluster.nodes if node.name == name)
-        slices = owned_slices(self._cluster.groups, name)
-        network = self._cluster.record.network
+    async def _node(self, record: NodeRecord, cluster: Cluster) -> dict[str, Any]:
+        name, network = record.name, cluster.record.network
+        slices = owned_slices(cluster.groups, name)
         asked = await asyncio.gather(
             *[self._worker(name, index, slices, record.workers) for index in range(record.workers)]
         )

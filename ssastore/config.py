@@ -16,6 +16,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from ssastore.control.address import parse_control
+from ssastore.env import ControlStore
 from ssastore.errors import ConfigError
 from ssastore.limits import (
     BLOB_GRACE_MS,
@@ -42,7 +44,7 @@ class NodeConfig:
     name: str
     "Name of this node, as in the control store."
     control: str
-    "Path of the control store's Unix socket."
+    "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
     data_dir: str
     "Where this node's data is. One node, one directory."
     secrets_file: str
@@ -68,6 +70,7 @@ class NodeConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value that no node can have."""
+        parse_control(self.control)
         _require(_NAME.fullmatch(self.name) is not None, "name", "letters, digits, dot, hyphen, underscore")
         _check_port("port", self.port)
         _require(1 <= self.workers <= _WORKERS_MAX, "workers", f"1 to {_WORKERS_MAX}")
@@ -84,7 +87,7 @@ class GatewayConfig:
     """``ssastore gateway --config FILE``."""
 
     control: str
-    "Path of the control store's Unix socket."
+    "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
     secrets_file: str
     "JSON with cluster_secret and access_keys; readable by its owner only."
     s3_listen: str = "[::]:7482"
@@ -100,6 +103,7 @@ class GatewayConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value that no gateway can have."""
+        parse_control(self.control)
         for name in ("s3_listen", "admin_listen"):
             if text := getattr(self, name):
                 _check_listen(name, text)
@@ -200,9 +204,7 @@ def load_secrets(path: str) -> Credentials:
     Raises:
         ConfigError: missing, not JSON of that shape, or readable by others than its owner.
     """
-    text = _read_small(path)
-    if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
-        raise ConfigError(f"{path}: readable by others; run: chmod 600 {path}")
+    text = _read_secret(path)
     try:
         content = json.loads(text)
         secret = bytes.fromhex(content["cluster_secret"])
@@ -215,6 +217,46 @@ def load_secrets(path: str) -> Credentials:
     if not all(keys.values()):
         raise ConfigError(f"{path}: an access key must have a secret")
     return Credentials(secret, keys)
+
+
+def _read_secret(path: str) -> bytes:
+    """A file's bytes, if only its owner can read it. Raises ConfigError."""
+    text = _read_small(path)
+    if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+        raise ConfigError(f"{path}: readable by others; run: chmod 600 {path}")
+    return text
+
+
+def open_control(control: str, secrets_file: str) -> ControlStore:
+    """A client of the control store that a setting names; nothing is connected before its first call.
+
+    The secrets file may hold ``etcd``, with user and password.
+
+    Raises:
+        ConfigError: the setting, the secrets file, or a file for TLS is wrong.
+    """
+    # Each loads much that the other has no use for.
+    if (address := parse_control(control)) is None:
+        from ssastore.control.embedded import EmbeddedControlStore
+
+        return EmbeddedControlStore(Path(control))
+    from ssastore.control.etcd import EtcdControlStore
+
+    user, password = _etcd_login(secrets_file)
+    return EtcdControlStore(address, user=user, password=password)
+
+
+def _etcd_login(path: str) -> tuple[str, str]:
+    """(user, password) for etcd; empty when the secrets file names none. Raises ConfigError."""
+    text = _read_secret(path)
+    try:
+        login = json.loads(text).get("etcd", {})
+        user, password = (login["user"], login["password"]) if login else ("", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        user = None
+    if not isinstance(user, str) or not isinstance(password, str) or bool(user) != bool(password):
+        raise ConfigError(f"{path}: etcd must have user and password, two texts") from None
+    return user, password
 
 
 def write_secrets(path: str, cluster_secret: bytes, access_keys: dict[str, str]) -> None:

@@ -10,15 +10,14 @@ import gc
 import logging
 import signal
 import socket
-from pathlib import Path
 
 from ssastore.admin import ClusterWatch, admin_server
 from ssastore.client import AsyncClient
-from ssastore.config import GatewayConfig, load, load_secrets, parse_listen
-from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.config import GatewayConfig, load, load_secrets, open_control, parse_listen
 from ssastore.core.cluster import Cluster
+from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
-from ssastore.env import Links
+from ssastore.env import Links, spawn
 from ssastore.errors import ConfigError
 from ssastore.keyspace import Slice
 from ssastore.observe import configure_logging
@@ -26,6 +25,7 @@ from ssastore.rebalance import read_cluster
 from ssastore.s3.server import S3Server
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
 from ssastore.transport.connection import Identity
+from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import LoopbackLinks, TcpLinks
 
 log = logging.getLogger(__name__)
@@ -58,17 +58,36 @@ def simulated_links(cluster: Cluster) -> LoopbackLinks:
 
 async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, is_simulated: bool) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
-    loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     credentials = load_secrets(config.secrets_file)
-    control = EmbeddedControlStore(Path(config.control))
+    control = open_control(config.control, config.secrets_file)
     try:
-        cluster = await read_cluster(control)
+        cluster, view = await read_cluster(control), ClusterView(control)
+        await view.load()
+        following = spawn("follow the cluster", view.run())
+        links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
+        try:
+            await _serve(config, credentials, view, links, (s3_fd, admin_fd), stopped)
+        finally:
+            following.cancel()
+        return 0
     finally:
         await control.close()
-    links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
+
+
+async def _serve(
+    config: GatewayConfig,
+    credentials: Credentials,
+    view: ClusterView,
+    links: Links,
+    descriptors: tuple[int | None, int | None],
+    stopped: asyncio.Event,
+) -> None:
+    """Serve S3 and status until ``stopped``. ``descriptors``: sockets handed down for them, if any."""
+    loop, (s3_fd, admin_fd) = asyncio.get_running_loop(), descriptors
+    cluster = view.cluster()
     record = cluster.record
     identity = Identity("node", "gateway", credentials.cluster_secret, record.replicas, record.cluster_id)
     client = AsyncClient(
@@ -86,7 +105,7 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
         clock=clock,
         randomness=randomness,
     )
-    watch = ClusterWatch(cluster, identity, links, randomness)
+    watch = ClusterWatch(view, identity, links, randomness)
     http = s3.http_server()
     s3_socket = socket.socket(fileno=s3_fd) if s3_fd is not None else _listen(config.s3_listen)
     servers = [await loop.create_server(http, sock=s3_socket)]
@@ -105,7 +124,6 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
     await watch.close()
     await client.close()
     log.info("gateway.stopped")
-    return 0
 
 
 def main(

@@ -281,6 +281,12 @@ CONTROL_LISTS_MAX = 3
 CONTROL_QUIET_MS = 10_000
 "A watch of etcd that brings nothing for so long asks the same endpoint whether it still answers."
 
+# -- plans ------------------------------------------------------------------------------------------
+
+PLAN_STEPS_MAX = 500_000
+"Changes of a plan, or splits, or merges. A first layout of 10,000 nodes has some 100,000."
+PLAN_FILE_BYTES_MAX = 64 * MIB
+
 # -- S3 ---------------------------------------------------------------------------------------------
 
 PART_BYTES_MIN = 5 * MIB

@@ -20,9 +20,9 @@ import socket
 import sys
 from pathlib import Path
 
-from ssastore.config import NodeConfig, load, load_secrets, write_private
-from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
 from ssastore.core.cluster import Cluster
+from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError
@@ -120,14 +120,14 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._failed: int | None = None
-        self._route_keeper: asyncio.Task[None] | None = None
+        self._jobs: list[asyncio.Task[None]] = []
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT, or until a worker finds that it must not run; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        control = EmbeddedControlStore(Path(self._config.control))
+        control = open_control(self._config.control, self._config.secrets_file)
         try:
             return await self._serve(control)
         finally:
@@ -151,19 +151,19 @@ class Supervisor:
             process.kill()
         for listener in self._listeners:
             listener.close()
-        if self._route_keeper is not None:
-            self._route_keeper.cancel()
+        for job in self._jobs:
+            job.cancel()
         log.info("node.stopped")
         return self._failed or 0
 
     async def _accept_addresses(self, control: ControlStore, cluster: Cluster) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
-        routes = NetlinkRoutes()
-        wanted = accepted_by(cluster.record.network, self._config.name)
-        keeper = RouteKeeper(control, routes, wanted)
-        await keeper.load()
-        self._route_keeper = spawn("keep routes", keeper.run())
-        self._route_keeper.add_done_callback(lambda _: routes.close())
+        view, routes = ClusterView(control), NetlinkRoutes()
+        await view.load()
+        keeper = RouteKeeper(view, routes, accepted_by(cluster.record.network, self._config.name))
+        keeper.begin()
+        self._jobs += [spawn("follow the cluster", view.run()), spawn("keep routes", keeper.run())]
+        self._jobs[-1].add_done_callback(lambda _: routes.close())
         log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
 
     async def _keep(self, index: int) -> None:

@@ -1,8 +1,9 @@
-"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout, and
-ordering recoveries and moves.
+"""Who owns what, as the cluster decides it: the front door to forming a cluster, reading its layout,
+planning a change of it, and ordering recoveries and moves.
 
-What is decided is in ``core.planner`` (pure) and ``core.cluster`` (records, checks);
-here it is written to and read from the control store.
+What is decided is in ``core.planner`` (the first layout), ``core.replan`` (every later one), ``core.plans``
+(the steps between) and ``core.cluster`` (records, checks); here it is written to and read from the
+control store.
 
 A layout has more keys than a transaction may write, so forming is done in steps that
 anybody can repeat or finish:
@@ -18,7 +19,7 @@ cannot write into a cluster that others have finished and changed since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Network
@@ -38,9 +39,12 @@ from ssastore.core.cluster import (
     group_key,
     node_key,
 )
+from ssastore.core.layout import layout_of
 from ssastore.core.moving import begin_move, finish_move
 from ssastore.core.orders import MoveOrder, RecoverOrder, move_name, order_name
 from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.core.plans import Plan, make_plan
+from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
 from ssastore.keyspace import GROUP_BITS, GROUPS, LANES, Slice
@@ -50,6 +54,7 @@ __all__ = [
     "Cluster",
     "Move",
     "MoveState",
+    "Plan",
     "RecoverOrder",
     "abort_moves",
     "form_cluster",
@@ -58,6 +63,7 @@ __all__ = [
     "order_moves",
     "order_recovery",
     "ownership_of",
+    "plan_change",
     "read_cluster",
 ]
 
@@ -136,6 +142,31 @@ async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
     if node not in [record.name for record in cluster.nodes]:
         raise ConfigError(f"the cluster has no node {node}: add it, or correct the name in its configuration")
     return owned_slices(cluster.groups, node)
+
+
+def plan_change(
+    cluster: Cluster,
+    nodes: Sequence[NodeRecord],
+    *,
+    replicas: int | None = None,
+    lost: Collection[str] = (),
+    sizes: Mapping[int, int] | None = None,
+) -> Plan:
+    """What must happen so that ``nodes`` own everything, each its share, with as little movement as can be.
+
+    Args:
+        nodes: who may own something after; an owner that is not listed drains, or is in ``lost``.
+        replicas: planes after, where there shall be more of them.
+        lost: who is gone for good: its slices are rebuilt from the other planes.
+        sizes: bytes of one plane of a group, by group; None where nobody knows.
+
+    Raises:
+        ConfigError: too few nodes, or too few planes of a group are left.
+    """
+    check_nodes(cluster.record.network, nodes)
+    before = layout_of(cluster.groups)
+    after = replan(before, nodes, replicas or cluster.record.replicas)
+    return make_plan(before, after, nodes, lost=lost, sizes=sizes)
 
 
 async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:

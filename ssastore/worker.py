@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import NodeConfig, load, load_secrets
-from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.config import NodeConfig, load, load_secrets, open_control
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
@@ -69,7 +68,7 @@ class Worker:
         config = self._config
         path = Path(config.data_dir) / f"worker-{self._index}"
         store = LmdbStore.open(path, map_bytes=config.map_bytes)
-        control = EmbeddedControlStore(Path(config.control))
+        control = open_control(config.control, config.secrets_file)
         holding = holding_of(await read_cluster(control), config.name)
         return await Engine.start(
             Outside(store, control, TcpLinks(), SystemClock(), SystemRandomness()),

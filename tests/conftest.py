@@ -7,11 +7,26 @@ import os
 import pytest
 from hypothesis import settings
 
+from ssastore.form import form, stale
+
 # A deadline per example fails on a busy machine and says nothing about the code; the timeout of
 # pytest bounds a test that hangs. CI draws the same examples each time, people draw new ones.
 settings.register_profile("people", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "people")
+
+
+def pytest_report_header() -> str:
+    """Which form is tested."""
+    return f"ssastore: {form()}"
+
+
+def pytest_sessionstart() -> None:
+    """Never a form of another time than the sources."""
+    if old := stale():
+        raise pytest.UsageError(
+            f"compiled before its source changed: {', '.join(old)}; make compiled, or make pure"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

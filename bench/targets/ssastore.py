@@ -19,6 +19,7 @@ from bench.servers import Server, free_ports, waiting_for
 from ssastore import AsyncClient
 from ssastore.client import AsyncBucket
 from ssastore.errors import ConfigError
+from ssastore.form import form
 from ssastore.lab import context
 
 
@@ -83,7 +84,7 @@ class Ssastore:
 
     def versions(self) -> dict[str, str]:
         """See ``Target.versions``."""
-        return {name: version(name) for name in ("ssastore", "lmdb", "msgpack")}
+        return {"form": form(), **{name: version(name) for name in ("ssastore", "lmdb", "msgpack")}}
 
 
 class SsastoreClient:

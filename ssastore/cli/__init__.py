@@ -21,6 +21,7 @@ _COMMANDS = {
     "status": ("lab", "Nodes, prefixes and figures of the lab."),
     "scrub": ("upkeep", "Read, compare and repair every copy."),
     "recover": ("recover", "Let a node rebuild slices whose state it lost."),
+    "plan": ("plan", "Show what must move when nodes come, go or weigh something else."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),
     "ls": ("objects", "List buckets or objects."),
@@ -30,7 +31,7 @@ _COMMANDS = {
     "locate": ("objects", "Compute where a key lives."),
     "explain": ("objects", "Show step by step how a key is found."),
     "s3": ("s3", "Settings for S3 tools."),
-    "node": ("daemons", "Run a storage node."),
+    "node": ("daemons", "Run a storage node; add, kill, start nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway."),
     "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),
 }
@@ -54,8 +55,25 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if not is_wanted or ctx.resilient_parsing:
+        return
+    from ssastore import __version__
+    from ssastore.form import form
+
+    click.echo(f"ssastore {__version__} ({form()})")
+    ctx.exit()
+
+
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="ssastore", message="ssastore %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, and which form of the hot modules runs.",
+)
 @click.option(
     "--context", metavar="NAME", envvar="SSASTORE_CONTEXT", help="The lab to use; default: the newest."
 )

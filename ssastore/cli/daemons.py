@@ -2,23 +2,91 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+if TYPE_CHECKING:
+    from ssastore.lab.members import Ask
+
+_PATIENCE_S = 30.0
 _FILE = click.Path()
 "Whether it can be read is said by the one who reads it, with the exit code of configuration."
 
 
-@click.command("node")
-@click.option("--config", "config_path", type=_FILE, required=True, help="TOML file of this node.")
-def node_command(config_path: str) -> int:
-    """Run a storage node until SIGTERM.
+@click.group("node", invoke_without_command=True)
+@click.option("--config", "config_path", type=_FILE, help="TOML file of this node.")
+@click.pass_context
+def node_command(ctx: click.Context, config_path: str | None) -> int:
+    """Run a storage node until SIGTERM: ssastore node --config FILE.
 
     The file names the node, its control store, data directory and secrets file; every setting is
     described in docs/operations.md.
+
+    The commands below are for the nodes of a running lab.
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    if config_path is None:
+        raise click.UsageError("Missing option '--config', or one of: add, kill, start.", ctx)
     from ssastore.node import main
 
     return main(config_path)
+
+
+def _ask(context: str | None, name: str, wish: Ask) -> int:
+    import asyncio
+
+    from ssastore.config import open_control
+    from ssastore.control.address import parse_control
+    from ssastore.lab.context import find
+    from ssastore.lab.members import ask
+
+    found = find(context)
+    if parse_control(found.control) is not None:
+        found.enter()
+
+    async def wait() -> None:
+        control = open_control(found.control, found.secrets_file)
+        try:
+            await ask(control, name, wish, _PATIENCE_S)
+        finally:
+            await control.close()
+
+    asyncio.run(wait())
+    return 0
+
+
+@node_command.command("add")
+@click.argument("name")
+@click.option("--zone", default="", help="Fault domain.")
+@click.option("--weight", type=int, default=1, show_default=True, help="Share, relative to other nodes.")
+@click.pass_obj
+def add_command(context: str | None, name: str, zone: str, weight: int) -> int:
+    """Start one more node in the lab. It owns nothing until a plan gives it something."""
+    from ssastore.lab.members import ADD, Ask
+
+    return _ask(context, name, Ask(ADD, zone, weight))
+
+
+@node_command.command("kill")
+@click.argument("name")
+@click.pass_obj
+def kill_command(context: str | None, name: str) -> int:
+    """End all processes of a node of the lab at once, as a power cut of its host would."""
+    from ssastore.lab.members import KILL, Ask
+
+    return _ask(context, name, Ask(KILL))
+
+
+@node_command.command("start")
+@click.argument("name")
+@click.pass_obj
+def start_command(context: str | None, name: str) -> int:
+    """Start a node of the lab that was ended."""
+    from ssastore.lab.members import START, Ask
+
+    return _ask(context, name, Ask(START))
 
 
 @click.command("gateway")

@@ -54,6 +54,13 @@ _EXIT_NOT_FOUND = 127
     multiple=True,
     help="A setting of all nodes, as in their files; may be repeated.",
 )
+@click.option(
+    "--control",
+    metavar="embedded|etcd|etcd://HOST:PORT",
+    default="embedded",
+    show_default=True,
+    help="Control store: in this process, an etcd of the lab, or (with --simulate) a given one.",
+)
 @click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
 @click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")
 def up_command(detach: bool, **options: Any) -> int:

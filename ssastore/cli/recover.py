@@ -40,17 +40,24 @@ def recover_command(
     Exit code 5 when it is not done within --wait; the order stays and is carried out as soon as it can be.
     """
     import asyncio
+    import socket
 
     from ssastore.cli.lab import silence
+    from ssastore.control.address import parse_control
     from ssastore.errors import Unavailable
     from ssastore.lab.context import find
-    from ssastore.lab.status import fetch
+    from ssastore.lab.status import AdminLink
     from ssastore.rebalance import RecoverOrder
 
     found = find(context)
     order = RecoverOrder(accept_data_loss, rebuild)
+    # Made here, so that it reaches the localhost outside of the lab.
+    link = AdminLink(found.admin_port, socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    if parse_control(found.control) is not None:
+        found.enter()
     is_done = asyncio.run(_order(found, node, order, wait_s))
-    _, report = fetch(found.admin_port, "/status")
+    _, report = link.get("/status")
+    link.close()
     workers: list[Any] = next((known["workers"] for known in report["nodes"] if known["name"] == node), [])
     if as_json:
         keys = ("worker", "env", "boot", "lost", "silent", "recovery")
@@ -67,12 +74,11 @@ def recover_command(
 async def _order(found: Context, node: str, order: RecoverOrder, wait_s: float) -> bool:
     """Give the order and wait; whether it was carried out."""
     import asyncio
-    from pathlib import Path
 
-    from ssastore.control.embedded import EmbeddedControlStore
+    from ssastore.config import open_control
     from ssastore.rebalance import order_recovery
 
-    control = EmbeddedControlStore(Path(found.control))
+    control = open_control(found.control, found.secrets_file)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     try:

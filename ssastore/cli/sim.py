@@ -53,8 +53,11 @@ def sim_command(
     \b
     Exit codes: 0 every seed held, 10 safety (a violation, or undecided), 11 liveness, 12 an error.
     """
+    from ssastore.form import is_compiled
     from ssastore.sim.scenarios import scenarios
 
+    if is_compiled():
+        raise click.ClickException("simulations put faults into Python functions: first call make pure")
     known = scenarios()
     if is_list:
         for found in known.values():

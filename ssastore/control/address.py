@@ -60,13 +60,13 @@ def parse_control(text: str) -> EtcdAddress | None:
     rest, _, query = rest.partition("?")
     hosts, _, path = rest.partition("/")
     if "@" in hosts:
-        raise ConfigError("control names no user and no password: they belong into the secrets file")
+        raise ConfigError("control must name no user and no password: they belong into the secrets file")
     endpoints = tuple(_endpoint(_SCHEMES[scheme], host) for host in hosts.split(","))
     if len(set(endpoints)) != len(endpoints) or len(endpoints) > _ENDPOINTS_MAX:
         raise ConfigError(f"control must name 1 to {_ENDPOINTS_MAX} different endpoints")
     path = path.strip("/") or PREFIX_DEFAULT
     if not _PREFIX.fullmatch(path) or "//" in path:
-        raise ConfigError("control's prefix is made of letters, digits, dot, hyphen, underscore and slashes")
+        raise ConfigError("control: a prefix is made of letters, digits, dot, hyphen, underscore and slashes")
     return EtcdAddress(endpoints, f"/{path}/", **_tls_files(scheme, query))
 
 

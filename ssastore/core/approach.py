@@ -13,6 +13,7 @@ from ssastore.core.quorum import HEDGE_S
 from ssastore.core.reach import CUT_OFF, Reach
 from ssastore.core.suspects import Suspects
 from ssastore.errors import (
+    BucketNotFound,
     CorruptObject,
     NoMajority,
     OutcomeUnknown,
@@ -78,7 +79,7 @@ class Approach:
                     cause = error
                     in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
                     is_short = is_short or isinstance(error, NoMajority)
-                except (StoreFull, CorruptObject, PeerError) as error:
+                except (BucketNotFound, StoreFull, CorruptObject, PeerError) as error:
                     # Said of this attempt; an earlier one may have been taken all the same.
                     if in_doubt:
                         raise OutcomeUnknown(str(error)) from None

@@ -33,12 +33,12 @@ from ssastore.core.cluster import GroupRecord, NodeRecord, PlaneOwner
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS, REPLICAS_ALLOWED, Slice, range_cover, slice_of
 
-_Owners = list[list[str]]
-"Owner's name by plane and group."
+Owners = list[list[str]]
+"Owner's name by plane and cell; the cells of a first layout are groups."
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
     """What must not meet itself in a group: a node, or the nodes of a zone."""
 
     name: str
@@ -59,6 +59,16 @@ def initial_layout(nodes: Sequence[NodeRecord], replicas: int) -> list[GroupReco
     Raises:
         ConfigError: fewer nodes than replicas, two nodes of one name, or no such replica count.
     """
+    check_count(nodes, replicas)
+    owners = turned_circle(nodes, replicas, GROUPS)
+    return [
+        GroupRecord(group, tuple(PlaneOwner(owners[plane][group]) for plane in range(replicas)))
+        for group in range(GROUPS)
+    ]
+
+
+def check_count(nodes: Sequence[NodeRecord], replicas: int) -> None:
+    """ConfigError: fewer nodes than replicas, two nodes of one name, or no such replica count."""
     if replicas not in REPLICAS_ALLOWED:
         raise ConfigError(f"replicas must be one of {REPLICAS_ALLOWED}, got {replicas!r}")
     if len({node.name for node in nodes}) != len(nodes):
@@ -67,11 +77,11 @@ def initial_layout(nodes: Sequence[NodeRecord], replicas: int) -> list[GroupReco
         raise ConfigError(
             f"{replicas} replicas need as many nodes, got {len(nodes)}: add nodes or form with fewer replicas"
         )
-    owners = min(_candidates(_units(nodes, replicas), replicas), key=_prefix_count)
-    return [
-        GroupRecord(group, tuple(PlaneOwner(owners[plane][group]) for plane in range(replicas)))
-        for group in range(GROUPS)
-    ]
+
+
+def turned_circle(nodes: Sequence[NodeRecord], replicas: int, cells: int) -> Owners:
+    """Owner's name by plane and cell, where a plane is cut into ``cells``: groups, or equal parts of them."""
+    return min(_candidates(units_of(nodes, replicas), replicas, cells), key=_prefix_count)
 
 
 def owned_slices(groups: Iterable[GroupRecord], node: str) -> list[Slice]:
@@ -84,7 +94,7 @@ def owned_slices(groups: Iterable[GroupRecord], node: str) -> list[Slice]:
     )
 
 
-def _units(nodes: Sequence[NodeRecord], replicas: int) -> list[_Unit]:
+def units_of(nodes: Sequence[NodeRecord], replicas: int) -> list[Unit]:
     """Zones where enough are labelled, else nodes; the heavy ones first.
 
     Heavy first because big arcs then begin on round numbers, as in a buddy allocator.
@@ -95,26 +105,28 @@ def _units(nodes: Sequence[NodeRecord], replicas: int) -> list[_Unit]:
         # A node without label counts as a zone of its own; no name holds a slash.
         zone = node.zone if are_zones_apart and node.zone else f"/{node.name}"
         members.setdefault(zone, []).append(node)
-    units = [_Unit(name, tuple(inside)) for name, inside in members.items()]
+    units = [Unit(name, tuple(inside)) for name, inside in members.items()]
     return sorted(units, key=lambda unit: (-unit.weight, unit.name))
 
 
-def _lengths(units: Sequence[_Unit], replicas: int) -> list[Fraction]:
-    """Groups per plane of each unit, the heaviest first: by weight, but at most ``GROUPS / replicas``."""
-    longest = Fraction(GROUPS, replicas)
+def lengths_of(units: Sequence[Unit], replicas: int, cells: int) -> list[Fraction]:
+    """Cells of a plane for each unit, the heaviest first: by weight, but at most a ``replicas``-th."""
+    longest = Fraction(cells, replicas)
     lengths: list[Fraction] = []
-    groups, weight = Fraction(GROUPS), sum(unit.weight for unit in units)
-    for unit in units:
-        # Heaviest first: once one stays below the bound, all that follow do.
-        length = min(longest, groups * unit.weight / weight)
-        lengths.append(length)
-        groups, weight = groups - length, weight - unit.weight
+    left, weight = Fraction(cells), sum(unit.weight for unit in units)
+    for at, unit in enumerate(units):
+        if left * unit.weight < longest * weight:
+            # Heaviest first: once one stays below the bound, all that follow do.
+            each = left / weight
+            return lengths + [each * other.weight for other in units[at:]]
+        lengths.append(longest)
+        left, weight = left - longest, weight - unit.weight
     return lengths
 
 
-def _candidates(units: Sequence[_Unit], replicas: int) -> list[_Owners]:
+def _candidates(units: Sequence[Unit], replicas: int, cells: int) -> list[Owners]:
     """The layouts to choose from; never empty, the same for the same input."""
-    lengths = _lengths(units, replicas)
+    lengths = lengths_of(units, replicas, cells)
     arcs = [
         (node.name, length * node.weight / unit.weight)
         for unit, length in zip(units, lengths, strict=True)
@@ -122,31 +134,30 @@ def _candidates(units: Sequence[_Unit], replicas: int) -> list[_Owners]:
     ]
     widest = max(lengths)
     power = 1 << (ceil(widest) - 1).bit_length()
-    steps = dict.fromkeys((Fraction(power), widest, Fraction(GROUPS, replicas)))
+    steps = dict.fromkeys((Fraction(power), widest, Fraction(cells, replicas)))
     # Between the last plane and the first lies what the steps leave of the circle.
-    wide_enough = [
-        step for step in steps if widest <= step <= GROUPS - step * (replicas - 1) or replicas == 1
-    ]
-    return [[_plane(arcs, step * plane) for plane in range(replicas)] for step in wide_enough]
+    wide_enough = [step for step in steps if widest <= step <= cells - step * (replicas - 1) or replicas == 1]
+    return [[_plane(arcs, step * plane, cells) for plane in range(replicas)] for step in wide_enough]
 
 
-def _plane(arcs: Sequence[tuple[str, Fraction]], offset: Fraction) -> list[str]:
-    """Owner by group of one plane whose circle is turned by ``offset`` groups."""
-    owners = [""] * GROUPS
+def _plane(arcs: Sequence[tuple[str, Fraction]], offset: Fraction, cells: int) -> list[str]:
+    """Owner by cell of one plane whose circle is turned by ``offset`` cells."""
+    owners = [""] * cells
     bounds = [ceil(bound) for bound in accumulate((length for _, length in arcs), initial=offset)]
     for (name, _), (first, end) in zip(arcs, pairwise(bounds), strict=True):
-        for group in range(first, end):
-            owners[group % GROUPS] = name
+        for cell in range(first, end):
+            owners[cell % cells] = name
     return owners
 
 
-def _prefix_count(owners: _Owners) -> int:
+def _prefix_count(owners: Owners) -> int:
     """Prefixes that all nodes together must announce."""
     count = 0
-    for plane, by_group in enumerate(owners):
+    for by_cell in owners:
         first = 0
-        for _, run in groupby(by_group):
+        for _, run in groupby(by_cell):
             end = first + len(list(run))
-            count += len(range_cover(slice_of(plane, first).first, slice_of(plane, end - 1).end))
+            # A cover is the same wherever the plane lies and however long its cells are.
+            count += len(range_cover(first, end))
             first = end
     return count

@@ -325,7 +325,7 @@ class Proposer:
         call.seen = ballot
         try:
             promises = await majority(planes.count, lambda plane: planes.prepare(plane, ballot))
-        except Unavailable as error:
+        except (Unavailable, BucketNotFound, StoreFull) as error:
             if call.is_sent:
                 raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
             raise

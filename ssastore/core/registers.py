@@ -28,6 +28,7 @@ from ssastore.core.register import LIVE
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
+    BucketNotFound,
     CorruptObject,
     InvalidKey,
     ObjectNotFound,
@@ -292,7 +293,7 @@ class Registers:
         is_repeated = message.attempt > 1
         try:
             return await self._caller.call(message, position, data)
-        except (Unavailable, StoreFull, CorruptObject, PeerError) as error:
+        except (Unavailable, BucketNotFound, StoreFull, CorruptObject, PeerError) as error:
             # Said of this attempt; an earlier one may have been taken all the same.
             if is_repeated:
                 raise OutcomeUnknown(str(error)) from None

@@ -124,11 +124,11 @@ def birth_of(pid: int) -> int | None:
 
 
 def check_free(name: str) -> None:
-    """Raises ConfigError when a running lab has that name, or no lab could have it."""
+    """Raises ConfigError when another running lab has that name, or no lab could have it."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a lab: letters, digits, dot, hyphen and underscore")
     found = _read(state_dir() / f"{name}.json")
-    if found and found.is_running:
+    if found and found.is_running and found.pid != os.getpid():
         raise ConfigError(
             f"a lab named {name!r} is running: stop it with ssastore --context {name} down, "
             "or give this one another --name"
@@ -136,7 +136,7 @@ def check_free(name: str) -> None:
 
 
 def write(context: Context) -> Path:
-    """Write a lab's context file. Raises ConfigError when a running lab has that name."""
+    """Write a lab's context file, again when it changed. Raises ConfigError as ``check_free``."""
     check_free(context.name)
     path = make_state_dir() / f"{context.name}.json"
     write_private(path, json.dumps(asdict(context), indent=1))

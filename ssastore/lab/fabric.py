@@ -159,13 +159,13 @@ class Fabric:
         with in_namespace(self._hosts[host].namespace):
             return NetlinkRoutes(TABLE_LOCAL)
 
-    def add_host(self, name: str) -> None:
-        """Connect one more host.
+    def add_host(self, name: str, address: IPv6Address | None = None) -> None:
+        """Connect one more host, with the next free address or the one that it had before.
 
         Raises:
-            EnvironmentProblem: the name is taken or too long, or the kernel refused.
+            EnvironmentProblem: name or address is taken, the name is too long, or the kernel refused.
         """
-        self._connect(name)
+        self._connect(name, address)
         self._wait_until_ready(name)
 
     def set_link(self, host: str, *, up: bool) -> None:
@@ -180,13 +180,18 @@ class Fabric:
         if up:
             self._wait_until_ready(host)
 
-    def _connect(self, name: str) -> None:
-        count = len(self._hosts)
+    def _connect(self, name: str, address: IPv6Address | None = None) -> None:
+        taken = [host.address for host in self._hosts.values()]
+        if address is None:
+            address = max(taken) + 1 if taken else self.infra[HOST_NUMBER_FIRST]
+        if address in taken or address not in self.infra:
+            raise EnvironmentProblem(
+                f"host {name}: {address} is taken, or not on the lab's link {self.infra}"
+            )
         namespace = new_net_namespace()
         with in_namespace(namespace):
             interfaces = Interfaces()
-        address = self.infra[HOST_NUMBER_FIRST + count]
-        host = Host(address, namespace, PORT_INDEX_FIRST + count, interfaces)
+        host = Host(address, namespace, PORT_INDEX_FIRST + len(self._hosts), interfaces)
         try:
             with _translated(f"host {name}"):
                 self._set_up_host(name, host)

@@ -14,8 +14,13 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from ssastore.config import write_private, write_secrets
+from ssastore.control.address import parse_control
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.keyspace import REPLICAS_ALLOWED, service_network
+from ssastore.lab.etcd import find_etcd
+
+EMBEDDED = "embedded"
+ETCD = "etcd"
 
 _OURS = {"lab.json", "secrets.json", "lost+found"}
 "What a data directory may hold before it is one: lab.json is written last."
@@ -34,6 +39,8 @@ class UpOptions:
     name: str
     service: str | None
     simulate: bool
+    control: str = EMBEDDED
+    "EMBEDDED, ETCD (one that the lab starts), or where a given etcd is, as in the nodes' settings."
     node_settings: tuple[str, ...] = ()
     "NAME=VALUE of the nodes' files, beside those that the lab sets itself."
 
@@ -56,6 +63,7 @@ def check_options(options: UpOptions) -> None:
     if options.replicas not in REPLICAS_ALLOWED:
         raise ConfigError(f"--replicas is 1, 3 or 5, got {options.replicas}")
     options.extra_settings()
+    _check_control(options)
     if options.nodes < options.replicas:
         raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
     if options.service is not None:
@@ -63,6 +71,21 @@ def check_options(options: UpOptions) -> None:
             service_network(options.service)
         except ValueError as error:
             raise ConfigError(f"--service: {error}") from None
+
+
+def _check_control(options: UpOptions) -> None:
+    if options.control == ETCD:
+        find_etcd()
+    elif options.control != EMBEDDED:
+        if parse_control(options.control) is None:
+            raise ConfigError(
+                f"--control is {EMBEDDED}, {ETCD}, or etcd://HOST:PORT, got {options.control!r}"
+            )
+        if not options.simulate:
+            raise ConfigError(
+                "--control: the hosts of a lab reach nothing outside of it; let it start an etcd of its own "
+                f"with --control {ETCD}, or do without hosts with --simulate"
+            )
 
 
 def prepare_data_dir(directory: Path, options: UpOptions) -> str:
@@ -92,12 +115,15 @@ def prepare_data_dir(directory: Path, options: UpOptions) -> str:
 
 
 def _check_shape(directory: Path, shape: dict[str, object], service: str, options: UpOptions) -> None:
-    asked = {"nodes": options.nodes, "replicas": options.replicas, "workers": options.workers}
+    asked: dict[str, object] = {"nodes": options.nodes, "replicas": options.replicas}
+    asked |= {"workers": options.workers, "control": options.control}
+    # Labs that were made before there was a choice have no word for it.
+    shape = {"control": EMBEDDED} | shape
     for what, wanted in asked.items():
         if shape.get(what) != wanted:
             raise DataDirError(
                 f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
-                "start it with the same number, or with another --data"
+                "start it with the same, or with another --data"
             )
     if options.service and str(service_network(options.service)) != service:
         raise DataDirError(f"{directory} holds a lab with the service prefix {service}")
@@ -112,8 +138,9 @@ def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
     key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
     if not (directory / "secrets.json").exists():
         write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
-    shape = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
-    write_private(marker, json.dumps(shape | {"workers": options.workers}))
+    shape: dict[str, object] = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
+    shape |= {"workers": options.workers, "control": options.control}
+    write_private(marker, json.dumps(shape))
 
 
 def _random_service() -> str:

@@ -2,7 +2,8 @@
 
 The process enters a user and a network namespace of its own, which become the
 router; every node is a namespace on the router's bridge and runs ``ssastore node``
-there, the command that an operator runs on a machine.  S3 and admin sockets are
+there, the command that an operator runs on a machine.  The control store is served by this process,
+or is an etcd on one more host.  S3 and admin sockets are
 opened before entering, so they serve the localhost of the machine outside.
 
 Where the kernel forbids namespaces the nodes are ports of ``::1`` and the network
@@ -17,45 +18,53 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ssastore.client import NATIVE_PORT
-from ssastore.config import load_secrets, write_private
-from ssastore.control.embedded import EmbeddedControlServer, EmbeddedControlStore
-from ssastore.core.cluster import NodeRecord
+from ssastore.config import load_secrets, open_control, write_private
+from ssastore.control.embedded import EmbeddedControlServer
+from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, NodeRecord, node_key
+from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, announced_to_router
-from ssastore.env import ControlStore, spawn
-from ssastore.errors import ConfigError, DataDirError, EnvironmentProblem, NamespaceRefused
+from ssastore.env import Compare, ControlStore, Write, spawn
+from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
+from ssastore.lab import members
 from ssastore.lab.context import Context
+from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
-from ssastore.lab.namespaces import enter_new_user_and_net, spawn_in
-from ssastore.lab.options import UpOptions, check_options, prepare_data_dir
+from ssastore.lab.namespaces import enter_new_user_and_net
+from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, prepare_data_dir
+from ssastore.lab.processes import Processes
 from ssastore.lab.status import AdminLink, wait_until_ready
-from ssastore.rebalance import form_cluster
+from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.system import SystemClock, SystemRandomness, run
-from ssastore.worker import die_with_parent
 
 REGION = "us-east-1"
 GATEWAY_HOST = "gw"
 CLIENT_HOST = "client"
 ROUTER_HOST = "router"
+ETCD_HOST = "etcd"
 MTU = 65_000
 "Of the links between hosts: one machine's memory, where a small frame only costs CPU."
 
 _READY_S = 60
+_CONTROL_S = 20
+"For an etcd to start, or one that was given to answer."
+_ETCD_STOP_S = 5
 _GATEWAY_STOP_S = 12
 "A gateway closes what is idle at once and gives requests under way 10 s."
 _NODES_STOP_S = 18
 "A node's supervisor gives its workers 15 s."
+
+_SSASTORE = (sys.executable, "-m", "ssastore")
 
 _SOCKET_PATH_BYTES_MAX = 107
 "A Unix socket's path, in the kernel's structure for it."
@@ -91,14 +100,16 @@ class Lab:
         self._directory = directory
         self._service = service_network(service)
         self._fabric: Fabric | None = None
-        self._route_keeper: asyncio.Task[None] | None = None
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._jobs: list[asyncio.Task[None]] = []
+        self._processes = Processes(directory / "log")
         self._ports: dict[str, int] = {}
         # Made before a namespace is entered, so that it reaches the localhost outside.
         self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
         self._control_path = self._choose_control_path()
+        self._control = str(self._control_path) if options.control == EMBEDDED else options.control
+        "As nodes are told; an etcd of our own gets its address when it is started."
         self._secrets = str(directory / "secrets.json")
 
     def _choose_control_path(self) -> Path:
@@ -125,6 +136,8 @@ class Lab:
             raise NamespaceRefused("asked for a simulated network")
         enter_new_user_and_net()
         hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
+        if self._options.control == ETCD:
+            hosts.append(ETCD_HOST)
         self._fabric = Fabric.build(self._service, hosts, mtu=MTU)
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -164,10 +177,15 @@ class Lab:
         """The router's routes: every node's cover by way of its node address, from now on."""
         assert self._fabric is not None
         routes = self._fabric.router_routes()
-        keeper = RouteKeeper(control, routes, announced_to_router(self._service))
-        await keeper.load()
-        self._route_keeper = spawn("keep the router's routes", keeper.run())
-        self._route_keeper.add_done_callback(lambda _: routes.close())
+        view = ClusterView(control)
+        await view.load()
+        keeper = RouteKeeper(view, routes, announced_to_router(self._service))
+        keeper.begin()
+        self._jobs += [
+            spawn("follow the cluster", view.run()),
+            spawn("keep the router's routes", keeper.run()),
+        ]
+        self._jobs[-1].add_done_callback(lambda _: routes.close())
 
     def _write_config(self, name: str, settings: dict[str, object]) -> str:
         path = self._directory / "config" / f"{name}.toml"
@@ -176,18 +194,9 @@ class Lab:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return str(path)
 
-    def _start(self, host: str, name: str, arguments: list[str], pass_fds: tuple[int, ...] = ()) -> None:
-        argv = [sys.executable, "-m", "ssastore", *arguments]
-        with open(self._directory / "log" / f"{name}.log", "ab") as log:
-            # A session of its own: Ctrl-C is for us, who stop the others in order.
-            options: dict[str, Any] = {"stdout": log, "stderr": log, "start_new_session": True}
-            options |= {"stdin": subprocess.DEVNULL, "pass_fds": pass_fds}
-            if self._fabric is not None:
-                namespace = self._fabric.namespace_fd(host)
-                process = spawn_in(namespace, argv, **options)
-            else:  # preexec_fn for the reason that spawn_in has.
-                process = subprocess.Popen(argv, preexec_fn=die_with_parent, **options)  # noqa: PLW1509
-        self._processes[name] = process
+    def _start(self, host: str, name: str, argv: list[str], pass_fds: tuple[int, ...] = ()) -> None:
+        namespace = self._fabric.namespace_fd(host) if self._fabric is not None else None
+        self._processes.start(name, argv, namespace, pass_fds)
 
     def start_node(self, name: str) -> None:
         """Start one node's supervisor."""
@@ -195,7 +204,7 @@ class Lab:
             name,
             {
                 "name": name,
-                "control": str(self._control_path),
+                "control": self._control,
                 "data_dir": str((self._directory / "nodes" / name).resolve()),
                 "secrets_file": self._secrets,
                 "port": self._ports.get(name, NATIVE_PORT),
@@ -204,16 +213,25 @@ class Lab:
                 **self._options.extra_settings(),
             },
         )
-        self._start(name, name, ["node", "--config", path])
+        self._start(name, name, [*_SSASTORE, "node", "--config", path])
 
     def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
         """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
         path = self._write_config(
             "gateway",
-            {"control": str(self._control_path), "secrets_file": self._secrets, "region": REGION},
+            {"control": self._control, "secrets_file": self._secrets, "region": REGION},
         )
         fds = (s3.fileno(), admin.fileno())
-        arguments = ["gateway", "--config", path, "--s3-fd", str(fds[0]), "--admin-fd", str(fds[1])]
+        arguments = [
+            *_SSASTORE,
+            "gateway",
+            "--config",
+            path,
+            "--s3-fd",
+            str(fds[0]),
+            "--admin-fd",
+            str(fds[1]),
+        ]
         if self._ports:
             arguments.append("--simulated")
         self._start(GATEWAY_HOST, "gateway", arguments, fds)
@@ -237,7 +255,7 @@ class Lab:
             port=NATIVE_PORT,
             replicas=self._options.replicas,
             data_dir=str(self._directory.resolve()),
-            control=str(self._control_path),
+            control=self._control,
             secrets_file=str(Path(self._secrets).resolve()),
             s3_port=self._options.s3_port,
             admin_port=self._options.admin_port,
@@ -256,17 +274,11 @@ class Lab:
         stopped = asyncio.Event()
         for number in _endings():
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        server = await EmbeddedControlServer.start(self._directory / "control", self._control_path)
-        control = EmbeddedControlStore(self._control_path)
+        server = await self._start_control()
+        control = self._store = open_control(self._control, self._secrets)
         try:
-            await form_cluster(
-                control,
-                self._service,
-                self._options.replicas,
-                self._node_records(),
-                now_ms=SystemClock().now_ms(),
-                random_bytes=SystemRandomness().bytes,
-            )
+            await self._wait_for_control(control)
+            await self._form(control)
             if self._fabric is not None:
                 await self._announce(control)
             for name in self._names:
@@ -276,23 +288,111 @@ class Lab:
             if not stopped.is_set():
                 found = self.context()
                 contexts.write(found)
+                self._jobs.append(spawn("do what is asked", members.Clerk(control, self._deeds()).run()))
                 on_ready(found)
-                spawn("watch processes", self._watch(stopped))
+                self._jobs.append(spawn("watch processes", self._processes.watch()))
                 await stopped.wait()
             return 0
         finally:
             contexts.remove(self._options.name, os.getpid())
             await self._stop()
-            if self._route_keeper is not None:
-                self._route_keeper.cancel()
+            for job in self._jobs:
+                job.cancel()
             await control.close()
-            await server.close()
+            await self._processes.end([ETCD_HOST], _ETCD_STOP_S)
+            if server is not None:
+                await server.close()
+
+    async def _start_control(self) -> EmbeddedControlServer | None:
+        """Serve the control store, or start an etcd; nothing where one is given."""
+        if self._options.control == EMBEDDED:
+            return await EmbeddedControlServer.start(self._directory / "control", self._control_path)
+        if self._options.control == ETCD:
+            if self._fabric is not None:
+                host, client, peer = str(self._fabric.address_of(ETCD_HOST)), CLIENT_PORT, PEER_PORT
+            else:
+                host, client, peer = "::1", _free_port(), _free_port()
+            self._control = f"etcd://[{host}]:{client}"
+            argv = etcd_command(self._directory, host, client_port=client, peer_port=peer)
+            self._start(ETCD_HOST, ETCD_HOST, argv)
+        return None
+
+    async def _wait_for_control(self, control: ControlStore) -> None:
+        """Until it answers; fails early when an etcd of ours has ended."""
+        deadline = time.monotonic() + _CONTROL_S
+        while True:
+            try:
+                await control.get(CLUSTER_KEY)
+                return
+            except Unavailable:
+                if self._processes.has_ended(ETCD_HOST):
+                    raise self._processes.early_end(ETCD_HOST) from None
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def _form(self, control: ControlStore) -> None:
+        """A cluster of the nodes that were asked for, or the one that there is, with those that joined it."""
+        if await control.get(CLUSTER_KEY) is None or await control.get(FORMING_KEY) is not None:
+            await form_cluster(
+                control,
+                self._service,
+                self._options.replicas,
+                self._node_records(),
+                now_ms=SystemClock().now_ms(),
+                random_bytes=SystemRandomness().bytes,
+            )
+            return
+        nodes = (await read_cluster(control)).nodes
+        joined = [node for node in nodes if node.name not in self._names]
+        for node in sorted(joined, key=lambda node: ipaddress.IPv6Address(node.address)):
+            if self._fabric is None:
+                raise ConfigError(f"node {node.name} joined this lab, which a simulated network cannot have")
+            self._fabric.add_host(node.name, ipaddress.IPv6Address(node.address))
+        self._names = [node.name for node in nodes]
+
+    # -- what is asked while it runs (``members``) ---------------------------------------------------
+
+    def _deeds(self) -> dict[str, members.Deed]:
+        return {members.ADD: self._add_node, members.KILL: self._kill_node, members.START: self._restart}
+
+    async def _add_node(self, name: str, wish: members.Ask) -> None:
+        if self._fabric is None:
+            raise ConfigError("a simulated network cannot grow")
+        if name in self._fabric.hosts:
+            raise ConfigError(f"the lab has a host {name}")
+        # What is refused is refused before there is a host.
+        record = NodeRecord(
+            name, str(self._fabric.router), NATIVE_PORT, wish.zone, wish.weight, self._options.workers
+        )
+        self._fabric.add_host(name)
+        record = replace(record, address=str(self._fabric.address_of(name)))
+        await self._store.transact([Compare(node_key(name), 0)], [Write(node_key(name), record.encode())])
+        self._names.append(name)
+        self.start_node(name)
+        contexts.write(self.context())
+
+    async def _kill_node(self, name: str, wish: members.Ask) -> None:
+        self._check_known(name)
+        if not self._processes.is_running(name):
+            raise ConfigError(f"{name} is not running")
+        self._processes.kill(name)
+
+    async def _restart(self, name: str, wish: members.Ask) -> None:
+        self._check_known(name)
+        if self._processes.is_running(name):
+            raise ConfigError(f"{name} is running")
+        self.start_node(name)
+
+    def _check_known(self, name: str) -> None:
+        if name not in self._names:
+            raise ConfigError(f"the lab has no node {name}; it has {', '.join(self._names)}")
 
     async def _wait_ready(self, stopped: asyncio.Event) -> None:
         """Until the gateway reaches every worker; fails early when a process has ended."""
         link = AdminLink(self._options.admin_port, self._probe, timeout_s=_READY_S)
         ready = spawn("wait until ready", wait_until_ready(link, _READY_S))
-        watch = spawn("watch start", self._first_death())
+        watch = spawn("watch start", self._processes.first_death())
         stop = spawn("wait for stop", stopped.wait())
         done, _ = await asyncio.wait({ready, watch, stop}, return_when=asyncio.FIRST_COMPLETED)
         for task in (ready, watch, stop):
@@ -301,47 +401,14 @@ class Lab:
         if stop in done:
             return
         if watch in done:
-            name = watch.result()
-            log = self._directory / "log" / f"{name}.log"
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
+            raise self._processes.early_end(watch.result())
         if ready in done:
             ready.result()
 
-    async def _first_death(self) -> str:
-        while True:
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    return name
-            await asyncio.sleep(0.1)
-
-    async def _watch(self, stopped: asyncio.Event) -> None:
-        """Say which process ended; a node that was ended on purpose stays down."""
-        reported: set[str] = set()
-        while not stopped.is_set():
-            for name, process in self._processes.items():
-                if process.poll() is not None and name not in reported:
-                    reported.add(name)
-                    print(f"ssastore: {name} ended with code {process.returncode}", file=sys.stderr)
-            await asyncio.sleep(0.5)
-
     async def _stop(self) -> None:
         """End the gateway, then the nodes: what the gateway is still doing needs them."""
-        await self._end(["gateway"], _GATEWAY_STOP_S)
-        await self._end(self._names, _NODES_STOP_S)
-
-    async def _end(self, names: Sequence[str], patience_s: float) -> None:
-        processes = [self._processes[name] for name in names if name in self._processes]
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + patience_s
-        for process in processes:
-            while process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        await self._processes.end(["gateway"], _GATEWAY_STOP_S)
+        await self._processes.end(self._names, _NODES_STOP_S)
 
 
 def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:

@@ -276,7 +276,7 @@ class GroupWriter:
             self._must_cover = False
             self._logged_cost = 0
         self._renew()
-        self._settle([_Ran(*pair) for pair in zip(submitted, outcomes, strict=True)])
+        self._settle([_Ran(one, outcome) for one, outcome in zip(submitted, outcomes, strict=True)])
         if self._drained is not None and not submitted and not self._drained.done():
             self._drained.set_result(None)  # Also when it did not fit: then the log keeps it.
 
@@ -290,7 +290,7 @@ class GroupWriter:
 
     def _take_back(self) -> None:
         """The changes of the open batch run again later."""
-        self._waiting.extendleft(ran.submitted for ran in reversed(self._ran))
+        self._waiting.extendleft([ran.submitted for ran in self._ran[::-1]])
         self._batch, self._ran = None, []
 
     def _renew(self) -> None:

@@ -41,8 +41,10 @@ _UNCERTAIN = (Put, Delete, Accept)
 _BORN = frozenset((Put.TYPE, Delete.TYPE))
 "Requests of operations that are applied once, and so have a birth (``core.birth``)."
 
-_OF_ONE_ATTEMPT = frozenset((Status.UNREACHED, Status.FULL, Status.CORRUPT, Status.INTERNAL))
-"Refusals that say nothing of an earlier attempt, which may still be taken."
+_OF_ONE_ATTEMPT = frozenset(
+    (Status.UNREACHED, Status.NO_BUCKET, Status.FULL, Status.CORRUPT, Status.INTERNAL)
+)
+"Refusals that say nothing of an earlier attempt, which may still be taken: a bucket may open again."
 
 
 _FRESH_S = 0.1

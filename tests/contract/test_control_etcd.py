@@ -33,7 +33,7 @@ def etcd(tmp_path: Path) -> Iterator[Etcd]:
 
 @pytest.fixture
 async def store(etcd: Etcd) -> AsyncIterator[EtcdControlStore]:
-    found = EtcdControlStore(etcd.address("/c"), timeout_ms=1000, quiet_ms=300)
+    found = EtcdControlStore(etcd.address("/c"), timeout_ms=500, quiet_ms=100)
     yield found
     await found.close()
 
@@ -162,7 +162,7 @@ async def test_stopped_etcd_is_not_taken_for_a_quiet_one(etcd: Etcd, store: Etcd
 
 async def test_quiet_watch_of_a_healthy_etcd_stays(store: EtcdControlStore) -> None:
     waiting = asyncio.ensure_future(take(store, "a", 0, 1))
-    await asyncio.sleep(1)
+    await asyncio.sleep(0.35)
     assert not waiting.done()
     await put(store, "a", b"1")
     assert (await waiting)[0].value == b"1"
@@ -217,6 +217,28 @@ async def test_dead_endpoint_beside_a_living_one_costs_nothing(etcd: Etcd, tmp_p
     assert await store.transact([Compare("a", 0)], [Write("a", b"1")]) is None
     assert (await take(store, "", 0, 1))[0].value == b"1"
     await store.close()
+
+
+async def test_transaction_whose_answer_is_lost_is_not_sent_twice(etcd: Etcd) -> None:
+    """The first endpoint takes every question and hangs up; a read is asked again at the second."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    first = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for is_read_first in (False, True):
+        store = EtcdControlStore(address_of(f"etcd://{first},127.0.0.1:{etcd.port}/c"))
+        if is_read_first:
+            assert await store.get("a") is None
+            assert await store.transact([], [Write("a", b"1")])
+        else:
+            with pytest.raises(Unavailable):
+                await store.transact([], [Write("a", b"1")])
+            assert await store.get("a") is None
+        await store.close()
+    server.close()
 
 
 async def test_endpoints_of_two_clusters_are_not_one_store(etcd: Etcd, tmp_path: Path) -> None:

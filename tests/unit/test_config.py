@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import fields
 from pathlib import Path
@@ -17,10 +18,13 @@ from ssastore.config import (
     NodeConfig,
     load,
     load_secrets,
+    open_control,
     parse_listen,
     write_private,
     write_secrets,
 )
+from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.control.etcd import EtcdControlStore
 from ssastore.errors import ConfigError
 from ssastore.limits import CALL_DEADLINE_MS_MAX, MAP_BYTES_DEFAULT
 
@@ -277,6 +281,50 @@ def test_secrets_that_are_none_are_refused_and_not_shown(tmp_path: Path, content
 
 def test_cluster_without_access_keys(tmp_path: Path) -> None:
     assert load_secrets(secrets(tmp_path, GOOD | {"access_keys": {}})).access_keys == {}
+
+
+# -- the control store ------------------------------------------------------------------------------
+
+
+async def test_setting_chooses_the_control_store(tmp_path: Path) -> None:
+    path = secrets(tmp_path, GOOD | {"etcd": {"user": "ssa", "password": "s3cr3t"}})
+    assert type(open_control("/run/control.sock", path)) is EmbeddedControlStore
+    assert type(open_control("etcd://db1,db2/c", path)) is EtcdControlStore
+    assert type(open_control("etcd://db1", secrets(tmp_path, GOOD))) is EtcdControlStore
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        "s3cr3t",
+        ["s3cr3t"],
+        {"password": "s3cr3t"},
+        {"user": "ssa"},
+        {"user": "ssa", "password": ""},
+        {"user": "", "password": "s3cr3t"},
+        {"user": 5, "password": "s3cr3t"},
+        {"user": "ssa", "password": ["s3cr3t"]},
+    ],
+)
+def test_login_for_etcd_that_is_none_is_refused_and_not_shown(tmp_path: Path, login: Any) -> None:
+    path = secrets(tmp_path, GOOD | {"etcd": login})
+    with pytest.raises(ConfigError, match="etcd must have user and password") as caught:
+        open_control("etcd://db1", path)
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_login_for_etcd_in_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="chmod 600"):
+        open_control("etcd://db1", secrets(tmp_path, GOOD, 0o640))
+
+
+@pytest.mark.parametrize("kind", [NodeConfig, GatewayConfig])
+def test_control_store_that_is_none_is_said_with_its_line(path: Path, kind: type) -> None:
+    settings = NODE if kind is NodeConfig else GATEWAY
+    for control in ("etcd://", "http://h", "etcd://u:s3cr3t@h", "etcd://h/ö", "etcds://h?x=1"):
+        said = complaint(path, toml(**(settings | {"control": control})), kind)
+        assert re.match(r":\d+: control", said) and "s3cr3t" not in said
 
 
 # -- the client's side ------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from ssastore.core.cluster import (
     group_key,
     node_key,
 )
+from ssastore.core.layout import layout_of
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.env import Compare, Item, Write
 from ssastore.errors import ConfigError, TryLater, Unavailable
 from ssastore.keyspace import GROUPS, slice_of
-from ssastore.rebalance import form_cluster, ownership_of, read_cluster
+from ssastore.rebalance import form_cluster, ownership_of, plan_change, read_cluster
 
 SERVICE = IPv6Network("2001:db8:5a:1::/64")
 NODES = [NodeRecord(f"n{number}", f"fd00::{number}") for number in (3, 1, 2)]
@@ -253,3 +254,20 @@ async def test_layout_that_changes_while_it_is_read_is_read_again() -> None:
     cluster = await read_cluster(Changing(control, 1000))
     assert [node.name for node in cluster.nodes] == ["n1", "n2", "n3"]
     assert reads == ["group/", "node/"] * 2
+
+
+async def test_a_change_is_planned_for_the_cluster_as_it_is() -> None:
+    control = MemoryControlStore()
+    await form(control)
+    cluster = await read_cluster(control)
+    more = [*cluster.nodes, NodeRecord("n4", "fd00::4")]
+    plan = plan_change(cluster, more)
+    assert plan.figures.moved_groups == pytest.approx(3 * GROUPS / 4, rel=0.05)
+    before = layout_of(cluster.groups)
+    assert {owner for part in plan.apply(before).parts for owner in part.owners} == {n.name for n in more}
+    assert plan_change(cluster, cluster.nodes).changes == ()
+    inside = NodeRecord("n4", "2001:db8:5a:1::4")
+    with pytest.raises(ConfigError, match="lies inside the service"):
+        plan_change(cluster, [*cluster.nodes, inside])
+    with pytest.raises(ConfigError, match="need as many nodes"):
+        plan_change(cluster, cluster.nodes[:2])

@@ -166,6 +166,7 @@ class Planes:
         self.slots: list[bytes | None] = [None] * 3
         self.deaf: set[int] = set()
         self.refusing: dict[int, Exception] = {}
+        self.not_promising: dict[int, Exception] = {}
         self.silence: Exception = Unavailable("deaf")
         self.cfgs = [1, 1, 1]
         self.cfg = 1
@@ -186,6 +187,8 @@ class Planes:
         self.messages.append("prepare")
         if plane in self.deaf:
             raise Unavailable("deaf")
+        if plane in self.not_promising:
+            raise self.not_promising[plane]
         slot = self.slot(plane)
         if not slot.prepare(ballot):
             raise Outrun(slot.seen)
@@ -451,6 +454,35 @@ def test_refused_value_after_an_accept_of_its_own_leaves_a_doubt(error: Exceptio
             lambda: planes.refusing.update({1: error, 2: error}),
         )
         with pytest.raises(OutcomeUnknown):
+            await proposer_of().write(NAME, planes, put_of(b"one", 1))
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("error", [BucketNotFound("shut"), StoreFull("full")], ids=["shut", "full"])
+def test_refused_promise_after_an_accept_of_its_own_leaves_a_doubt(error: Exception) -> None:
+    """One plane took the value, one outran it; then no plane has room for so much as a promise."""
+
+    async def scenario() -> None:
+        planes = Planes()
+
+        def fill() -> None:
+            planes.not_promising = dict.fromkeys(range(3), error)
+
+        on_accepts(planes, lambda: outrun_at(planes, 1, 2), nothing, fill)
+        with pytest.raises(OutcomeUnknown):
+            await proposer_of().write(NAME, planes, put_of(b"one", 1))
+        assert bytes(planes.value(0).data) == b"one"
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("error", [BucketNotFound("shut"), StoreFull("full")], ids=["shut", "full"])
+def test_refused_promise_of_a_call_that_sent_nothing_is_passed_on(error: Exception) -> None:
+    async def scenario() -> None:
+        planes = Planes()
+        planes.not_promising = dict.fromkeys(range(3), error)
+        with pytest.raises(type(error)):
             await proposer_of().write(NAME, planes, put_of(b"one", 1))
 
     run_virtually(scenario)

@@ -13,7 +13,7 @@ from ssastore.core.quorum import HEDGE_S
 from ssastore.core.register import LIVE
 from ssastore.core.registers import Once, Place, Registers
 from ssastore.core.suspects import FAILURES_MIN
-from ssastore.errors import CorruptObject, OutcomeUnknown, PeerError, StoreFull, Unavailable
+from ssastore.errors import BucketNotFound, CorruptObject, OutcomeUnknown, PeerError, StoreFull, Unavailable
 from ssastore.keyspace import iid_of, plane_of
 from ssastore.messages import Get, Kind, Message, Status
 from tests.registermodel import Seeded, run_virtually
@@ -140,7 +140,32 @@ class Refusing(Planes):
         raise self._error
 
 
-@pytest.mark.parametrize("kind", [Unavailable, StoreFull, CorruptObject, PeerError])
+class Doubtful(Refusing):
+    """Three planes. The first that is asked takes the call and does not answer."""
+
+    replicas = 3
+    is_first = True
+
+    async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
+        if self.is_first:
+            self.is_first = False
+            raise OutcomeUnknown("sent")
+        return await super().call(message, iid, body, within_ms=within_ms)
+
+
+SAID_OF_ONE_ATTEMPT = [Unavailable, StoreFull, CorruptObject, PeerError, BucketNotFound]
+
+
+@pytest.mark.parametrize("kind", SAID_OF_ONE_ATTEMPT)
+def test_what_is_said_of_the_next_plane_says_nothing_of_the_first(kind: type[Exception]) -> None:
+    async def scenario() -> None:
+        with pytest.raises(OutcomeUnknown):
+            await Registers(Doubtful(kind("refused")), Seeded(1)).delete(PLACE, Kind.OBJECT, b"k")
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("kind", SAID_OF_ONE_ATTEMPT)
 def test_what_is_said_of_a_repetition_says_nothing_of_the_first_attempt(kind: type[Exception]) -> None:
     """It may have been taken, and its answer lost on the way to an SDK."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import GroupRecord, NodeRecord, PlaneOwner, group_key, node_key
+from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, Wanted, accepted_by, announced_to_router
 from ssastore.env import Route, WatchCompacted, Write
 from ssastore.errors import RouteRefused, Unavailable
@@ -54,10 +55,11 @@ class Host:
 
     def __init__(self, control: Control, wanted: Wanted) -> None:
         self.control, self.routes = control, MemoryRoutes(LINK)
-        self.keeper = RouteKeeper(control, self.routes, wanted)
+        self.view = ClusterView(control)
+        self.keeper = RouteKeeper(self.view, self.routes, wanted)
 
     def record(self, group: int) -> GroupRecord:
-        return self.keeper._groups[group]
+        return self.view.groups[group]
 
     async def give(self, group: int, owner: str) -> None:
         """Plane 0 of a group."""
@@ -76,12 +78,14 @@ async def running(wanted: Wanted) -> AsyncIterator[Host]:
     control = Control()
     await form_cluster(control, SERVICE, 3, NODES, now_ms=1, random_bytes=Seeded(1).bytes)
     host = Host(control, wanted)
-    await host.keeper.load()
-    keeping = asyncio.ensure_future(host.keeper.run())
+    await host.view.load()
+    host.keeper.begin()
+    running = [asyncio.ensure_future(work) for work in (host.view.run(), host.keeper.run())]
     await asyncio.sleep(0)
     yield host
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 def play(work: Callable[[Host], Coroutine[Any, Any, None]], wanted: Wanted) -> None:

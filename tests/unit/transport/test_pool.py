@@ -516,13 +516,18 @@ async def test_only_a_write_that_was_sent_leaves_a_doubt(world: World, message: 
         )
 
 
-async def test_refusal_of_a_repetition_does_not_settle_what_became_of_the_first_attempt(world: World) -> None:
+@pytest.mark.parametrize(
+    "refusal", [StoreFull("full"), Refusal(Status.NO_BUCKET, "shut")], ids=["full", "shut"]
+)
+async def test_refusal_of_a_repetition_does_not_settle_what_became_of_the_first_attempt(
+    world: World, refusal: Exception
+) -> None:
     """The first was applied and its answer lost; "full" is said of the second alone."""
     key, node = key_of(world), world.cluster.nodes[0]
     submit = node.store.submit
 
     def full(change: Any, *, size: int = 0) -> Any:
-        raise StoreFull("full")
+        raise refusal
 
     def lossy(change: Any, *, size: int = 0) -> Any:
         node.store.submit = full  # type: ignore[method-assign]

@@ -1,0 +1,147 @@
+"""``plan``: what must happen so that the nodes there shall be own everything, each its share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ssastore.core.cluster import Cluster, NodeRecord
+    from ssastore.core.plans import Plan
+    from ssastore.lab.context import Context
+
+_CHANGES_SHOWN = 10
+
+
+@click.command("plan")
+@click.option("--drain", multiple=True, metavar="NODE", help="Own nothing afterwards; may be repeated.")
+@click.option(
+    "--lost", multiple=True, metavar="NODE", help="Gone for good: rebuild from the others; may be repeated."
+)
+@click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight; may be repeated.")
+@click.option("--replicas", type=int, help="More planes than now.")
+@click.option("--out", type=click.Path(), help="Write the plan to this file, to be reviewed.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable: the plan itself.")
+@click.pass_obj
+def plan_command(
+    context: str | None,
+    drain: tuple[str, ...],
+    lost: tuple[str, ...],
+    weight: tuple[str, ...],
+    replicas: int | None,
+    out: str | None,
+    as_json: bool,
+) -> int:
+    """Show how all slices get the owners that they should have.
+
+    Without options: what nodes that were added, or whose weight differs, make necessary. Nothing is
+    changed; a plan says for which ownership it was made, and is good for no other.
+    """
+    from ssastore.core.planfile import encode_plan
+    from ssastore.lab.context import find
+    from ssastore.lab.status import fetch
+    from ssastore.rebalance import plan_change
+
+    found = find(context)
+    _, report = fetch(found.admin_port, "/status")
+    cluster = _read(found)
+    nodes = _nodes_after(cluster, {*drain, *lost}, dict(_weight_of(text) for text in weight))
+    plan = plan_change(cluster, nodes, replicas=replicas, lost=lost, sizes=_sizes(cluster, report))
+    text = encode_plan(plan)
+    if out is not None:
+        Path(out).write_bytes(text)
+    if as_json:
+        print(text.decode(), end="")
+    else:
+        _show(plan, out)
+    return 0
+
+
+def _read(found: Context) -> Cluster:
+    """The cluster as the lab's control store has it."""
+    import asyncio
+
+    from ssastore.config import open_control
+    from ssastore.control.address import parse_control
+    from ssastore.rebalance import read_cluster
+
+    if parse_control(found.control) is not None:
+        found.enter()
+
+    async def read() -> Cluster:
+        control = open_control(found.control, found.secrets_file)
+        try:
+            return await read_cluster(control)
+        finally:
+            await control.close()
+
+    return asyncio.run(read())
+
+
+def _weight_of(text: str) -> tuple[str, int]:
+    name, _, weight = text.partition("=")
+    if not name or not weight.isdecimal():
+        raise click.BadParameter(f"{text!r} is not NODE=N", param_hint="--weight")
+    return name, int(weight)
+
+
+def _nodes_after(cluster: Cluster, leaving: set[str], weights: dict[str, int]) -> list[NodeRecord]:
+    """Who may own something. Raises ConfigError: a name that the cluster does not know."""
+    from dataclasses import replace
+
+    from ssastore.errors import ConfigError
+
+    known = [node.name for node in cluster.nodes]
+    if unknown := sorted((leaving | weights.keys()).difference(known)):
+        raise ConfigError(f"the cluster has no node {unknown[0]}; it has {', '.join(known)}")
+    return [
+        replace(node, weight=weights.get(node.name, node.weight))
+        for node in cluster.nodes
+        if node.name not in leaving
+    ]
+
+
+def _sizes(cluster: Cluster, report: dict[str, Any]) -> dict[int, int]:
+    """Bytes of one plane of a group, about: the mean of its owners' slices."""
+    per_slice = {}
+    for node in report["nodes"]:
+        used = sum(worker.get("used_bytes", 0) for worker in node["workers"] if worker["ok"])
+        if node["slices"] and used:
+            per_slice[node["name"]] = used / node["slices"]
+    sizes = {}
+    for record in cluster.groups:
+        known = [per_slice[owner] for owner in record.owners if owner in per_slice]
+        if known:
+            sizes[record.group] = round(sum(known) / len(known))
+    return sizes
+
+
+def _show(plan: Plan, out: str | None) -> None:
+    from collections import Counter
+
+    from ssastore.limits import RECOVERY_BYTES_PER_S
+
+    figures = plan.figures
+    if not plan.changes:
+        print("nothing to do: every node has its share")
+        return
+    kinds = Counter(change.kind for change in plan.changes)
+    copied = figures.bytes or 0
+    print(
+        f"{sum(kinds.values())} changes ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}), "
+        f"{figures.moved_groups:g} slices, about {copied / 2**20:.1f} MiB to copy, "
+        f"{copied / RECOVERY_BYTES_PER_S:.0f} s at {RECOVERY_BYTES_PER_S / 2**20:.0f} MiB/s"
+    )
+    print(f"fullest node, of its share: {figures.fullest[0]:.3f} before, {figures.fullest[1]:.3f} after")
+    print(f"{'node':12} {'share of slices':>20} {'prefixes':>14}")
+    for node in figures.nodes:
+        loads = " -> ".join(f"{load / plan.replicas[at] * 100:.2f} %" for at, load in enumerate(node.loads))
+        prefixes = " -> ".join(map(str, node.prefixes))
+        print(f"{node.name:12} {loads:>20} {prefixes:>14}")
+    for change in plan.changes[:_CHANGES_SHOWN]:
+        print(f"  {change.kind:8} {change.piece!s:12} {change.source or '-'} -> {change.target}")
+    if len(plan.changes) > _CHANGES_SHOWN:
+        print(f"  and {len(plan.changes) - _CHANGES_SHOWN} more")
+    print(f"made for ownership {plan.made_for[:8]}{f', written to {out}' if out else ''}; nothing is changed")
