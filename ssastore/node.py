@@ -26,6 +26,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError
+from ssastore.limits import GOAWAY_MS
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.routes.netlink import NetlinkRoutes
@@ -160,7 +161,8 @@ class Supervisor:
         """AnyIP for exactly the cover of what this node owns, from now on."""
         view, routes = ClusterView(control), NetlinkRoutes()
         await view.load()
-        keeper = RouteKeeper(view, routes, accepted_by(cluster.record.network, self._config.name))
+        wanted = accepted_by(cluster.record.network, self._config.name)
+        keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS)
         keeper.begin()
         self._jobs += [spawn("follow the cluster", view.run()), spawn("keep routes", keeper.run())]
         self._jobs[-1].add_done_callback(lambda _: routes.close())

@@ -311,9 +311,8 @@ class Custody:
 
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""
-        known = self._acceptor.owned | self.incoming.keys()
         touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
-        return sorted(s for s in touched if s not in known)
+        return sorted(s for s in touched if s not in self._acceptor.owned and s not in self.incoming)
 
     # -- for the recovery ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from ipaddress import IPv6Network
 from ssastore.core.cluster import GroupRecord, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
-from ssastore.core.routeplan import diff
+from ssastore.core.routeplan import Action, diff
 from ssastore.env import Route, Routes
 from ssastore.errors import RouteRefused
 from ssastore.keyspace import minimal_cover
@@ -59,8 +59,13 @@ def announced_to_router(service: IPv6Network) -> Wanted:
 class RouteKeeper:
     """The routes of one host. Of others' routes it knows nothing (``env.Routes``)."""
 
-    def __init__(self, view: ClusterView, routes: Routes, wanted: Wanted) -> None:
+    def __init__(self, view: ClusterView, routes: Routes, wanted: Wanted, *, linger_ms: int = 0) -> None:
+        """``linger_ms``: what is not wanted any more stays so long. A node that gave a slice away goes on
+        accepting its addresses for a while, to say that they are not its own any more."""
         self._view = view
+        self._linger_s = linger_ms / 1000
+        self._prune_at: float | None = None
+        "When what lingers is removed; None while nothing does."
         self._routes = routes
         self._wanted_of = wanted
         self._wanted: set[Route] = set()
@@ -73,10 +78,13 @@ class RouteKeeper:
 
     async def run(self) -> None:
         """Follow the view, which others run, and repair what drifts, for ever. After ``begin``."""
-        changed = self._view.changed
+        changed, loop = self._view.changed, asyncio.get_running_loop()
         while True:
+            wait_s = DRIFT_EVERY_MS / 1000
+            if self._prune_at is not None:
+                wait_s = min(wait_s, max(0.0, self._prune_at - loop.time()))
             try:
-                async with asyncio.timeout(DRIFT_EVERY_MS / 1000):
+                async with asyncio.timeout(wait_s):
                     await changed.wait()
                 # A plan changes many groups one after the other.
                 await asyncio.sleep(ROUTES_GATHERED_MS / 1000)
@@ -94,7 +102,14 @@ class RouteKeeper:
         if is_changed:
             self._view.changed.clear()
             self._wanted = self._wanted_of(self._view.groups.values(), self._view.nodes.values())
-        changes = self._apply()
+        now = asyncio.get_running_loop().time()
+        if is_changed and self._linger_s:
+            self._prune_at = now + self._linger_s
+        is_pruning = self._prune_at is not None and now >= self._prune_at
+        is_changed = is_changed or is_pruning
+        if is_pruning:
+            self._prune_at = None
+        changes = self._apply(and_remove=self._prune_at is None)
         if changes:
             log.log(
                 logging.INFO if is_changed else logging.WARNING,
@@ -102,9 +117,11 @@ class RouteKeeper:
                 extra={"changes": changes},
             )
 
-    def _apply(self) -> list[str]:
+    def _apply(self, *, and_remove: bool = True) -> list[str]:
         """Make what is installed what is wanted; the changes it took."""
         changes = diff(self._wanted, self._routes.installed())
+        if not and_remove:
+            changes = [change for change in changes if change.action is Action.ADD]
         for change in changes:
             change.apply(self._routes)
         return [str(change) for change in changes]

@@ -53,10 +53,10 @@ class Control(MemoryControlStore):
 class Host:
     """One host that keeps its routes."""
 
-    def __init__(self, control: Control, wanted: Wanted) -> None:
+    def __init__(self, control: Control, wanted: Wanted, linger_ms: int = 0) -> None:
         self.control, self.routes = control, MemoryRoutes(LINK)
         self.view = ClusterView(control)
-        self.keeper = RouteKeeper(self.view, self.routes, wanted)
+        self.keeper = RouteKeeper(self.view, self.routes, wanted, linger_ms=linger_ms)
 
     def record(self, group: int) -> GroupRecord:
         return self.view.groups[group]
@@ -74,10 +74,10 @@ class Host:
 
 
 @asynccontextmanager
-async def running(wanted: Wanted) -> AsyncIterator[Host]:
+async def running(wanted: Wanted, linger_ms: int = 0) -> AsyncIterator[Host]:
     control = Control()
     await form_cluster(control, SERVICE, 3, NODES, now_ms=1, random_bytes=Seeded(1).bytes)
-    host = Host(control, wanted)
+    host = Host(control, wanted, linger_ms)
     await host.view.load()
     host.keeper.begin()
     running = [asyncio.ensure_future(work) for work in (host.view.run(), host.keeper.run())]
@@ -130,6 +130,22 @@ def test_routes_follow_a_new_owner(wanted: Wanted) -> None:
         assert (Route("2001:db8:5a:1:3f0::/76", "fd00::2") in after) == (wanted is ROUTER)
 
     play(work, wanted)
+
+
+def test_a_node_goes_on_accepting_what_it_gave_away_for_a_while() -> None:
+    """Added at once, removed later: who still comes is told that it is elsewhere now."""
+
+    async def scenario() -> None:
+        async with running(N1, linger_ms=500) as host:
+            before = host.routes.installed()
+            await host.give(0x3FF, "n2")
+            await asyncio.sleep(A_MOMENT_S)
+            during = host.routes.installed()
+            assert before < during
+            await asyncio.sleep(0.5)
+            assert host.routes.installed() == await host.expected(N1) < during
+
+    run_virtually(scenario)
 
 
 def test_router_learns_of_a_node_that_came_later() -> None:
