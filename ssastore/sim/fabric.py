@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssastore.core.cluster import ACTIVE, GROUP_PREFIX, GroupRecord, PlaneOwner
+from ssastore.core.cluster import ACTIVE, GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
 from ssastore.env import spawn
-from ssastore.keyspace import GROUP_BITS, slice_of
+from ssastore.keyspace import GROUP_BITS, GROUPS, slice_of
 from ssastore.limits import GOAWAY_MS
+from ssastore.rebalance import Move
 from ssastore.sim.clock import NS_PER_MS
+from ssastore.sim.seeds import Stream
 
 if TYPE_CHECKING:
     from ssastore.sim.cluster import SimCluster, StoreHost
@@ -28,9 +30,7 @@ class Fabric:
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
         self._known: dict[int, PlaneOwner] = {}
-        "By slice, what its group's record says."
-        for record in cluster.layout.cluster.groups:
-            self._learn(record)
+        "By slice, what its group's record says, of those that are not as at the beginning."
         self.moves = 0
         "Slices that changed their owner."
         self._task = spawn("fabric", self._follow())
@@ -39,13 +39,13 @@ class Fabric:
         self._known.update({p << GROUP_BITS | record.group: found for p, found in enumerate(record.planes)})
 
     async def _follow(self) -> None:
-        control = self._cluster.control.another_client()
+        control, cluster_groups = self._cluster.control.another_client(), self._cluster.layout.cluster.groups
         async for event in control.watch(GROUP_PREFIX, 1):
             assert event.value is not None
             record = GroupRecord.decode(event.value)
             for plane, found in enumerate(record.planes):
                 slice16 = plane << GROUP_BITS | record.group
-                before = self._known[slice16]
+                before = self._known.get(slice16) or cluster_groups[record.group].planes[plane]
                 if found.owner != before.owner:
                     self._switch(slice16, before, found)
             self._learn(record)
@@ -78,3 +78,20 @@ class Fabric:
         if not owner.env:
             return nodes[0]  # The first environment.
         return next((node for node in nodes if node.env_id == owner.env), None)
+
+
+async def draw_moves(cluster: SimCluster, draw: Stream, slices_max: int) -> list[Move]:
+    """Moves of some slices that hold something, each to a node that has no plane of its group."""
+    replicas, names = cluster.layout.cluster.record.replicas, [node.name for node in cluster.nodes]
+    keys = [key for node in cluster.nodes for key in node.disk.contents.keys]
+    held = sorted({int.from_bytes(key[:2], "big") for key in keys})
+    held = [slice16 for slice16 in held if slice16 >> GROUP_BITS < replicas]
+    moves: dict[int, Move] = {}
+    for slice16 in draw.sample(held, min(len(held), draw.randint(1, slices_max))):
+        item = await cluster.control.get(group_key(slice16 % GROUPS))
+        assert item is not None
+        owners = GroupRecord.decode(item.value).owners
+        # Of a group one at most: with four nodes there is one place for it.
+        move = Move(slice16, draw.choice([name for name in names if name not in owners]))
+        moves.setdefault(slice16 % GROUPS, move)
+    return list(moves.values())

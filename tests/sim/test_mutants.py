@@ -25,6 +25,12 @@ QUICK = (
     "floor-forgotten",
     "repair-from-one-plane",
     "swept-by-a-read",
+    "no-seal",
+    "seal-forgotten",
+    "values-without-promises",
+    "blobs-outside-the-seal",
+    "marks-stay",
+    "changes-before-the-seal",
 )
 "Those that a few dozen seeds show. ``test_upkeep`` has one that is collected at a majority."
 

@@ -30,7 +30,7 @@ from ssastore.errors import OutcomeUnknown, TryLater
 from ssastore.keyspace import GROUP_BITS, GROUPS
 from ssastore.rebalance import Move, abort_moves, order_moves
 from ssastore.sim.cluster import StoreHost
-from ssastore.sim.fabric import Fabric
+from ssastore.sim.fabric import Fabric, draw_moves
 from ssastore.sim.scenarios.recovery import until_whole
 from ssastore.sim.scenarios.safety import large_shape
 from ssastore.sim.seeds import Stream
@@ -60,9 +60,7 @@ async def play(stage: Stage) -> None:
     stage.faults.start()
     draw = stage.world.stream("move")
     for number in range(draw.randint(1, _ROUNDS_MAX)):
-        work = stage.start_work()
         await play_round(stage, number, draw)
-        await asyncio.gather(*work)
     stage.calm()
     await stage.work()
     stage.figures["moves"] = fabric.moves
@@ -78,34 +76,24 @@ async def _leave_marks(stage: Stage) -> None:
 
 async def play_round(stage: Stage, number: int, draw: Stream) -> None:
     """One round of moves; returns when it has ended."""
-    await stage.pause(draw.uniform(0.0, 0.3))
-    moves = await draw_moves(stage, draw)
     way, step = draw.choice(WAYS), draw.choice(STEPS)
+    work = []
+    if way == "restart":
+        step = "filled"  # Then all the calls come while the target stands still.
+    else:
+        work = stage.start_work()
+    await stage.pause(draw.uniform(0.0, 0.3))
+    moves = await draw_moves(stage.cluster, draw, _SLICES_MAX)
     stage.world.loop.note(f"round {number}: {len(moves)} moves, {way} when {step}")
     await order_moves(stage.cluster.control, moves)
     await _until_step(stage, moves[0], step)
     undo = await _hurt(stage, moves, way)
+    work = work or stage.start_work()
     await stage.pause(draw.uniform(0.01, draw.choice((1.0, 9.0))))
     for back in undo:
         back()
     await _until_over(stage, moves, f"round {number} ({way} when {step})")
-
-
-async def draw_moves(stage: Stage, draw: Stream) -> list[Move]:
-    """Moves of slices that hold something, mostly between two nodes."""
-    cluster = stage.cluster
-    names = [node.name for node in cluster.nodes]
-    held = sorted(
-        {int.from_bytes(key[:2], "big") for node in cluster.nodes for key in node.disk.contents.keys}
-    )
-    held = [slice16 for slice16 in held if slice16 >> GROUP_BITS < stage.scenario.replicas]
-    moves: dict[int, Move] = {}
-    for slice16 in draw.sample(held, min(len(held), draw.randint(1, _SLICES_MAX))):
-        owners = (await _record(stage, slice16)).owners
-        # Of a group one at most: with four nodes there is one place for it.
-        move = Move(slice16, draw.choice([name for name in names if name not in owners]))
-        moves.setdefault(slice16 % GROUPS, move)
-    return list(moves.values())
+    await asyncio.gather(*work)
 
 
 async def _record(stage: Stage, slice16: int) -> GroupRecord:

@@ -10,7 +10,10 @@ the scenario ``large`` are: some faults may need a long history, or a long outag
 
 from __future__ import annotations
 
+from ssastore.env import spawn
+from ssastore.rebalance import order_moves
 from ssastore.sim.clock import NS_PER_MS
+from ssastore.sim.fabric import Fabric, draw_moves
 from ssastore.sim.seeds import Stream
 from ssastore.sim.stage import Scenario, Stage
 from ssastore.sim.swarm import Swarm, draw_swarm
@@ -19,13 +22,29 @@ from ssastore.sim.workload import Shape
 _LARGE_SHARE = 0.025
 "Of the seeds; they take a tenth of the time."
 _LATE_MS_MAX = 300
+_MOVES_SHARE = 0.5
+"Of the seeds with a node to spare: about a fifth of all."
+_SLICES_MAX = 4
 
 
 async def play(stage: Stage) -> None:
     await stage.open()
     stage.faults.start()
+    has_spare = len(stage.cluster.nodes) > stage.scenario.replicas
+    if has_spare and stage.world.stream("moves").chance(_MOVES_SHARE):
+        spawn("moves", _move(stage))
     await stage.work()
     stage.calm()
+
+
+async def _move(stage: Stage) -> None:
+    """Some slices change their owner meanwhile, if they get there."""
+    draw, fabric = stage.world.stream("which moves"), Fabric(stage.cluster)
+    await stage.pause(draw.uniform(0.0, _LATE_MS_MAX / 1000))
+    await order_moves(stage.cluster.control, await draw_moves(stage.cluster, draw, _SLICES_MAX))
+    while True:
+        stage.figures["moves"] = fabric.moves
+        await stage.pause(0.1)
 
 
 def is_large(seed: int) -> bool:
