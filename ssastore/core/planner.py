@@ -31,7 +31,19 @@ from math import ceil
 
 from ssastore.core.cluster import GroupRecord, NodeRecord, PlaneOwner
 from ssastore.errors import ConfigError
-from ssastore.keyspace import GROUPS, REPLICAS_ALLOWED, Slice, range_cover, slice_of
+from ssastore.keyspace import (
+    GROUP_BITS,
+    GROUPS,
+    IID_BITS,
+    REPLICAS_ALLOWED,
+    SLICE_BITS,
+    Slice,
+    range_cover,
+    slice_of,
+)
+
+_BITS_INSIDE = IID_BITS - SLICE_BITS
+"Of an address, those that slices do not differ in."
 
 Owners = list[list[str]]
 "Owner's name by plane and cell; the cells of a first layout are groups."
@@ -92,6 +104,32 @@ def owned_slices(groups: Iterable[GroupRecord], node: str) -> list[Slice]:
         for plane, owner in enumerate(record.owners)
         if owner == node
     )
+
+
+def owned_prefixes(groups: Iterable[GroupRecord], nodes: Iterable[str]) -> dict[str, list[Slice]]:
+    """By name of a node, the fewest prefixes that are exactly what it owns, in address order.
+
+    One pass over all records: a router asks after every change of one of them.
+    """
+    owned: dict[str, list[int]] = {node: [] for node in nodes}
+    for record in groups:
+        for plane, found in enumerate(record.planes):
+            if found.owner in owned:
+                owned[found.owner].append(plane << GROUP_BITS | record.group)
+    return {node: _prefixes(sorted(numbers)) for node, numbers in owned.items()}
+
+
+def _prefixes(numbers: Sequence[int]) -> list[Slice]:
+    """The cover of slices that are given by number, in order and each once."""
+    pieces: list[Slice] = []
+    first = end = -1
+    for number in numbers:
+        if number != end:
+            if end >= 0:
+                pieces += range_cover(first << _BITS_INSIDE, end << _BITS_INSIDE)
+            first = number
+        end = number + 1
+    return pieces + range_cover(first << _BITS_INSIDE, end << _BITS_INSIDE) if numbers else pieces
 
 
 def units_of(nodes: Sequence[NodeRecord], replicas: int) -> list[Unit]:

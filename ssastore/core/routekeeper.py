@@ -8,7 +8,8 @@ A node accepts what it owns; a router sends it to the node's address.  Both are 
 same records, in no order: a packet that comes to a node before the node accepts it is
 sent back to the router, and one that comes to a former owner is refused; clients dial again.
 
-While the control store is out of reach the routes stay as they are.
+While the control store is out of reach the routes stay as they are.  A change that the
+kernel refuses (somebody else holds the prefix) holds up no other, and is tried again.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv6Network
 
 from ssastore.core.cluster import GroupRecord, NodeRecord
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.planner import owned_slices
-from ssastore.core.routeplan import Action, diff
+from ssastore.core.planner import owned_prefixes
+from ssastore.core.routeplan import Action, Change, diff, take
 from ssastore.env import Route, Routes
 from ssastore.errors import RouteRefused
-from ssastore.keyspace import minimal_cover
+from ssastore.keyspace import GROUPS, Slice
 from ssastore.limits import DRIFT_EVERY_MS, RECOVERY_RETRY_MS, ROUTES_GATHERED_MS
 
 log = logging.getLogger(__name__)
@@ -33,11 +35,17 @@ Wanted = Callable[[Iterable[GroupRecord], Iterable[NodeRecord]], set[Route]]
 "The routes of a host, of all group records and all nodes."
 
 
+@lru_cache(maxsize=4 * GROUPS)
+def _prefix(service: IPv6Network, piece: Slice) -> str:
+    """Kept: while a plan goes on, thousands are the same as a moment ago."""
+    return str(piece.network(service))
+
+
 def accepted_by(service: IPv6Network, node: str) -> Wanted:
     """``local`` for the fewest prefixes that are exactly what a node owns."""
 
     def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
-        return {Route(str(piece.network(service))) for piece in minimal_cover(owned_slices(groups, node))}
+        return {Route(_prefix(service, piece)) for piece in owned_prefixes(groups, [node])[node]}
 
     return wanted
 
@@ -46,11 +54,11 @@ def announced_to_router(service: IPv6Network) -> Wanted:
     """Every node's prefixes by way of its node address."""
 
     def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
-        records = list(groups)
+        addresses = {node.name: node.address for node in nodes}
         return {
-            Route(str(piece.network(service)), node.address)
-            for node in nodes
-            for piece in minimal_cover(owned_slices(records, node.name))
+            Route(_prefix(service, piece), addresses[name])
+            for name, pieces in owned_prefixes(groups, addresses).items()
+            for piece in pieces
         }
 
     return wanted
@@ -69,18 +77,25 @@ class RouteKeeper:
         self._routes = routes
         self._wanted_of = wanted
         self._wanted: set[Route] = set()
+        self._refused: dict[Change, RouteRefused] = {}
+        "Of what is wanted, what could not be had the last time."
 
     def begin(self) -> None:
-        """Set the routes as the view, which is loaded, has it. Raises RouteRefused: the kernel's word."""
+        """Set the routes as the view, which is loaded, has it.
+
+        Raises RouteRefused, the kernel's word, when all that it allows is set.
+        """
         self._view.changed.clear()
         self._wanted = self._wanted_of(self._view.groups.values(), self._view.nodes.values())
         self._apply()
+        for error in self._refused.values():
+            raise error
 
     async def run(self) -> None:
         """Follow the view, which others run, and repair what drifts, for ever. After ``begin``."""
         changed, loop = self._view.changed, asyncio.get_running_loop()
+        wait_s = DRIFT_EVERY_MS / 1000
         while True:
-            wait_s = DRIFT_EVERY_MS / 1000
             if self._prune_at is not None:
                 wait_s = min(wait_s, max(0.0, self._prune_at - loop.time()))
             try:
@@ -90,12 +105,14 @@ class RouteKeeper:
                 await asyncio.sleep(ROUTES_GATHERED_MS / 1000)
             except TimeoutError:
                 pass
+            wait_s = DRIFT_EVERY_MS / 1000
             try:
                 self._turn()
             except RouteRefused as error:
                 log.warning("routes.not_kept", extra={"reason": str(error)})
-                changed.set()
-                await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+                wait_s = RECOVERY_RETRY_MS / 1000
+            if self._refused:
+                wait_s = RECOVERY_RETRY_MS / 1000
 
     def _turn(self) -> None:
         is_changed = self._view.changed.is_set()
@@ -106,7 +123,8 @@ class RouteKeeper:
         if is_changed and self._linger_s:
             self._prune_at = now + self._linger_s
         is_pruning = self._prune_at is not None and now >= self._prune_at
-        is_changed = is_changed or is_pruning
+        # What was refused a moment ago did not drift.
+        is_changed = is_changed or is_pruning or bool(self._refused)
         if is_pruning:
             self._prune_at = None
         changes = self._apply(and_remove=self._prune_at is None)
@@ -118,10 +136,13 @@ class RouteKeeper:
             )
 
     def _apply(self, *, and_remove: bool = True) -> list[str]:
-        """Make what is installed what is wanted; the changes it took."""
+        """Make what is installed what is wanted, but for what is refused; the changes it took."""
         changes = diff(self._wanted, self._routes.installed())
         if not and_remove:
             changes = [change for change in changes if change.action is Action.ADD]
-        for change in changes:
-            change.apply(self._routes)
-        return [str(change) for change in changes]
+        known = self._refused.keys()
+        taken, self._refused = take(changes, self._routes)
+        for change, error in self._refused.items():
+            if change not in known:  # It is tried again and again.
+                log.warning("routes.not_kept", extra={"change": str(change), "reason": str(error)})
+        return [str(change) for change in taken]

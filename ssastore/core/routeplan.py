@@ -17,11 +17,13 @@ Hence an address that is covered before and after is covered all along.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address, IPv6Network
 
 from ssastore.env import Route, Routes
+from ssastore.errors import RouteRefused
 
 
 class Action(Enum):
@@ -38,7 +40,7 @@ class Change:
     route: Route
 
     def apply(self, routes: Routes) -> None:
-        """Take the step. Raises RouteRefused; then the rest of the plan must not be applied."""
+        """Take the step. Raises RouteRefused; ``take`` knows what is still to be done then."""
         if self.action is Action.ADD:
             routes.add(self.route)
         else:
@@ -77,6 +79,30 @@ def diff(wanted: set[Route], installed: set[Route]) -> list[Change]:
     return [Change(Action.ADD, route) for route in reversed(added)] + [
         Change(Action.REMOVE, route) for route in sorted(removed, key=_shortest_first)
     ]
+
+
+def take(changes: Iterable[Change], routes: Routes) -> tuple[list[Change], dict[Change, RouteRefused]]:
+    """Take the steps of ``diff``: those that were taken, and those that were refused, with the reason.
+
+    What is refused stops no other, except that around and inside of a prefix that could not be
+    added nothing is removed: its addresses keep the route that they have.
+    """
+    taken: list[Change] = []
+    refused: dict[Change, RouteRefused] = {}
+    missing: list[IPv6Network] = []
+    for change in changes:
+        network, _ = parse(change.route)
+        if change.action is Action.REMOVE and any(network.overlaps(other) for other in missing):
+            continue
+        try:
+            change.apply(routes)
+        except RouteRefused as error:
+            refused[change] = error
+            if change.action is Action.ADD:
+                missing.append(network)
+        else:
+            taken.append(change)
+    return taken, refused
 
 
 def _shortest_first(route: Route) -> tuple[int, int, str]:

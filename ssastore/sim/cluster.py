@@ -28,12 +28,12 @@ from ssastore.core.cluster import (
 )
 from ssastore.core.custody import Custody, Listing
 from ssastore.core.objects import Objects
-from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.core.planner import initial_layout, owned_prefixes
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
 from ssastore.env import Item
 from ssastore.errors import CorruptObject, DataDirError, EnvironmentProblem, StoreFull, Unavailable
-from ssastore.keyspace import PrefixTable, Slice, range_cover
+from ssastore.keyspace import PrefixTable
 from ssastore.sim.clock import EPOCH_MS
 from ssastore.sim.control import ControlNetwork, VirtualControlStore
 from ssastore.sim.datagrams import UnreliablePool
@@ -135,7 +135,7 @@ def layout_of(nodes: int, replicas: int) -> Layout:
     entries |= {group_key(group.group): group.encode() for group in groups}
     control = ControlState(revision=1, entries={key: Entry(value, 1) for key, value in entries.items()})
     control.items(GROUP_PREFIX)  # What every start asks for; copies know the answer.
-    covers = {member.name: _cover(owned_slices(groups, member.name)) for member in members}
+    covers = owned_prefixes(groups, [member.name for member in members])
     return Layout(
         cluster,
         {member.name: holding_of(cluster, member.name) for member in members},
@@ -143,20 +143,6 @@ def layout_of(nodes: int, replicas: int) -> Layout:
         PrefixTable((piece, name) for name, cover in covers.items() for piece in cover),
         control,
     )
-
-
-def _cover(slices: list[Slice]) -> list[Slice]:
-    """The fewest prefixes that are exactly these slices, which are in address order."""
-    pieces: list[Slice] = []
-    first = end = -1
-    for piece in slices:
-        if piece.first == end:
-            end = piece.end
-            continue
-        if end >= 0:
-            pieces += range_cover(first, end)
-        first, end = piece.first, piece.end
-    return pieces + range_cover(first, end)
 
 
 class StoreHost:

@@ -10,13 +10,17 @@ from ipaddress import IPv6Network
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import GroupRecord, NodeRecord, PlaneOwner, group_key, node_key
+from ssastore.core.cluster import MOVING, GroupRecord, NodeRecord, PlaneOwner, group_key, node_key
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.planner import owned_slices
 from ssastore.core.routekeeper import RouteKeeper, Wanted, accepted_by, announced_to_router
 from ssastore.env import Route, WatchCompacted, Write
-from ssastore.errors import RouteRefused, Unavailable
+from ssastore.errors import Overloaded, RouteRefused, StoreFull, Unavailable
+from ssastore.keyspace import minimal_cover
 from ssastore.limits import DRIFT_EVERY_MS
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.routes.memory import MemoryRoutes
@@ -33,12 +37,13 @@ class Control(MemoryControlStore):
     """Can be cut off, and can have forgotten its history."""
 
     is_away = False
+    away: Exception = Unavailable("away")
     kept_from = 0
     "Revision before which the history is gone."
 
     async def list(self, prefix: str) -> Any:
         if self.is_away:
-            raise Unavailable("away")
+            raise self.away
         return await super().list(prefix)
 
     async def watch(self, prefix: str, after_revision: int) -> Any:
@@ -46,7 +51,7 @@ class Control(MemoryControlStore):
             raise WatchCompacted
         async for event in super().watch(prefix, after_revision):
             if self.is_away:
-                raise Unavailable("away")
+                raise self.away
             yield event
 
 
@@ -228,5 +233,111 @@ def test_refused_route_is_tried_again() -> None:
         await host.give(0x3FF, "n2")
         await asyncio.sleep(5)
         assert refused == 0 and Route(MOVED, "fd00::2") in host.routes.installed()
+
+    play(work, ROUTER)
+
+
+runs = st.tuples(st.integers(0, 4095), st.integers(1, 700), st.sampled_from(NODES), st.booleans())
+"First group, how many, who gets them, and whether they are still on their way to somebody."
+
+
+@settings(max_examples=20)
+@given(st.lists(st.lists(runs, max_size=6), min_size=3, max_size=3), st.integers(0, 4095))
+def test_routes_are_the_fewest_prefixes_of_what_each_node_owns(planes: Any, turn: int) -> None:
+    """A slice that is handed over is its owner's until the record says otherwise."""
+    owned = [[PlaneOwner("n4")] * 4096, [PlaneOwner("gone")] * 4096, [PlaneOwner("n1")] * 4096]
+    for by_group, changes in zip(owned, planes, strict=True):
+        for first, count, node, is_moving in changes:
+            moving = PlaneOwner(node.name, 3, MOVING, 1, since=1, target="n3", target_env=2)
+            found = moving if is_moving else PlaneOwner(node.name, 3)
+            by_group[first : first + count] = [found] * len(by_group[first : first + count])
+    records = [GroupRecord(group, tuple(found)) for group, found in enumerate(zip(*owned, strict=True))]
+    records = records[turn:] + records[:turn]
+    covers = {node: minimal_cover(owned_slices(records, node.name)) for node in NODES}
+    assert ROUTER(records, NODES) == {
+        Route(str(piece.network(SERVICE)), node.address) for node, cover in covers.items() for piece in cover
+    }
+    assert N1(records, NODES) == {Route(str(piece.network(SERVICE))) for piece in covers[NODES[0]]}
+
+
+def refuse(host: Host, *prefixes: str) -> None:
+    """Somebody else holds them."""
+    add = host.routes.add
+
+    def grudging(route: Route) -> None:
+        if route.prefix in prefixes:
+            raise RouteRefused(f"{route.prefix}: File exists")
+        add(route)
+
+    host.routes.add = grudging  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("linger_ms", [0, 3000])
+def test_a_prefix_that_somebody_else_holds_stops_no_other(linger_ms: int) -> None:
+    """Nor do addresses lose a route that they have because they cannot get another."""
+
+    async def scenario() -> None:
+        async with running(ROUTER, linger_ms) as host:
+            add, before = host.routes.add, host.routes.installed()
+            refuse(host, MOVED)
+            await host.give(0x3FF, "n2")
+            await host.give(0x7FF, "n3")
+            await asyncio.sleep(10)
+            found, expected = host.routes.installed(), await host.expected(ROUTER)
+            assert Route("2001:db8:5a:1:7ff::/80", "fd00::3") in found
+            assert expected - found == {Route(MOVED, "fd00::2")}
+            # The old prefix around it stays; the one around the other has gone.
+            around = Route("2001:db8:5a:1::/70", "fd00::1")
+            assert found - expected == {around} and around in before
+            host.routes.add = add  # type: ignore[method-assign]
+            await asyncio.sleep(5)
+            assert host.routes.installed() == expected
+
+    run_virtually(scenario)
+
+
+def test_what_is_inside_a_refused_prefix_stays() -> None:
+    async def work(host: Host) -> None:
+        for group in range(0x3F0, 0x3FF):
+            await host.give(group, "n2")
+        await asyncio.sleep(A_MOMENT_S)
+        before = {route for route in host.routes.installed() if ":3f" in route.prefix}
+        refuse(host, "2001:db8:5a:1:3f0::/76")
+        await host.give(0x3FF, "n2")
+        await asyncio.sleep(A_MOMENT_S)
+        assert len(before) == 5 and before <= host.routes.installed()
+
+    play(work, ROUTER)
+
+
+def test_a_prefix_that_cannot_be_had_is_told_at_the_start_when_all_others_are_set() -> None:
+    async def scenario() -> None:
+        control = Control()
+        await form_cluster(control, SERVICE, 3, NODES, now_ms=1, random_bytes=Seeded(1).bytes)
+        host = Host(control, N1)
+        await host.view.load()
+        refuse(host, "2001:db8:5a:1:1400::/70")
+        with pytest.raises(RouteRefused, match="File exists"):
+            host.keeper.begin()
+        assert len(host.routes.installed()) == 2
+
+    run_virtually(scenario)
+
+
+@pytest.mark.parametrize("error", [Overloaded("busy"), StoreFull("full"), OSError("odd")], ids=repr)
+@pytest.mark.parametrize("at", ["watch", "list"])
+def test_view_goes_on_after_any_word_of_the_control_store(error: Exception, at: str) -> None:
+    async def work(host: Host) -> None:
+        host.control.is_away = True
+        host.control.away = error
+        if at == "list":
+            _, host.control.kept_from = await MemoryControlStore.list(host.control, "group/")
+            host.control.kept_from += 1
+        await host.give(0x3FE, "n2")
+        await asyncio.sleep(3)
+        host.control.is_away = False
+        await host.give(0x3FF, "n2")
+        await asyncio.sleep(4)
+        assert Route("2001:db8:5a:1:3fe::/79", "fd00::2") in host.routes.installed()
 
     play(work, ROUTER)

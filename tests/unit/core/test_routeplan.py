@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssastore.core.routeplan import Action, Change, diff, parse
+from ssastore.core.routeplan import Action, Change, diff, parse, take
 from ssastore.env import Route
+from ssastore.errors import RouteRefused
 
 SERVICE = IPv6Network("fd5a:0:0:1::/64")
 DEPTH_MAX = 5
@@ -146,3 +147,39 @@ def test_route_that_would_read_back_differently_is_refused(route: Route) -> None
 def test_change_reads_as_a_command() -> None:
     assert str(Change(Action.ADD, Route("fd5a::/64", "fd5a::11"))) == "add fd5a::/64 via fd5a::11"
     assert str(Change(Action.REMOVE, Route("fd5a::/64"))) == "remove fd5a::/64 local"
+
+
+class Grudging(Model):
+    """Somebody else holds some prefixes."""
+
+    def __init__(self, routes: set[Route], held: set[str]) -> None:
+        super().__init__(routes)
+        self.held = held
+
+    def add(self, route: Route) -> None:
+        if route.prefix in self.held:
+            raise RouteRefused("File exists")
+        super().add(route)
+
+
+@given(installed=tables, wanted=tables, held=st.sets(prefixes, max_size=3))
+def test_refused_change_stops_no_other_and_takes_no_route_away(
+    installed: set[Route], wanted: set[Route], held: set[str]
+) -> None:
+    model, changes = Grudging(installed, held), diff(wanted, installed)
+    before, after = Model(installed).answers(), Model(wanted).answers()
+    taken, refused = take(changes, model)
+    missing = [IPv6Network(change.route.prefix) for change in refused]
+    assert {change.route.prefix for change in refused} <= held
+    left = [change for change in changes if change not in taken and change not in refused]
+    assert all(
+        change.action is Action.REMOVE
+        and any(IPv6Network(change.route.prefix).overlaps(network) for network in missing)
+        for change in left
+    )
+    for first, final, now in zip(before, after, model.answers(), strict=True):
+        assert now is not None or first is None or final is None
+    model.held = set()
+    for change in diff(wanted, model.installed()):
+        change.apply(model)
+    assert model.installed() == wanted
