@@ -22,7 +22,7 @@ from ssastore.core.cluster import (
     node_key,
 )
 from ssastore.env import ControlStore, Event, WatchCompacted, spawn
-from ssastore.errors import ConfigError, Unavailable
+from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import RECOVERY_RETRY_MS
 
 log = logging.getLogger(__name__)
@@ -87,16 +87,19 @@ class ClusterView:
                         self._revisions[prefix] = event.revision
                         self._take(prefix, event)
             except WatchCompacted:
-                try:
-                    await self._list(prefix)
-                except (Unavailable, ConfigError) as error:
-                    log.warning("cluster.not_followed", extra={"reason": str(error)})
-            except Unavailable as error:
-                log.warning("cluster.not_followed", extra={"reason": str(error)})
+                await self._list_again(prefix)
             except ConfigError as error:
                 # Written by a program that knows more, or damaged: what is known of it stays.
                 log.error("cluster.record_not_understood", extra={"reason": str(error)})
+            except (SsaStoreError, OSError) as error:
+                log.warning("cluster.not_followed", extra={"reason": str(error)})
             await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+
+    async def _list_again(self, prefix: str) -> None:
+        try:
+            await self._list(prefix)
+        except (SsaStoreError, OSError) as error:
+            log.warning("cluster.not_followed", extra={"reason": str(error)})
 
     def _take(self, prefix: str, event: Event) -> None:
         if prefix == GROUP_PREFIX and event.value is not None:

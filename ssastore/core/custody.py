@@ -36,7 +36,7 @@ from ssastore.core.standing import (
     write_standing,
 )
 from ssastore.env import ControlStore, Event, Item, Store, WatchCompacted, WriteTxn
-from ssastore.errors import ConfigError, Unavailable
+from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import GROUP_BITS, GROUPS, plane_of
 from ssastore.limits import FENCE_BUDGET_MS, RECOVERY_RETRY_MS
 from ssastore.messages import Fence, Mark
@@ -174,17 +174,17 @@ class Custody:
                         self.apply(GroupRecord.decode(event.value), event.revision)
             except WatchCompacted:
                 await self._reload(control)
-            except Unavailable as error:
-                log.warning("groups.not_followed", extra={"reason": str(error)})
             except ConfigError as error:
                 # Written by a program that knows more, or damaged: the slices stay as they are.
                 log.error("group.not_understood", extra={"reason": str(error)})
+            except (SsaStoreError, OSError) as error:
+                log.warning("groups.not_followed", extra={"reason": str(error)})
             await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
 
     async def _reload(self, control: ControlStore) -> None:
         try:
             await self.load(control)
-        except (Unavailable, ConfigError) as error:
+        except (SsaStoreError, OSError) as error:
             log.warning("groups.not_followed", extra={"reason": str(error)})
 
     def apply(self, record: GroupRecord, revision: int) -> None:

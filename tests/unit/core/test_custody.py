@@ -12,8 +12,8 @@ from ssastore.core.cluster import GROUP_PREFIX, group_key
 from ssastore.core.custody import read_listing, slices_by_group
 from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST
 from ssastore.core.standing import Standing, State, pack_stands
-from ssastore.env import Compare, Write
-from ssastore.errors import OutOfStep, StoreFull, Unavailable
+from ssastore.env import Compare, WatchCompacted, Write
+from ssastore.errors import OutOfStep, Overloaded, StoreFull, Unavailable
 from ssastore.keyspace import GROUP_BITS, slice_of
 from ssastore.messages import Fence, Mark
 from tests.environments import GROUPS_USED, Node, World
@@ -65,6 +65,35 @@ async def test_a_new_cfg_is_adopted_from_the_record_alone(world: World) -> None:
         await world.prepare(node, GROUP, 6, cfg=1)
     await world.prepare(node, GROUP, 6, cfg=2)
     await world.prepare(node, OTHER, 6, cfg=1)
+
+
+@pytest.mark.parametrize("error", [Overloaded("busy"), StoreFull("full"), OSError("odd")], ids=repr)
+async def test_groups_are_followed_after_any_word_of_the_control_store(
+    world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the watch fails, then the listing after it."""
+    monkeypatch.setattr("ssastore.core.custody.RECOVERY_RETRY_MS", 1)
+    node = world.nodes["b"]
+    real, words = node.control.watch, [error, WatchCompacted()]
+
+    async def watch(prefix: str, after_revision: int) -> Any:
+        if words:
+            raise words.pop(0)
+        async for event in real(prefix, after_revision):
+            yield event
+
+    async def refused(prefix: str) -> Any:
+        monkeypatch.undo()
+        raise error
+
+    assert node.following is not None
+    node.following.cancel()
+    monkeypatch.setattr(node.control, "list", refused)
+    node.control.watch = watch  # type: ignore[method-assign]
+    node.following = asyncio.ensure_future(node.custody.follow(node.control))
+    await until(lambda: not words)
+    await begin(world)
+    await until(lambda: node.acceptor.served.cfgs[node.plane << GROUP_BITS | GROUP] == 2)
 
 
 async def test_fence_waits_for_the_record_and_is_durable(world: World) -> None:
