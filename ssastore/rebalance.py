@@ -35,19 +35,20 @@ from ssastore.core.cluster import (
     FormingRecord,
     GroupRecord,
     NodeRecord,
+    PlaneOwner,
     check_nodes,
     group_key,
     node_key,
 )
 from ssastore.core.layout import layout_of
 from ssastore.core.moving import begin_move, finish_move
-from ssastore.core.orders import MoveOrder, RecoverOrder, move_name, order_name
+from ssastore.core.orders import MOVE_PREFIX, MoveOrder, RecoverOrder, move_name, order_name
 from ssastore.core.planner import initial_layout, owned_slices
-from ssastore.core.plans import Plan, make_plan
+from ssastore.core.plans import MOVE, Plan, make_plan
 from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
-from ssastore.keyspace import GROUP_BITS, GROUPS, LANES, Slice
+from ssastore.keyspace import GROUP_BITS, GROUPS, IID_BITS, LANES, SLICE_BITS, Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
 __all__ = [
@@ -59,13 +60,18 @@ __all__ = [
     "abort_moves",
     "form_cluster",
     "move_states",
+    "moves_of",
     "order_move",
     "order_moves",
+    "order_plan",
     "order_recovery",
+    "ordered_moves",
     "ownership_of",
     "plan_change",
     "read_cluster",
 ]
+
+_SLICE_SHIFT = IID_BITS - SLICE_BITS
 
 _READS_MAX = 3
 "Nodes and groups are read one after the other; a change in between may need a second look."
@@ -287,6 +293,63 @@ async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move
             else MoveState.PLANNED
         )
     return states
+
+
+def moves_of(plan: Plan) -> list[Move]:
+    """The moves of a plan, slice by slice. ConfigError: it has steps that this version cannot take."""
+    if plan.splits or plan.merges:
+        raise ConfigError("the plan splits groups: this version cannot do that yet")
+    moves = []
+    for change in plan.changes:
+        if change.kind != MOVE:
+            raise ConfigError(
+                f"the plan has to {change.kind} {change.piece}: this version cannot do that yet"
+            )
+        first, end = change.piece.first >> _SLICE_SHIFT, change.piece.end >> _SLICE_SHIFT
+        moves += [Move(slice16, change.target) for slice16 in range(first, end)]
+    return moves
+
+
+async def order_plan(control: ControlStore, plan: Plan) -> list[str]:
+    """Carry a plan out, or go on with it: the keys of the orders, each gone when it is done.
+
+    Raises:
+        ConfigError: it was made for another ownership (what it has itself changed so far is none), or has
+            steps that this version cannot take.
+        Unavailable: the control store does not answer.
+    """
+    moves = moves_of(plan)
+    sources = {move.slice16: source for move, source in zip(moves, _sources_of(plan), strict=True)}
+    targets = {move.slice16: move.target for move in moves}
+    groups = (await read_cluster(control)).groups
+    plan.require(layout_of([_before(record, sources, targets) for record in groups]))
+    return await order_moves(control, moves)
+
+
+def _sources_of(plan: Plan) -> Iterator[str]:
+    for change in plan.changes:
+        for _ in range(change.piece.first >> _SLICE_SHIFT, change.piece.end >> _SLICE_SHIFT):
+            yield change.source
+
+
+def _before(record: GroupRecord, sources: Mapping[int, str], targets: Mapping[int, str]) -> GroupRecord:
+    """The record with what the plan has done taken back."""
+    for plane, found in enumerate(record.planes):
+        slice16 = plane << GROUP_BITS | record.group
+        if targets.get(slice16) == found.owner:
+            record = record.replaced(plane, PlaneOwner(sources[slice16], found.epoch), record.cfg)
+    return record
+
+
+async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveState]]:
+    """All moves that are ordered and not done, with the node that each slice is taken from."""
+    items, _ = await control.list(MOVE_PREFIX)
+    sources: dict[Move, str] = {}
+    for item in items:
+        target = item.key.split("/")[1]
+        sources |= {Move(s, target): source for s, source in MoveOrder.decode(item.value).slices.items()}
+    states = await move_states(control, list(sources))
+    return [(move, sources[move], states[move]) for move in sorted(sources) if states[move] != MoveState.DONE]
 
 
 async def _fill(

@@ -182,9 +182,15 @@ class Mover:
         if not slice16s:
             return {}
         wanted = {group_key(slice16 % GROUPS) for slice16 in slice16s}
-        items, _ = await self._control.list(GROUP_PREFIX)
-        held = [Held(GroupRecord.decode(i.value), i.revision) for i in items if i.key in wanted]
-        return {found.record.group: found for found in held}
+        if len(wanted) <= MOVE_BATCH:
+            # All groups are 4096: to read them for every batch took longer than to move it.
+            found = await asyncio.gather(*[self._control.get(key) for key in sorted(wanted)])
+            items = [item for item in found if item is not None]
+        else:
+            every, _ = await self._control.list(GROUP_PREFIX)
+            items = [item for item in every if item.key in wanted]
+        held = [Held(GroupRecord.decode(item.value), item.revision) for item in items]
+        return {one.record.group: one for one in held}
 
     # -- a batch ------------------------------------------------------------------------------------
 

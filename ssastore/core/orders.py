@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from ssastore.errors import ConfigError
 
 _PREFIX = "recover/"
-_MOVE_PREFIX = "move/"
+MOVE_PREFIX = "move/"
 _FORMAT = 1
 
 
@@ -72,7 +72,7 @@ class MoveOrder:
 
 def move_name(target: str, worker: int) -> str:
     """Key of the order to one worker to take slices over."""
-    return f"{_MOVE_PREFIX}{target}/{worker}"
+    return f"{MOVE_PREFIX}{target}/{worker}"
 
 
 def order_name(node: str, worker: int) -> str:
