@@ -7,7 +7,8 @@
     ├─ AccessDenied (PermissionError)
     │                                the credentials do not allow it; never retry
     ├─ NotFound (FileNotFoundError)  a normal answer, not a failure
-    │    ObjectNotFound, BucketNotFound, UploadNotFound
+    │    ObjectNotFound, UploadNotFound, BucketNotFound
+    │      BucketBeingDeleted
     ├─ Conflict                      the state of the store forbids it (a condition is false, a name is taken)
     │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty
     ├─ TryLater                      may work soon; the library has already retried within the deadline
@@ -79,6 +80,10 @@ class ObjectNotFound(NotFound):
 
 class BucketNotFound(NotFound):
     """No bucket has this name, or the bucket was deleted while we used it."""
+
+
+class BucketBeingDeleted(BucketNotFound):
+    """The bucket takes nothing while it is being deleted; it opens again when an object is found in it."""
 
 
 class UploadNotFound(NotFound):

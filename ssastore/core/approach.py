@@ -7,19 +7,19 @@ and nothing is sent that could leave a doubt to who is not heard at all.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import Caller
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.reach import CUT_OFF, Reach
 from ssastore.core.suspects import Suspects
 from ssastore.errors import (
-    BucketNotFound,
-    CorruptObject,
     NoMajority,
+    ObjectNotFound,
     OutcomeUnknown,
-    PeerError,
+    PreconditionFailed,
     SsaStoreError,
-    StoreFull,
     Unavailable,
 )
 from ssastore.keyspace import iid_of
@@ -31,6 +31,18 @@ Request = Get | Read | Put | Delete | Scan
 
 PLANE_BUDGET_MS = 1_000
 "How long one plane is tried before the next: a call has time for all of them."
+
+
+def _departure(message: Put | Delete | Read) -> Callable[[], bool]:
+    """Tells later whether a call may have left: with its birth, which it gets when it is sent.
+
+    Of one that was given its birth before (by a gateway that knows when it was signed) nobody can tell.
+    """
+    if isinstance(message, Read):
+        return lambda: False
+    if message.born_ms != UNKNOWN_BIRTH:
+        return lambda: True
+    return lambda: message.born_ms != UNKNOWN_BIRTH
 
 
 class Approach:
@@ -60,6 +72,7 @@ class Approach:
         deadline = loop.time() + self._caller.deadline_ms / 1000
         # An attempt of somebody before us may have been taken, however ours end.
         in_doubt = not isinstance(message, Read) and message.attempt > 1
+        has_left = _departure(message)
         is_short = False
         "A proposer has said that it reaches no majority: others may be out of our reach, too."
         cause: SsaStoreError = Unavailable("no plane was asked")
@@ -71,15 +84,17 @@ class Approach:
                 within_ms = max(1, min(PLANE_BUDGET_MS, int(left_s * 1000)))
                 try:
                     if is_short or self._suspects.has_failed(message.iid):
-                        async with watch.attempt(may_apply=False):
+                        async with watch.attempt():
                             await self._check_heard(message.iid, HEDGE_S if turn < replicas else None)
-                    async with watch.attempt(may_apply=not isinstance(message, Read), has_grace=not in_doubt):
+                    async with watch.attempt(may_apply=has_left, has_grace=not in_doubt):
                         return await self.ask(message, within_ms, data)
                 except (Unavailable, OutcomeUnknown) as error:
                     cause = error
                     in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
                     is_short = is_short or isinstance(error, NoMajority)
-                except (BucketNotFound, StoreFull, CorruptObject, PeerError) as error:
+                except (PreconditionFailed, ObjectNotFound):
+                    raise  # By one who looked for the earlier attempts, too.
+                except SsaStoreError as error:
                     # Said of this attempt; an earlier one may have been taken all the same.
                     if in_doubt:
                         raise OutcomeUnknown(str(error)) from None

@@ -29,11 +29,13 @@ from ssastore.core.suspects import PROBE_EVERY_S
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketAlreadyExists,
+    BucketBeingDeleted,
     BucketNotEmpty,
     BucketNotFound,
     CorruptObject,
     InvalidBucketName,
     ObjectNotFound,
+    OutcomeUnknown,
     PreconditionFailed,
 )
 from ssastore.keyspace import GROUPS
@@ -131,7 +133,7 @@ class Buckets:
         self._cache.pop(name, None)
         bucket = _decode(name, found.metadata.etag, bytes(found.data))
         if bucket.state != "active":
-            raise BucketNotFound(f"bucket {name!r} is being deleted")
+            raise BucketBeingDeleted(f"bucket {name!r} is being deleted")
         self._cache[name] = bucket
         return bucket
 
@@ -158,6 +160,10 @@ class Buckets:
                 raise
         except BucketNotFound:
             fresh = await self.read(name)
+        except OutcomeUnknown:
+            # Perhaps the bucket is another one by now. Whoever tries again must find that out.
+            self._cache.pop(name, None)
+            raise
         return await work(fresh)
 
     async def create(self, name: str, *, shards: int = SHARDS_DEFAULT) -> Bucket:

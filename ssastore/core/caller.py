@@ -48,10 +48,6 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
 "The exception of each refusal."
 
 
-class Unsent(asyncio.CancelledError):  # as its base: not an error, the end of a task
-    """A call was cancelled before anything of it had left: it can have had no effect."""
-
-
 class Caller(Protocol):
     """Sends a request to the worker that serves an IID."""
 

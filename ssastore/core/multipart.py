@@ -10,6 +10,7 @@ the upload id, and names the upload, so a repeated call finds its own result.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,11 +30,14 @@ from ssastore.errors import (
     ObjectTooLarge,
     PartTooSmall,
     PreconditionFailed,
+    SsaStoreError,
     UploadNotFound,
 )
 from ssastore.keyspace import shard_of_key
 from ssastore.limits import OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
 from ssastore.messages import OP_ID_BYTES, Condition, Kind
+
+log = logging.getLogger(__name__)
 
 _READS_AT_ONCE = 64
 
@@ -210,8 +214,12 @@ class Multipart:
         except (PreconditionFailed, ObjectNotFound):
             await self._reopen(key, upload_id, upload, tag)
             raise
-        await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
-        await self._drop_parts(key, upload_id)
+        try:
+            await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
+            await self._drop_parts(key, upload_id)
+        except SsaStoreError as error:
+            # The object is there: what cannot be cleared up now must not make its completion a failure.
+            log.warning("upload.not_cleared", extra={"upload": upload_id, "reason": str(error)})
         return Completed(etag, metadata.size, modified_ms)
 
     async def _completed_before(self, key: bytes, upload_id: str) -> Completed:

@@ -7,7 +7,8 @@ there on they share this module.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,18 @@ from ssastore.core.multipart import Multipart
 from ssastore.core.records import reference_name
 from ssastore.core.registers import Found, Once, Registers, key_bytes, when
 from ssastore.env import Clock, Randomness
-from ssastore.errors import BucketNotFound, InvalidKey, RangeNotSatisfiable, RequestError
+from ssastore.errors import (
+    BucketBeingDeleted,
+    BucketNotFound,
+    CorruptObject,
+    InvalidKey,
+    OutcomeUnknown,
+    PeerError,
+    RangeNotSatisfiable,
+    RequestError,
+    StoreFull,
+    TryLater,
+)
 from ssastore.limits import LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.messages import Kind
 from ssastore.wire import Body
@@ -116,6 +128,17 @@ def _info(key: str, found: Found) -> ObjectInfo:
     return ObjectInfo(key, known.size, known.etag, found.modified_ms, known.headers, known.user, known.extra)
 
 
+@contextmanager
+def of_one_attempt(attempt: int) -> Iterator[None]:
+    """What fails inside fails for this attempt alone: after an earlier one the outcome is unknown."""
+    try:
+        yield
+    except (TryLater, StoreFull, CorruptObject, PeerError, BucketBeingDeleted) as error:
+        if attempt > 1:
+            raise OutcomeUnknown(str(error)) from None
+        raise
+
+
 class Objects:
     """Objects of one service, as seen by one client."""
 
@@ -168,7 +191,8 @@ class Objects:
                 record.place, Kind.OBJECT, name, described, content.data, condition=condition, once=once
             )
 
-        modified_ms = await self.buckets.use(bucket, write)
+        with of_one_attempt(once.attempt if once else 1):
+            modified_ms = await self.buckets.use(bucket, write)
         return ObjectInfo(
             key, content.size, etag, modified_ms, described.headers, described.user, described.extra
         )
@@ -199,12 +223,13 @@ class Objects:
         """Delete an object; whether there was one. Raises PreconditionFailed, ObjectNotFound (if_match)."""
         name = key_bytes(key)
         condition = when(if_match, None)
-        return await self.buckets.use(
-            bucket,
-            lambda record: self.registers.delete(
-                record.place, Kind.OBJECT, name, condition=condition, once=once
-            ),
-        )
+        with of_one_attempt(once.attempt if once else 1):
+            return await self.buckets.use(
+                bucket,
+                lambda record: self.registers.delete(
+                    record.place, Kind.OBJECT, name, condition=condition, once=once
+                ),
+            )
 
     async def bucket(self, name: str) -> Bucket:
         """A bucket's record, from the cache if it was read before."""

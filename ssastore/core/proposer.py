@@ -46,6 +46,7 @@ from ssastore.core.turns import Turn, Waiting
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketNotFound,
+    CorruptObject,
     OutcomeUnknown,
     StoreFull,
     Unavailable,
@@ -189,6 +190,10 @@ class Proposer:
                 except (Outrun, Stale) as error:
                     await self._back_off(call, error)
                     continue
+                except CorruptObject as error:
+                    if call.is_sent:
+                        raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
+                    raise
                 if outcome is not None:
                     return outcome
 

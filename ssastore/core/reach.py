@@ -10,10 +10,10 @@ no "nobody listens here" either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from ssastore.core.caller import Caller, Unsent
+from ssastore.core.caller import Caller
 from ssastore.core.quorum import HEDGE_S
 from ssastore.env import spawn
 from ssastore.errors import NoMajority, OutcomeUnknown
@@ -33,6 +33,10 @@ CUT_OFF = "no majority of the planes is heard at all: cut off from them?"
 GRACE_S = 0.4
 """What a write that is under way, and not in doubt yet, gets from then on. Its proposer may be on our side:
 that knows within ``coordinator.MATE_BUDGET_MS`` that nothing was written, and its word leaves no doubt."""
+
+
+def _never() -> bool:
+    return False
 
 
 class Watch:
@@ -81,11 +85,13 @@ class Watch:
             self._attempt.end_soon()
         self.is_cut_off = True
 
-    def attempt(self, *, may_apply: bool, has_grace: bool = False) -> Attempt:
+    def attempt(self, *, may_apply: Callable[[], bool] = _never, has_grace: bool = False) -> Attempt:
         """Something that is ended when it shows that no majority is heard; ``has_grace``: GRACE_S later.
 
+        ``may_apply`` tells at the end whether something was sent that may have an effect.
+
         Raises:
-            OutcomeUnknown: so it was ended, after something was sent that ``may_apply``.
+            OutcomeUnknown: so it was ended, and it may apply.
             NoMajority: so it was ended otherwise.
         """
         self._attempt = Attempt(may_apply=may_apply, has_grace=has_grace)
@@ -95,7 +101,7 @@ class Watch:
 class Attempt:
     """The block that ``Watch.attempt`` stands before."""
 
-    def __init__(self, *, may_apply: bool, has_grace: bool) -> None:
+    def __init__(self, *, may_apply: Callable[[], bool], has_grace: bool) -> None:
         self._may_apply = may_apply
         self._has_grace = has_grace
         self._timer: asyncio.TimerHandle | None = None
@@ -113,15 +119,15 @@ class Attempt:
         if not self._is_ended:
             return
         # As asyncio.timeout does: somebody else's cancellation stays one.
-        if self._task.uncancel() > self._cancelling or kind not in (asyncio.CancelledError, Unsent):
+        if self._task.uncancel() > self._cancelling or kind is not asyncio.CancelledError:
             return
-        if self._may_apply and kind is not Unsent:
+        if self._may_apply():
             raise OutcomeUnknown("no majority of the planes is heard, and one was not done") from None
         raise NoMajority(CUT_OFF) from None
 
     def end_soon(self) -> None:
         """No majority is heard."""
-        if self._has_grace and self._may_apply:
+        if self._has_grace and self._may_apply():
             self._timer = asyncio.get_running_loop().call_later(GRACE_S, self._end)
         else:
             self._end()
@@ -161,5 +167,5 @@ class Reach:
             NoMajority: so it was ended.
         """
         with self.watch(position, replicas) as watch:
-            async with watch.attempt(may_apply=False):
+            async with watch.attempt():
                 yield

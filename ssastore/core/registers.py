@@ -28,14 +28,12 @@ from ssastore.core.register import LIVE
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
-    BucketNotFound,
-    CorruptObject,
     InvalidKey,
     ObjectNotFound,
     OutcomeUnknown,
     OutOfStep,
-    PeerError,
-    StoreFull,
+    PreconditionFailed,
+    SsaStoreError,
     Unavailable,
 )
 from ssastore.keyspace import TAIL_BITS, iid_of, shard_locator
@@ -293,7 +291,9 @@ class Registers:
         is_repeated = message.attempt > 1
         try:
             return await self._caller.call(message, position, data)
-        except (Unavailable, BucketNotFound, StoreFull, CorruptObject, PeerError) as error:
+        except (PreconditionFailed, ObjectNotFound):
+            raise  # By one who looked for the earlier attempts, too.
+        except SsaStoreError as error:
             # Said of this attempt; an earlier one may have been taken all the same.
             if is_repeated:
                 raise OutcomeUnknown(str(error)) from None

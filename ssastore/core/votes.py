@@ -37,7 +37,7 @@ from ssastore.core.shuts import check_open
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.limits import (
-    BALLOT_AHEAD_US_MAX,
+    BIRTH_AHEAD_MS,
     INLINE_BYTES_MAX,
     KEY_BYTES_MAX,
     METADATA_BYTES_MAX,
@@ -235,8 +235,8 @@ class Votes:
 
 def check_birth(request: Put | Delete, now_ms: int) -> None:
     """Refuse what would make a record remember the future: its later calls would all be unknown."""
-    if abs(request.born_ms) * 1000 > now_ms * 1000 + BALLOT_AHEAD_US_MAX:
-        raise Refusal(Status.BAD_REQUEST, "an operation that begins in more than a day")
+    if abs(request.born_ms) > now_ms + BIRTH_AHEAD_MS:
+        raise Refusal(Status.BAD_REQUEST, "an operation that begins long after now")
 
 
 def check_value(request: Put, body: bytes | memoryview) -> None:

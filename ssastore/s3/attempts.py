@@ -29,6 +29,15 @@ _INVOCATION = re.compile(r"[\x21-\x7e]{8,128}")
 _ATTEMPT = re.compile(r"(?:^|;)\s*attempt=(\d{1,4})\s*(?:;|$)")
 
 
+def attempt_of(headers: Mapping[str, str]) -> int:
+    """Number of the attempt, from 1; 0 when the client does not say what it is an attempt of."""
+    if not _INVOCATION.fullmatch(headers.get("amz-sdk-invocation-id", "")):
+        return 0
+    found = _ATTEMPT.search(headers.get("amz-sdk-request", ""))
+    # Without a number nobody knows whether it is the first.
+    return max(1, int(found[1])) if found else 2
+
+
 class Attempts:
     """Knows the births of the latest requests (``core.birth``).
 
@@ -60,17 +69,15 @@ class Attempts:
             payload: digest of the body.
         """
         invocation = headers.get("amz-sdk-invocation-id", "")
-        if not _INVOCATION.fullmatch(invocation):
+        if not (attempt := attempt_of(headers)):
             return None
         parts = [principal.access_key, invocation, payload, method, *name]
         encoded = b"".join(len(part).to_bytes(4, "big") + part for part in map(str.encode, parts))
         op_id = blake3(encoded).digest(length=OP_ID_BYTES)
-        found = _ATTEMPT.search(headers.get("amz-sdk-request", ""))
-        # Without a number nobody knows whether it is the first.
-        attempt = max(1, int(found[1])) if found else 2
         born_ms = self._born_ms.get(op_id)
         if born_ms is None:
-            signed_ms = principal.signed_at_ms
+            # The end of the second that it says: what was over before that is no reason for a doubt.
+            signed_ms = principal.signed_at_ms + 999
             born_ms = min(self._clock.now_ms(), signed_ms) if attempt == 1 else not_after(signed_ms)
             self._born_ms[op_id] = born_ms
             if len(self._born_ms) > INVOCATIONS_MAX:

@@ -138,6 +138,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     errors.NotFound: _Row("NoSuchKey"),
     errors.ObjectNotFound: _Row("NoSuchKey"),
     errors.BucketNotFound: _Row("NoSuchBucket"),
+    errors.BucketBeingDeleted: _Row("NoSuchBucket"),
     errors.UploadNotFound: _Row("NoSuchUpload"),
     errors.Conflict: _Row("OperationAborted"),
     errors.PreconditionFailed: _Row("PreconditionFailed"),

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 from ssastore.core.content import Content, ContentWriter
-from ssastore.core.objects import ObjectInfo, Objects
+from ssastore.core.objects import ObjectInfo, Objects, of_one_attempt
 from ssastore.core.registers import Once
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import KIB, OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
-from ssastore.s3.attempts import Attempts
+from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.chunked import stored_content_encoding
 from ssastore.s3.errors import S3Error, from_store_error
@@ -110,20 +110,21 @@ class ObjectOperations:
         headers, metadata = entity_headers(request), user_metadata(request.headers)
         body = request.upload()
         check_size(body.size, OBJECT_BYTES_MAX)
-        bucket = await self._objects.bucket(request.bucket)
-        content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
-        checksum = kept_checksum(body)
-        info = await self._objects.commit(
-            request.bucket,
-            request.key,
-            content,
-            body.md5_hex(),
-            headers=headers,
-            metadata=metadata,
-            extra={"checksum": checksum} if checksum else {},
-            once=self._once(request, condition, body.md5_hex()),
-            **condition,
-        )
+        with of_one_attempt(attempt_of(request.headers) if condition else 1):
+            bucket = await self._objects.bucket(request.bucket)
+            content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
+            checksum = kept_checksum(body)
+            info = await self._objects.commit(
+                request.bucket,
+                request.key,
+                content,
+                body.md5_hex(),
+                headers=headers,
+                metadata=metadata,
+                extra={"checksum": checksum} if checksum else {},
+                once=self._once(request, condition, body.md5_hex()),
+                **condition,
+            )
         return Response(200, b"", {"ETag": f'"{info.etag}"', **checksum_headers(checksum)})
 
     async def get_object(self, request: Request) -> Response:

@@ -14,7 +14,7 @@ from ipaddress import IPv6Network
 from typing import Any, cast
 
 from ssastore.core.birth import UNKNOWN_BIRTH
-from ssastore.core.caller import STATUS_ERRORS, Unsent
+from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
 from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
@@ -41,10 +41,18 @@ _UNCERTAIN = (Put, Delete, Accept)
 _BORN = frozenset((Put.TYPE, Delete.TYPE))
 "Requests of operations that are applied once, and so have a birth (``core.birth``)."
 
-_OF_ONE_ATTEMPT = frozenset(
-    (Status.UNREACHED, Status.NO_BUCKET, Status.FULL, Status.CORRUPT, Status.INTERNAL)
+_OF_ALL_ATTEMPTS = frozenset(
+    (
+        Status.NOT_FOUND,
+        Status.PRECONDITION_FAILED,
+        Status.UNKNOWN,
+        Status.OUTRUN,
+        Status.STALE,
+        Status.BEHIND,
+    )
 )
-"Refusals that say nothing of an earlier attempt, which may still be taken: a bucket may open again."
+"""Refusals that stand whatever became of an earlier attempt: it was looked for, or (of votes) another ballot
+or configuration is in its place. All others are said of one attempt; an earlier one may still be taken."""
 
 
 _FRESH_S = 0.1
@@ -212,7 +220,6 @@ class Pool:
             the class of ``core.caller.STATUS_ERRORS`` for a refusal,
             Unavailable: nobody answers at the address within the deadline,
             OutcomeUnknown: a write was sent and no answer came within the deadline,
-            Unsent: cancelled before anything was sent,
             ConfigError, AccessDenied: from the greeting.
         """
         deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
@@ -276,7 +283,7 @@ class Pool:
                 if status == Status.OK:
                     return reply
                 if status not in _TRIED_AGAIN:
-                    if in_doubt and status in _OF_ONE_ATTEMPT and isinstance(message, _UNCERTAIN):
+                    if in_doubt and status not in _OF_ALL_ATTEMPTS and isinstance(message, _UNCERTAIN):
                         raise OutcomeUnknown(f"an earlier attempt was not answered: {reply[0][2]}")
                     raise STATUS_ERRORS.get(status, PeerError)(str(reply[0][2]))
                 cause = OSError(str(reply[0][2]))
@@ -286,15 +293,13 @@ class Pool:
                     break  # The right node, and it has nothing to say: whoever asks has others to ask.
             except OSError as error:
                 if isinstance(error, SsaStoreError):
+                    if in_doubt and isinstance(message, _UNCERTAIN):
+                        raise OutcomeUnknown(f"an earlier attempt was not answered: {error}") from None
                     raise
                 # The deadline's own error says nothing: an earlier one may tell more.
                 cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
                 if not is_sent and not budget.is_patient:
                     break
-            except asyncio.CancelledError:
-                if in_doubt or is_sent:
-                    raise
-                raise Unsent from None
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
             attempt += 1
             if loop.time() + delay >= budget.deadline:

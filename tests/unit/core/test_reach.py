@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.caller import Unsent
 from ssastore.core.metadata import Metadata
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.reach import SILENCE_MS, Reach
 from ssastore.core.registers import Place, Registers
 from ssastore.errors import NoMajority, OutcomeUnknown, Unavailable
 from ssastore.keyspace import plane_of
-from ssastore.messages import Kind, Message, Put
+from ssastore.messages import Delete, Kind, Message, Put
 from tests.registermodel import Seeded, run_virtually
 
 PLACE = Place(7, 0)
@@ -57,13 +56,10 @@ class Planes:
     async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
         plane = plane_of(iid)
         self.sent.append(plane)
+        if isinstance(message, Put | Delete) and not self.is_dialling:
+            message.born_ms = 1  # As when it is sent.
         if plane in self.silent:
-            try:
-                await asyncio.sleep((within_ms or self.deadline_ms) / 1000)
-            except asyncio.CancelledError:
-                if self.is_dialling:
-                    raise Unsent from None
-                raise
+            await asyncio.sleep((within_ms or self.deadline_ms) / 1000)
             raise OutcomeUnknown("sent") if self.takes and isinstance(message, Put) else Unavailable("silent")
         if plane in self.refusing:
             raise Unavailable("refused")
