@@ -3,7 +3,7 @@
 Every commit of every disk and every vote of every acceptor goes through here, so a
 broken rule is red at the step that breaks it, long before a client could notice.
 
-    I1   at any time one environment votes for a slice: of each, those before its handover and those after
+    I1   under one cfg one environment votes for a slice, or several one after the other, each handed over to
     I4   on an acceptor a promise is never below what is accepted, and neither goes back
     I5   one value for each ballot
     I6   the chosen values of a name are one chain: each carries the operations of the one before it
@@ -73,8 +73,8 @@ class Invariants:
         self._acceptors: dict[str, Acceptor] = {}
         "Of the processes that run, by node."
         self._custodies: dict[str, Custody] = {}
-        self._voters: dict[int, tuple[tuple[int, int], str]] = {}
-        "By slice: cfg and epoch of the latest vote, and who gave it."
+        self._voters: dict[tuple[int, int], tuple[int, str]] = {}
+        "By slice and cfg: since which epoch the latest voter had its data, and who it was."
         self.checks = 0
 
     # -- what disks commit --------------------------------------------------------------------------
@@ -200,14 +200,15 @@ class Invariants:
         voter = f"{node}, environment {env_id:08x}"
         held = self._custodies[node].groups.get(slice16 & 0xFFF)
         epoch = held.record.planes[slice16 >> 12].complete_epoch if held is not None else 0
-        order = request.cfg, epoch
-        latest, other = self._voters.get(slice16, (order, voter))
-        if order < latest or (order == latest and other != voter):
+        place = slice16, request.cfg
+        latest, other = self._voters.get(place, (epoch, voter))
+        if epoch < latest or (epoch == latest and other != voter):
             self._broken(
-                f"I1: {voter} voted for slice {slice16:04x} under cfg {request.cfg}, epoch {epoch}, "
-                f"and {other} under cfg {latest[0]}, epoch {latest[1]}"
+                f"I1: {voter} voted for slice {slice16:04x} under cfg {request.cfg} as of epoch {epoch}, "
+                f"and {other} as of epoch {latest}"
             )
-        self._voters[slice16] = max(latest, order), voter
+        else:
+            self._voters[place] = epoch, voter
         name = self._names.setdefault(_name_of(request), _Name())
         if name.cfgs.setdefault(request.ballot, request.cfg) != request.cfg:
             self._broken(f"I11: votes of two cfg for ballot {request.ballot.hex()}, at {node}")
