@@ -14,6 +14,8 @@ from tests.labs import RunningLab, running_lab
 
 OBJECTS = int(os.environ.get("SSASTORE_SOAK_OBJECTS", "300"))
 "Stored before anything moves, of 1 byte to 40 KiB."
+IS_LONG = OBJECTS > 300
+"Then another node is drained as well."
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300 + OBJECTS // 10)]
 
@@ -54,18 +56,20 @@ def test_slices_move_to_a_new_node_and_away_from_another_under_load(tmp_path: Pa
             joined = carry_out(lab, path)
             after_join = slices_of(lab)
             first = path.read_text()
-            drained = carry_out(lab, path, "--drain", "n2")
+            drained = carry_out(lab, path, "--drain", "n2") if IS_LONG else None
             after_drain = slices_of(lab)
             found = load.stop()
         judged = judge(read_history(load.settings.history))
         print(f"{joined}, {drained}, {judged.operations} operations, {found}")
-        assert joined["done"] == joined["moves"] > 2000 and drained["done"] == drained["moves"] > 2000
+        assert joined["done"] == joined["moves"] > 2000
         assert min(after_join.values()) > 2200 and sum(after_join.values()) == 3 * 4096
-        assert after_drain.pop("n2") == 0 and min(after_drain.values()) > 2800
+        if drained is not None:
+            assert drained["done"] == drained["moves"] > 2000
+            assert after_drain.pop("n2") == 0 and min(after_drain.values()) > 2800
         assert (judged.violations, judged.undecided, judged.lost) == ([], [], [])
         assert share_of_success(found) == 1.0, found
         assert lab.python(CHECK, str(OBJECTS)).split() == ["0", str(OBJECTS)]
         assert lab.cli("moves").stdout == "nothing is moving\n"
-        path.write_text(first)
+        path.write_text(first.replace('"from": "n1"', '"from": "n3"'))
         stale = lab.cli("apply", str(path), check=False)
         assert stale.returncode == 2 and "plan again" in stale.stderr
