@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssastore.errors import EnvironmentProblem
+from ssastore.errors import EnvironmentProblem, Unavailable
 from ssastore.lab.namespaces import spawn_in
 from ssastore.worker import die_with_parent
 
@@ -55,6 +55,21 @@ class Processes:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
         return EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
 
+    async def first_child(self, name: str, within_s: float) -> None:
+        """Until the process has begun one of its own.
+
+        Raises:
+            EnvironmentProblem: it ended before.
+            Unavailable: not within that time.
+        """
+        deadline = time.monotonic() + within_s
+        while self.has_ended(name) or not _children(self._running[name].pid):
+            if self.has_ended(name):
+                raise self.early_end(name)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{name} has begun no worker after {within_s:g} s")
+            await asyncio.sleep(0.05)
+
     async def first_death(self) -> str:
         """The name of the first that ends."""
         while True:
@@ -91,7 +106,11 @@ class Processes:
         """End it and its children as a power switch would: none of them has a word to say."""
         process = self._running[name]
         os.kill(process.pid, signal.SIGSTOP)  # Else it starts its children again.
-        for text in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            os.kill(int(text), signal.SIGKILL)
+        for child in _children(process.pid):
+            os.kill(child, signal.SIGKILL)
         process.kill()
         process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -52,12 +52,17 @@ GATEWAY_HOST = "gw"
 CLIENT_HOST = "client"
 ROUTER_HOST = "router"
 ETCD_HOST = "etcd"
+GATEWAY_PROCESS = "gateway"
+_OWN_NAMES = frozenset({GATEWAY_HOST, CLIENT_HOST, ROUTER_HOST, ETCD_HOST, GATEWAY_PROCESS})
+"Of hosts, processes and files that are no node's."
 MTU = 65_000
 "Of the links between hosts: one machine's memory, where a small frame only costs CPU."
 
 _READY_S = 60
 _CONTROL_S = 20
 "For an etcd to start, or one that was given to answer."
+_NODE_START_S = 20
+"For a node that joins to begin its workers."
 _ETCD_STOP_S = 5
 _GATEWAY_STOP_S = 12
 "A gateway closes what is idle at once and gives requests under way 10 s."
@@ -218,7 +223,7 @@ class Lab:
     def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
         """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
         path = self._write_config(
-            "gateway",
+            GATEWAY_PROCESS,
             {"control": self._control, "secrets_file": self._secrets, "region": REGION},
         )
         fds = (s3.fileno(), admin.fileno())
@@ -234,7 +239,7 @@ class Lab:
         ]
         if self._ports:
             arguments.append("--simulated")
-        self._start(GATEWAY_HOST, "gateway", arguments, fds)
+        self._start(GATEWAY_HOST, GATEWAY_PROCESS, arguments, fds)
         # Else nobody would be refused after the gateway's end, our own question whether all is ready
         # included: they would wait in our backlog.
         s3.close()
@@ -286,6 +291,7 @@ class Lab:
             self.start_gateway(s3, admin)
             await self._wait_ready(stopped)
             if not stopped.is_set():
+                await members.end_old_wishes(control)
                 found = self.context()
                 contexts.write(found)
                 self._jobs.append(spawn("do what is asked", members.Clerk(control, self._deeds()).run()))
@@ -348,6 +354,7 @@ class Lab:
         for node in sorted(joined, key=lambda node: ipaddress.IPv6Address(node.address)):
             if self._fabric is None:
                 raise ConfigError(f"node {node.name} joined this lab, which a simulated network cannot have")
+            _check_node_name(node.name)
             self._fabric.add_host(node.name, ipaddress.IPv6Address(node.address))
         self._names = [node.name for node in nodes]
 
@@ -359,18 +366,26 @@ class Lab:
     async def _add_node(self, name: str, wish: members.Ask) -> None:
         if self._fabric is None:
             raise ConfigError("a simulated network cannot grow")
-        if name in self._fabric.hosts:
-            raise ConfigError(f"the lab has a host {name}")
+        _check_node_name(name)
+        if name in self._names:
+            raise ConfigError(f"the lab has a node {name}")
         # What is refused is refused before there is a host.
         record = NodeRecord(
             name, str(self._fabric.router), NATIVE_PORT, wish.zone, wish.weight, self._options.workers
         )
-        self._fabric.add_host(name)
+        if name not in self._fabric.hosts:  # Else a try that failed has left it.
+            self._fabric.add_host(name)
         record = replace(record, address=str(self._fabric.address_of(name)))
-        await self._store.transact([Compare(node_key(name), 0)], [Write(node_key(name), record.encode())])
+        key, value = node_key(name), record.encode()
+        if await self._store.transact([Compare(key, 0)], [Write(key, value)]) is None:
+            found = await self._store.get(key)
+            # Ours when an earlier try never heard that it was written.
+            if found is None or found.value != value:
+                raise ConfigError(f"the cluster has a node {name} already, and it is not of this lab")
         self._names.append(name)
         self.start_node(name)
         contexts.write(self.context())
+        await self._processes.first_child(name, _NODE_START_S)
 
     async def _kill_node(self, name: str, wish: members.Ask) -> None:
         self._check_known(name)
@@ -407,8 +422,13 @@ class Lab:
 
     async def _stop(self) -> None:
         """End the gateway, then the nodes: what the gateway is still doing needs them."""
-        await self._processes.end(["gateway"], _GATEWAY_STOP_S)
+        await self._processes.end([GATEWAY_PROCESS], _GATEWAY_STOP_S)
         await self._processes.end(self._names, _NODES_STOP_S)
+
+
+def _check_node_name(name: str) -> None:
+    if name in _OWN_NAMES:
+        raise ConfigError(f"no node can be called {name}: the lab has something else of that name")
 
 
 def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:

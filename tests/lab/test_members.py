@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ssastore.control.embedded import EmbeddedControlStore
+from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.planfile import decode_plan
+from ssastore.env import Write
+from ssastore.lab.members import ASK_PREFIX, Ask
 from tests.labs import RunningLab, running_lab
 
 pytestmark = pytest.mark.lab
@@ -76,8 +81,13 @@ def test_node_is_ended_and_started_while_others_serve(tmp_path: Path) -> None:
 def test_what_the_lab_cannot_do_is_said(tmp_path: Path) -> None:
     with running_lab(tmp_path, "cannot", "--nodes", "3") as lab:
         for arguments, text in {
-            ("add", "n1"): "the lab has a host n1",
-            ("add", "client"): "the lab has a host client",
+            ("add", "n1"): "the lab has a node n1",
+            ("add", "client"): "no node can be called client",
+            ("add", "gateway"): "no node can be called gateway",
+            ("add", "gw"): "no node can be called gw",
+            ("add", "router"): "no node can be called router",
+            ("add", "etcd"): "no node can be called etcd",
+            ("kill", "gateway"): "no node gateway",
             ("add", "bad/name"): "node name must be",
             ("add", "x", "--weight", "0"): "weight",
             ("add", "a-name-longer-than-any-interface"): "name",
@@ -90,3 +100,41 @@ def test_what_the_lab_cannot_do_is_said(tmp_path: Path) -> None:
         lab.cli("node", "add", "n4")
         plans(lab, tmp_path / "plan.json")
         assert "Missing option '--config'" in lab.cli("node", check=False).stderr
+
+
+def write(lab: RunningLab, entries: dict[str, bytes | None]) -> None:
+    """Straight into the lab's control store."""
+
+    async def wait() -> None:
+        control = EmbeddedControlStore(lab.data / "control.sock")
+        await control.transact([], [Write(key, value) for key, value in entries.items()])
+        await control.close()
+
+    asyncio.run(wait())
+
+
+def test_node_that_could_not_join_can_be_asked_for_again(tmp_path: Path) -> None:
+    with running_lab(tmp_path, "again", "--nodes", "3") as lab:
+        write(lab, {node_key("n5"): NodeRecord("n5", "2001:db8::5").encode()})
+        assert "a node n5 already" in refused(lab.cli("node", "add", "n5", check=False))
+        write(lab, {node_key("n5"): None})
+        lab.cli("node", "add", "n5")
+        assert node_names(lab.status()) == ["n1", "n2", "n3", "n5"]
+        # What ends at once is no success.
+        (lab.data / "nodes" / "n6").write_text("")
+        assert "n6 ended while starting" in refused(lab.cli("node", "add", "n6", check=False))
+        (lab.data / "nodes" / "n6").unlink()
+        lab.cli("node", "start", "n6")
+        assert "n6 is running" in refused(lab.cli("node", "start", "n6", check=False))
+
+
+def test_wishes_of_an_earlier_life_are_not_done(tmp_path: Path) -> None:
+    with running_lab(tmp_path, "life", "--nodes", "3") as lab:
+        # Nobody waits for the answer, and an unreadable one comes first.
+        write(lab, {ASK_PREFIX + "a": b"[]", ASK_PREFIX + "n1": Ask("start").encode()})
+        lab.cli("node", "kill", "n2")
+        lab.cli("node", "kill", "n1")
+        lab.stop()
+    with running_lab(tmp_path, "life", "--nodes", "3") as lab:
+        assert lab.status()["ready"]
+        lab.cli("node", "kill", "n1")
