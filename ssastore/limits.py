@@ -39,9 +39,9 @@ BALLOT_AHEAD_US_MAX = 24 * 3600 * 1_000_000
 """How far a ballot's counter may be ahead of an acceptor's clock: a node in the year 2100 must not shut
 everybody else out for ever."""
 
-BIRTH_AHEAD_MS = 20 * 60_000
-"""How far after now an operation may say that it was begun: what S3 lets a client's clock be ahead, and some.
-A register remembers such a time, and until then may not know what it has forgotten."""
+BIRTH_AHEAD_MS = 24 * 3600 * 1000
+"""How far after now an operation may say that it was begun. A register remembers such a time, and until then
+may not know what it has forgotten; but a node whose clock is hours behind must not refuse others' calls."""
 REACH_SKEW_MS = 10_000
 "Bound on the difference of two proposers' clocks, when an operation's age is compared with the cut."
 

@@ -13,9 +13,12 @@ from ssastore.limits import KEY_BYTES_MAX, SHARDS_MAX, STORED_KEY_BYTES_MAX, SUR
 from ssastore.messages import (
     REQUESTS,
     Accept,
+    Changes,
     Collect,
+    Copy,
     Delete,
     Fence,
+    Fetch,
     Get,
     GetBlob,
     Hello,
@@ -31,11 +34,13 @@ from ssastore.messages import (
     References,
     Report,
     Scan,
+    Seal,
     Shut,
     StartScrub,
     Status,
     Survey,
     SurveySlices,
+    Total,
     Welcome,
     decode_request,
 )
@@ -67,6 +72,11 @@ SAMPLES: list[Message] = [
     Fence(IID, b"\x0a\x3f" + bytes(7) + b"\x02"),
     Pull(IID, b"\x0a\x3f" + bytes(7) + b"\x02", b"after"),
     Mark(IID, 7, 3, 1000),
+    Copy(IID, b"\x0a\x3f" + bytes(7) + b"\x02", 0, b"after"),
+    Changes(IID, b"\x0a\x3f" + bytes(7) + b"\x02", 7, 0),
+    Seal(IID, b"\x0a\x3f" + bytes(7) + b"\x02"),
+    Total(IID, b"\x0a\x3f" + bytes(7) + b"\x02"),
+    Fetch(IID, b"\x0a\x3f" + bytes(7) + b"\x02", bytes(40)),
 ]
 GREETINGS: list[Message] = [
     Hello(1, "xxh3-64", 1, 3, "client", "KEY", NONCE, ""),
@@ -130,7 +140,8 @@ def changed(message: Message, **fields: Any) -> list[Any]:
 
 
 GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT, *_OF_UPKEEP = SAMPLES
-COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, RECHECK, _, FENCE, PULL, MARK = _OF_UPKEEP
+COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, RECHECK, _, FENCE, PULL, MARK, *_OF_MOVES = _OF_UPKEEP
+COPY, CHANGES, SEAL, TOTAL, FETCH = _OF_MOVES
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -195,6 +206,14 @@ OUT_OF_RANGE = [
     (FENCE, {"stands": bytes(1290)}),
     (PULL, {"stands": b""}),
     (PULL, {"after": b"p" * (STORED_KEY_BYTES_MAX + 1)}),
+    (COPY, {"session": -1}),
+    (COPY, {"moves": b"odd"}),
+    (COPY, {"after": bytes(STORED_KEY_BYTES_MAX + 1)}),
+    (CHANGES, {"session": 0}),
+    (CHANGES, {"seen": -1}),
+    (SEAL, {"moves": b"odd"}),
+    (TOTAL, {"moves": b"odd"}),
+    (FETCH, {"key": b""}),
     (MARK, {"env": 0}),
     (MARK, {"env": 1 << 32}),
     (MARK, {"boot": -1}),
