@@ -88,24 +88,10 @@ def abort_command(context: str | None) -> int:
 
 
 def _with_control(context: str | None, work: Callable[[ControlStore], Awaitable[T]]) -> T:
-    import asyncio
-
-    from ssastore.config import open_control
-    from ssastore.control.address import parse_control
+    from ssastore.cli.control import with_control
     from ssastore.lab.context import find
 
-    found = find(context)
-    if parse_control(found.control) is not None:
-        found.enter()
-
-    async def run() -> T:
-        control = open_control(found.control, found.secrets_file)
-        try:
-            return await work(control)
-        finally:
-            await control.close()
-
-    return asyncio.run(run())
+    return with_control(find(context), work)
 
 
 def _follow(context: str | None, moves: Sequence[Move], *, is_shown: bool) -> int:

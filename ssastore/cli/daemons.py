@@ -35,25 +35,11 @@ def node_command(ctx: click.Context, config_path: str | None) -> int:
 
 
 def _ask(context: str | None, name: str, wish: Ask) -> int:
-    import asyncio
-
-    from ssastore.config import open_control
-    from ssastore.control.address import parse_control
+    from ssastore.cli.control import with_control
     from ssastore.lab.context import find
     from ssastore.lab.members import ask
 
-    found = find(context)
-    if parse_control(found.control) is not None:
-        found.enter()
-
-    async def wait() -> None:
-        control = open_control(found.control, found.secrets_file)
-        try:
-            await ask(control, name, wish, _PATIENCE_S)
-        finally:
-            await control.close()
-
-    asyncio.run(wait())
+    with_control(find(context), lambda control: ask(control, name, wish, _PATIENCE_S))
     return 0
 
 

@@ -10,7 +10,6 @@ import click
 if TYPE_CHECKING:
     from ssastore.core.cluster import Cluster, NodeRecord
     from ssastore.core.plans import Plan
-    from ssastore.lab.context import Context
 
 _CHANGES_SHOWN = 10
 
@@ -39,14 +38,15 @@ def plan_command(
     Without options: what nodes that were added, or whose weight differs, make necessary. Nothing is
     changed; a plan says for which ownership it was made, and is good for no other.
     """
+    from ssastore.cli.control import with_control
     from ssastore.core.planfile import encode_plan
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch
-    from ssastore.rebalance import plan_change
+    from ssastore.rebalance import plan_change, read_cluster
 
     found = find(context)
     _, report = fetch(found.admin_port, "/status")
-    cluster = _read(found)
+    cluster = with_control(found, read_cluster)
     nodes = _nodes_after(cluster, {*drain, *lost}, dict(_weight_of(text) for text in weight))
     plan = plan_change(cluster, nodes, replicas=replicas, lost=lost, sizes=_sizes(cluster, report))
     text = encode_plan(plan)
@@ -57,27 +57,6 @@ def plan_command(
     else:
         _show(plan, out)
     return 0
-
-
-def _read(found: Context) -> Cluster:
-    """The cluster as the lab's control store has it."""
-    import asyncio
-
-    from ssastore.config import open_control
-    from ssastore.control.address import parse_control
-    from ssastore.rebalance import read_cluster
-
-    if parse_control(found.control) is not None:
-        found.enter()
-
-    async def read() -> Cluster:
-        control = open_control(found.control, found.secrets_file)
-        try:
-            return await read_cluster(control)
-        finally:
-            await control.close()
-
-    return asyncio.run(read())
 
 
 def _weight_of(text: str) -> tuple[str, int]:
