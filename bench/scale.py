@@ -20,8 +20,9 @@ from random import Random
 
 from bench.plot import Line, log_plot
 from bench.schemes import Row, rows_at
-from ssastore.core.cluster import GroupRecord, NodeRecord, PlaneOwner, group_key, node_key
+from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.goals import Policy
+from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import PLANE_UNITS, Layout
 from ssastore.core.plans import Figures, common_pieces, make_plan
 from ssastore.core.replan import first_layout, replan

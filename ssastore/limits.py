@@ -152,6 +152,9 @@ ORDER_EVERY_MS = 2_000
 MOVE_BATCH = 16
 "Slices that are handed over together: one transaction of the control store begins them, one finishes them."
 
+GROUP_PARTS_MAX = 256
+"Parts of one group: its record, one value of the control store, has some 300 bytes for each."
+
 MOVES_AT_ONCE = 4
 "Batches that one worker takes over at the same time."
 

@@ -28,18 +28,15 @@ from ssastore.core.cluster import (
     CLUSTER_ID_BYTES,
     CLUSTER_KEY,
     FORMING_KEY,
-    GROUP_PREFIX,
     NODE_PREFIX,
     Cluster,
     ClusterRecord,
     FormingRecord,
-    GroupRecord,
     NodeRecord,
-    PlaneOwner,
     check_nodes,
-    group_key,
     node_key,
 )
+from ssastore.core.groups import GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import layout_of
 from ssastore.core.moving import begin_move, finish_move
 from ssastore.core.orders import MOVE_PREFIX, MoveOrder, RecoverOrder, move_name, order_name

@@ -14,8 +14,8 @@ from ssastore.control.memory import MemoryControlStore
 from ssastore.core.acceptor import WRITES, Acceptor
 from ssastore.core.boot import Environment
 from ssastore.core.caller import STATUS_ERRORS
-from ssastore.core.cluster import GroupRecord, PlaneOwner, group_key
 from ssastore.core.custody import CUSTODIAL, Custody
+from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
 from ssastore.core.place import expected_position
 from ssastore.core.recovery import Recovery
 from ssastore.core.register import LIVE, NO_BALLOT, Ballots, Value, make_ballot

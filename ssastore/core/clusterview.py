@@ -11,16 +11,8 @@ import logging
 from contextlib import aclosing
 from typing import Any
 
-from ssastore.core.cluster import (
-    CLUSTER_KEY,
-    GROUP_PREFIX,
-    NODE_PREFIX,
-    Cluster,
-    ClusterRecord,
-    GroupRecord,
-    NodeRecord,
-    node_key,
-)
+from ssastore.core.cluster import CLUSTER_KEY, NODE_PREFIX, Cluster, ClusterRecord, NodeRecord, node_key
+from ssastore.core.groups import GROUP_PREFIX, GroupRecord
 from ssastore.env import ControlStore, Event, WatchCompacted, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import RECOVERY_RETRY_MS

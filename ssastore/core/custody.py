@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.boot import Environment
-from ssastore.core.cluster import GROUP_PREFIX, MOVING, GroupRecord, group_of_key
+from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord, group_of_key
 from ssastore.core.marks import Watermark, recall, remember
 from ssastore.core.replies import Reply
 from ssastore.core.standing import (

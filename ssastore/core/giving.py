@@ -25,9 +25,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ssastore.core.changelog import ChangeLog, NotedStore
-from ssastore.core.cluster import ACTIVE, MOVING, GroupRecord, group_key
 from ssastore.core.custody import Custody, Held
 from ssastore.core.floors import read_floor
+from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, group_key
 from ssastore.core.moving import cancel_move
 from ssastore.core.pages import changes_page, pull_page
 from ssastore.core.records import slice_range

@@ -8,7 +8,7 @@ A *part* is a group, or an aligned piece of one, in all planes alike:
 A part is written as its slice in plane 0.  The parts of a layout are in order and hold every
 position exactly once.  An owner may be ``NOBODY``: a plane that is not there yet.
 
-The records of ``core.cluster`` speak of whole groups only; ``layout_of`` reads them.
+``layout_of`` reads the records of groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from ssastore.core.cluster import GroupRecord
+from ssastore.core.groups import GroupRecord
+from ssastore.core.numbers import part_piece
 from ssastore.errors import ConfigError
 from ssastore.keyspace import (
     GROUPS,
@@ -128,7 +129,13 @@ def empty_layout(replicas: int) -> Layout:
 def layout_of(groups: Iterable[GroupRecord]) -> Layout:
     """The layout that the records of a cluster say; they may come in any order."""
     records = sorted(groups, key=lambda record: record.group)
-    return Layout(tuple(Part(slice_of(0, record.group), record.owners) for record in records))
+    return Layout(
+        tuple(
+            Part(part_piece(found.part), tuple(plane.owner for plane in found.planes))
+            for record in records
+            for found in record.parts
+        )
+    )
 
 
 def split_part(layout: Layout, piece: Slice, depth: int) -> Layout:

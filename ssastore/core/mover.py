@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ssastore.core.caller import Caller
-from ssastore.core.cluster import GROUP_PREFIX, NODE_PREFIX, GroupRecord, NodeRecord, group_key
+from ssastore.core.cluster import NODE_PREFIX, NodeRecord
 from ssastore.core.custody import Custody, Held
 from ssastore.core.filling import Cover
+from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
 from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.orders import MoveOrder, move_name
 from ssastore.core.taking import Taker

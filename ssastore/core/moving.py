@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ssastore.core.cluster import ACTIVE, MOVING, GroupRecord, PlaneOwner
+from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, PlaneOwner
 from ssastore.errors import ConfigError
 
 

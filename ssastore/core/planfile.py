@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ssastore.core.cluster import NodeRecord
+from ssastore.core.numbers import slice_from_text
 from ssastore.core.plans import CHANGE_KINDS, FILL, Change, Figures, NodeFigures, Plan, Recut
 from ssastore.errors import ConfigError
-from ssastore.keyspace import IID_BITS, REPLICAS_ALLOWED, SLICE_BITS, SLICE_DEPTH_MAX, SLICE_DEPTH_MIN, Slice
+from ssastore.keyspace import REPLICAS_ALLOWED, SLICE_DEPTH_MAX, SLICE_DEPTH_MIN, Slice
 from ssastore.limits import PLAN_FILE_BYTES_MAX, PLAN_STEPS_MAX
 
 FORMAT = 1
 _KIND = "ssastore plan"
 _FIGURE_END = 1e9
 _DIGEST = re.compile(r"[0-9a-f]{32}")
-_SLICE = re.compile(r"([0-9a-f]{0,8})/([0-9]{2,3})|([0-9a-f]{4})")
 _PLAN_FIELDS = {"kind", "format", "made_for", "gives", "replicas", "figures", "splits", "changes", "merges"}
 _CHANGE_FIELDS = {"do", "slice", "from", "to"}
 _RECUT_FIELDS = {"part", "pieces"}
@@ -81,22 +81,6 @@ def decode_plan(text: bytes) -> Plan:
         tuple(_decode_recut(item, "a merge") for item in _list(found["merges"], "merges")),
         _decode_figures(found["figures"]),
     )
-
-
-def slice_from_text(text: object) -> Slice:
-    """Inverse of ``str(Slice)``. ConfigError: it is no slice."""
-    match = _SLICE.fullmatch(text) if type(text) is str else None
-    if match is None:
-        raise ConfigError(f"a slice is written like 1a3f or 1a3f8/82, got {text!r}")
-    digits = match[3] or match[1]
-    depth = SLICE_BITS if match[3] else int(match[2]) - 64
-    try:
-        piece = Slice(int(digits or "0", 16) << (IID_BITS - 4 * len(digits)), depth)
-    except ValueError as error:
-        raise ConfigError(f"no such slice: {text}: {error}") from error
-    if str(piece) != text:
-        raise ConfigError(f"slice {text!r} is written {piece}")
-    return piece
 
 
 def _rows(rows: Sequence[object]) -> str:

@@ -29,7 +29,9 @@ from fractions import Fraction
 from itertools import accumulate, groupby, pairwise
 from math import ceil
 
-from ssastore.core.cluster import GroupRecord, NodeRecord, PlaneOwner
+from ssastore.core.cluster import NodeRecord
+from ssastore.core.groups import GroupRecord, PlaneOwner
+from ssastore.core.numbers import numbered_slice, slice_number
 from ssastore.errors import ConfigError
 from ssastore.keyspace import (
     GROUP_BITS,
@@ -39,7 +41,6 @@ from ssastore.keyspace import (
     SLICE_BITS,
     Slice,
     range_cover,
-    slice_of,
 )
 
 _BITS_INSIDE = IID_BITS - SLICE_BITS
@@ -97,13 +98,19 @@ def turned_circle(nodes: Sequence[NodeRecord], replicas: int, cells: int) -> Own
 
 
 def owned_slices(groups: Iterable[GroupRecord], node: str) -> list[Slice]:
-    """The /80 slices that ``node`` owns, in address order."""
-    return sorted(
-        slice_of(plane, record.group)
+    """The slices that ``node`` owns, /80s and parts of them, in address order."""
+    return sorted(numbered_slice(number) for number in owned_numbers(groups, node))
+
+
+def owned_numbers(groups: Iterable[GroupRecord], node: str) -> list[int]:
+    """The same as numbers, in the order of the groups."""
+    return [
+        slice_number(plane, view.part)
         for record in groups
-        for plane, owner in enumerate(record.owners)
-        if owner == node
-    )
+        for view in record.views()
+        for plane, found in enumerate(view.planes)
+        if found.owner == node
+    ]
 
 
 def owned_prefixes(groups: Iterable[GroupRecord], nodes: Iterable[str]) -> dict[str, list[Slice]]:
@@ -111,25 +118,32 @@ def owned_prefixes(groups: Iterable[GroupRecord], nodes: Iterable[str]) -> dict[
 
     One pass over all records: a router asks after every change of one of them.
     """
-    owned: dict[str, list[int]] = {node: [] for node in nodes}
+    owned: dict[str, list[tuple[int, int]]] = {node: [] for node in nodes}
     for record in groups:
-        for plane, found in enumerate(record.planes):
-            if found.owner in owned:
-                owned[found.owner].append(plane << GROUP_BITS | record.group)
-    return {node: _prefixes(sorted(numbers)) for node, numbers in owned.items()}
+        for view in record.views():
+            for plane, found in enumerate(view.planes):
+                if found.owner not in owned:
+                    continue
+                if view.split is None:
+                    first = plane << GROUP_BITS | record.group
+                    owned[found.owner].append((first << _BITS_INSIDE, (first + 1) << _BITS_INSIDE))
+                else:
+                    piece = numbered_slice(slice_number(plane, view.part))
+                    owned[found.owner].append((piece.first, piece.end))
+    return {node: _prefixes(sorted(ranges)) for node, ranges in owned.items()}
 
 
-def _prefixes(numbers: Sequence[int]) -> list[Slice]:
-    """The cover of slices that are given by number, in order and each once."""
+def _prefixes(ranges: Sequence[tuple[int, int]]) -> list[Slice]:
+    """The cover of ranges of IIDs that are given in order and do not overlap."""
     pieces: list[Slice] = []
     first = end = -1
-    for number in numbers:
-        if number != end:
+    for begin, after in ranges:
+        if begin != end:
             if end >= 0:
-                pieces += range_cover(first << _BITS_INSIDE, end << _BITS_INSIDE)
-            first = number
-        end = number + 1
-    return pieces + range_cover(first << _BITS_INSIDE, end << _BITS_INSIDE) if numbers else pieces
+                pieces += range_cover(first, end)
+            first = begin
+        end = after
+    return pieces + range_cover(first, end) if ranges else pieces
 
 
 def units_of(nodes: Sequence[NodeRecord], replicas: int) -> list[Unit]:

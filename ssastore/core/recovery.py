@@ -31,10 +31,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssastore.core.caller import Caller
-from ssastore.core.cluster import ACTIVE, RECOVERING, GroupRecord, group_key
 from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
 from ssastore.core.custody import Custody, Held
 from ssastore.core.filling import Cover
+from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord, group_key
 from ssastore.core.orders import RecoverOrder
 from ssastore.core.standing import Standing, State, pack_stands
 from ssastore.env import Compare, ControlStore, Item, Store, Write

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv6Network
 
-from ssastore.core.cluster import GroupRecord, NodeRecord
+from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.groups import GroupRecord
 from ssastore.core.planner import owned_prefixes
 from ssastore.core.routeplan import Action, Change, diff, take
 from ssastore.env import Route, Routes

@@ -37,9 +37,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from ssastore.core.boot import Environment
-from ssastore.core.cluster import MOVING as RECORD_MOVING
-from ssastore.core.cluster import RECOVERING as RECORD_RECOVERING
-from ssastore.core.cluster import GroupRecord
+from ssastore.core.groups import MOVING as RECORD_MOVING
+from ssastore.core.groups import RECOVERING as RECORD_RECOVERING
+from ssastore.core.groups import GroupRecord
 from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST, standing_key
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import BadFrame, CorruptObject

@@ -16,10 +16,10 @@ from blake3 import blake3
 
 from ssastore.core.blobstore import is_good_blob
 from ssastore.core.caller import Caller
-from ssastore.core.cluster import group_key
 from ssastore.core.custody import Custody, Held
 from ssastore.core.filling import Cover, fill_keys, fill_range
 from ssastore.core.floors import raise_floor, read_floor
+from ssastore.core.groups import group_key
 from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
 from ssastore.core.standing import Standing, pack_stands

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssastore.core.cluster import ACTIVE, GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
+from ssastore.core.groups import ACTIVE, GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
 from ssastore.env import spawn
 from ssastore.keyspace import GROUP_BITS, GROUPS, slice_of
 from ssastore.limits import GOAWAY_MS

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.cluster import GroupRecord, PlaneOwner
 from ssastore.core.custody import Held
+from ssastore.core.groups import GroupRecord, PlaneOwner
 from ssastore.core.records import floor_key, record_key
 from ssastore.core.register import LIVE, NO_BALLOT, TOMBSTONE, Recent, Slot, Value, make_ballot
 from ssastore.keyspace import GROUPS, iid_of, position_of_key, slice16_of

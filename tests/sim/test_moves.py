@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.cluster import GROUP_PREFIX
+from ssastore.core.groups import GROUP_PREFIX
 from ssastore.core.planner import owned_slices
 from ssastore.keyspace import GROUPS, slice16_of
 from ssastore.limits import DRAIN_MS, MOVE_BATCH

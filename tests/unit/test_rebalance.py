@@ -8,17 +8,8 @@ from ipaddress import IPv6Network
 import pytest
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import (
-    CLUSTER_KEY,
-    FORMING_KEY,
-    Cluster,
-    ClusterRecord,
-    GroupRecord,
-    NodeRecord,
-    PlaneOwner,
-    group_key,
-    node_key,
-)
+from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, Cluster, ClusterRecord, NodeRecord, node_key
+from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import layout_of
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.env import Compare, Item, Write

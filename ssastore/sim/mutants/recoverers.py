@@ -8,9 +8,9 @@ from typing import Any
 
 from ssastore.core import boot, custody, merge
 from ssastore.core.acceptor import Acceptor
-from ssastore.core.cluster import GroupRecord
 from ssastore.core.coordinator import _Planes
 from ssastore.core.custody import Custody
+from ssastore.core.groups import GroupRecord
 from ssastore.core.marks import Watermark
 from ssastore.core.pages import pull_page
 from ssastore.core.place import Served

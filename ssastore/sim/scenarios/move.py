@@ -23,7 +23,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from ssastore.core.cluster import ACTIVE, MOVING, GroupRecord, PlaneOwner, group_key
+from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.orders import move_name
 from ssastore.core.standing import State
 from ssastore.errors import OutcomeUnknown, TryLater

@@ -9,19 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssastore.core.cluster import (
-    RECOVERING,
-    Cluster,
-    ClusterRecord,
-    FormingRecord,
-    GroupRecord,
-    NodeRecord,
-    PlaneOwner,
-    check_nodes,
-    group_key,
-    group_of_key,
-    node_key,
-)
+from ssastore.core.cluster import Cluster, ClusterRecord, FormingRecord, NodeRecord, check_nodes, node_key
+from ssastore.core.groups import RECOVERING, GroupRecord, PlaneOwner, group_key, group_of_key
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS
 

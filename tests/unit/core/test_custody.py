@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.cluster import GROUP_PREFIX, group_key
 from ssastore.core.custody import read_listing, slices_by_group
+from ssastore.core.groups import GROUP_PREFIX, group_key
 from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST
 from ssastore.core.standing import Standing, State, pack_stands
 from ssastore.env import Compare, WatchCompacted, Write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssastore.core.cluster import ACTIVE, MOVING, GroupRecord, PlaneOwner
+from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, PlaneOwner
 from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.errors import ConfigError
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from ssastore.core.cluster import GroupRecord, NodeRecord
+from ssastore.core.cluster import NodeRecord
+from ssastore.core.groups import GroupRecord
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS, Slice, minimal_cover, range_cover, slice_of

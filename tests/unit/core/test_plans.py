@@ -17,7 +17,8 @@ from ssastore.core.layout import (
     move_part,
     split_part,
 )
-from ssastore.core.planfile import decode_plan, encode_plan, slice_from_text
+from ssastore.core.numbers import slice_from_text
+from ssastore.core.planfile import decode_plan, encode_plan
 from ssastore.core.planner import initial_layout
 from ssastore.core.plans import FILL, MOVE, RECOVER, Change, Plan, Recut, make_plan
 from ssastore.core.replan import first_layout, replan

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from ssastore.core.cluster import ACTIVE, RECOVERING, group_key
 from ssastore.core.floors import raise_floor
+from ssastore.core.groups import ACTIVE, RECOVERING, group_key
 from ssastore.core.orders import RecoverOrder, order_name
 from ssastore.core.pages import stored_key_of
 from ssastore.core.records import blob_key, record_key

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import MOVING, GroupRecord, NodeRecord, PlaneOwner, group_key, node_key
+from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.groups import MOVING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.planner import owned_slices
 from ssastore.core.routekeeper import RouteKeeper, Wanted, accepted_by, announced_to_router
 from ssastore.env import Route, WatchCompacted, Write

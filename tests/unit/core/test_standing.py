@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssastore.core.boot import Environment
-from ssastore.core.cluster import GroupRecord, PlaneOwner
+from ssastore.core.groups import GroupRecord, PlaneOwner
 from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.records import standing_key
 from ssastore.core.standing import (
