@@ -33,7 +33,7 @@ from ssastore.core.marks import Watermark
 from ssastore.core.mover import Mover
 from ssastore.core.orders import order_name
 from ssastore.core.peers import Peers, peer_iids
-from ssastore.core.planner import owned_slices
+from ssastore.core.planner import owned_numbers
 from ssastore.core.proposer import Proposer
 from ssastore.core.recovery import Recovery
 from ssastore.core.register import Ballot
@@ -44,7 +44,6 @@ from ssastore.core.tools import Tools, UpkeepRules
 from ssastore.core.upkeep import Upkeep
 from ssastore.env import Clock, ControlStore, Links, Randomness, Store, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
-from ssastore.keyspace import slice16_of
 from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
@@ -89,7 +88,7 @@ class Holding:
 
     record: ClusterRecord
     slices: frozenset[int]
-    "The /80 slices, as 16-bit numbers, of all workers of the node."
+    "The slices, by number, of all workers of the node."
     workers: Mapping[str, int]
     "Worker processes by node name."
 
@@ -98,9 +97,9 @@ def holding_of(cluster: Cluster, node: str) -> Holding:
     """What ``node`` owns. ConfigError: the cluster has no such node."""
     if node not in {known.name for known in cluster.nodes}:
         raise ConfigError(f"node {node!r} is not in the cluster")
-    owned = owned_slices(cluster.groups, node)
+    owned = owned_numbers(cluster.groups, node)
     workers = {known.name: known.workers for known in cluster.nodes}
-    return Holding(cluster.record, frozenset(slice16_of(piece.first) for piece in owned), workers)
+    return Holding(cluster.record, frozenset(owned), workers)
 
 
 class Engine:

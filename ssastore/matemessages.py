@@ -153,9 +153,9 @@ class Recheck(Message):
 
 @dataclass(slots=True)
 class Fence(Message):
-    """Node to node: talk to no lower cfg than these any more. ``stands``: group u16 | cfg u64, each.
+    """Node to node: talk to no lower cfg than these any more. ``stands``: part u32 | cfg u64, each.
 
-    Reply: the groups (u16 each) for which that is durable; only slices that vote are among them.
+    Reply: the parts (u32 each) for which that is durable; only slices that vote are among them.
     """
 
     TYPE = 46
@@ -206,7 +206,7 @@ class Mark(Message):
 class Copy(Message):
     """Node to node: records of slices that are handed over, after a key, in order (``core.pages``).
 
-    ``moves``: group u16 | number of the handover u64, each; answered while all of them are undecided.
+    ``moves``: part u32 | number of the handover u64, each; answered while all of them are undecided.
     ``session`` 0 begins one: from before the first page on the source remembers what changes.  Reply:
     session, truncated, last key, checksum; body: the page.
     """
@@ -245,7 +245,7 @@ class Changes(Message):
 
 @dataclass(slots=True)
 class Seal(Message):
-    """Node to node: vote no more for slices whose handovers are undecided. Reply: the groups (u16 each) for
+    """Node to node: vote no more for slices whose handovers are undecided. Reply: the parts (u32 each) for
     which that is durable."""
 
     TYPE = 52
@@ -288,4 +288,4 @@ class Fetch(Message):
 
 def _check_stands(stands: bytes) -> None:
     count, rest = divmod(len(stands), STAND_BYTES)
-    require(not rest and 0 < count <= STANDS_MAX, "not a list of groups and cfgs")
+    require(not rest and 0 < count <= STANDS_MAX, "not a list of parts and cfgs")

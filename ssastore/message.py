@@ -17,7 +17,7 @@ OP_ID_BYTES = 16
 DIGEST_BYTES = 32
 BALLOT_BYTES = 16
 MAC_BYTES = 32
-STAND_BYTES = 10
+STAND_BYTES = 12
 "A group and the cfg that is meant for it."
 STANDS_MAX = 128
 "Groups of one Fence or Pull: as many as one transaction of the control store changes."

@@ -257,7 +257,8 @@ class Scan(Message):
 
     ``after`` is exclusive; keys start with ``prefix``; with a ``delimiter`` keys that hold it
     after the prefix are rolled up.  ``with_witness`` adds ballots and tombstones, so that the pages of
-    several planes can be merged.  ``shards`` 0: the slice of a hashed bucket, only counted.
+    several planes can be merged.  ``shards`` 0: the slice of a hashed bucket, only counted;
+    reply: whether it holds anything, cfg, last locator of that slice.
     """
 
     TYPE = 19
@@ -287,7 +288,7 @@ class Scan(Message):
 @dataclass(slots=True)
 class Shut(Message):
     """Refuse (or, with ``shut`` false, take again) writes for a bucket id in the locator of ``iid``.
-    Reply: cfg.
+    Reply: cfg, last locator of the slice that it was done for (28 bits).
 
     ``attempt`` numbers the deletions of a bucket: a deletion that was overtaken by a later one
     changes nothing any more (PRECONDITION_FAILED).

@@ -39,13 +39,14 @@ from ssastore.core.cluster import (
 from ssastore.core.groups import GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import layout_of
 from ssastore.core.moving import begin_move, finish_move
+from ssastore.core.numbers import group_of_slice, lane_of_slice, part_of_slice, plane_of_slice, slice_name
 from ssastore.core.orders import MOVE_PREFIX, MoveOrder, RecoverOrder, move_name, order_name
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.plans import MOVE, Plan, make_plan
 from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
-from ssastore.keyspace import GROUP_BITS, GROUPS, IID_BITS, LANES, SLICE_BITS, Slice
+from ssastore.keyspace import GROUP_BITS, IID_BITS, SLICE_BITS, Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
 __all__ = [
@@ -191,7 +192,7 @@ async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) 
 class Move:
     """One slice that another node is to own."""
 
-    slice16: int
+    number: int
     target: str
 
 
@@ -225,17 +226,19 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
     groups = {record.group: record for record in cluster.groups}
     orders: dict[str, dict[int, str]] = {}
     for move in sorted(moves):
-        plane, group = move.slice16 >> GROUP_BITS, move.slice16 % GROUPS
+        plane, group = plane_of_slice(move.number), group_of_slice(move.number)
         if not 0 <= plane < cluster.record.replicas:
-            raise ConfigError(f"slice {move.slice16:04x} is of no plane that holds data")
-        record = groups[group]
+            raise ConfigError(f"slice {slice_name(move.number)} is of no plane that holds data")
+        record = groups[group].at(part_of_slice(move.number))
+        if record is None:
+            raise ConfigError(f"slice {slice_name(move.number)} is no slice now: its group is cut otherwise")
         found = record.planes[plane]
         if move.target == found.owner:
             continue
         if move.target != found.target:
             # As if it were done: of one group the moves are made one after the other.
             groups[group] = finish_move(begin_move(record, plane, move.target, 1, zones), plane)
-        orders.setdefault(_order_of(move, nodes), {})[move.slice16] = found.owner
+        orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
     for key, slices in orders.items():
         await _change_order(control, key, added=slices)
     return sorted(orders)
@@ -252,14 +255,14 @@ async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
     for move in moves:
         if move.target not in nodes:
             raise ConfigError(f"the cluster has no node {move.target}")
-        taken.setdefault(_order_of(move, nodes), set()).add(move.slice16)
+        taken.setdefault(_order_of(move, nodes), set()).add(move.number)
     for key, slice16s in sorted(taken.items()):
         await _change_order(control, key, removed=slice16s)
 
 
 def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
     """Key of the order that a move belongs to."""
-    return move_name(move.target, move.slice16 % LANES % nodes[move.target].workers)
+    return move_name(move.target, lane_of_slice(move.number) % nodes[move.target].workers)
 
 
 async def _change_order(
@@ -281,7 +284,10 @@ async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move
     groups = {record.group: record for record in map(_decode_group, items)}
     states: dict[Move, MoveState] = {}
     for move in moves:
-        found = groups[move.slice16 % GROUPS].planes[move.slice16 >> GROUP_BITS]
+        record = groups[group_of_slice(move.number)].at(part_of_slice(move.number))
+        if record is None:
+            continue  # Its part was cut or merged: the order has come to nothing.
+        found = record.planes[plane_of_slice(move.number)]
         states[move] = (
             MoveState.DONE
             if found.owner == move.target
@@ -303,7 +309,7 @@ def moves_of(plan: Plan) -> list[Move]:
                 f"the plan has to {change.kind} {change.piece}: this version cannot do that yet"
             )
         first, end = change.piece.first >> _SLICE_SHIFT, change.piece.end >> _SLICE_SHIFT
-        moves += [Move(slice16, change.target) for slice16 in range(first, end)]
+        moves += [Move(number, change.target) for number in range(first, end)]
     return moves
 
 
@@ -316,8 +322,8 @@ async def order_plan(control: ControlStore, plan: Plan) -> list[str]:
         Unavailable: the control store does not answer.
     """
     moves = moves_of(plan)
-    sources = {move.slice16: source for move, source in zip(moves, _sources_of(plan), strict=True)}
-    targets = {move.slice16: move.target for move in moves}
+    sources = {move.number: source for move, source in zip(moves, _sources_of(plan), strict=True)}
+    targets = {move.number: move.target for move in moves}
     groups = (await read_cluster(control)).groups
     plan.require(layout_of([_before(record, sources, targets) for record in groups]))
     return await order_moves(control, moves)
@@ -346,7 +352,11 @@ async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveStat
         target = item.key.split("/")[1]
         sources |= {Move(s, target): source for s, source in MoveOrder.decode(item.value).slices.items()}
     states = await move_states(control, list(sources))
-    return [(move, sources[move], states[move]) for move in sorted(sources) if states[move] != MoveState.DONE]
+    return [
+        (move, sources[move], states[move])
+        for move in sorted(sources)
+        if states.get(move, MoveState.DONE) != MoveState.DONE
+    ]
 
 
 async def _fill(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from ssastore.core.numbers import slice_name
+
 if TYPE_CHECKING:
     from ssastore.env import ControlStore
     from ssastore.rebalance import Move
@@ -60,13 +62,13 @@ def moves_command(context: str | None, as_json: bool) -> int:
     found = _with_control(context, ordered_moves)
     if as_json:
         rows = [
-            {"slice": f"{move.slice16:04x}", "from": source, "to": move.target, "state": state.value}
+            {"slice": slice_name(move.number), "from": source, "to": move.target, "state": state.value}
             for move, source, state in found
         ]
         print(json.dumps(rows))
         return 0
     for move, source, state in found:
-        print(f"{move.slice16:04x}  {source} -> {move.target}  {state.value}")
+        print(f"{slice_name(move.number)}  {source} -> {move.target}  {state.value}")
     if not found:
         print("nothing is moving")
     return 0

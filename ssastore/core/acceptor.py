@@ -24,9 +24,10 @@ from ssastore.core import blobstore
 from ssastore.core.ceiling import Ceiling
 from ssastore.core.doubts import Doubts
 from ssastore.core.listing import scan_page, slice_holds
+from ssastore.core.numbers import covers, locators_of_slice, numbered_slice, slice_name, slice_number
 from ssastore.core.pages import pull_page
 from ssastore.core.place import Served
-from ssastore.core.records import in_plane, record_key
+from ssastore.core.records import in_plane, record_key, slice_range
 from ssastore.core.register import Ballots
 from ssastore.core.replies import Refusal, Reply
 from ssastore.core.shuts import set_shut
@@ -35,7 +36,7 @@ from ssastore.core.survey import EMPTY, SurveyPage, occupied, survey
 from ssastore.core.votes import Votes
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
-from ssastore.keyspace import slice16_of, slice_of
+from ssastore.keyspace import plane_of
 from ssastore.limits import SURVEY_BYTES_MAX
 from ssastore.messages import (
     Accept,
@@ -137,12 +138,12 @@ class Acceptor:
 
     @property
     def active(self) -> KeysView[int]:
-        """The /80 slices, as 16-bit numbers, that this worker votes for."""
+        """The slices, by number, that this worker votes for."""
         return self.served.active
 
     @property
     def owned(self) -> frozenset[int]:
-        """The /80 slices, as 16-bit numbers, that are this worker's."""
+        """The slices, by number, that are this worker's."""
         return self.served.owned
 
     def read(self, request: Any, txn: ReadTxn) -> Reply:
@@ -167,8 +168,8 @@ class Acceptor:
         if request.shards:
             fields, page = scan_page(txn, record_key(locator, request.kind, request.bucket, b""), request)
             return [*fields, cfg], page
-        found = slice_holds(txn, slice16_of(request.iid), request.kind, request.bucket)
-        return [found, cfg], b""
+        found = slice_holds(txn, self.served.slice_at(request.iid), request.kind, request.bucket)
+        return [found, cfg, self.served.last_locator(request.iid)], b""
 
     def _get_blob(self, request: GetBlob, txn: ReadTxn) -> Reply:
         return blobstore.get_blob(request, self.served.check_blob(request), txn)
@@ -205,9 +206,10 @@ class Acceptor:
             self.doubts.add(stored_key)
 
     def _recheck(self, request: Recheck, txn: ReadTxn) -> Reply:
-        slice16 = self.served.check_slice(request.iid)
-        stored_key = in_plane(request.key, slice16 >> 12)
-        if int.from_bytes(stored_key[:2], "big") != slice16:
+        number = self.served.check_slice(request.iid)
+        stored_key = in_plane(request.key, plane_of(request.iid))
+        first, end = slice_range(number)
+        if not first <= stored_key < end:
             raise Refusal(Status.MISDIRECTED, "the key is not of the slice that it was sent to")
         self.doubts.add(stored_key)
         try:
@@ -221,31 +223,48 @@ class Acceptor:
         return [existed, cfg], b""
 
     def _shut(self, request: Shut, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
-        locator, cfg = self.served.check_shard(request), self.served.cfg_of(request.iid)
-        set_shut(request, locator, txn)
-        return [cfg], b""
+        self.served.check_shard(request)
+        cfg = self.served.cfg_of(request.iid)
+        set_shut(request, self.served.mark_locator(request.iid, request.shards), txn)
+        return [cfg, self.served.last_locator(request.iid)], b""
 
     def _pull(self, request: Pull, txn: ReadTxn) -> Reply:
         plane = self.served.check_plane(request.iid)
         stands = unpack_stands(request.stands)
-        for group, cfg in stands:
-            self.served.check_cfg(slice_of(plane, group).first, cfg)
-        page = pull_page(txn, plane, [group for group, _ in stands], request.after)
+        for part, cfg in stands:
+            number = slice_number(plane, part)
+            iid = numbered_slice(number).first
+            if not covers(self.served.slice_at(iid), number):
+                raise Refusal(Status.SILENT, f"slice {slice_name(number)} is not all in one slice here")
+            self.served.check_cfg(iid, cfg)
+        page = pull_page(txn, plane, [part for part, _ in stands], request.after)
         return [page.truncated, page.last, page.checksum], page.body
 
 
 def encode_coverage(active: Iterable[int], epoch: int) -> bytes:
-    """Body of a COVERAGE frame: msgpack [epoch, runs of first and end of 16-bit slice numbers]."""
+    """Body of a COVERAGE frame: msgpack [epoch, runs of first and end of 16-bit slice numbers].
+
+    Where slices are split a third element has runs of first and end of locators.
+    """
     return _encode_coverage(frozenset(active), epoch)
 
 
 @lru_cache(maxsize=64)
 def _encode_coverage(active: frozenset[int], epoch: int) -> bytes:
-    runs: list[list[int]] = []
-    for number in sorted(active):
-        if runs and runs[-1][1] == number:
-            runs[-1][1] = number + 1
+    joined: list[list[int]] = []
+    for first, end in sorted(map(locators_of_slice, active)):
+        if joined and joined[-1][1] == first:
+            joined[-1][1] = end
         else:
-            runs.append([number, number + 1])
-    packed: bytes = msgpack.packb([epoch, runs])
+            joined.append([first, end])
+    runs: list[list[int]] = []
+    rest: list[list[int]] = []
+    for first, end in joined:
+        whole, after = (first + 0xFFFF) >> 16, end >> 16
+        if whole >= after:
+            rest.append([first, end])
+            continue
+        runs.append([whole, after])
+        rest += [run for run in ([first, whole << 16], [after << 16, end]) if run[0] < run[1]]
+    packed: bytes = msgpack.packb([epoch, runs, rest] if rest else [epoch, runs])
     return packed

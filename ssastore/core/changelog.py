@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+from ssastore.core.numbers import WHOLE_SLICES
+from ssastore.core.records import slice_range
 from ssastore.env import ReadTxn, Store, StoreUsage, WriteTxn
 
 T = TypeVar("T")
@@ -24,8 +26,9 @@ T = TypeVar("T")
 class ChangeLog:
     """The keys of some slices that were changed, each with the number of its last change."""
 
-    def __init__(self, slice16s: Iterable[int], keys_max: int) -> None:
-        self.slices = frozenset(slice16s)
+    def __init__(self, slices: Iterable[int], keys_max: int) -> None:
+        self.slices = frozenset(slices)
+        self._parts = [slice_range(number) for number in self.slices if number >= WHOLE_SLICES]
         self._keys_max = keys_max
         self._numbers: dict[bytes, int] = {}
         "In the order of the numbers."
@@ -34,7 +37,7 @@ class ChangeLog:
 
     def note(self, key: bytes) -> None:
         """A key is changed, in a transaction."""
-        if int.from_bytes(key[:2], "big") not in self.slices or self.is_overrun:
+        if self.is_overrun or not self._is_of_these(key):
             return
         self._count += 1
         self._numbers.pop(key, None)
@@ -42,6 +45,10 @@ class ChangeLog:
         if len(self._numbers) > self._keys_max:
             self.is_overrun = True
             self._numbers.clear()
+
+    def _is_of_these(self, key: bytes) -> bool:
+        is_whole = int.from_bytes(key[:2], "big") in self.slices
+        return is_whole or any(first <= key < end for first, end in self._parts)
 
     def take(self, seen: int, limit: int) -> list[tuple[int, bytes]]:
         """Forget what has been seen; (number, key) of the next ones. To be called in a transaction."""
@@ -105,9 +112,9 @@ class NotedStore:
         """See ``env.Store.close``."""
         await self._store.close()
 
-    async def begin(self, slice16s: Iterable[int], keys_max: int) -> ChangeLog:
+    async def begin(self, slices: Iterable[int], keys_max: int) -> ChangeLog:
         """A log of all that is changed from now on; what was changed before is in the store afterwards."""
-        log = ChangeLog(slice16s, keys_max)
+        log = ChangeLog(slices, keys_max)
         self._logs.append(log)
         self.submit = self._submit_noted
         await self._store.submit(lambda txn: None)

@@ -56,8 +56,11 @@ class _Planes:
         """See ``core.proposer.Planes``."""
         served = self._coordinator.acceptor.served
         for plane in range(self.count):
-            slice16 = slice16_of(self._name(plane)[0])
-            cfg = served.cfgs.get(slice16) or served.sealed.get(slice16)
+            iid = self._name(plane)[0]
+            cfg = served.cfgs.get(slice16_of(iid))
+            if cfg is None:
+                number = served.slice_at(iid)
+                cfg = served.cfgs.get(number) or served.sealed.get(number)
             if cfg is not None:
                 return cfg
         if self._foreign_cfg is not None:
@@ -81,11 +84,13 @@ class _Planes:
 
     async def _ask(self, plane: int, message: Prepare | Accept | Collect, body: bytes) -> Reply:
         coordinator = self._coordinator
-        slice16, served = slice16_of(message.iid), coordinator.acceptor.served
-        if slice16 in served.sealed:
-            raise Unavailable("the plane is being handed over")
-        if slice16 not in served.active:
-            return await coordinator.ask_mate(message, body)
+        served = coordinator.acceptor.served
+        if slice16_of(message.iid) not in served.active:
+            number = served.slice_at(message.iid)
+            if number in served.sealed:
+                raise Unavailable("the plane is being handed over")
+            if number not in served.active:
+                return await coordinator.ask_mate(message, body)
         now_ms = coordinator.clock.now_ms()
         try:
             return await coordinator.store.submit(
@@ -133,7 +138,8 @@ class Coordinator:
         SsaStoreError when no plane answers.
         """
         planes = range(self.acceptor.replicas)
-        if any(slice16_of(name.fields(plane)[0]) in self.acceptor.active for plane in planes):
+        served = self.acceptor.served
+        if any(served.slice_at(name.fields(plane)[0]) in served.active for plane in planes):
             return _Planes(self, name)
         failure: SsaStoreError = Unavailable("no plane was asked")
         for plane in planes:

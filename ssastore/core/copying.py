@@ -18,11 +18,12 @@ from blake3 import blake3
 from ssastore.core.caller import Caller
 from ssastore.core.filling import Cover, fill_range
 from ssastore.core.merge import merge_rows
+from ssastore.core.numbers import numbered_slice, slice_number
 from ssastore.core.pages import KIND_AT, Page, Rows, pull_page, stored_key_of
 from ssastore.core.standing import Standing, pack_stands, write_standing
 from ssastore.env import Store, WriteTxn
 from ssastore.errors import BadFrame, CorruptObject, SsaStoreError
-from ssastore.keyspace import GROUP_BITS, iid_of, position_of_blob, slice_of
+from ssastore.keyspace import iid_of, position_of_blob
 from ssastore.limits import CHUNK_BYTES, FENCE_BUDGET_MS, PULL_PAGE_BYTES, STREAM_CHUNKS_INFLIGHT
 from ssastore.messages import GetBlob, Kind, Pull
 
@@ -60,10 +61,10 @@ class Copier:
         "Copied since the start."
 
     async def copy(self, plane: int, standings: dict[int, Standing], sources: Sequence[int]) -> None:
-        """Copy groups into ``plane``; the page is durable before the next one is asked for.
+        """Copy parts into ``plane``; the page is durable before the next one is asked for.
 
         Args:
-            standings: by group, what the slice is when it is complete.
+            standings: by part, what the slice is when it is complete.
             sources: planes to copy from, or LOCAL.
 
         Raises:
@@ -71,7 +72,7 @@ class Copier:
             SsaStoreError, OSError: a source does not answer, or not under the cfg of the standing.
         """
         loop = asyncio.get_running_loop()
-        stands = {group: standing.cfg for group, standing in standings.items()}
+        stands = {part: standing.cfg for part, standing in standings.items()}
         after: bytes | None = b""
         while after is not None:
             started = loop.time()
@@ -92,7 +93,7 @@ class Copier:
         if source == LOCAL:
             with self._store.read() as txn:
                 return pull_page(txn, plane, list(stands), after)
-        iid = slice_of(plane, min(stands)).first | ANY_TAIL
+        iid = numbered_slice(slice_number(plane, min(stands))).first | ANY_TAIL
         header, body = await self._mates.call(
             Pull(iid, pack_stands(sorted(stands.items())), after), iid, within_ms=FENCE_BUDGET_MS
         )
@@ -112,14 +113,14 @@ class Copier:
 
         def change(txn: WriteTxn) -> None:
             done.clear()
-            for group in fill_range(txn, plane, sorted(standings), bounds, merged, self._cover):
-                done[plane << GROUP_BITS | group] = standings[group]
-            for slice16, standing in done.items():
-                write_standing(txn, slice16, standing)
+            for part in fill_range(txn, plane, list(standings), bounds, merged, self._cover):
+                done[slice_number(plane, part)] = standings[part]
+            for number, standing in done.items():
+                write_standing(txn, number, standing)
 
         await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
-        for slice16, standing in done.items():
-            self._filled(slice16, standing)
+        for number, standing in done.items():
+            self._filled(number, standing)
 
     async def _fetch_blobs(self, plane: int, merged: Rows, sources: Sequence[int]) -> int:
         """Make the blobs of merged rows durable here, a few at a time; the bytes that were fetched."""

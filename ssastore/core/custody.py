@@ -16,28 +16,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.boot import Environment
-from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord, group_of_key
+from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord
+from ssastore.core.heirs import Legacy, merge_legacy, note_legacy, split_legacy
+from ssastore.core.held import Held, is_moving, read_listing, seen_from, slices_by_group
 from ssastore.core.marks import Watermark, recall, remember
+from ssastore.core.numbers import (
+    WHOLE_SLICES,
+    group_of_slice,
+    overlaps,
+    part_of_slice,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+    whole_of,
+)
 from ssastore.core.replies import Reply
 from ssastore.core.standing import (
     UNTOUCHED,
     Standing,
     State,
     judge,
+    pack_parts,
     read_standings,
     unpack_stands,
     write_standing,
 )
-from ssastore.env import ControlStore, Event, Item, Store, WatchCompacted, WriteTxn
+from ssastore.env import ControlStore, Event, Store, WatchCompacted, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
-from ssastore.keyspace import GROUP_BITS, GROUPS, plane_of
+from ssastore.keyspace import plane_of
 from ssastore.limits import FENCE_BUDGET_MS, RECOVERY_RETRY_MS
 from ssastore.messages import Fence, Mark
 
@@ -45,53 +57,6 @@ log = logging.getLogger(__name__)
 
 CUSTODIAL = frozenset((Fence.TYPE, Mark.TYPE))
 "Requests of nodes that are for the custody."
-
-
-class Held(NamedTuple):
-    """A group's record and the control store's revision of it."""
-
-    record: GroupRecord
-    revision: int
-
-
-class Listing(NamedTuple):
-    """The groups of one worker in a listing of all, as far as that needs no judgement of its own."""
-
-    untouched: dict[int, Held]
-    "By group, those of which nothing was ever recovered or moved."
-    cfgs: dict[int, int]
-    "The worker's slices in them, with their configuration."
-    others: list[Held]
-    "All that were, whoever's they are."
-
-
-def read_listing(items: Sequence[Item], mine: Mapping[int, tuple[int, ...]]) -> Listing:
-    """Sort a listing of group records. ``mine`` has the worker's groups at its start. Raises ConfigError."""
-    untouched: dict[int, Held] = {}
-    cfgs: dict[int, int] = {}
-    others: list[Held] = []
-    for item in items:  # A start waits for this loop: most of the records are others'.
-        group = group_of_key(item.key)
-        if group is None:
-            continue
-        record = GroupRecord.decode(item.value)
-        if record.is_untouched and group not in mine:
-            continue
-        if record.is_untouched:
-            untouched[record.group] = Held(record, item.revision)
-            cfgs.update(dict.fromkeys(mine[record.group], record.cfg))
-        else:
-            others.append(Held(record, item.revision))
-    return Listing(untouched, cfgs, others)
-
-
-@lru_cache(maxsize=64)
-def slices_by_group(owned: frozenset[int]) -> Mapping[int, tuple[int, ...]]:
-    """A worker's slices, by group. Kept: nodes of a simulation start again all the time."""
-    found: dict[int, tuple[int, ...]] = {}
-    for slice16 in sorted(owned):
-        found[slice16 % GROUPS] = (*found.get(slice16 % GROUPS, ()), slice16)
-    return found
 
 
 class Custody:
@@ -132,6 +97,8 @@ class Custody:
         self._tell = tell
         with store.read() as txn:
             self._standings = read_standings(txn)
+        self._has_parts = any(number >= WHOLE_SLICES for number in self._standings)
+        "Whether there are standings of parts: nearly never."
         self._base = slices_by_group(acceptor.owned)
         "As it was at the start."
         self._mine: dict[int, tuple[int, ...]] = dict(self._base)
@@ -140,6 +107,8 @@ class Custody:
         self.outgoing: dict[int, Held] = {}
         "And by it."
         self._adopting: dict[int, asyncio.Future[None]] = {}
+        self._recutting: set[int] = set()
+        "Slices that do not vote before it is noted that they were split or merged."
         self._changed = asyncio.Event()
         self._revision = 0
         self._is_withdrawn = False
@@ -202,89 +171,141 @@ class Custody:
         if not (owned or incoming or before or known):
             return False
         held = self.groups[record.group] = Held(record, revision)
-        for plane in range(len(record.planes)):
-            self.incoming.pop(plane << GROUP_BITS | record.group, None)
-            self.outgoing.pop(plane << GROUP_BITS | record.group, None)
-        self.incoming.update(dict.fromkeys(incoming, held))
-        self.outgoing.update((s, held) for s in owned if record.planes[s >> GROUP_BITS].state == MOVING)
+        for number in known.record.slices() if known is not None else ():
+            self.incoming.pop(number, None)
+            self.outgoing.pop(number, None)
+        self.incoming.update((number, seen_from(held, number)) for number in incoming)
+        self.outgoing.update(
+            (number, seen_from(held, number)) for number in owned if is_moving(record, number)
+        )
         if owned != before:
-            self._mine[record.group] = owned
-            for slice16 in before:
-                if slice16 not in owned:
-                    self._acceptor.served.lose(slice16)
-                    self.states.pop(slice16, None)
-                    self.taken.discard(slice16)
-            for slice16 in owned:
-                if slice16 not in before:
-                    self._acceptor.served.gain(slice16)
-            self._forget()
-            self._tell()
-        for slice16 in owned:
-            self._settle(slice16, record)
+            self._change_hands(record.group, before, owned)
+        if record.split is not None:
+            self._note(split_legacy(owned, self._standings))
+        for number in owned:
+            self._settle(number, seen_from(held, number).record)
         return True
+
+    def _change_hands(self, group: int, before: tuple[int, ...], owned: tuple[int, ...]) -> None:
+        """Slices of a group come or go, or become others."""
+        self._mine[group] = owned
+        lost = [number for number in before if number in self.taken]
+        for number in before:
+            if number not in owned:
+                self._acceptor.served.lose(number)
+                self.states.pop(number, None)
+                self.taken.discard(number)
+        for number in owned:
+            if number not in before:
+                self._acceptor.served.gain(number)
+                if any(overlaps(number, other) for other in lost):
+                    self.taken.add(number)
+        self._forget()
+        self._tell()
 
     def _share(self, record: GroupRecord) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The slices of a group that are this worker's, and those that are handed over to it."""
         owned: list[int] = []
         incoming: list[int] = []
-        for plane, found in enumerate(record.planes):
-            slice16 = plane << GROUP_BITS | record.group
-            if self.node in (found.owner, found.target) and self._acceptor.served.is_of_lane(slice16):
-                (owned if found.owner == self.node else incoming).append(slice16)
+        for view in record.views():
+            for plane, found in enumerate(view.planes):
+                number = slice_number(plane, view.part)
+                if self.node in (found.owner, found.target) and self._acceptor.served.is_of_lane(number):
+                    (owned if found.owner == self.node else incoming).append(number)
         return tuple(owned), tuple(incoming)
 
-    def _settle(self, slice16: int, record: GroupRecord) -> None:
+    def held(self, number: int) -> Held | None:
+        """The record of a slice's group as it is seen from its part; None: no such slice is known now."""
+        held = self.groups.get(group_of_slice(number))
+        view = held.record.at(part_of_slice(number)) if held is not None else None
+        return None if held is None or view is None else Held(view, held.revision)
+
+    def _settle(self, number: int, record: GroupRecord) -> None:
         """Let a slice vote, or not."""
-        served, standing = self._acceptor.served, self._standings.get(slice16, UNTOUCHED)
-        state = judge(record, slice16 >> GROUP_BITS, self.environment, standing)
+        served, standing = self._acceptor.served, self._standings.get(number, UNTOUCHED)
+        state = judge(record, plane_of_slice(number), self.environment, standing)
+        if state is State.ACTIVE and self._has_parts:
+            self._note(merge_legacy(number, self._standings))
+        if state is State.ACTIVE and number in self._recutting:
+            state = State.RECUT
         if state is not State.ACTIVE or self._is_withdrawn:
-            if state is State.QUARANTINED and slice16 in served.cfgs and not self.is_displaced:
+            if state is State.QUARANTINED and number in served.cfgs and not self.is_displaced:
                 self.is_displaced = True
-                log.critical("environment.displaced", extra={"slice": f"{slice16:04x}"})
+                log.critical("environment.displaced", extra={"slice": slice_name(number)})
             if state is State.SEALED and not self._is_withdrawn:
-                served.seal(slice16, record.cfg)
+                served.seal(number, record.cfg)
             else:
-                served.hush(slice16)
-            self.states[slice16] = State.UNKNOWN if self._is_withdrawn else state
+                served.hush(number)
+            self.states[number] = State.UNKNOWN if self._is_withdrawn else state
             return
-        if self.states.pop(slice16, None) is not None:
-            self.taken.discard(slice16)
-        if (voted := served.cfgs.get(slice16)) != record.cfg:
+        if self.states.pop(number, None) is not None:
+            self.taken.discard(number)
+        if (voted := served.cfgs.get(number)) != record.cfg:
             if voted is not None:
                 self._forget()
-            served.vote(slice16, record.cfg)
+            served.vote(number, record.cfg)
         if record.cfg > standing.cfg:
-            self._adopt(slice16, standing._replace(cfg=record.cfg))
+            self._adopt(number, standing._replace(cfg=record.cfg))
 
-    def _adopt(self, slice16: int, standing: Standing) -> None:
+    def _settle_again(self, numbers: Iterable[int]) -> None:
+        """Judge slices by what is known now, those that are still this worker's."""
+        for number in numbers:
+            held = self.held(number)
+            if held is not None and number in self._acceptor.owned:
+                self._settle(number, held.record)
+
+    def _note(self, legacy: Legacy) -> None:
+        """Make it durable what slices inherit; they do not vote before."""
+        if not legacy.heirs:
+            return
+        self._standings.update(legacy.standings)
+        for number in legacy.gone:
+            del self._standings[number]
+        self._has_parts = any(number >= WHOLE_SLICES for number in self._standings)
+        self._recutting.update(legacy.heirs)
+        spawn("note a split", self._make_legacy_durable(legacy))
+
+    async def _make_legacy_durable(self, legacy: Legacy) -> None:
+        while True:
+            try:
+                await self._store.submit(lambda txn: note_legacy(txn, legacy))
+                break
+            except (SsaStoreError, OSError) as error:
+                log.error("split.not_noted", extra={"reason": str(error)})
+                await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+        self._recutting.difference_update(legacy.heirs)
+        self._settle_again(legacy.heirs)
+        self.wake()
+
+    def _adopt(self, number: int, standing: Standing) -> None:
         """Make a new cfg durable. Until then only the control store's word keeps the old one away."""
-        self._standings[slice16] = standing
-        self._adopting[slice16] = self._store.submit(lambda txn: write_standing(txn, slice16, standing))
+        self._standings[number] = standing
+        self._adopting[number] = self._store.submit(lambda txn: write_standing(txn, number, standing))
 
     # -- for moves ----------------------------------------------------------------------------------
 
-    def giving(self, slice16: int, h: int) -> bool:
+    def giving(self, number: int, h: int) -> bool:
         """Whether this environment's data of the slice is good, and handover ``h`` of it is undecided."""
-        held = self.groups.get(slice16 % GROUPS)
-        if held is None or slice16 not in self._acceptor.owned:
+        held = self.held(number)
+        if held is None or number not in self._acceptor.owned:
             return False
-        found = held.record.planes[slice16 >> GROUP_BITS]
-        is_here = self.states.get(slice16, State.ACTIVE) in (State.ACTIVE, State.SEALED)
+        found = held.record.planes[plane_of_slice(number)]
+        is_here = self.states.get(number, State.ACTIVE) in (State.ACTIVE, State.SEALED)
         return is_here and found.state == MOVING and found.epoch == h
 
-    async def seal(self, slice16: int, h: int) -> bool:
+    async def seal(self, number: int, h: int) -> bool:
         """Give no vote for a slice any more while handover ``h`` is undecided; True when that is durable.
 
         Votes that were given before are in the store before the seal is.
         """
-        if not self.giving(slice16, h):
+        if not self.giving(number, h):
             return False
-        standing = self.standing(slice16)
+        standing = self.standing(number)
         if standing.seal != h:
-            self._adopt(slice16, standing._replace(seal=h))
-            self._settle(slice16, self.groups[slice16 % GROUPS].record)
-        await self._make_durable(slice16)
-        return self.giving(slice16, h)
+            self._adopt(number, standing._replace(seal=h))
+            self._settle_again([number])
+        await self._make_durable(number)
+        return self.giving(number, h)
 
     @property
     def owned(self) -> frozenset[int]:
@@ -304,59 +325,62 @@ class Custody:
     async def _write(self, standings: Mapping[int, Standing], more: Callable[[WriteTxn], None]) -> None:
         def write_all(txn: WriteTxn) -> None:
             more(txn)
-            for slice16, standing in standings.items():
-                write_standing(txn, slice16, standing)
+            for number, standing in standings.items():
+                write_standing(txn, number, standing)
 
         await self._store.submit(write_all)
 
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""
         touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
-        return sorted(s for s in touched if s not in self._acceptor.owned and s not in self.incoming)
+        strays = sorted(s for s in touched if s not in self._acceptor.owned and s not in self.incoming)
+        if not strays:
+            return []
+        kept = self._acceptor.owned | self.incoming.keys()
+        parts = sorted(number for number in kept if number >= WHOLE_SLICES)
+        return [s for s in strays if whole_of(s) not in kept and not any(overlaps(s, part) for part in parts)]
 
     # -- for the recovery ---------------------------------------------------------------------------
 
-    def standing(self, slice16: int) -> Standing:
+    def standing(self, number: int) -> Standing:
         """How far a slice's data here has come."""
-        return self._standings.get(slice16, UNTOUCHED)
+        return self._standings.get(number, UNTOUCHED)
 
-    def filled(self, slice16: int, standing: Standing) -> None:
+    def filled(self, number: int, standing: Standing) -> None:
         """The slice's data is complete for an epoch; that and the data are durable."""
-        self._standings[slice16] = standing
-        self._settle(slice16, self.groups[slice16 % GROUPS].record)
+        self._standings[number] = standing
+        self._settle_again([number])
 
     def withdraw(self) -> None:
         """Never vote again in this process: another one runs the same environment, and is the later."""
         self._is_withdrawn = True
         self.taken.clear()
-        for slice16 in self._known():
-            self._settle(slice16, self.groups[slice16 % GROUPS].record)
+        self._settle_again(self._known())
 
     async def disown(self) -> None:
         """Take back every vote: the state of this environment must not be trusted, somebody says."""
         owned = self._known()
-        outdated = {slice16: self.standing(slice16)._replace(epoch=0) for slice16 in owned}
+        outdated = {number: self.standing(number)._replace(epoch=0) for number in owned}
 
         def write_all(txn: WriteTxn) -> None:
-            for slice16, standing in outdated.items():
-                write_standing(txn, slice16, standing)
+            for number, standing in outdated.items():
+                write_standing(txn, number, standing)
 
-        for slice16 in owned:
-            self._acceptor.served.hush(slice16)
+        for number in owned:
+            self._acceptor.served.hush(number)
         self._standings.update(outdated)
         await self._store.submit(write_all)
-        for slice16 in owned:
-            self._settle(slice16, self.groups[slice16 % GROUPS].record)
+        self._settle_again(owned)
         self.taken.update(owned)
         self.wake()
 
     def _known(self) -> list[int]:
         """The slices that are this worker's and whose groups' records are known, in order."""
-        return sorted(slice16 for group in self.groups for slice16 in self._mine.get(group, ()))
+        return sorted(number for group in self.groups for number in self._mine.get(group, ()))
 
     def take_all(self) -> None:
         """Somebody says that the slices which other environments took are to come back here."""
-        lost = {slice16 for slice16, state in self.states.items() if state is State.QUARANTINED}
+        lost = {number for number, state in self.states.items() if state is State.QUARANTINED}
         if not lost <= self.taken:
             self.taken |= lost
             self.wake()
@@ -383,32 +407,32 @@ class Custody:
         return list(await self._store.submit(lambda txn: remember(txn, request.env, told))), b""
 
     async def _fence(self, request: Fence) -> Reply:
-        """The groups that talk to no lower cfg any more, durably. Waits for their records to arrive."""
+        """The parts that talk to no lower cfg any more, durably. Waits for their records to arrive."""
         plane = plane_of(request.iid)
-        stands = {plane << GROUP_BITS | group: cfg for group, cfg in unpack_stands(request.stands)}
+        stands = {slice_number(plane, part): cfg for part, cfg in unpack_stands(request.stands)}
         cfgs = self._acceptor.served.cfgs
         try:
             async with asyncio.timeout(FENCE_BUDGET_MS / 2000):
-                while any(cfgs.get(slice16, 0) < cfg for slice16, cfg in stands.items()):
+                while any(cfgs.get(number, 0) < cfg for number, cfg in stands.items()):
                     await self.changed()
         except TimeoutError:
             log.warning("fence.incomplete", extra={"slices": len(stands)})
-        fenced = [slice16 for slice16, cfg in stands.items() if cfgs.get(slice16, 0) >= cfg]
-        for slice16 in fenced:
-            await self._make_durable(slice16)
-        return [b"".join((slice16 % GROUPS).to_bytes(2, "big") for slice16 in fenced)], b""
+        fenced = [number for number, cfg in stands.items() if cfgs.get(number, 0) >= cfg]
+        for number in fenced:
+            await self._make_durable(number)
+        return [pack_parts(map(part_of_slice, fenced))], b""
 
-    async def _make_durable(self, slice16: int) -> None:
+    async def _make_durable(self, number: int) -> None:
         """Wait until the slice's cfg is durable; when that fails, the next one to ask tries again."""
-        adopting = self._adopting.get(slice16)
+        adopting = self._adopting.get(number)
         if adopting is None:
             return
         if adopting.done() and adopting.exception() is not None:
-            self._adopt(slice16, self._standings[slice16])
-            adopting = self._adopting[slice16]
+            self._adopt(number, self._standings[number])
+            adopting = self._adopting[number]
         await asyncio.shield(adopting)
-        if self._adopting.get(slice16) is adopting:
-            del self._adopting[slice16]
+        if self._adopting.get(number) is adopting:
+            del self._adopting[number]
 
     # -- for status ---------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ssastore.core.floors import read_floor
-from ssastore.core.pages import END_KIND, KIND_AT, Rows, end_key, group_of_key, stored_key_of
+from ssastore.core.numbers import group_of_part, slice_number
+from ssastore.core.pages import END_KIND, KIND_AT, Rows, end_key, stored_key_of
 from ssastore.core.records import floor_key, slice_range, tombstone_key
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, decode_slot, peek_slot
 from ssastore.env import WriteTxn
@@ -24,32 +25,34 @@ Cover = Callable[[WriteTxn, Ballot], None]
 def fill_range(
     txn: WriteTxn,
     plane: int,
-    groups: Sequence[int],
+    parts: Sequence[int],
     bounds: tuple[bytes, bytes | None],
     merged: Rows,
     cover: Cover,
 ) -> list[int]:
-    """Replace what the groups' slices hold behind the first bound up to the second; None is no bound.
+    """Replace what the parts' slices hold behind the first bound up to the second; None is no bound.
 
     Args:
         cover: raises the ceiling of the environment over what mates had promised.
 
     Returns:
-        the groups that are complete with this.
+        the parts that are complete with this.
     """
     # All that can raise comes before the first change.
     kept = {stored_key_of(key, plane) for key in merged if key[KIND_AT] != END_KIND}
-    outdated = [key for key in _keys(txn, plane, groups, bounds) if key not in kept]
+    outdated = [key for key in _keys(txn, plane, parts, bounds) if key not in kept]
     records = [
         (stored_key_of(key, plane), value, _deleted_ms(key, value))
         for key, value in merged.items()
         if key[KIND_AT] not in (END_KIND, Kind.BLOB)
     ]
-    ends = {group_of_key(key): value for key, value in merged.items() if key[KIND_AT] == END_KIND}
-    floors = {
-        plane << GROUP_BITS | group: max(value, _own_floor(txn, plane << GROUP_BITS | group))
-        for group, value in ends.items()
-    }
+    ended = [part for part in parts if end_key(part) in merged]
+    floors: dict[int, Ballot] = {}
+    for part in ended:
+        # One floor for all parts of a slice that are here: none of them may have it lowered.
+        slice16 = plane << GROUP_BITS | group_of_part(part)
+        known = floors[slice16] if slice16 in floors else _own_floor(txn, slice16)
+        floors[slice16] = max(merged[end_key(part)], known)
     slots = [decode_slot(value, NO_BALLOT) for key, value, _ in records if key[KIND_AT] in RECORD_KINDS]
     if slots:
         cover(txn, max(slot.seen for slot in slots))
@@ -62,7 +65,7 @@ def fill_range(
     for slice16, floor in floors.items():
         if floor != NO_BALLOT:
             txn.put(floor_key(slice16), floor, use_reserve=True)
-    return list(ends)
+    return ended
 
 
 def fill_keys(txn: WriteTxn, plane: int, entries: Mapping[bytes, bytes | None], cover: Cover) -> None:
@@ -100,14 +103,14 @@ def _own_floor(txn: WriteTxn, slice16: int) -> Ballot:
 
 
 def _keys(
-    txn: WriteTxn, plane: int, groups: Sequence[int], bounds: tuple[bytes, bytes | None]
+    txn: WriteTxn, plane: int, parts: Sequence[int], bounds: tuple[bytes, bytes | None]
 ) -> Iterator[bytes]:
-    """Stored keys of the groups' slices within the bounds, those of rotten records included."""
+    """Stored keys of the parts' slices within the bounds, those of rotten records included."""
     after, last = bounds
-    for group in groups:
-        if end_key(group) <= after:
+    for part in parts:
+        if end_key(part) <= after:
             continue
-        first, end = slice_range(plane << GROUP_BITS | group)
+        first, end = slice_range(slice_number(plane, part))
         if after:
             first = max(first, stored_key_of(after, plane) + b"\0")
         if last is not None:

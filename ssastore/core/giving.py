@@ -25,19 +25,27 @@ from collections.abc import Iterable
 from typing import Any
 
 from ssastore.core.changelog import ChangeLog, NotedStore
-from ssastore.core.custody import Custody, Held
+from ssastore.core.custody import Custody
 from ssastore.core.floors import read_floor
-from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, group_key
+from ssastore.core.groups import ACTIVE, GroupRecord, group_key
 from ssastore.core.moving import cancel_move
+from ssastore.core.numbers import (
+    group_of_slice,
+    overlaps,
+    part_of_slice,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+)
 from ssastore.core.pages import changes_page, pull_page
 from ssastore.core.records import slice_range
 from ssastore.core.replies import Refusal, Reply
-from ssastore.core.standing import Standing, State, unpack_stands
+from ssastore.core.standing import Standing, State, pack_parts, unpack_stands
 from ssastore.core.survey import walk
 from ssastore.core.totals import SliceTotal, Tally, pack_totals
 from ssastore.env import Compare, ControlStore, Write, WriteTxn
 from ssastore.errors import SsaStoreError
-from ssastore.keyspace import GROUP_BITS, GROUPS, plane_of
+from ssastore.keyspace import plane_of
 from ssastore.limits import (
     DRAIN_MS,
     FENCE_BUDGET_MS,
@@ -100,10 +108,10 @@ class Giver:
     async def _undecided(self, request: Any) -> dict[int, int]:
         """The slices of a request, each with its handover; waits for their records to arrive."""
         plane = plane_of(request.iid)
-        moves = {plane << GROUP_BITS | group: h for group, h in unpack_stands(request.moves)}
+        moves = {slice_number(plane, part): h for part, h in unpack_stands(request.moves)}
         try:
             async with asyncio.timeout(FENCE_BUDGET_MS / 2000):
-                while not all(self._custody.giving(slice16, h) for slice16, h in moves.items()):
+                while not all(self._custody.giving(number, h) for number, h in moves.items()):
                     await self._custody.changed()
         except TimeoutError:
             raise Refusal(Status.SILENT, "the handover is not known here, or is decided") from None
@@ -116,9 +124,9 @@ class Giver:
         if not session:
             session = await self._begin_session(moves)
         self._log_of(session)
-        plane, groups = plane_of(request.iid), [slice16 % GROUPS for slice16 in moves]
+        parts = [part_of_slice(number) for number in moves]
         with self._store.read() as txn:
-            page = pull_page(txn, plane, groups, request.after)
+            page = pull_page(txn, plane_of(request.iid), parts, request.after)
         return [session, page.truncated, page.last, page.checksum], page.body
 
     async def _begin_session(self, moves: Iterable[int]) -> int:
@@ -150,28 +158,29 @@ class Giver:
         return [latest, is_more, page.checksum], page.body
 
     async def _seal(self, moves: dict[int, int]) -> Reply:
-        sealed = [slice16 for slice16, h in moves.items() if await self._custody.seal(slice16, h)]
-        return [b"".join((slice16 % GROUPS).to_bytes(2, "big") for slice16 in sealed)], b""
+        sealed = [number for number, h in moves.items() if await self._custody.seal(number, h)]
+        return [pack_parts(map(part_of_slice, sealed))], b""
 
     async def _total(self, moves: dict[int, int]) -> Reply:
         totals: list[tuple[int, SliceTotal]] = []
-        for slice16, h in moves.items():
-            if self._custody.standing(slice16).seal != h:
-                raise Refusal(Status.SILENT, f"slice {slice16:04x} is not sealed")
-            tally = Tally(slice16)
+        for number, h in moves.items():
+            held = self._custody.held(number)
+            if held is None or self._custody.standing(number).seal != h:
+                raise Refusal(Status.SILENT, f"slice {slice_name(number)} is not sealed")
+            tally = Tally(number)
             is_more = True
             while is_more:
                 with self._store.read() as txn:
                     is_more = tally.step(txn)
                 await asyncio.sleep(0)
             with self._store.read() as txn:
-                floor = read_floor(txn, slice_range(slice16)[0])
-            cfg = self._custody.groups[slice16 % GROUPS].record.cfg
-            totals.append((slice16 % GROUPS, SliceTotal(tally.records, tally.sum, floor, cfg)))
+                floor = read_floor(txn, slice_range(number)[0])
+            total = SliceTotal(tally.records, tally.sum, floor, held.record.cfg)
+            totals.append((part_of_slice(number), total))
         return [], pack_totals(totals)
 
     def _fetch(self, request: Fetch, moves: dict[int, int]) -> Reply:
-        if int.from_bytes(request.key[:2], "big") not in moves:
+        if not any(first <= request.key < end for first, end in map(slice_range, moves)):
             raise Refusal(Status.MISDIRECTED, "the key is of no slice that is handed over")
         with self._store.read() as txn:
             value = txn.get(request.key)
@@ -191,7 +200,7 @@ class Giver:
     async def look(self) -> None:
         """Do what is due now."""
         for session, known in list(self._logs.items()):
-            if known.is_overrun or not any(slice16 in self._custody.outgoing for slice16 in known.slices):
+            if known.is_overrun or not any(number in self._custody.outgoing for number in known.slices):
                 self._end_session(session)
         await self._look_after_outgoing()
         await self._drop_strays()
@@ -199,37 +208,39 @@ class Giver:
     async def _look_after_outgoing(self) -> None:
         now = asyncio.get_running_loop().time()
         known, self._since = self._since, {}
-        for slice16, held in list(self._custody.outgoing.items()):
-            state = self._custody.states.get(slice16, State.ACTIVE)
-            h = held.record.planes[slice16 >> GROUP_BITS].epoch
-            since = self._since[slice16, h, state] = known.get((slice16, h, state), now)
-            if state is State.SEALED and not await self._is_undecided(slice16, h):
+        for number, held in list(self._custody.outgoing.items()):
+            state = self._custody.states.get(number, State.ACTIVE)
+            h = held.record.planes[plane_of_slice(number)].epoch
+            since = self._since[number, h, state] = known.get((number, h, state), now)
+            if state is State.SEALED and not await self._is_undecided(number, h):
                 continue
             is_sealed_long = state is State.SEALED and now - since > SEALED_MS_MAX / 1000
-            heard = max(since, self._heard.get(slice16, since))
+            heard = max(since, self._heard.get(number, since))
             if is_sealed_long or now - heard > MOVE_SILENT_MS / 1000:
-                await self._call_off(slice16)
+                await self._call_off(number)
 
-    async def _is_undecided(self, slice16: int, h: int) -> bool:
+    async def _is_undecided(self, number: int, h: int) -> bool:
         """Read the record once more, and let it have its effect."""
-        held = await self._read(slice16)
-        found = held.record.planes[slice16 >> GROUP_BITS]
-        return found.state == MOVING and found.epoch == h
+        await self._read(number)
+        held = self._custody.outgoing.get(number)
+        return held is not None and held.record.planes[plane_of_slice(number)].epoch == h
 
-    async def _read(self, slice16: int) -> Held:
-        item = await self._control.get(group_key(slice16 % GROUPS))
+    async def _read(self, number: int) -> None:
+        item = await self._control.get(group_key(group_of_slice(number)))
         if item is not None:
             self._custody.apply(GroupRecord.decode(item.value), item.revision)
-        return self._custody.groups[slice16 % GROUPS]
 
-    async def _call_off(self, slice16: int) -> None:
-        held = self._custody.groups[slice16 % GROUPS]
-        key, cancelled = group_key(slice16 % GROUPS), cancel_move(held.record, slice16 >> GROUP_BITS)
-        log.warning("handover.called_off", extra={"slice": f"{slice16:04x}", "by": "source"})
+    async def _call_off(self, number: int) -> None:
+        held = self._custody.outgoing.get(number)
+        if held is None:
+            return
+        key = group_key(group_of_slice(number))
+        cancelled = cancel_move(held.record, plane_of_slice(number))
+        log.warning("handover.called_off", extra={"slice": slice_name(number), "by": "source"})
         compares = [Compare(key, held.revision)]
         revision = await self._control.transact(compares, [Write(key, cancelled.encode())])
         if revision is None:
-            await self._read(slice16)
+            await self._read(number)
         else:
             self._custody.apply(cancelled, revision)
 
@@ -239,39 +250,43 @@ class Giver:
         now = asyncio.get_running_loop().time()
         strays = self._custody.strays()
         known, self._stray_since = self._stray_since, {}
-        for slice16 in strays:
-            since = self._stray_since[slice16] = known.get(slice16, now)
-            if now - since >= self._drain_s and await self._is_elsewhere(slice16):
-                await self._drop(slice16)
+        for number in strays:
+            since = self._stray_since[number] = known.get(number, now)
+            if now - since >= self._drain_s and await self._is_elsewhere(number):
+                await self._drop(number)
 
-    async def _is_elsewhere(self, slice16: int) -> bool:
-        """Whether the control store still says that somebody else answers for a slice."""
-        item = await self._control.get(group_key(slice16 % GROUPS))
+    async def _is_elsewhere(self, number: int) -> bool:
+        """Whether the control store still says that others answer for all of a slice."""
+        item = await self._control.get(group_key(group_of_slice(number)))
         if item is None:
             return False
         record = GroupRecord.decode(item.value)
         self._custody.apply(record, item.revision)
-        found = record.planes[slice16 >> GROUP_BITS]
-        return found.state == ACTIVE and self._custody.node != found.owner
+        plane = plane_of_slice(number)
+        return all(
+            found.planes[plane].state == ACTIVE and self._custody.node != found.planes[plane].owner
+            for found in record.parts
+            if overlaps(slice_number(plane, found.part), number)
+        )
 
-    async def _drop(self, slice16: int) -> None:
+    async def _drop(self, number: int) -> None:
         """Delete what is stored of a slice, the floor excepted: that never goes back."""
         custody = self._custody
-        standing = custody.standing(slice16)
-        await custody.note_standings({slice16: Standing(0, standing.cfg, standing.seal or 1)})
-        while slice16 in custody.strays():
-            if not await self._store.submit(lambda txn: _drop_some(txn, slice16)):
+        standing = custody.standing(number)
+        await custody.note_standings({number: Standing(0, standing.cfg, standing.seal or 1)})
+        while number in custody.strays():
+            if not await self._store.submit(lambda txn: _drop_some(txn, number)):
                 break
-        if slice16 in custody.strays():
-            await custody.note_standings({slice16: Standing(0, standing.cfg)})
+        if number in custody.strays():
+            await custody.note_standings({number: Standing(0, standing.cfg)})
             self.dropped += 1
-            log.info("slice.dropped", extra={"slice": f"{slice16:04x}"})
+            log.info("slice.dropped", extra={"slice": slice_name(number)})
 
 
-def _drop_some(txn: WriteTxn, slice16: int) -> int:
+def _drop_some(txn: WriteTxn, number: int) -> int:
     """How many records went."""
     keys = []
-    for key, _ in walk(txn, *slice_range(slice16)):
+    for key, _ in walk(txn, *slice_range(number)):
         keys.append(key)
         if len(keys) == _DROPPED_AT_ONCE:
             break

@@ -31,7 +31,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ssastore.core.fields import decode_fields, encode_fields, exact_fields, is_match, require, require_int
-from ssastore.core.numbers import group_of_part, is_part_number, number_of_part, part_piece, slice_from_text
+from ssastore.core.numbers import (
+    group_of_part,
+    is_part_number,
+    number_of_part,
+    part_piece,
+    slice_from_text,
+    slice_number,
+)
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS, REPLICAS_ALLOWED, SLICE_DEPTH_MIN
 from ssastore.limits import GROUP_PARTS_MAX
@@ -199,6 +206,10 @@ class GroupRecord:
         if self.part == part:
             return self
         return next((view for view in self.views() if view.part == part), None)
+
+    def slices(self) -> list[int]:
+        """The numbers of all slices of the group."""
+        return [slice_number(plane, found.part) for found in self.parts for plane in range(len(found.planes))]
 
     def encode(self) -> bytes:
         name = GROUP_NAMES[self.group]

@@ -30,6 +30,7 @@ from typing import Any
 import msgpack
 
 from ssastore.core.metadata import summary
+from ssastore.core.numbers import locators_of_slice
 from ssastore.core.records import record_key
 from ssastore.core.register import LIVE, peek_slot
 from ssastore.env import ReadTxn
@@ -150,10 +151,11 @@ def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes:
     return key[: at + len(delimiter)] if at >= 0 else b""
 
 
-def slice_holds(txn: ReadTxn, slice16: int, kind: int, bucket: int) -> bool:
-    """Whether a /80 holds a live record of a hashed bucket. One seek per locator in use."""
-    locator, last = slice16 << 16, slice16 << 16 | 0xFFFF
-    end = (last + 1).to_bytes(5, "big")[1:]
+def slice_holds(txn: ReadTxn, number: int, kind: int, bucket: int) -> bool:
+    """Whether a slice holds a live record of a hashed bucket. One seek per locator in use."""
+    locator, stop = locators_of_slice(number)
+    last = stop - 1
+    end = stop.to_bytes(5, "big")[1:]
     seek = record_key(locator, kind, bucket, b"")
     while True:
         entry = next(iter(txn.scan(seek, end)), None)

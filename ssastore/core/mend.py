@@ -30,6 +30,7 @@ from ssastore.core.survey import accepted_of, witness_of
 from ssastore.core.sweep import Sweeper
 from ssastore.core.tools import Tools
 from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
+from ssastore.keyspace import TAIL_BITS
 from ssastore.limits import DOUBTS_MAX
 from ssastore.messages import RECORD_KINDS, Kind, Recheck
 
@@ -265,9 +266,11 @@ class Mender:
     def _is_shut(self, stored_key: bytes) -> bool:
         locator, _, rest = split_place(stored_key)
         bucket = int.from_bytes(rest[:8], "big")
+        served = self._tools.acceptor.served
+        marks = [served.mark_locator(locator << TAIL_BITS, shards) for shards in (0, 1)]
         with self._tools.store.read() as txn:
             try:
-                return any(is_shut(txn, locator, bucket, shards) for shards in (0, 1))
+                return any(is_shut(txn, mark, bucket) for mark in marks)
             except CorruptObject:
                 return False
 

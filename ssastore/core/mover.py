@@ -26,15 +26,26 @@ from typing import Any, NamedTuple
 
 from ssastore.core.caller import Caller
 from ssastore.core.cluster import NODE_PREFIX, NodeRecord
-from ssastore.core.custody import Custody, Held
+from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
 from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
+from ssastore.core.held import Held
 from ssastore.core.moving import begin_move, cancel_move, finish_move
+from ssastore.core.numbers import (
+    group_of_part,
+    group_of_slice,
+    in_order,
+    lane_of_slice,
+    part_of_slice,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+)
 from ssastore.core.orders import MoveOrder, move_name
 from ssastore.core.taking import Taker
 from ssastore.env import Compare, ControlStore, Item, Store, Write, spawn
 from ssastore.errors import ConfigError, CorruptObject, SsaStoreError
-from ssastore.keyspace import GROUP_BITS, GROUPS, LANES
+from ssastore.keyspace import LANES
 from ssastore.limits import (
     MOVE_BATCH,
     MOVE_BYTES_PER_S,
@@ -53,11 +64,11 @@ class _Batch(NamedTuple):
 
     plane: int
     source: str
-    groups: tuple[int, ...]
+    parts: tuple[int, ...]
 
     @property
     def slices(self) -> list[int]:
-        return [self.plane << GROUP_BITS | group for group in self.groups]
+        return [slice_number(self.plane, part) for part in self.parts]
 
 
 @dataclass(slots=True)
@@ -134,7 +145,7 @@ class Mover:
         left = await self._left(ordered)
         self.progress.waiting = ""
         await self._try_all(self._batches(left))
-        if all(slice16 in self._custody.owned for slice16 in left):
+        if all(number in self._custody.owned for number in left):
             await self._control.transact([Compare(item.key, item.revision)], [Write(item.key, None)])
             return False
         return True
@@ -157,32 +168,39 @@ class Mover:
         custody = self._custody
         records = await self._records([s for s in ordered if s not in custody.owned])
         left: dict[int, Held] = {}
-        for slice16, source in sorted(ordered.items()):
-            held = custody.incoming.get(slice16) or records.get(slice16 % GROUPS)
-            if held is not None and source == held.record.planes[slice16 >> GROUP_BITS].owner:
-                left[slice16] = held
+        for number in in_order(ordered):
+            held = custody.incoming.get(number) or records.get(part_of_slice(number))
+            if held is not None and ordered[number] == held.record.planes[plane_of_slice(number)].owner:
+                left[number] = held
         return left
 
     def _batches(self, left: Mapping[int, Held]) -> list[_Batch]:
         """By plane and source worker; what was called off a moment ago has to wait."""
         now = asyncio.get_running_loop().time()
         found: dict[tuple[int, str, int], list[list[int]]] = {}
-        for slice16, held in left.items():
-            if self.progress.resting.get(slice16, now) > now:
+        # Of a group one slice moves at a time, so its parts go one after the other.
+        groups = {group_of_slice(number) for number in self._custody.incoming}
+        for number, held in left.items():
+            if self.progress.resting.get(number, now) > now:
                 continue
-            plane, source = slice16 >> GROUP_BITS, held.record.planes[slice16 >> GROUP_BITS].owner
-            lane = slice16 % LANES % self._workers.get(source, LANES)
+            if number not in self._custody.incoming:
+                if group_of_slice(number) in groups:
+                    continue
+                groups.add(group_of_slice(number))
+            plane = plane_of_slice(number)
+            source = held.record.planes[plane].owner
+            lane = lane_of_slice(number) % self._workers.get(source, LANES)
             lists = found.setdefault((plane, source, lane), [[]])
             if len(lists[-1]) == MOVE_BATCH:
                 lists.append([])
-            lists[-1].append(slice16 % GROUPS)
+            lists[-1].append(part_of_slice(number))
         return [_Batch(key[0], key[1], tuple(some)) for key, lists in found.items() for some in lists]
 
-    async def _records(self, slice16s: Sequence[int]) -> dict[int, Held]:
-        """The records of groups that are not this worker's yet."""
-        if not slice16s:
+    async def _records(self, slices: Sequence[int]) -> dict[int, Held]:
+        """By part, the records of slices that are not this worker's yet; of those that there are now."""
+        if not slices:
             return {}
-        wanted = {group_key(slice16 % GROUPS) for slice16 in slice16s}
+        wanted = {group_key(group_of_slice(number)) for number in slices}
         if len(wanted) <= MOVE_BATCH:
             # All groups are 4096: to read them for every batch took longer than to move it.
             found = await asyncio.gather(*[self._control.get(key) for key in sorted(wanted)])
@@ -190,8 +208,11 @@ class Mover:
         else:
             every, _ = await self._control.list(GROUP_PREFIX)
             items = [item for item in every if item.key in wanted]
-        held = [Held(GroupRecord.decode(item.value), item.revision) for item in items]
-        return {one.record.group: one for one in held}
+        return {
+            view.part: Held(view, item.revision)
+            for item in items
+            for view in GroupRecord.decode(item.value).views()
+        }
 
     # -- a batch ------------------------------------------------------------------------------------
 
@@ -203,18 +224,18 @@ class Mover:
                 await self._move(batch)
             except CorruptObject as error:
                 progress.waiting = f"a record at the source is damaged: {error}"
-                if len(batch.groups) > 1:
+                if len(batch.parts) > 1:
                     # One damaged record must hold up no slice but its own.
-                    for group in batch.groups:
-                        await self._try_alone(batch._replace(groups=(group,)))
+                    for part in batch.parts:
+                        await self._try_alone(batch._replace(parts=(part,)))
             except (SsaStoreError, OSError) as error:
                 progress.waiting = str(error)
         now = loop.time()
-        for slice16 in batch.slices:
-            if slice16 not in self._custody.incoming:
-                progress.failing.pop(slice16, None)
-            elif now - progress.failing.setdefault(slice16, now) > MOVE_SILENT_MS / 1000:
-                await self._cancel([slice16])
+        for number in batch.slices:
+            if number not in self._custody.incoming:
+                progress.failing.pop(number, None)
+            elif now - progress.failing.setdefault(number, now) > MOVE_SILENT_MS / 1000:
+                await self._cancel([number])
 
     async def _try_alone(self, batch: _Batch) -> None:
         try:
@@ -226,37 +247,38 @@ class Mover:
         """All five steps for the slices of a batch."""
         plane = batch.plane
         held = await self._begin(batch)
-        filled = {group: found for group, found in held.items() if self._is_filled(plane, group, found)}
-        left = {group: found for group, found in held.items() if group not in filled}
+        filled = {part: found for part, found in held.items() if self._is_filled(plane, part, found)}
+        left = {part: found for part, found in held.items() if part not in filled}
         if left:
             await self._taker.fill(plane, left)
-        await self._change({group: finish_move(found.record, plane) for group, found in held.items()}, held)
+        await self._change({part: finish_move(found.record, plane) for part, found in held.items()}, held)
         self.progress.slices += sum(s in self._custody.owned for s in batch.slices)
 
-    def _is_filled(self, plane: int, group: int, held: Held) -> bool:
+    def _is_filled(self, plane: int, part: int, held: Held) -> bool:
         epoch = held.record.planes[plane].epoch
-        return self._custody.standing(plane << GROUP_BITS | group).epoch == epoch + 1
+        return self._custody.standing(slice_number(plane, part)).epoch == epoch + 1
 
     async def _begin(self, batch: _Batch) -> dict[int, Held]:
-        """The groups of which the batch's plane is MOVING here now."""
+        """The parts of which the batch's plane is MOVING here now."""
         custody, plane = self._custody, batch.plane
-        fresh = [group for group in batch.groups if plane << GROUP_BITS | group not in custody.incoming]
+        fresh = [number for number in batch.slices if number not in custody.incoming]
         if fresh:
             records = await self._records(fresh)
             items, _ = await self._control.list(NODE_PREFIX)
             zones = {node.name: node.zone for node in (NodeRecord.decode(item.value) for item in items)}
             wanted: dict[int, GroupRecord] = {}
-            for group, found in records.items():
+            for part in map(part_of_slice, fresh):
                 try:
-                    env_id = custody.environment.env_id
-                    wanted[group] = begin_move(found.record, plane, custody.node, env_id, zones)
+                    if (found := records.get(part)) is not None:
+                        env_id = custody.environment.env_id
+                        wanted[part] = begin_move(found.record, plane, custody.node, env_id, zones)
                 except ConfigError as error:
                     self.progress.waiting = str(error)
             await self._change(wanted, records)
-        incoming = {group: custody.incoming.get(plane << GROUP_BITS | group) for group in batch.groups}
+        incoming = {part: custody.incoming.get(slice_number(plane, part)) for part in batch.parts}
         return {
-            group: found
-            for group, found in incoming.items()
+            part: found
+            for part, found in incoming.items()
             if found is not None and found.record.planes[plane].target_env == custody.environment.env_id
         }
 
@@ -264,33 +286,37 @@ class Mover:
         """Call off what is on its way to another environment of this worker, or is not ordered any more."""
         env_id = self._custody.environment.env_id
         unwanted = [
-            slice16
-            for slice16, held in self._custody.incoming.items()
-            if slice16 not in ordered or held.record.planes[slice16 >> GROUP_BITS].target_env != env_id
+            number
+            for number, held in self._custody.incoming.items()
+            if number not in ordered or held.record.planes[plane_of_slice(number)].target_env != env_id
         ]
         await self._cancel(unwanted)
 
-    async def _cancel(self, slice16s: Sequence[int]) -> None:
+    async def _cancel(self, slices: Sequence[int]) -> None:
         until = asyncio.get_running_loop().time() + MOVE_REST_MS / 1000
-        for slice16 in slice16s:
-            held = self._custody.incoming.get(slice16)
+        for number in slices:
+            held = self._custody.incoming.get(number)
             if held is None:
                 continue
-            self.progress.failing.pop(slice16, None)
-            self.progress.resting[slice16] = until
-            log.warning("handover.called_off", extra={"slice": f"{slice16:04x}", "by": "target"})
-            cancelled = cancel_move(held.record, slice16 >> GROUP_BITS)
-            await self._change({slice16 % GROUPS: cancelled}, {slice16 % GROUPS: held})
+            self.progress.failing.pop(number, None)
+            self.progress.resting[number] = until
+            log.warning("handover.called_off", extra={"slice": slice_name(number), "by": "target"})
+            part = part_of_slice(number)
+            await self._change({part: cancel_move(held.record, plane_of_slice(number))}, {part: held})
 
     async def _change(self, wanted: Mapping[int, GroupRecord], known: Mapping[int, Held]) -> None:
-        """Replace records, together; when one was changed meanwhile none is, and all are read again."""
-        if not wanted:
+        """Replace records, together; when one was changed meanwhile none is, and all are read again.
+
+        Of a group one part at a time is changed: it has one slot.
+        """
+        by_group = {group_of_part(part): (record, known[part].revision) for part, record in wanted.items()}
+        if not by_group:
             return
         revision = await self._control.transact(
-            [Compare(group_key(group), known[group].revision) for group in wanted],
-            [Write(group_key(group), record.encode()) for group, record in wanted.items()],
+            [Compare(group_key(group), unchanged) for group, (_, unchanged) in by_group.items()],
+            [Write(group_key(group), record.encode()) for group, (record, _) in by_group.items()],
         )
-        for group, record in wanted.items():
+        for group, (record, _) in by_group.items():
             if revision is not None:
                 self._custody.apply(record, revision)
             elif (item := await self._control.get(group_key(group))) is not None:

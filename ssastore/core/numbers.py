@@ -12,6 +12,7 @@ are in the order of addresses only among slices of one depth.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from ssastore.errors import ConfigError
@@ -20,6 +21,7 @@ from ssastore.keyspace import (
     GROUPS,
     IID_BITS,
     LANES,
+    LOCATOR_BITS,
     PLANE_BITS,
     PLANES,
     SLICE_BITS,
@@ -29,7 +31,9 @@ from ssastore.keyspace import (
 )
 
 _SLICE = re.compile(r"([0-9a-f]{0,8})/([0-9]{2,3})|([0-9a-f]{4})")
-_WHOLE_SLICES = 1 << SLICE_BITS
+WHOLE_SLICES = 1 << SLICE_BITS
+"Numbers below this are of whole /80s, those above of parts of one."
+_BITS_BELOW = LOCATOR_BITS - SLICE_BITS
 _NUMBER_END = 2 << SLICE_DEPTH_MAX
 
 
@@ -48,14 +52,14 @@ def slice_number(plane: int, part: int) -> int:
 
 def plane_of_slice(number: int) -> int:
     """The plane of a numbered slice."""
-    if number < _WHOLE_SLICES:
+    if number < WHOLE_SLICES:
         return number >> GROUP_BITS
     return number >> (number.bit_length() - 1 - PLANE_BITS) & (PLANES - 1)
 
 
 def part_of_slice(number: int) -> int:
     """The number of the same part without its plane."""
-    if number < _WHOLE_SLICES:
+    if number < WHOLE_SLICES:
         return number & (GROUPS - 1)
     bits = number.bit_length() - 1 - PLANE_BITS
     return 1 << bits | number & ((1 << bits) - 1)
@@ -68,7 +72,7 @@ def group_of_slice(number: int) -> int:
 
 def lane_of_slice(number: int) -> int:
     """The lane of a numbered slice."""
-    return number % LANES if number < _WHOLE_SLICES else group_of_slice(number) % LANES
+    return number % LANES if number < WHOLE_SLICES else group_of_slice(number) % LANES
 
 
 def group_of_part(part: int) -> int:
@@ -79,16 +83,17 @@ def group_of_part(part: int) -> int:
 @lru_cache(maxsize=GROUPS)
 def numbered_slice(number: int) -> Slice:
     """The slice of a number. ValueError: there is none."""
-    if not 0 <= number < _NUMBER_END or _WHOLE_SLICES <= number < 2 << SLICE_BITS:
+    if not 0 <= number < _NUMBER_END or WHOLE_SLICES <= number < 2 << SLICE_BITS:
         raise ValueError(f"no slice has the number {number:#x}")
     depth = max(SLICE_BITS, number.bit_length() - 1)
-    bits = number if number < _WHOLE_SLICES else number ^ 1 << depth
+    bits = number if number < WHOLE_SLICES else number ^ 1 << depth
     return Slice(bits << (IID_BITS - depth), depth)
 
 
 def number_of_slice(piece: Slice) -> int:
-    """Inverse of ``numbered_slice``."""
-    assert SLICE_DEPTH_MIN <= piece.depth <= SLICE_DEPTH_MAX
+    """Inverse of ``numbered_slice``. ValueError: it has no number."""
+    if not SLICE_DEPTH_MIN <= piece.depth <= SLICE_DEPTH_MAX:
+        raise ValueError(f"{piece} is no /80 and no part of one down to /96")
     bits = piece.first >> (IID_BITS - piece.depth)
     return bits if piece.depth == SLICE_BITS else 1 << piece.depth | bits
 
@@ -100,6 +105,42 @@ def part_piece(part: int) -> Slice:
     return numbered_slice(slice_number(0, part))
 
 
+def locators_of_slice(number: int) -> tuple[int, int]:
+    """First locator of a numbered slice, and the first after it."""
+    if number < WHOLE_SLICES:
+        return number << _BITS_BELOW, (number + 1) << _BITS_BELOW
+    shift = LOCATOR_BITS - number.bit_length() + 1
+    first = number << shift & ((1 << LOCATOR_BITS) - 1)
+    return first, first + (1 << shift)
+
+
+def whole_of(number: int) -> int:
+    """The /80 that a numbered slice is, or is in."""
+    return number if number < WHOLE_SLICES else number >> (number.bit_length() - 1 - SLICE_BITS) & 0xFFFF
+
+
+def in_order(numbers: Iterable[int]) -> list[int]:
+    """Numbered slices in the order of addresses."""
+    return sorted(numbers, key=locators_of_slice)
+
+
+def parts_in_order(parts: Iterable[int]) -> list[int]:
+    """Numbered parts in the order of addresses."""
+    return sorted(parts, key=lambda part: locators_of_slice(slice_number(0, part)))
+
+
+def covers(number: int, other: int) -> bool:
+    """Whether a slice is another one or around it."""
+    first, end = locators_of_slice(number)
+    inside, after = locators_of_slice(other)
+    return first <= inside and after <= end
+
+
+def overlaps(number: int, other: int) -> bool:
+    """Whether two slices have addresses in common: one of them is around the other."""
+    return covers(number, other) or covers(other, number)
+
+
 def number_of_part(piece: Slice) -> int:
     """Inverse of ``part_piece``, of a slice in whatever plane."""
     return part_of_slice(number_of_slice(piece))
@@ -107,7 +148,7 @@ def number_of_part(piece: Slice) -> int:
 
 def slice_name(number: int) -> str:
     """A numbered slice as people write it: ``1a3f``, or ``1a3f8/81`` for a part of it."""
-    return f"{number:04x}" if number < _WHOLE_SLICES else str(numbered_slice(number))
+    return f"{number:04x}" if number < WHOLE_SLICES else str(numbered_slice(number))
 
 
 def slice_from_text(text: object) -> Slice:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from ssastore.core.numbers import in_order, number_of_slice, slice_from_text, slice_name
 from ssastore.errors import ConfigError
 
 _PREFIX = "recover/"
@@ -52,7 +53,7 @@ class MoveOrder:
     "By slice, the node that it is taken from."
 
     def encode(self) -> bytes:
-        names = {f"{slice16:04x}": source for slice16, source in sorted(self.slices.items())}
+        names = {slice_name(number): self.slices[number] for number in in_order(self.slices)}
         return json.dumps({"format": _FORMAT, "slices": names}).encode()
 
     @staticmethod
@@ -61,11 +62,12 @@ class MoveOrder:
         try:
             found = json.loads(value)
             is_known = found.pop("format") == _FORMAT and found.keys() == {"slices"}
-            slices = {int(name, 16): source for name, source in found["slices"].items()}
+            slices = {
+                number_of_slice(slice_from_text(name)): source for name, source in found["slices"].items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"an order to move: not such a record: {error}") from error
-        are_known = all(0 <= s < 1 << 16 and type(source) is str for s, source in slices.items())
-        if not (is_known and are_known):
+        if not is_known or not all(type(source) is str for source in slices.values()):
             raise ConfigError("an order to move: another format, or no slices")
         return MoveOrder(slices)
 

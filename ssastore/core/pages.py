@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from ssastore.core.floors import read_floor
+from ssastore.core.numbers import locators_of_slice, parts_in_order, slice_number
 from ssastore.core.records import slice_range
 from ssastore.env import ReadTxn
 from ssastore.errors import CorruptObject
-from ssastore.keyspace import GROUP_BITS
 from ssastore.limits import PULL_PAGE_BYTES, PULL_SCAN_BYTES_MAX
 from ssastore.messages import Kind
 
@@ -88,18 +88,14 @@ def stored_key_of(plain: bytes, plane: int) -> bytes:
     return bytes([plain[0] | plane << 4]) + plain[1:]
 
 
-def end_key(group: int) -> bytes:
-    """Plain key of the row that ends a group's slice: above all of its records."""
-    return group.to_bytes(2, "big") + b"\xff\xff" + bytes([END_KIND])
+def end_key(part: int) -> bytes:
+    """Plain key of the row that ends a part: above all of its records."""
+    _, end = locators_of_slice(slice_number(0, part))
+    return (end - 1).to_bytes(4, "big") + bytes([END_KIND])
 
 
-def group_of_key(plain: bytes) -> int:
-    """The group of a plain key."""
-    return int.from_bytes(plain[:2], "big")
-
-
-def pull_page(txn: ReadTxn, plane: int, groups: Sequence[int], after: bytes) -> Page:
-    """The next rows of the groups' slices in one plane, behind a plain key.
+def pull_page(txn: ReadTxn, plane: int, parts: Sequence[int], after: bytes) -> Page:
+    """The next rows of the parts' slices in one plane, behind a plain key.
 
     Raises:
         CorruptObject: a record is rotten. It must not be left out: it could be the only copy.
@@ -107,7 +103,7 @@ def pull_page(txn: ReadTxn, plane: int, groups: Sequence[int], after: bytes) -> 
     pieces: list[bytes] = []
     size = read = 0
     last = after
-    for key, value in _rows(txn, plane, groups, after):
+    for key, value in _rows(txn, plane, parts, after):
         is_blob = key[KIND_AT] == Kind.BLOB
         sent = b"" if is_blob else bytes(value)
         length = _ROW.size + len(key) + len(sent)
@@ -146,16 +142,16 @@ def _page(truncated: bool, last: bytes, pieces: list[bytes]) -> Page:
 
 
 def _rows(
-    txn: ReadTxn, plane: int, groups: Sequence[int], after: bytes
+    txn: ReadTxn, plane: int, parts: Sequence[int], after: bytes
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
-    for group in sorted(groups):
-        ending = end_key(group)
+    for part in parts_in_order(parts):
+        ending = end_key(part)
         if ending <= after:
             continue
-        slice16 = plane << GROUP_BITS | group
-        first, end = slice_range(slice16)
+        start, end = slice_range(slice_number(plane, part))
+        first = start
         if after:
             first = max(first, stored_key_of(after, plane) + b"\0")
         for key, value in txn.scan(first, end):
             yield plain_key(key), value
-        yield ending, read_floor(txn, slice_range(slice16)[0])
+        yield ending, read_floor(txn, start)

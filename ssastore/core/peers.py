@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from ssastore.core.caller import Caller
 from ssastore.core.marks import Watermark
+from ssastore.core.numbers import numbered_slice, part_of_slice, plane_of_slice, slice_number
 from ssastore.core.place import share_of
 from ssastore.errors import BadFrame, SsaStoreError
-from ssastore.keyspace import GROUP_BITS, GROUPS, slice_of
 from ssastore.limits import MARK_BUDGET_MS
 from ssastore.messages import Mark
 
@@ -27,9 +27,9 @@ def peer_iids(slices: Iterable[int], replicas: int, worker: int, workers: int) -
     mine = min(share_of(frozenset(slices), worker, workers), default=None)
     if mine is None:
         return []
-    plane, group = mine >> GROUP_BITS, mine % GROUPS
+    plane, part = plane_of_slice(mine), part_of_slice(mine)
     others = [other for other in range(replicas) if other != plane][:_PEERS]
-    return [slice_of(other, group).first | _ANY_TAIL for other in others]
+    return [numbered_slice(slice_number(other, part)).first | _ANY_TAIL for other in others]
 
 
 class Peers:

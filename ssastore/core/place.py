@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, KeysView, Mapping
 from functools import lru_cache
 
+from ssastore.core.numbers import (
+    WHOLE_SLICES,
+    lane_of_slice,
+    locators_of_slice,
+    numbered_slice,
+    slice_name,
+    whole_of,
+)
 from ssastore.core.replies import Refusal
 from ssastore.keyspace import (
-    LANES,
+    LOCATOR_BITS,
+    PLANE_BITS,
     TAIL_BITS,
     locator_of,
     plane_of,
@@ -40,6 +49,7 @@ from ssastore.messages import (
     Status,
 )
 
+_LOCATOR_MASK = (1 << (LOCATOR_BITS - PLANE_BITS)) - 1
 _shard_locator = lru_cache(maxsize=65536)(shard_locator)
 
 
@@ -58,16 +68,16 @@ def expected_position(bucket: int, shards: int, key: bytes) -> int:
 
 
 @lru_cache(maxsize=64)
-def share_of(slice16s: frozenset[int], worker: int, workers: int) -> frozenset[int]:
+def share_of(slices: frozenset[int], worker: int, workers: int) -> frozenset[int]:
     """Those of a node's slices that one of its workers answers for, by lane.
 
     Kept: there are thousands, and nodes of a simulation start again all the time.
     """
-    return frozenset(s for s in slice16s if s % LANES % workers == worker)
+    return frozenset(s for s in slices if lane_of_slice(s) % workers == worker)
 
 
 class Served:
-    """What one worker answers for: the planes that hold data, and its /80 slices with their cfg.
+    """What one worker answers for: the planes that hold data, and its slices with their cfg.
 
     Args:
         replicas: planes 0 to ``replicas - 1`` hold data.
@@ -79,7 +89,9 @@ class Served:
         self.worker = worker
         self.workers = workers
         self.owned: frozenset[int] = frozenset()
-        "16-bit numbers of the slices, those that do not vote included."
+        "Numbers of the slices, those that do not vote included (``core.numbers``)."
+        self._parts: dict[int, tuple[int, ...]] = {}
+        "Of slices that are split, those of ``owned`` by the /80 that they are in."
         self.cfgs: dict[int, int] = {}
         "The slices that vote, with the configuration that they vote under."
         self.sealed: dict[int, int] = {}
@@ -90,48 +102,68 @@ class Served:
         """The slices that vote."""
         return self.cfgs.keys()
 
-    def own(self, slice16s: Iterable[int]) -> None:
+    def own(self, slices: Iterable[int]) -> None:
         """Set which slices are this node's; other lanes than ours are left out. None of them votes yet."""
-        self.owned = share_of(frozenset(slice16s), self.worker, self.workers)
+        self.owned = share_of(frozenset(slices), self.worker, self.workers)
+        self._find_parts()
         self.cfgs = {}
         self.sealed = {}
 
-    def is_of_lane(self, slice16: int) -> bool:
+    def _find_parts(self) -> None:
+        self._parts = {}
+        for number in sorted(self.owned):
+            if number >= WHOLE_SLICES:
+                slice16 = whole_of(number)
+                self._parts[slice16] = (*self._parts.get(slice16, ()), number)
+
+    def slice_at(self, iid: int) -> int:
+        """The number of the slice that an IID is in: of the part here, where its /80 is split here."""
+        slice16 = slice16_of(iid)
+        for number in self._parts.get(slice16, ()):
+            if iid in numbered_slice(number):
+                return number
+        return slice16
+
+    def is_of_lane(self, number: int) -> bool:
         """Whether a slice of this node is this worker's."""
-        return slice16 % LANES % self.workers == self.worker
+        return lane_of_slice(number) % self.workers == self.worker
 
-    def gain(self, slice16: int) -> None:
+    def gain(self, number: int) -> None:
         """A slice is this worker's from now on; it does not vote yet."""
-        self.owned |= {slice16}
+        self.owned |= {number}
+        if number >= WHOLE_SLICES:
+            self._find_parts()
 
-    def lose(self, slice16: int) -> None:
-        """A slice is another node's from now on."""
-        self.hush(slice16)
-        self.owned -= {slice16}
+    def lose(self, number: int) -> None:
+        """A slice is not this worker's any more."""
+        self.hush(number)
+        self.owned -= {number}
+        if number >= WHOLE_SLICES:
+            self._find_parts()
 
-    def vote(self, slice16: int, cfg: int) -> None:
+    def vote(self, number: int, cfg: int) -> None:
         """From now on the slice votes, under ``cfg``; a lower one than before is a bug."""
-        assert slice16 in self.owned and cfg >= self.cfgs.get(slice16, 0)
-        self.sealed.pop(slice16, None)
-        self.cfgs[slice16] = cfg
+        assert number in self.owned and cfg >= self.cfgs.get(number, 0)
+        self.sealed.pop(number, None)
+        self.cfgs[number] = cfg
 
     def vote_first(self, cfgs: Mapping[int, int]) -> None:
         """From now on these slices of our own vote, under these configurations; none did before."""
         self.cfgs.update(cfgs)
 
-    def hush(self, slice16: int) -> None:
+    def hush(self, number: int) -> None:
         """From now on the slice does not vote."""
-        self.cfgs.pop(slice16, None)
-        self.sealed.pop(slice16, None)
+        self.cfgs.pop(number, None)
+        self.sealed.pop(number, None)
 
-    def seal(self, slice16: int, cfg: int) -> None:
+    def seal(self, number: int, cfg: int) -> None:
         """From now on the slice does not vote, and calls for it are proposed to the other planes."""
-        self.cfgs.pop(slice16, None)
-        self.sealed[slice16] = cfg
+        self.cfgs.pop(number, None)
+        self.sealed[number] = cfg
 
     def call_cfg_of(self, iid: int) -> int:
         """The configuration that calls for an IID are proposed under: its slice votes, or is sealed."""
-        cfg = self.sealed.get(slice16_of(iid))
+        cfg = self.sealed.get(self.slice_at(iid)) if self.sealed else None
         return self.cfg_of(iid) if cfg is None else cfg
 
     def cfg_of(self, iid: int) -> int:
@@ -140,11 +172,19 @@ class Served:
         cfg = self.cfgs.get(slice16)
         if cfg is not None:
             return cfg
-        if slice16 in self.owned:
+        return self._part_cfg(self.slice_at(iid))
+
+    def _part_cfg(self, number: int) -> int:
+        """The same of a slice that is none whole that votes."""
+        cfg = self.cfgs.get(number)
+        if cfg is not None:
+            return cfg
+        name = slice_name(number)
+        if number in self.owned:
             raise Refusal(
-                Status.SILENT, f"slice {slice16:04x} does not vote: it is checked, recovered or handed over"
+                Status.SILENT, f"slice {name} does not vote: it is checked, recovered or handed over"
             )
-        raise Refusal(Status.NOT_MINE, f"slice {slice16:04x} is not served here")
+        raise Refusal(Status.NOT_MINE, f"slice {name} is not served here")
 
     def check_cfg(self, iid: int, cfg: int) -> None:
         """Refuse what belongs to another configuration than the slice's."""
@@ -161,7 +201,7 @@ class Served:
 
     def check_call(self, request: Put | Delete | Read) -> None:
         """The same for a call, which only starts a proposer: a sealed slice takes it as well."""
-        if slice16_of(request.iid) not in self.sealed:
+        if not self.sealed or self.slice_at(request.iid) not in self.sealed:
             self.check_record(request)
         elif expected_position(request.bucket, request.shards, request.key) != position_of(request.iid):
             raise Refusal(Status.MISDIRECTED, "the key does not hash to the address it was sent to")
@@ -181,9 +221,17 @@ class Served:
         return self._check_iid(request.iid)
 
     def check_slice(self, iid: int) -> int:
-        """The 16-bit number of a slice that a request is for as a whole."""
+        """The number of a slice that a request is for as a whole."""
         self._check_iid(iid)
-        return slice16_of(iid)
+        return self.slice_at(iid)
+
+    def mark_locator(self, iid: int, shards: int) -> int:
+        """Where the mark of a shut bucket stands: in its shard's locator; once in a slice if it is hashed."""
+        return locator_of(iid) if shards else locators_of_slice(self.slice_at(iid))[0]
+
+    def last_locator(self, iid: int) -> int:
+        """The last locator of the slice that an IID is in, without the plane."""
+        return (locators_of_slice(self.slice_at(iid))[1] - 1) & _LOCATOR_MASK
 
     def check_plane(self, iid: int) -> int:
         """The plane of an IID, which must be one that holds data."""

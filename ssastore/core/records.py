@@ -14,7 +14,8 @@ The value of OBJECT, UPLOAD and PART is a slot (``core.register``).
 Plane f holds no data, so its last locator is free for bookkeeping of the environment:
     ffffffff 01  environment       id u32 | boot u32 | mark u64 (``core.boot``)
     ffffffff 02  tombstones        time u64 | BLAKE3-128 of the stored key -> stored key
-    ffffffff 03  slice u16         standing: epoch u64 | cfg u64 (``core.standing``)
+    ffffffff 03  slice u16         standing: epoch u64 | cfg u64 (``core.standing``); of a part of a slice
+                                   first locator u32 | depth u8
     ffffffff 04  environment u32   mark of another environment: boot u32 | sequence u64 (``core.marks``)
     ffffffff 10  slice u16         floor: a ballot (``core.floors``)
     ffffffff 11                    ceiling: counter u64 (``core.ceiling``)
@@ -26,6 +27,8 @@ import struct
 
 from blake3 import blake3
 
+from ssastore.core.numbers import WHOLE_SLICES, locators_of_slice, number_of_slice, numbered_slice
+from ssastore.keyspace import SLICE_DEPTH_MAX, SLICE_DEPTH_MIN, TAIL_BITS, Slice, locator_of
 from ssastore.limits import STORED_KEY_BYTES_MAX
 from ssastore.messages import Kind
 
@@ -33,6 +36,8 @@ _SHUT = int(Kind.SHUT)
 _PLACE = struct.Struct(">IB")
 _NAME = struct.Struct(">QH")
 _PLACE_BUCKET = struct.Struct(">IBQ")
+_WHOLE_BYTES = 2
+_PART_BYTES = 5
 
 TOMBSTONES_FIRST = b"\xff\xff\xff\xff\x02"
 TOMBSTONES_END = b"\xff\xff\xff\xff\x03"
@@ -58,14 +63,31 @@ BOOKKEEPING_FIRST = b"\xff\xff\xff\xff"
 "All keys from here on are bookkeeping."
 
 
-def slice_range(slice16: int) -> tuple[bytes, bytes]:
-    """First stored key that a /80 can have, and the end: the locator begins with the slice's number."""
-    return slice16.to_bytes(2, "big"), (slice16 + 1).to_bytes(2, "big")
+def slice_range(number: int) -> tuple[bytes, bytes]:
+    """First stored key that a numbered slice can have, and the first after it: keys begin with locators."""
+    if number < WHOLE_SLICES:
+        return number.to_bytes(2, "big"), (number + 1).to_bytes(2, "big")
+    first, end = locators_of_slice(number)
+    return first.to_bytes(4, "big"), end.to_bytes(4, "big")
 
 
-def standing_key(slice16: int) -> bytes:
+def standing_key(number: int) -> bytes:
     """Stored key of how far a slice's data here has come."""
-    return STANDINGS_FIRST + slice16.to_bytes(2, "big")
+    if number < WHOLE_SLICES:
+        return STANDINGS_FIRST + number.to_bytes(2, "big")
+    piece = numbered_slice(number)
+    return STANDINGS_FIRST + locator_of(piece.first).to_bytes(4, "big") + bytes([piece.depth])
+
+
+def slice_of_standing(key: bytes) -> int:
+    """Inverse of ``standing_key``; -1 when it is of no slice."""
+    rest = key[len(STANDINGS_FIRST) :]
+    if len(rest) == _WHOLE_BYTES:
+        return int.from_bytes(rest, "big")
+    depth = rest[-1] if len(rest) == _PART_BYTES else 0
+    if not SLICE_DEPTH_MIN < depth <= SLICE_DEPTH_MAX:
+        return -1
+    return number_of_slice(Slice(int.from_bytes(rest[:4], "big") << TAIL_BITS, depth))
 
 
 def mark_key(env_id: int) -> bytes:
@@ -81,6 +103,11 @@ def record_key(locator: int, kind: int, bucket: int, key: bytes) -> bytes:
 def shut_key(locator: int, bucket: int) -> bytes:
     """Stored key of the mark that a bucket takes no writes in this locator."""
     return _PLACE_BUCKET.pack(locator, _SHUT, bucket)
+
+
+def shut_range(locator: int) -> tuple[bytes, bytes]:
+    """First stored key of such marks in a locator, and the first after them."""
+    return _PLACE.pack(locator, _SHUT), _PLACE.pack(locator, _SHUT + 1)
 
 
 def blob_key(locator: int, digest: bytes) -> bytes:

@@ -32,14 +32,25 @@ from typing import Any
 
 from ssastore.core.caller import Caller
 from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
-from ssastore.core.custody import Custody, Held
+from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
-from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord, group_key
+from ssastore.core.groups import RECOVERING, GroupRecord, group_key
+from ssastore.core.held import Held
+from ssastore.core.numbers import (
+    group_of_part,
+    group_of_slice,
+    in_order,
+    lane_of_slice,
+    numbered_slice,
+    part_of_slice,
+    plane_of_slice,
+    slice_number,
+)
 from ssastore.core.orders import RecoverOrder
-from ssastore.core.standing import Standing, State, pack_stands
+from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
 from ssastore.env import Compare, ControlStore, Item, Store, Write
-from ssastore.errors import BadFrame, CorruptObject, SsaStoreError
-from ssastore.keyspace import GROUP_BITS, GROUPS, LANES, slice_of
+from ssastore.errors import BadFrame, ConfigError, CorruptObject, SsaStoreError
+from ssastore.keyspace import LANES
 from ssastore.limits import (
     FENCE_BUDGET_MS,
     ORDER_EVERY_MS,
@@ -112,7 +123,7 @@ class Recovery:
         begun = {s for s, state in custody.states.items() if state in (State.RECOVERING, State.FILLED)}
         wanted = begun | {s for s in custody.taken if custody.states.get(s) is State.QUARANTINED}
         # A plane that has no mates has nobody to ask; it is never rebuilt by itself.
-        return sorted(wanted) if self._replicas > 1 or self.accepts_data_loss else []
+        return in_order(wanted) if self._replicas > 1 or self.accepts_data_loss else []
 
     async def run(self) -> None:
         """Recover whatever is to be recovered, for ever."""
@@ -171,63 +182,71 @@ class Recovery:
             )
 
     def _batches(self, work: Iterable[int]) -> Iterable[list[list[int]]]:
-        """Slices of one plane, at most STANDS_MAX together; in one list those whose mates are the same."""
+        """Slices of one plane, at most STANDS_MAX together; in one list those whose mates are the same.
+
+        Of a group one slice at a time: it has one slot.
+        """
         batches: dict[Any, list[list[int]]] = {}
-        for slice16 in work:
-            record = self._custody.groups[slice16 % GROUPS].record
-            lane = slice16 % LANES
-            mates = tuple((name, lane % self._workers.get(name, LANES)) for name in record.owners)
-            lists = batches.setdefault((slice16 >> GROUP_BITS, mates), [[]])
+        groups: set[int] = set()
+        for number in work:
+            held, group = self._custody.held(number), group_of_slice(number)
+            if held is None or group in groups:
+                continue
+            groups.add(group)
+            lane = lane_of_slice(number)
+            mates = tuple((name, lane % self._workers.get(name, LANES)) for name in held.record.owners)
+            lists = batches.setdefault((plane_of_slice(number), mates), [[]])
             if len(lists[-1]) == STANDS_MAX:
                 lists.append([])
-            lists[-1].append(slice16)
+            lists[-1].append(number)
         return batches.values()
 
     async def _recover(self, batch: Sequence[int]) -> bool:
         """All four steps for the slices of one batch; whether any of them is recovered."""
-        plane = batch[0] >> GROUP_BITS
-        groups = [slice16 % GROUPS for slice16 in batch]
-        held = await self._begin(plane, groups)
-        filled = [group for group in held if self._is(plane, group, State.FILLED)]
-        left = [group for group in held if group not in filled]
+        plane = plane_of_slice(batch[0])
+        held = await self._begin(plane, [part_of_slice(number) for number in batch])
+        filled = [part for part in held if self._is(plane, part, State.FILLED)]
+        left = [part for part in held if part not in filled]
         if left:
-            sources, fenced = await self._fence(plane, {group: held[group].record.cfg for group in left})
-            filled += await self._fill(plane, {group: held[group] for group in fenced}, sources)
-        await self._finish(plane, {group: held[group] for group in filled})
-        done = [group for group in filled if plane << GROUP_BITS | group not in self._custody.states]
+            sources, fenced = await self._fence(plane, {part: held[part].record.cfg for part in left})
+            filled += await self._fill(plane, {part: held[part] for part in fenced}, sources)
+        await self._finish(plane, {part: held[part] for part in filled})
+        done = [part for part in filled if slice_number(plane, part) not in self._custody.states]
         self.progress.slices += len(done)
         return bool(done)
 
-    def _is(self, plane: int, group: int, state: State) -> bool:
-        return self._custody.states.get(plane << GROUP_BITS | group) is state
+    def _is(self, plane: int, part: int, state: State) -> bool:
+        return self._custody.states.get(slice_number(plane, part)) is state
 
     # -- begin and finish ---------------------------------------------------------------------------
 
-    async def _begin(self, plane: int, groups: Sequence[int]) -> dict[int, Held]:
-        """The groups in which this environment is RECOVERING now, with their records."""
+    async def _begin(self, plane: int, parts: Sequence[int]) -> dict[int, Held]:
+        """The parts in which this environment is RECOVERING now, with the records of their groups."""
         env_id = self._custody.environment.env_id
         wanted: dict[int, tuple[GroupRecord, int]] = {}
         busy = []
-        for group in groups:
-            record, revision = self._custody.groups[group].record, self._custody.groups[group].revision
-            if self._is(plane, group, State.QUARANTINED):
-                if any(found.state != ACTIVE for p, found in enumerate(record.planes) if p != plane):
-                    busy.append(group)
-                    continue
-                wanted[group] = record.begin_recovery(plane, env_id), revision
+        for part in parts:
+            held = self._custody.held(slice_number(plane, part))
+            if held is not None and self._is(plane, part, State.QUARANTINED):
+                try:
+                    wanted[part] = held.record.begin_recovery(plane, env_id), held.revision
+                except ConfigError:
+                    busy.append(part)
         if busy:
-            self.progress.waiting = f"another plane of {len(busy)} groups is recovered or moved"
+            self.progress.waiting = f"another slice of {len(busy)} groups is recovered or moved"
         await self._change(wanted)
-        ours = {group: self._custody.groups[group] for group in groups}
+        ours = {part: self._custody.held(slice_number(plane, part)) for part in parts}
         return {
-            group: held
-            for group, held in ours.items()
-            if held.record.planes[plane].state == RECOVERING and held.record.planes[plane].env == env_id
+            part: held
+            for part, held in ours.items()
+            if held is not None
+            and held.record.planes[plane].state == RECOVERING
+            and held.record.planes[plane].env == env_id
         }
 
     async def _finish(self, plane: int, held: dict[int, Held]) -> None:
         await self._change(
-            {group: (found.record.finish_recovery(plane), found.revision) for group, found in held.items()}
+            {part: (found.record.finish_recovery(plane), found.revision) for part, found in held.items()}
         )
 
     async def _change(self, wanted: dict[int, tuple[GroupRecord, int]]) -> None:
@@ -235,16 +254,17 @@ class Recovery:
         custody = self._custody
         if not wanted:
             return
+        by_group = {group_of_part(part): change for part, change in wanted.items()}
         revision = await self._control.transact(
-            [Compare(group_key(group), unchanged) for group, (_, unchanged) in wanted.items()],
-            [Write(group_key(group), record.encode()) for group, (record, _) in wanted.items()],
+            [Compare(group_key(group), unchanged) for group, (_, unchanged) in by_group.items()],
+            [Write(group_key(group), record.encode()) for group, (record, _) in by_group.items()],
         )
         if revision is not None:
-            for record, _ in wanted.values():
+            for record, _ in by_group.values():
                 custody.apply(record, revision)
             return
         # Learn what somebody else did, and let the next round decide.
-        for group in wanted:
+        for group in by_group:
             item = await self._control.get(group_key(group))
             if item is not None:
                 custody.apply(GroupRecord.decode(item.value), item.revision)
@@ -252,7 +272,7 @@ class Recovery:
     # -- fence --------------------------------------------------------------------------------------
 
     async def _fence(self, plane: int, cfgs: dict[int, int]) -> tuple[list[int], list[int]]:
-        """(planes to copy from, groups that all of them have fenced)."""
+        """(planes to copy from, parts that all of them have fenced)."""
         planes = [mate for mate in range(self._replicas) if mate != plane]
         answers = await asyncio.gather(*[self._fence_one(mate, cfgs) for mate in planes])
         fenced = dict(zip(planes, answers, strict=True))
@@ -261,7 +281,7 @@ class Recovery:
         best = sorted(planes, key=lambda mate: (-len(fenced[mate]), mate))[:needed]
         if self.accepts_data_loss:
             return [LOCAL, *[mate for mate in planes if len(fenced[mate]) == len(cfgs)]], list(cfgs)
-        common = [group for group in cfgs if len(best) == needed and all(group in fenced[m] for m in best)]
+        common = [part for part in cfgs if len(best) == needed and all(part in fenced[m] for m in best)]
         if len(common) < len(cfgs):
             short = ", ".join(f"plane {mate}: {len(fenced[mate])}" for mate in planes)
             self.progress.waiting = (
@@ -270,30 +290,29 @@ class Recovery:
         return best, common
 
     async def _fence_one(self, mate: int, cfgs: dict[int, int]) -> set[int]:
-        """The groups that one mate has fenced; none when it does not answer."""
-        iid = slice_of(mate, min(cfgs)).first | ANY_TAIL
+        """The parts that one mate has fenced; none when it does not answer."""
+        iid = numbered_slice(slice_number(mate, min(cfgs))).first | ANY_TAIL
         try:
             header, _ = await self._mates.call(
                 Fence(iid, pack_stands(cfgs.items())), iid, within_ms=FENCE_BUDGET_MS
             )
         except (SsaStoreError, OSError):
             return set()
-        if len(header) != 3 or type(header[2]) is not bytes or len(header[2]) % 2:
+        if len(header) != 3:
             raise BadFrame("a reply to Fence has other fields")
-        packed = header[2]
-        return {int.from_bytes(packed[at : at + 2], "big") for at in range(0, len(packed), 2)}
+        return set(unpack_parts(header[2]))
 
     # -- copy ---------------------------------------------------------------------------------------
 
     async def _fill(self, plane: int, held: dict[int, Held], sources: Sequence[int]) -> list[int]:
-        """Copy the groups; those that are complete and durable here now."""
+        """Copy the parts; those that are complete and durable here now."""
         if not held:
             return []
         try:
             # The epoch that ``_finish`` will give: whoever finds it on disk has nothing left to copy.
             standings = {
-                group: Standing(found.record.planes[plane].epoch + 1, found.record.cfg)
-                for group, found in held.items()
+                part: Standing(found.record.planes[plane].epoch + 1, found.record.cfg)
+                for part, found in held.items()
             }
             await self._copier.copy(plane, standings, sources)
             return list(held)
@@ -303,6 +322,6 @@ class Recovery:
                 return []
         # One damaged record must hold up no slice but its own.
         filled = []
-        for group in held:
-            filled += await self._fill(plane, {group: held[group]}, sources)
+        for part in held:
+            filled += await self._fill(plane, {part: held[part]}, sources)
         return filled

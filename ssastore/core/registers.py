@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgpack
 
@@ -42,6 +44,9 @@ from ssastore.messages import OP_ID_BYTES, Condition, Delete, Get, Kind, Put, Re
 from ssastore.wire import Body, Header
 
 T = TypeVar("T")
+
+ANY_TAIL = 0x7FFFFFFF
+"Of an IID that stands for its slice or shard: all ones but for the first bit, which nothing reserves."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +139,16 @@ def key_bytes(key: str) -> bytes:
 
 
 def position_of_part(place: Place, part: int) -> int:
-    """A position in a shard, or in a group of a hashed bucket, for requests that are for all of it.
-
-    The tail is all ones but for the first bit, which nothing reserves.
-    """
+    """A position in a shard, or in a group of a hashed bucket, for requests that are for all of it."""
     locator = shard_locator(place.bucket, part) if place.shards else part << 16
-    return locator << TAIL_BITS | 0x7FFFFFFF
+    return locator << TAIL_BITS | ANY_TAIL
+
+
+def last_of(fields: Sequence[Any], locator: int) -> int:
+    """The last locator that a reply about a hashed bucket's slice speaks of. Raises BadFrame."""
+    if len(fields) != 1 or type(fields[0]) is not int or not locator <= fields[0] < 1 << 28:
+        raise BadFrame("a reply about a slice does not say how far that goes")
+    return fields[0]
 
 
 def found_of(reply: tuple[Header, Body]) -> Found:
@@ -409,15 +418,20 @@ class Registers:
     async def slice_holds(self, place: Place, kind: Kind, group: int) -> bool:
         """Whether any of a majority of planes holds a live record of a hashed bucket in a group."""
         replicas = self._caller.replicas or await self._caller.replica_count()
-        position = position_of_part(place, group)
 
-        async def ask(plane: int) -> tuple[bool, int]:
-            iid = iid_of(position, plane)
+        async def ask(plane: int, locator: int) -> tuple[bool, int, int]:
+            iid = iid_of(locator << TAIL_BITS | ANY_TAIL, plane)
             message = Scan(iid, int(kind), place.bucket, 0, 0, b"", b"", b"", 1, False)
             header, _ = await self._caller.call(message, iid)
-            return bool(header[2]), header[3]
+            return bool(header[2]), header[3], last_of(header[4:], locator)
 
-        return any(found for _, (found, _) in await gather_majority(ask, replicas, cfg_of=_second))
+        locator, end = group << 16, (group + 1) << 16
+        while locator < end:
+            answers = await gather_majority(partial(ask, locator=locator), replicas, cfg_of=itemgetter(1))
+            if any(found for _, (found, _, _) in answers):
+                return True
+            locator = 1 + min(last for _, (_, _, last) in answers)
+        return False
 
     async def shut(self, place: Place, part: int, attempt: int, *, shut: bool) -> None:
         """Refuse (or take again) writes in one shard, or in one group of a hashed bucket.
@@ -425,15 +439,18 @@ class Registers:
         Raises PreconditionFailed when a later deletion, with a higher ``attempt``, was there before.
         """
         replicas = self._caller.replicas or await self._caller.replica_count()
-        position = position_of_part(place, part)
         shard = part if place.shards else 0
 
-        async def ask(plane: int) -> int:
-            iid = iid_of(position, plane)
+        async def ask(plane: int, locator: int) -> tuple[int, int]:
+            iid = iid_of(locator << TAIL_BITS | ANY_TAIL, plane)
             header, _ = await self._caller.call(
                 Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid
             )
-            cfg: int = header[2]
-            return cfg
+            return header[2], last_of(header[3:], locator)
 
-        await every_plane(ask, replicas, cfg_of=lambda cfg: cfg)
+        locator = position_of_part(place, part) >> TAIL_BITS
+        end = locator + 1 if place.shards else (part + 1) << 16
+        while locator < end:
+            answers = await every_plane(partial(ask, locator=locator), replicas, cfg_of=itemgetter(0))
+            # A group may be split: what all of the majority have done counts.
+            locator = 1 + min(last for _, last in answers)

@@ -25,6 +25,7 @@ from blake3 import blake3
 from ssastore.core.blobstore import Reference, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
 from ssastore.core.mend import YOUNG_MS, Mended, Mender, Tally
+from ssastore.core.numbers import WHOLE_SLICES, in_order, part_of_slice, plane_of_slice, slice_number
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
 from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, peek_slot
 from ssastore.core.repair import RepairCounts
@@ -188,7 +189,7 @@ class Scrub:
         """One pass; what it found."""
         tools = self._tools
         self._passes += 1
-        mine = sorted(tools.acceptor.owned)
+        mine = in_order(tools.acceptor.owned)
         progress = Progress(self._passes, tools.clock.now_ms(), slices=len(mine))
         self.current, self._doubts, self._mender.tally = progress, {}, Tally()
         try:
@@ -246,39 +247,37 @@ class Scrub:
 
     # -- one slice ----------------------------------------------------------------------------------
 
-    async def _check_slices(self, slice16s: list[int], progress: Progress) -> None:
+    async def _check_slices(self, slices: list[int], progress: Progress) -> None:
         """Slices in a row: what is small is compared with one question a mate."""
         told: dict[int, tuple[int, bytes]] = {}
-        rows = [self._mates_of(slice16) for slice16 in slice16s]
+        rows = [self._mates_of(number) for number in slices]
         for mates in zip(*rows, strict=True):
-            told |= await self._tools.survey_slices(list(mates))
+            told |= await self._tools.survey_slices([mate for mate in mates if mate < WHOLE_SLICES])
         with self._pace.working(), self._tools.store.read() as txn:
-            holding = occupied(txn, slice16s)
+            holding = occupied(txn, slices)
         empty = {mate for mate, said in told.items() if said == (0, EMPTY)}
-        for slice16, others in zip(slice16s, rows, strict=True):
-            if slice16 not in self._tools.acceptor.active:
+        for number, others in zip(slices, rows, strict=True):
+            if number not in self._tools.acceptor.active:
                 progress.not_compared += 1
-            elif slice16 in holding or not empty.issuperset(others):
-                await self._check_slice(slice16, told, progress)
+            elif number in holding or not empty.issuperset(others):
+                await self._check_slice(number, told, progress)
             progress.slices_done += 1
         await self._pace.spend(_CHUNK_BYTES)
 
-    def _mates_of(self, slice16: int) -> list[int]:
-        """The slices of the same group in the other planes."""
-        replicas = self._tools.replicas
-        planes = [((slice16 >> 12) + step) % replicas for step in range(1, replicas)]
-        return [plane << 12 | slice16 & 0xFFF for plane in planes]
+    def _mates_of(self, number: int) -> list[int]:
+        """The slices of the same part in the other planes."""
+        replicas, part = self._tools.replicas, part_of_slice(number)
+        planes = [(plane_of_slice(number) + step) % replicas for step in range(1, replicas)]
+        return [slice_number(plane, part) for plane in planes]
 
-    async def _check_slice(
-        self, slice16: int, told: dict[int, tuple[int, bytes]], progress: Progress
-    ) -> None:
-        mates = self._mates_of(slice16)
+    async def _check_slice(self, number: int, told: dict[int, tuple[int, bytes]], progress: Progress) -> None:
+        mates = self._mates_of(number)
         asked = dict.fromkeys(mates, True)
         after = b""
         while True:
             finds = _Finds()
             with self._pace.working(), self._tools.store.read() as txn:
-                page = survey(txn, slice16, after, b"", self._visitor(finds))
+                page = survey(txn, number, after, b"", self._visitor(finds))
                 finds.blobs = [key for key in finds.blobs if not _has_references(txn, key)]
             progress.records += page.seen
             progress.bytes += page.size
@@ -290,7 +289,7 @@ class Scrub:
                 if is_whole and told.get(mate) == (page.count, page.digest):
                     continue
                 if asked[mate]:
-                    asked[mate] = await self._compare(slice16, mate, after, page, progress)
+                    asked[mate] = await self._compare(number, mate, after, page, progress)
             await self._pace.spend(page.size)
             if not page.is_cut:
                 break
@@ -335,7 +334,7 @@ class Scrub:
     # -- comparing ----------------------------------------------------------------------------------
 
     async def _compare(
-        self, slice16: int, mate: int, after: bytes, page: SurveyPage, progress: Progress
+        self, number: int, mate: int, after: bytes, page: SurveyPage, progress: Progress
     ) -> bool:
         """Compare a page with one mate, in as many pages as that needs; False when it does not answer."""
         end = page.last if page.is_cut else b""
@@ -350,7 +349,7 @@ class Scrub:
                     upto = theirs.last if theirs.is_cut else upto
                     found = differences(_between(page.rows, at, upto), theirs.rows)
                     for difference in found:
-                        stored_key = in_plane(difference.key, slice16 >> 12)
+                        stored_key = in_plane(difference.key, plane_of_slice(number))
                         if stored_key not in self._doubts:  # The other mate has it as this one has.
                             await self._mend(stored_key, progress)
                 if not theirs.is_cut:

@@ -9,26 +9,21 @@ from ssastore.errors import CorruptObject
 from ssastore.messages import Accept, Put, Shut, Status
 
 
-def _shut_locator(locator: int, shards: int) -> int:
-    """Where the mark of a shut bucket stands: in the shard's locator, or once in the /80 if hashed."""
-    return locator if shards else locator & ~0xFFFF
-
-
-def is_shut(txn: ReadTxn, locator: int, bucket: int, shards: int) -> bool:
-    """Whether a bucket takes no writes in this locator. Raises CorruptObject."""
-    mark = txn.get(shut_key(_shut_locator(locator, shards), bucket))
+def is_shut(txn: ReadTxn, locator: int, bucket: int) -> bool:
+    """Whether a bucket takes no writes by its mark in this locator. Raises CorruptObject."""
+    mark = txn.get(shut_key(locator, bucket))
     return mark is not None and bool(mark[-1])
 
 
 def check_open(request: Put | Accept, locator: int, txn: ReadTxn) -> None:
-    """Refuse a write to a shut bucket."""
-    if is_shut(txn, locator, request.bucket, request.shards):
+    """Refuse a write to a bucket that is shut by its mark in ``locator`` (``place.Served.mark_locator``)."""
+    if is_shut(txn, locator, request.bucket):
         raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
 
 
 def set_shut(request: Shut, locator: int, txn: WriteTxn) -> None:
-    """Set or lift the mark."""
-    mark = shut_key(_shut_locator(locator, request.shards), request.bucket)
+    """Set or lift the mark in ``locator``."""
+    mark = shut_key(locator, request.bucket)
     stored = txn.get(mark)
     if stored is not None and (request.attempt, not request.shut) < _step(stored):
         # A late repetition of an earlier step changes nothing.

@@ -34,22 +34,23 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssastore.core.boot import Environment
 from ssastore.core.groups import MOVING as RECORD_MOVING
 from ssastore.core.groups import RECOVERING as RECORD_RECOVERING
 from ssastore.core.groups import GroupRecord
-from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST, standing_key
+from ssastore.core.numbers import is_part_number
+from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST, slice_of_standing, standing_key
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import BadFrame, CorruptObject
-from ssastore.keyspace import GROUPS
 from ssastore.messages import STAND_BYTES
 
 _STANDING = struct.Struct(">QQQ")
+_PART_BYTES = 4
 _UNSEALED_BYTES = 16
 "A standing that was never sealed has no third field, as before there were seals."
-_STAND = struct.Struct(">HQ")
+_STAND = struct.Struct(">IQ")
 
 assert _STAND.size == STAND_BYTES
 
@@ -60,6 +61,8 @@ class State(Enum):
     ACTIVE = "ACTIVE"
     SEALED = "SEALED"
     FILLED = "FILLED"
+    RECUT = "RECUT"
+    "Split or merged, and that is not noted on the disk yet; never judged, and over in a moment."
     RECOVERING = "RECOVERING"
     QUARANTINED = "QUARANTINED"
     UNKNOWN = "UNKNOWN"
@@ -109,14 +112,15 @@ def read_standings(txn: ReadTxn) -> dict[int, Standing]:
     while True:
         try:
             for key, value in txn.scan(first, STANDINGS_END):
-                slice16 = int.from_bytes(key[len(STANDINGS_FIRST) :], "big")
-                found[slice16] = decode_standing(value)
-            return found
+                found[slice_of_standing(key)] = decode_standing(value)
+            break
         except CorruptObject as error:
             if not error.key:
                 raise
-            found[int.from_bytes(error.key[len(STANDINGS_FIRST) :], "big")] = DAMAGED
+            found[slice_of_standing(error.key)] = DAMAGED
             first = error.key + b"\0"
+    found.pop(-1, None)
+    return found
 
 
 def decode_standing(value: bytes | memoryview) -> Standing:
@@ -126,20 +130,39 @@ def decode_standing(value: bytes | memoryview) -> Standing:
     return Standing(*_STANDING.unpack(bytes(value).ljust(_STANDING.size, b"\0")))
 
 
-def write_standing(txn: WriteTxn, slice16: int, standing: Standing) -> None:
+def write_standing(txn: WriteTxn, number: int, standing: Standing) -> None:
     """Make a standing durable with the transaction."""
     packed = _STANDING.pack(*standing)
-    txn.put(standing_key(slice16), packed if standing.seal else packed[:_UNSEALED_BYTES], use_reserve=True)
+    txn.put(standing_key(number), packed if standing.seal else packed[:_UNSEALED_BYTES], use_reserve=True)
 
 
 def pack_stands(stands: Iterable[tuple[int, int]]) -> bytes:
-    """Groups and their cfgs, as they travel in Fence and Pull."""
-    return b"".join([_STAND.pack(group, cfg) for group, cfg in stands])
+    """Parts and their cfgs, as they travel in Fence and Pull."""
+    return b"".join([_STAND.pack(part, cfg) for part, cfg in stands])
 
 
 def unpack_stands(packed: bytes) -> list[tuple[int, int]]:
-    """Inverse of ``pack_stands``. Raises BadFrame: no such group."""
+    """Inverse of ``pack_stands``. Raises BadFrame: no such part."""
     stands = list(_STAND.iter_unpack(packed))
-    if any(group >= GROUPS for group, _ in stands):
-        raise BadFrame("no such group")
+    check_parts([part for part, _ in stands])
     return stands
+
+
+def pack_parts(parts: Iterable[int]) -> bytes:
+    """Parts, as a reply names them."""
+    return b"".join([part.to_bytes(_PART_BYTES, "big") for part in parts])
+
+
+def unpack_parts(packed: Any) -> list[int]:
+    """Inverse of ``pack_parts``. Raises BadFrame: that is no list of parts."""
+    if type(packed) is not bytes or len(packed) % _PART_BYTES:
+        raise BadFrame("not a list of parts")
+    at = range(0, len(packed), _PART_BYTES)
+    return check_parts([int.from_bytes(packed[first : first + _PART_BYTES], "big") for first in at])
+
+
+def check_parts(parts: list[int]) -> list[int]:
+    """The same. Raises BadFrame: there is no such part."""
+    if not all(is_part_number(part) for part in parts):
+        raise BadFrame("no such part of a group")
+    return parts

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from xxhash import xxh3_64_digest, xxh3_128_intdigest
 
-from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
+from ssastore.core.numbers import plane_of_slice
+from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, slice_range, split_place
 from ssastore.core.register import NO_BALLOT, decode_slot
 from ssastore.env import ReadTxn
 from ssastore.errors import CorruptObject
@@ -80,14 +81,9 @@ def walk(txn: ReadTxn, first: bytes, end: bytes) -> Iterator[tuple[bytes, memory
             first = error.key + b"\0"
 
 
-def slice_range(slice16: int) -> tuple[bytes, bytes]:
-    """First stored key of a slice, and the first after it."""
-    return slice16.to_bytes(2, "big"), (slice16 + 1).to_bytes(2, "big")
-
-
 def survey(
     txn: ReadTxn,
-    slice16: int,
+    number: int,
     after: bytes,
     end: bytes,
     visit: Callable[[bytes, memoryview | bytes], None] | None = None,
@@ -96,8 +92,8 @@ def survey(
 
     ``visit`` sees every stored key and value that is not rotten; the value's view dies with the call.
     """
-    plane = slice16 >> 12
-    first, stop = slice_range(slice16)
+    plane = plane_of_slice(number)
+    first, stop = slice_range(number)
     if after:
         first = max(first, in_plane(after, plane) + b"\0")
     if end:
@@ -120,20 +116,19 @@ def survey(
     return page
 
 
-def occupied(txn: ReadTxn, slice16s: Sequence[int]) -> set[int]:
-    """Which of these slices, in ascending order, hold anything. One seek for each that does."""
+def occupied(txn: ReadTxn, slices: Sequence[int]) -> set[int]:
+    """Which of these slices, in address order, hold anything. One seek for each that does."""
     found: set[int] = set()
-    known_empty_below = 0
-    for slice16 in slice16s:
-        if slice16 < known_empty_below:
-            continue
-        first = next(walk(txn, slice_range(slice16)[0], BOOKKEEPING_FIRST), None)
-        if first is None:
-            break
-        known_empty_below = int.from_bytes(first[0][:2], "big")
-        if known_empty_below == slice16:
-            found.add(slice16)
-            known_empty_below += 1
+    stored = b""
+    for number in slices:
+        first, end = slice_range(number)
+        if stored < first:
+            entry = next(walk(txn, first, BOOKKEEPING_FIRST), None)
+            if entry is None:
+                break
+            stored = entry[0]
+        if stored < end:
+            found.add(number)
     return found
 
 

@@ -16,17 +16,19 @@ from blake3 import blake3
 
 from ssastore.core.blobstore import is_good_blob
 from ssastore.core.caller import Caller
-from ssastore.core.custody import Custody, Held
+from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover, fill_keys, fill_range
 from ssastore.core.floors import raise_floor, read_floor
 from ssastore.core.groups import group_key
+from ssastore.core.held import Held
+from ssastore.core.numbers import group_of_part, numbered_slice, part_piece, slice_number
 from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
-from ssastore.core.standing import Standing, pack_stands
+from ssastore.core.standing import Standing, pack_stands, unpack_parts
 from ssastore.core.totals import SliceTotal, Tally, unpack_totals
 from ssastore.env import ControlStore, Store, WriteTxn
 from ssastore.errors import BadFrame, CorruptObject, Unavailable
-from ssastore.keyspace import GROUP_BITS, slice_of
+from ssastore.keyspace import GROUP_BITS
 from ssastore.limits import (
     CHUNK_BYTES,
     CONTROL_FRESH_MS,
@@ -53,8 +55,8 @@ class _Copying:
     session: int = 0
     seen: int = 0
 
-    def h(self, group: int) -> int:
-        return self.held[group].record.planes[self.plane].epoch
+    def h(self, part: int) -> int:
+        return self.held[part].record.planes[self.plane].epoch
 
 
 class Taker:
@@ -87,15 +89,15 @@ class Taker:
 
     async def fill(self, plane: int, held: dict[int, Held]) -> None:
         """Let slices be FILLED. Raises SsaStoreError, OSError: it has to begin again."""
-        moves = [(group, found.record.planes[plane].epoch) for group, found in sorted(held.items())]
-        iid = slice_of(plane, min(held)).first | _ANY_TAIL
+        moves = [(part, found.record.planes[plane].epoch) for part, found in sorted(held.items())]
+        iid = numbered_slice(slice_number(plane, min(held))).first | _ANY_TAIL
         await self._fill(_Copying(plane, held, iid, pack_stands(moves)))
 
     async def _fill(self, copying: _Copying) -> None:
         plane, held = copying.plane, copying.held
         begun = {
-            plane << GROUP_BITS | group: Standing(0, found.record.cfg, copying.h(group))
-            for group, found in held.items()
+            slice_number(plane, part): Standing(0, found.record.cfg, copying.h(part))
+            for part, found in held.items()
         }
         await self._custody.note_standings(begun)
         await self._copy(copying)
@@ -108,7 +110,7 @@ class Taker:
         await self._compare(copying)
 
     async def _copy(self, copying: _Copying) -> None:
-        loop, groups = asyncio.get_running_loop(), sorted(copying.held)
+        loop, parts = asyncio.get_running_loop(), sorted(copying.held)
         after: bytes | None = b""
         while after is not None:
             started = loop.time()
@@ -122,7 +124,7 @@ class Taker:
             if page.truncated and page.last <= after:
                 raise BadFrame("a page of a copy does not get on")
             change = partial(
-                fill_range, plane=copying.plane, groups=groups, bounds=bounds, merged=rows, cover=self._cover
+                fill_range, plane=copying.plane, parts=parts, bounds=bounds, merged=rows, cover=self._cover
             )
             await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
             self.byte_count += size
@@ -150,13 +152,13 @@ class Taker:
         """Let the source vote no more. Only when the control store is there: it has to end this."""
         loop, first = asyncio.get_running_loop(), min(copying.held)
         asked = loop.time()
-        item = await self._control.get(group_key(first))
+        item = await self._control.get(group_key(group_of_part(first)))
         if loop.time() - asked > CONTROL_FRESH_MS / 1000:
             raise Unavailable("the control store is too slow for slices to be sealed")
         if item is None or item.revision != copying.held[first].revision:
             raise Unavailable("the handover was called off")
         header, _ = await self._ask(Seal(copying.iid, copying.moves), (bytes,))
-        if len(header[0]) != 2 * len(copying.held):
+        if not copying.held.keys() <= set(unpack_parts(header[0])):
             raise Unavailable("not all slices are sealed")
 
     async def _compare(self, copying: _Copying) -> None:
@@ -165,26 +167,24 @@ class Taker:
         message = Total(copying.iid, copying.moves)
         _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
         totals = unpack_totals(body)
-        for group, held in copying.held.items():
-            total = totals.get(group)
-            own = await self._total(plane << GROUP_BITS | group)
+        for part, held in copying.held.items():
+            total = totals.get(part)
+            own = await self._total(slice_number(plane, part))
             if total is None or (total.records, total.sum) != own or total.cfg != held.record.cfg:
                 raise Unavailable(
-                    f"group {group:03x} is not the same here: {own[0]} records, at the source "
+                    f"{part_piece(part)} is not the same here: {own[0]} records, at the source "
                     f"{total.records if total else 'none'}"
                 )
         await self._custody.fill(
             {
-                plane << GROUP_BITS | group: Standing(
-                    copying.h(group) + 1, totals[group].cfg, copying.h(group)
-                )
-                for group in copying.held
+                slice_number(plane, part): Standing(copying.h(part) + 1, totals[part].cfg, copying.h(part))
+                for part in copying.held
             },
             partial(_raise_floors, plane=plane, totals=totals),
         )
 
-    async def _total(self, slice16: int) -> tuple[int, int]:
-        tally = Tally(slice16)
+    async def _total(self, number: int) -> tuple[int, int]:
+        tally = Tally(number)
         is_more = True
         while is_more:
             with self._store.read() as txn:
@@ -233,7 +233,7 @@ class Taker:
 
 
 def _raise_floors(txn: WriteTxn, plane: int, totals: Mapping[int, SliceTotal]) -> None:
-    for group in totals:
-        read_floor(txn, slice_range(plane << GROUP_BITS | group)[0])  # What can raise comes first.
-    for group, total in totals.items():
-        raise_floor(txn, plane << GROUP_BITS | group, total.floor)
+    for part in totals:
+        read_floor(txn, slice_range(slice_number(plane, part))[0])  # What can raise comes first.
+    for part, total in totals.items():
+        raise_floor(txn, plane << GROUP_BITS | group_of_part(part), total.floor)

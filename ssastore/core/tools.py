@@ -12,7 +12,8 @@ from ssastore.core.caller import Caller
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.floors import slice_of_key
 from ssastore.core.names import Names
-from ssastore.core.records import in_plane, just_below
+from ssastore.core.numbers import WHOLE_SLICES, numbered_slice, part_of_slice, slice_number
+from ssastore.core.records import in_plane, just_below, slice_range
 from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.core.survey import Row
@@ -80,9 +81,14 @@ class Tools:
     def replicas(self) -> int:
         return self.acceptor.replicas
 
-    async def survey(self, slice16: int, after: bytes, end: bytes, *, listing: bool) -> Surveyed:
+    async def survey(self, number: int, after: bytes, end: bytes, *, listing: bool) -> Surveyed:
         """A page of a slice at its owner (``core.survey``). Raises SsaStoreError."""
-        header, body = await self.ask_mate(Survey(slice16 << 48 | _ALL_TAILS, after, end, listing))
+        if number >= WHOLE_SLICES:
+            # Who is asked may not have heard yet that it is a part.
+            first, stop = slice_range(slice_number(0, part_of_slice(number)))
+            after, end = after or just_below(first), end or just_below(stop)
+        iid = numbered_slice(number).first | _ALL_TAILS
+        header, body = await self.ask_mate(Survey(iid, after, end, listing))
         if tuple(map(type, header[2:])) != (bytes, int, bytes, bool):
             raise BadFrame("a reply to Survey has other fields")
         rows: list[Row] = []

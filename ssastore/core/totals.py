@@ -1,6 +1,6 @@
 """What a slice holds in all, as two environments compare it at the end of a handover. Pure.
 
-    row: group u16 | records u64 | sum u128 | floor u128 | cfg u64
+    row: part u32 | records u64 | sum u128 | floor u128 | cfg u64
 
 The sum is the exclusive or of the XXH3-128 of every stored key with its value; of a blob only
 the key counts, which is its digest.  Promises count, and references, and marks of shut buckets.
@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from xxhash import xxh3_128_intdigest
 
+from ssastore.core.numbers import is_part_number
 from ssastore.core.pages import KIND_AT
 from ssastore.core.records import slice_range
 from ssastore.env import ReadTxn
 from ssastore.errors import BadFrame
-from ssastore.keyspace import GROUPS
 from ssastore.messages import BALLOT_BYTES, Kind
 
-_ROW = struct.Struct(f">HQ16s{BALLOT_BYTES}sQ")
+_ROW = struct.Struct(f">IQ16s{BALLOT_BYTES}sQ")
 _STEP_RECORDS = 500
 _STEP_BYTES = 1 << 20
 
@@ -38,8 +38,8 @@ class SliceTotal(NamedTuple):
 class Tally:
     """Counts a slice step by step, so that nobody waits for it."""
 
-    def __init__(self, slice16: int) -> None:
-        self._first, self._end = slice_range(slice16)
+    def __init__(self, number: int) -> None:
+        self._first, self._end = slice_range(number)
         self.records = 0
         self.sum = 0
 
@@ -59,10 +59,10 @@ class Tally:
 
 
 def pack_totals(totals: Iterable[tuple[int, SliceTotal]]) -> bytes:
-    """Totals by group."""
+    """Totals by part."""
     return b"".join(
-        _ROW.pack(group, total.records, total.sum.to_bytes(16, "big"), total.floor, total.cfg)
-        for group, total in totals
+        _ROW.pack(part, total.records, total.sum.to_bytes(16, "big"), total.floor, total.cfg)
+        for part, total in totals
     )
 
 
@@ -71,8 +71,8 @@ def unpack_totals(packed: bytes) -> dict[int, SliceTotal]:
     if len(packed) % _ROW.size:
         raise BadFrame("totals of slices are cut short")
     found: dict[int, SliceTotal] = {}
-    for group, records, total, floor, cfg in _ROW.iter_unpack(packed):
-        if group >= GROUPS:
-            raise BadFrame("no such group")
-        found[group] = SliceTotal(records, int.from_bytes(total, "big"), floor, cfg)
+    for part, records, total, floor, cfg in _ROW.iter_unpack(packed):
+        if not is_part_number(part):
+            raise BadFrame("no such part of a group")
+        found[part] = SliceTotal(records, int.from_bytes(total, "big"), floor, cfg)
     return found

@@ -95,7 +95,7 @@ class Votes:
         if (entry := value.find(request.op_id)) is not None:
             return reply_of(entry.result, entry.modified_ms)
         if isinstance(request, Put):
-            check_open(request, locator, txn)
+            check_open(request, self._served.mark_locator(request.iid, request.shards), txn)
         birth = birth_of(request.born_ms, now_ms)
         if may_be_forgotten(value, request.attempt, birth):
             raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
@@ -140,7 +140,7 @@ class Votes:
         slot = self._slot(txn, stored_key)
         if request.ballot == slot.accepted:
             return [], b""
-        check_open(request, locator, txn)
+        check_open(request, self._served.mark_locator(request.iid, request.shards), txn)
         if not slot.accept(request.ballot, b"", request.reserved):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
         self._ceiling.cover(txn, slot.promise, now_ms)

@@ -18,8 +18,9 @@ from typing import Any
 from ssastore.control.memory import MemoryControlStore
 from ssastore.control.state import ControlState, Entry
 from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecord, node_key
-from ssastore.core.custody import Custody, Listing
+from ssastore.core.custody import Custody
 from ssastore.core.groups import GROUP_PREFIX, group_key
+from ssastore.core.held import Listing
 from ssastore.core.objects import Objects
 from ssastore.core.planner import initial_layout, owned_prefixes
 from ssastore.core.tools import UpkeepRules

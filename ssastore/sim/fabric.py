@@ -13,8 +13,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssastore.core.groups import ACTIVE, GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
+from ssastore.core.numbers import (
+    group_of_slice,
+    numbered_slice,
+    overlaps,
+    part_of_slice,
+    part_piece,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+)
 from ssastore.env import spawn
-from ssastore.keyspace import GROUP_BITS, GROUPS, slice_of
+from ssastore.keyspace import GROUP_BITS, GROUPS, SLICE_BITS
 from ssastore.limits import GOAWAY_MS
 from ssastore.rebalance import Move
 from ssastore.sim.clock import NS_PER_MS
@@ -29,48 +39,71 @@ class Fabric:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
-        self._known: dict[int, PlaneOwner] = {}
-        "By slice, what its group's record says, of those that are not as at the beginning."
+        self._known: dict[int, GroupRecord] = {}
+        "Records of groups that are not as at the beginning."
         self.moves = 0
         "Slices that changed their owner."
         self._task = spawn("fabric", self._follow())
 
-    def _learn(self, record: GroupRecord) -> None:
-        self._known.update({p << GROUP_BITS | record.group: found for p, found in enumerate(record.planes)})
-
     async def _follow(self) -> None:
-        control, cluster_groups = self._cluster.control.another_client(), self._cluster.layout.cluster.groups
+        control = self._cluster.control.another_client()
         async for event in control.watch(GROUP_PREFIX, 1):
             assert event.value is not None
             record = GroupRecord.decode(event.value)
-            for plane, found in enumerate(record.planes):
-                slice16 = plane << GROUP_BITS | record.group
-                before = self._known.get(slice16) or cluster_groups[record.group].planes[plane]
-                if found.owner != before.owner:
-                    self._switch(slice16, before, found)
-            self._learn(record)
+            before = self._record_of(record.group)
+            self._known[record.group] = record
+            for view in record.views():
+                if record.at(view.part) is not None and before.at(view.part) is None:
+                    self._recut(view)
+                for plane, found in enumerate(view.planes):
+                    number = slice_number(plane, view.part)
+                    former = _owner_of(before, number)
+                    if found.owner != former.owner:
+                        self._switch(number, former, found)
 
-    def _switch(self, slice16: int, before: PlaneOwner, found: PlaneOwner) -> None:
-        cluster, piece = self._cluster, slice_of(slice16 >> GROUP_BITS, slice16 & 0xFFF)
+    def _record_of(self, group: int) -> GroupRecord:
+        return self._known.get(group) or self._cluster.layout.cluster.groups[group]
+
+    def _recut(self, view: GroupRecord) -> None:
+        """A part is a slice of its own from now on, or again: what was told of parts inside is void."""
+        routing, depth = self._cluster.world.network.routing, part_piece(view.part).depth
+        for plane, found in enumerate(view.planes):
+            piece = numbered_slice(slice_number(plane, view.part))
+            self._cluster.world.loop.note(f"slice {piece} is one now")
+            for node in self._cluster.nodes:
+                if node.name == found.owner:
+                    node.host.accept(piece)
+                elif depth == SLICE_BITS:
+                    node.host.reject(piece)
+            routing.announce(piece, found.owner)
+            routing.withdraw_inside(piece)
+            for node in self._cluster.nodes:
+                node.host.forget_inside(piece)
+
+    def _switch(self, number: int, before: PlaneOwner, found: PlaneOwner) -> None:
+        cluster, piece = self._cluster, numbered_slice(number)
         loop = cluster.world.loop
         self.moves += 1
-        loop.note(f"slice {slice16:04x} goes from {before.owner} to {found.owner}, epoch {found.epoch}")
+        loop.note(
+            f"slice {slice_name(number)} goes from {before.owner} to {found.owner}, epoch {found.epoch}"
+        )
         assert found.state == ACTIVE
-        self._compare(slice16, before, found)
+        self._compare(number, before, found)
         for node in cluster.named(found.owner):
             node.host.accept(piece)
         cluster.world.network.routing.announce(piece, found.owner)
-        loop.at(loop.now_ns + GOAWAY_MS * NS_PER_MS, self._give_up, slice16, before.owner)
+        loop.at(loop.now_ns + GOAWAY_MS * NS_PER_MS, self._give_up, number, before.owner)
 
-    def _give_up(self, slice16: int, former: str) -> None:
-        if self._known[slice16].owner != former:
+    def _give_up(self, number: int, former: str) -> None:
+        record = self._record_of(group_of_slice(number))
+        if record.at(part_of_slice(number)) is not None and _owner_of(record, number).owner != former:
             for node in self._cluster.named(former):
-                node.host.reject(slice_of(slice16 >> GROUP_BITS, slice16 & 0xFFF))
+                node.host.reject(numbered_slice(number))
 
-    def _compare(self, slice16: int, before: PlaneOwner, found: PlaneOwner) -> None:
+    def _compare(self, number: int, before: PlaneOwner, found: PlaneOwner) -> None:
         source, target = self._disk_of(before), self._disk_of(found)
         if source is not None and target is not None:
-            self._cluster.invariants.handed_over(slice16, source.disk.contents, target.disk.contents)
+            self._cluster.invariants.handed_over(number, source.disk.contents, target.disk.contents)
 
     def _disk_of(self, owner: PlaneOwner) -> StoreHost | None:
         """The node whose disk is the environment that a record names."""
@@ -78,6 +111,14 @@ class Fabric:
         if not owner.env:
             return nodes[0]  # The first environment.
         return next((node for node in nodes if node.env_id == owner.env), None)
+
+
+def _owner_of(record: GroupRecord, number: int) -> PlaneOwner:
+    """Who owned a slice, by a record in which it may have been in another one, or several."""
+    plane = plane_of_slice(number)
+    return next(
+        found.planes[plane] for found in record.parts if overlaps(slice_number(plane, found.part), number)
+    )
 
 
 async def draw_moves(cluster: SimCluster, draw: Stream, slices_max: int) -> list[Move]:
@@ -90,8 +131,9 @@ async def draw_moves(cluster: SimCluster, draw: Stream, slices_max: int) -> list
     for slice16 in draw.sample(held, min(len(held), draw.randint(1, slices_max))):
         item = await cluster.control.get(group_key(slice16 % GROUPS))
         assert item is not None
-        owners = GroupRecord.decode(item.value).owners
+        record = GroupRecord.decode(item.value)
+        view = record if record.split is None else draw.choice(record.views())
         # Of a group one at most: with four nodes there is one place for it.
-        move = Move(slice16, draw.choice([name for name in names if name not in owners]))
-        moves.setdefault(slice16 % GROUPS, move)
+        target = draw.choice([name for name in names if name not in view.owners])
+        moves.setdefault(slice16 % GROUPS, Move(slice_number(slice16 >> GROUP_BITS, view.part), target))
     return list(moves.values())

@@ -95,6 +95,12 @@ class Host:
         """Answer for no address of a slice any more; connections that are open stay."""
         self._accepted[piece] = False
 
+    def forget_inside(self, piece: Slice) -> None:
+        """Treat all of a slice alike again, as was said of it last."""
+        for prefix, _ in list(self._accepted.items()):
+            if prefix != piece and piece.covers(prefix):
+                del self._accepted[prefix]
+
     def answers(self, address: IPv6Address) -> bool:
         """Whether the address is one of this host's."""
         iid = self.network.iid_of(address)

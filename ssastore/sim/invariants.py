@@ -28,10 +28,11 @@ from typing import Any
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.custody import Custody
+from ssastore.core.numbers import overlaps, plane_of_slice, slice_name, whole_of
 from ssastore.core.records import FLOORS_FIRST, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
-from ssastore.keyspace import slice16_of
+from ssastore.keyspace import TAIL_BITS
 from ssastore.messages import Accept, Kind, Prepare
 from ssastore.store.memory import Records
 from ssastore.store.seal import unseal
@@ -73,7 +74,7 @@ class Invariants:
         self._acceptors: dict[str, Acceptor] = {}
         "Of the processes that run, by node."
         self._custodies: dict[str, Custody] = {}
-        self._voters: dict[tuple[int, int], tuple[int, str]] = {}
+        self._voters: dict[tuple[int, int], dict[int, tuple[int, str]]] = {}
         "By slice and cfg: since which epoch the latest voter had its data, and who it was."
         self.checks = 0
 
@@ -113,20 +114,20 @@ class Invariants:
 
     def _is_of_nobody(self, node: str, key: bytes) -> bool:
         acceptor = self._acceptors.get(node)
-        return acceptor is not None and int.from_bytes(key[:2], "big") not in acceptor.owned
+        return acceptor is not None and _slice_at(acceptor, key) not in acceptor.owned
 
-    def handed_over(self, slice16: int, source: Records, target: Records) -> None:
+    def handed_over(self, number: int, source: Records, target: Records) -> None:
         """The control store has made the target the owner of a slice; both disks as they are now."""
-        had, has = _good_records(source, slice16), _good_records(target, slice16)
+        had, has = _good_records(source, number), _good_records(target, number)
         for key in sorted(had.keys() | has.keys()):
             if had.get(key) != has.get(key) and not (_is_rotten(source, key) or _is_rotten(target, key)):
                 what = "has not" if key not in has else "has more than" if key not in had else "has another"
-                self._broken(f"I16: the new owner of slice {slice16:04x} {what} {key.hex()}")
+                self._broken(f"I16: the new owner of slice {slice_name(number)} {what} {key.hex()}")
 
     def _is_rebuilt(self, node: str, key: bytes) -> bool:
         """Whether the slice of a key does not vote at this node: only a recovery writes to it."""
         acceptor = self._acceptors.get(node)
-        return acceptor is not None and int.from_bytes(key[:2], "big") not in acceptor.active
+        return acceptor is not None and _slice_at(acceptor, key) not in acceptor.active
 
     def _broken(self, what: str) -> None:
         if len(self.violations) < _VIOLATIONS_MAX:
@@ -194,21 +195,23 @@ class Invariants:
         acceptor.write = watched  # type: ignore[method-assign]
 
     def _check_vote(self, node: str, env_id: int, acceptor: Acceptor, request: Accept | Prepare) -> None:
-        slice16 = slice16_of(request.iid)
-        if slice16 not in acceptor.active:
-            self._broken(f"I10: {node} voted for slice {slice16:04x}, not ACTIVE there")
+        number = acceptor.served.slice_at(request.iid)
+        if number not in acceptor.active:
+            self._broken(f"I10: {node} voted for slice {slice_name(number)}, not ACTIVE there")
         voter = f"{node}, environment {env_id:08x}"
-        held = self._custodies[node].groups.get(slice16 & 0xFFF)
-        epoch = held.record.planes[slice16 >> 12].complete_epoch if held is not None else 0
-        place = slice16, request.cfg
-        latest, other = self._voters.get(place, (epoch, voter))
-        if epoch < latest or (epoch == latest and other != voter):
-            self._broken(
-                f"I1: {voter} voted for slice {slice16:04x} under cfg {request.cfg} as of epoch {epoch}, "
-                f"and {other} as of epoch {latest}"
-            )
+        held = self._custodies[node].held(number)
+        epoch = held.record.planes[plane_of_slice(number)].complete_epoch if held is not None else 0
+        voters = self._voters.setdefault((whole_of(number), request.cfg), {})
+        # A split leaves the epochs and a merge makes a higher one, so slices around one another compare.
+        for around, (latest, other) in list(voters.items()):
+            if overlaps(around, number) and (epoch < latest or (epoch == latest and other != voter)):
+                self._broken(
+                    f"I1: {voter} voted for slice {slice_name(number)} under cfg {request.cfg} as of epoch "
+                    f"{epoch}, and {other} for {slice_name(around)} as of epoch {latest}"
+                )
+                break
         else:
-            self._voters[place] = epoch, voter
+            voters[number] = epoch, voter
         name = self._names.setdefault(_name_of(request), _Name())
         if name.cfgs.setdefault(request.ballot, request.cfg) != request.cfg:
             self._broken(f"I11: votes of two cfg for ballot {request.ballot.hex()}, at {node}")
@@ -220,9 +223,13 @@ def _name_of(request: Accept | Prepare) -> bytes:
     return place.to_bytes(4, "big") + bytes([request.kind]) + request.bucket.to_bytes(8, "big") + request.key
 
 
-def _good_records(records: Records, slice16: int) -> dict[bytes, bytes]:
+def _slice_at(acceptor: Acceptor, key: bytes) -> int:
+    return acceptor.served.slice_at(int.from_bytes(key[:4], "big") << TAIL_BITS)
+
+
+def _good_records(records: Records, number: int) -> dict[bytes, bytes]:
     """What is stored of a slice, but for what is rotten."""
-    first, end = slice_range(slice16)
+    first, end = slice_range(number)
     keys = records.keys[bisect_left(records.keys, first) : bisect_left(records.keys, end)]
     return {key: records.sealed[key] for key in keys if not _is_rotten(records, key)}
 

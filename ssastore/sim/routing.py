@@ -52,6 +52,12 @@ class Routing:
         """Have no route for exactly this prefix; a covering one holds again. Raises KeyError."""
         self._change(piece, None)
 
+    def withdraw_inside(self, piece: Slice) -> None:
+        """Have no routes for prefixes inside of this one any more: it is one again."""
+        inside = [prefix for prefix, _ in self._settled.items() if prefix != piece and piece.covers(prefix)]
+        for prefix in inside:
+            self._change(prefix, None)
+
     def lookup(self, source: str, iid: int) -> str | None:
         """Where ``source`` sends packets for ``iid``: the name of a host, or None when there is no route."""
         target = self._views.get(source, self._settled).lookup(iid)

@@ -13,7 +13,7 @@ import msgpack
 
 from ssastore.env import Randomness
 from ssastore.errors import AccessDenied, BadFrame, ConfigError, PeerError, UnexpectedMessage
-from ssastore.keyspace import HASH_NAME, RULE_VERSION
+from ssastore.keyspace import HASH_NAME, RULE_VERSION, locator_of
 from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BYTES_MAX, GREETING_TIMEOUT_MS
 from ssastore.messages import NONCE_BYTES, PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport.channel import FrameChannel
@@ -44,7 +44,7 @@ class Connection(FrameChannel):
     """One connection to one worker.
 
     ``on_coverage(connection)`` is called when the worker says what it serves; ``slices`` then
-    holds the 16-bit slice numbers.  With it the worker says what time it is there.
+    holds runs of locators.  With it the worker says what time it is there.
     """
 
     def __init__(
@@ -137,8 +137,11 @@ class Connection(FrameChannel):
         if tuple(map(type, header)) != (int, int, int):
             raise BadFrame("coverage with other fields")
         try:
-            _, runs = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
-            slices = [range(first, end) for first, end in runs if 0 <= first < end <= 1 << 16]
+            _, runs, *parts = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
+            slices = [range(first << 16, end << 16) for first, end in runs if 0 <= first < end <= 1 << 16]
+            slices += [
+                range(first, end) for run in parts for first, end in run if 0 <= first < end <= 1 << 32
+            ]
         except (TypeError, ValueError, msgpack.UnpackException) as error:
             raise BadFrame("coverage is not a list of ranges") from error
         self.slices = slices
@@ -194,9 +197,15 @@ class Connection(FrameChannel):
         """What time it is at the node, about: births of operations are told by it."""
         return int(self._loop.time() * 1000 + self._ahead_ms)
 
-    def covers(self, slice16: int) -> bool:
-        """Whether the worker last said that it serves this slice."""
-        return any(slice16 in run for run in self.slices)
+    def covers(self, iid: int) -> bool:
+        """Whether the worker last said that it serves this address."""
+        locator = locator_of(iid)
+        return any(locator in run for run in self.slices)
+
+    def covers_whole(self, slice16: int) -> bool:
+        """Whether it said so of all of a /80."""
+        first, last = slice16 << 16, slice16 << 16 | 0xFFFF
+        return any(first in run and last in run for run in self.slices)
 
     def check_alive(self, now: float, patience_s: float) -> None:
         """Give up requests that have waited for ``patience_s``; abort when nothing comes any more.

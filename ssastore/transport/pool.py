@@ -24,6 +24,8 @@ from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.wire import Body
 
 _SLICE_SHIFT = 48
+_BITS_BELOW = 16
+"Of a locator, below the /80."
 _ARC_SHIFT = 56
 _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
@@ -201,7 +203,7 @@ class Pool:
 
     def begin(self, message: Message, iid: int, body: Body = b"") -> asyncio.Future[Reply] | None:
         """See ``core.caller.Caller``."""
-        connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid >> _SLICE_SHIFT)
+        connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid)
         if connection is None or not connection.is_open:
             return None
         if message.TYPE in _BORN:
@@ -223,7 +225,7 @@ class Pool:
             ConfigError, AccessDenied: from the greeting.
         """
         deadline = asyncio.get_running_loop().time() + (within_ms or self.deadline_ms) / 1000
-        connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid >> _SLICE_SHIFT)
+        connection = self._by_slice.get(iid >> _SLICE_SHIFT) or self._covering(iid)
         if connection is not None and connection.is_open:
             if message.TYPE in _BORN:
                 _bear(message, connection)
@@ -252,7 +254,7 @@ class Pool:
                 raise Unavailable(text)
             return await self._retry(message, iid, body, budget, OSError(text), False)
         if status in (Status.NOT_MINE, Status.OVERLOADED):
-            self._disbelieve(iid >> _SLICE_SHIFT)
+            self._disbelieve(iid)
             return await self._retry(message, iid, body, budget, OSError(text), False)
         raise STATUS_ERRORS.get(status, PeerError)(text)
 
@@ -288,7 +290,7 @@ class Pool:
                     raise STATUS_ERRORS.get(status, PeerError)(str(reply[0][2]))
                 cause = OSError(str(reply[0][2]))
                 if status != Status.SILENT:
-                    self._disbelieve(iid >> _SLICE_SHIFT)
+                    self._disbelieve(iid)
                 elif not budget.is_patient:
                     break  # The right node, and it has nothing to say: whoever asks has others to ask.
             except OSError as error:
@@ -316,7 +318,7 @@ class Pool:
         gate = self._dialling.setdefault(iid >> _ARC_SHIFT, asyncio.Semaphore(_DIALS_AN_ARC))
         async with gate:
             # Another dial may have ended at the same worker while this one waited.
-            known = self._covering(iid >> _SLICE_SHIFT)
+            known = self._covering(iid)
             if known is not None:
                 return known
             self.dial_count += 1
@@ -364,20 +366,22 @@ class Pool:
         self._by_slice.clear()
         self._shadowed = None
 
-    def _covering(self, slice16: int) -> Connection | None:
-        """The open connection that last said that it serves a slice, and has not said otherwise since."""
+    def _covering(self, iid: int) -> Connection | None:
+        """The open connection that last said that it serves an address, and has not said otherwise since."""
+        slice16 = iid >> _SLICE_SHIFT
         for connection, wrong in reversed(self._hints.items()):
-            is_hinted = connection.covers(slice16) and slice16 not in wrong
+            is_hinted = connection.covers(iid) and slice16 not in wrong
             if is_hinted and connection.is_open:
-                self._by_slice[slice16] = connection
+                if connection.covers_whole(slice16):
+                    self._by_slice[slice16] = connection
                 return connection
         return None
 
-    def _disbelieve(self, slice16: int) -> None:
-        """Who was said to serve a slice does not: its hint was too old."""
+    def _disbelieve(self, iid: int) -> None:
+        """Who was said to serve an address does not: its hint was too old."""
         for connection, wrong in self._hints.items():
-            if connection.covers(slice16):
-                wrong.add(slice16)
+            if connection.covers(iid):
+                wrong.add(iid >> _SLICE_SHIFT)
         self._hints_changed()
 
     def _forget(self, connection: Connection) -> None:
@@ -395,7 +399,7 @@ class Pool:
                 left = known.slices
                 for run in newer:
                     left = [part for piece in left for part in _without(piece, run)]
-                if sum(map(len, left)) <= len(wrong):
+                if sum(map(len, left)) <= len(wrong) << _BITS_BELOW:
                     self._shadowed.add(known)
                 newer += known.slices
         return connection in self._hints and connection not in self._shadowed

@@ -17,10 +17,11 @@ from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, encode_coverage
 from ssastore.core.coordinator import PROPOSED, Coordinator
 from ssastore.core.custody import CUSTODIAL, Custody
 from ssastore.core.giving import GIVEN, Giver
+from ssastore.core.numbers import slice_name
 from ssastore.core.replies import Refusal, Reply
 from ssastore.env import Clock, Randomness, Store, spawn
 from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
-from ssastore.keyspace import HASH_NAME, RULE_VERSION, slice16_of
+from ssastore.keyspace import HASH_NAME, RULE_VERSION
 from ssastore.limits import (
     CONNECTIONS_MAX,
     FRAME_BYTES_MAX,
@@ -146,19 +147,19 @@ class Service:
         served = self.acceptor.served
         if not served.sealed or served.replicas > 1 or self.custody is None or request.TYPE in _OF_A_WORKER:
             return None
-        slice16 = slice16_of(request.iid)
-        return self._hold(self.custody, slice16) if slice16 in served.sealed else None
+        number = served.slice_at(request.iid)
+        return self._hold(self.custody, number) if number in served.sealed else None
 
-    async def _hold(self, custody: Custody, slice16: int) -> Reply:
+    async def _hold(self, custody: Custody, number: int) -> Reply:
         try:
             async with asyncio.timeout(SEALED_MS_MAX / 1000):
-                while slice16 in self.acceptor.served.sealed:
+                while number in self.acceptor.served.sealed:
                     await custody.changed()
         except TimeoutError:
             pass
-        is_ours = slice16 in self.acceptor.owned
+        is_ours = number in self.acceptor.owned
         raise Refusal(
-            Status.SILENT if is_ours else Status.NOT_MINE, f"slice {slice16:04x} was being handed over"
+            Status.SILENT if is_ours else Status.NOT_MINE, f"slice {slice_name(number)} was being handed over"
         )
 
     def serve(self) -> None:

@@ -151,7 +151,7 @@ def test_a_slice_moves_under_load_and_no_call_fails(
     move = Move(PLANE << GROUP_BITS | group, target)
     time.sleep(1)
     began = time.monotonic()
-    ask(lab, lambda control: order_move(control, move.slice16, target))
+    ask(lab, lambda control: order_move(control, move.number, target))
     wait_until(
         lambda: ask(lab, lambda control: move_states(control, [move]))[move] is MoveState.DONE, "it moved", 60
     )
@@ -182,7 +182,7 @@ def test_it_moves_back_and_what_is_left_elsewhere_is_known(lab: RunningLab) -> N
     group = next(record.group for record in ask(lab, read_cluster).groups if record.planes[PLANE].epoch > 1)
     (free,) = {"n1", "n2", "n3", "n4"} - set(owners(lab, group))
     move = Move(PLANE << GROUP_BITS | group % GROUPS, free)
-    ask(lab, lambda control: order_move(control, move.slice16, free))
+    ask(lab, lambda control: order_move(control, move.number, free))
     wait_until(
         lambda: ask(lab, lambda control: move_states(control, [move]))[move] is MoveState.DONE, "it moved", 60
     )

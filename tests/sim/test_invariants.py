@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.custody import Held
 from ssastore.core.groups import GroupRecord, PlaneOwner
+from ssastore.core.held import Held
+from ssastore.core.place import Served
 from ssastore.core.records import floor_key, record_key
 from ssastore.core.register import LIVE, NO_BALLOT, TOMBSTONE, Recent, Slot, Value, make_ballot
-from ssastore.keyspace import GROUPS, iid_of, position_of_key, slice16_of
+from ssastore.keyspace import iid_of, position_of_key, slice16_of
 from ssastore.messages import Kind, Prepare
 from ssastore.sim.invariants import Invariants
 from ssastore.store.memory import Records
@@ -126,14 +127,16 @@ def test_i9_a_floor_that_goes_back() -> None:
 def custody_of(epoch: int) -> Any:
     """One that says since when the data of all planes is complete."""
     record = GroupRecord(0, tuple(PlaneOwner(name, epoch) for name in "abc"))
-    return SimpleNamespace(groups=dict.fromkeys(range(GROUPS), Held(record, 1)))
+    return SimpleNamespace(held=lambda number: Held(record, 1))
 
 
 def vote(invariants: Invariants, cfg: int, *, active: bool, env_id: int = 1, epoch: int = 1) -> None:
     """One promise of an acceptor that says yes to everything."""
     iid = iid_of(position_of_key(BUCKET, 0, KEY), 1)
     acceptor: Any = SimpleNamespace(
-        write=lambda request, txn, body, now_ms: ([], b""), active={slice16_of(iid)} if active else set()
+        write=lambda request, txn, body, now_ms: ([], b""),
+        active={slice16_of(iid)} if active else set(),
+        served=Served(replicas=3, worker=0, workers=1),
     )
     invariants.watch_votes("n1", env_id, acceptor, custody_of(epoch))
     acceptor.write(Prepare(iid, int(Kind.OBJECT), BUCKET, 0, KEY, cfg, B1), None, b"", 0)
@@ -174,7 +177,9 @@ def test_i4_what_a_lost_acceptor_had_may_be_replaced_by_less() -> None:
     """A slice that does not vote is being rebuilt: nobody counts on what it held."""
     planes = Planes().slot(0, B3, B2, value("a"))
     owned = {int.from_bytes(stored_key(0)[:2], "big")}
-    acceptor: Any = SimpleNamespace(write=None, active=set(), owned=owned)
+    acceptor: Any = SimpleNamespace(
+        write=None, active=set(), owned=owned, served=Served(replicas=3, worker=0, workers=1)
+    )
     planes.invariants.watch_votes("n0", 1, acceptor, custody_of(1))
     assert not planes.slot(0, B1, B1, value("b")).broken()
 

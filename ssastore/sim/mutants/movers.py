@@ -13,6 +13,7 @@ from typing import Any
 from ssastore.core import blobstore, filling, standing, taking
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.custody import Custody
+from ssastore.core.numbers import slice_number
 from ssastore.core.pages import KIND_AT
 from ssastore.core.place import Served
 from ssastore.core.register import NO_BALLOT, decode_slot
@@ -20,7 +21,6 @@ from ssastore.core.standing import Standing
 from ssastore.core.taking import Taker
 from ssastore.core.totals import SliceTotal, unpack_totals
 from ssastore.env import WriteTxn
-from ssastore.keyspace import GROUP_BITS, slice16_of
 from ssastore.messages import RECORD_KINDS, Kind, PutBlob, Total
 from ssastore.sim.mutants import Mutant, Put
 
@@ -32,8 +32,8 @@ def _nothing_compared(put: Put) -> None:
         _, body = await self._ask(Total(copying.iid, copying.moves), ())
         totals: Mapping[int, SliceTotal] = unpack_totals(body)
         standings = {
-            copying.plane << GROUP_BITS | group: Standing(copying.h(group) + 1, total.cfg, copying.h(group))
-            for group, total in totals.items()
+            slice_number(copying.plane, part): Standing(copying.h(part) + 1, total.cfg, copying.h(part))
+            for part, total in totals.items()
         }
         last = partial(taking._raise_floors, plane=copying.plane, totals=totals)
         await self._custody.fill(standings, last)
@@ -47,10 +47,10 @@ def _no_seal(put: Put) -> None:
     put(Custody, "seal", _sealed_in_word)
 
 
-async def _sealed_in_word(self: Custody, slice16: int, h: int) -> bool:
-    if not self.giving(slice16, h):
+async def _sealed_in_word(self: Custody, number: int, h: int) -> bool:
+    if not self.giving(number, h):
         return False
-    await self.note_standings({slice16: self.standing(slice16)._replace(seal=h)})
+    await self.note_standings({number: self.standing(number)._replace(seal=h)})
     return True
 
 
@@ -105,15 +105,15 @@ def _blobs_outside_the_seal(put: Put) -> None:
     check = Served.check_blob
 
     def check_as_if_active(self: Served, request: Any) -> int:
-        slice16 = slice16_of(request.iid)
-        cfg = self.sealed.get(slice16)
+        number = self.slice_at(request.iid)
+        cfg = self.sealed.get(number)
         if cfg is None or not isinstance(request, PutBlob):
             return check(self, request)
-        self.cfgs[slice16] = cfg
+        self.cfgs[number] = cfg
         try:
             return check(self, request)
         finally:
-            del self.cfgs[slice16]
+            del self.cfgs[number]
 
     def put_blob(self: Acceptor, request: PutBlob, txn: WriteTxn, body: Any, now_ms: int) -> Any:
         locator, cfg = self.served.check_blob(request), self.served.call_cfg_of(request.iid)

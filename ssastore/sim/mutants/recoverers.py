@@ -12,6 +12,7 @@ from ssastore.core.coordinator import _Planes
 from ssastore.core.custody import Custody
 from ssastore.core.groups import GroupRecord
 from ssastore.core.marks import Watermark
+from ssastore.core.numbers import part_of_slice, plane_of_slice
 from ssastore.core.pages import pull_page
 from ssastore.core.place import Served
 from ssastore.core.planes import Promise, Stale, majority
@@ -20,7 +21,6 @@ from ssastore.core.recovery import Recovery
 from ssastore.core.register import NO_BALLOT, Ballot, decode_slot
 from ssastore.core.standing import State, judge, unpack_stands
 from ssastore.env import ReadTxn
-from ssastore.keyspace import GROUP_BITS, GROUPS, slice16_of
 from ssastore.messages import Pull
 from ssastore.sim.mutants import Mutant, Put
 
@@ -70,11 +70,11 @@ def _fence_after_the_copy(put: Put) -> None:
     _pages_of_any_cfg(put)
 
     async def recover(self: Recovery, batch: Sequence[int]) -> bool:
-        plane = batch[0] >> GROUP_BITS
-        held = await self._begin(plane, [slice16 % GROUPS for slice16 in batch])
+        plane = plane_of_slice(batch[0])
+        held = await self._begin(plane, [part_of_slice(number) for number in batch])
         filled = await self._fill(plane, held, _mates(self, plane))
-        _, fenced = await self._fence(plane, {group: held[group].record.cfg for group in filled})
-        await self._finish(plane, {group: held[group] for group in fenced})
+        _, fenced = await self._fence(plane, {part: held[part].record.cfg for part in filled})
+        await self._finish(plane, {part: held[part] for part in fenced})
         return bool(fenced)
 
     put(Recovery, "_recover", recover)
@@ -124,7 +124,7 @@ def _hearsay(put: Put) -> None:
 
     def adopt(self: Served, iid: int, cfg: int) -> None:
         if cfg > self.cfg_of(iid):
-            self.cfgs[slice16_of(iid)] = cfg
+            self.cfgs[self.slice_at(iid)] = cfg
         check(self, iid, cfg)
 
     put(Served, "check_cfg", adopt)

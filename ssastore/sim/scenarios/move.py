@@ -24,10 +24,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, PlaneOwner, group_key
+from ssastore.core.numbers import group_of_slice, part_of_slice, plane_of_slice
 from ssastore.core.orders import move_name
 from ssastore.core.standing import State
 from ssastore.errors import OutcomeUnknown, TryLater
-from ssastore.keyspace import GROUP_BITS, GROUPS
 from ssastore.rebalance import Move, abort_moves, order_moves
 from ssastore.sim.cluster import StoreHost
 from ssastore.sim.fabric import Fabric, draw_moves
@@ -96,14 +96,15 @@ async def play_round(stage: Stage, number: int, draw: Stream) -> None:
     await asyncio.gather(*work)
 
 
-async def _record(stage: Stage, slice16: int) -> GroupRecord:
-    item = await stage.cluster.control.get(group_key(slice16 % GROUPS))
+async def _record(stage: Stage, number: int) -> GroupRecord:
+    item = await stage.cluster.control.get(group_key(group_of_slice(number)))
     assert item is not None
-    return GroupRecord.decode(item.value)
+    record = GroupRecord.decode(item.value)
+    return record.at(part_of_slice(number)) or record
 
 
 async def _plane(stage: Stage, move: Move) -> PlaneOwner:
-    return (await _record(stage, move.slice16)).planes[move.slice16 >> GROUP_BITS]
+    return (await _record(stage, move.number)).planes[plane_of_slice(move.number)]
 
 
 async def _until_step(stage: Stage, move: Move, step: str) -> None:
@@ -123,9 +124,9 @@ def _is_at(stage: Stage, move: Move, found: PlaneOwner, step: str) -> bool:
     nodes = {node.name: node.engine for node in stage.cluster.nodes}
     source, target = nodes[found.owner], nodes[move.target]
     if step == "sealed":
-        return source is not None and source.custody.states.get(move.slice16) is State.SEALED
+        return source is not None and source.custody.states.get(move.number) is State.SEALED
     if step == "filled":
-        return target is not None and target.custody.standing(move.slice16).epoch == found.epoch + 1
+        return target is not None and target.custody.standing(move.number).epoch == found.epoch + 1
     return True
 
 

@@ -900,7 +900,7 @@ async def test_every_answer_of_a_plane_says_its_cfg(plane: Plane) -> None:
     position = shard_locator(7, 3) << TAIL_BITS | 1
     scan = Scan(iid_of(position, 2), Kind.OBJECT, 7, 16, 3, b"", b"", b"", 10, True)
     assert plane.read(scan)[0][2] == 5
-    assert (await plane.ask(Shut(iid_of(position, 2), 7, 16, 3, 1, True)))[0] == [5]
+    assert (await plane.ask(Shut(iid_of(position, 2), 7, 16, 3, 1, True)))[0][0] == 5
     content = b"content"
     digest = blake3(content).digest()
     put = PutBlob(iid_of(position_of_blob(digest), 2), digest, b"")

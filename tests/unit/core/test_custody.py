@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.custody import read_listing, slices_by_group
 from ssastore.core.groups import GROUP_PREFIX, group_key
+from ssastore.core.held import read_listing, slices_by_group
 from ssastore.core.records import STANDINGS_END, STANDINGS_FIRST
-from ssastore.core.standing import Standing, State, pack_stands
+from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
 from ssastore.env import Compare, WatchCompacted, Write
 from ssastore.errors import OutOfStep, Overloaded, StoreFull, Unavailable
 from ssastore.keyspace import GROUP_BITS, slice_of
@@ -48,8 +48,7 @@ def fence_of(node: Node, *stands: tuple[int, int]) -> Fence:
 
 
 def fenced_by(reply: tuple[list[Any], Any]) -> list[int]:
-    packed = reply[0][2]
-    return [int.from_bytes(packed[at : at + 2], "big") for at in range(0, len(packed), 2)]
+    return unpack_parts(reply[0][2])
 
 
 async def test_a_new_cfg_is_adopted_from_the_record_alone(world: World) -> None:
