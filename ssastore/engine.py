@@ -29,6 +29,7 @@ from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.custody import Custody
 from ssastore.core.giving import Giver
+from ssastore.core.joiner import Joiner
 from ssastore.core.marks import Watermark
 from ssastore.core.mover import Mover
 from ssastore.core.orders import order_name
@@ -115,6 +116,7 @@ class Engine:
     recovery_type: type[Recovery] = Recovery
     giver_type: type[Giver] = Giver
     mover_type: type[Mover] = Mover
+    joiner_type: type[Joiner] = Joiner
     rules = UpkeepRules()
     "When background work is due."
 
@@ -263,6 +265,7 @@ class Engine:
             worker=place.worker,
             cover=self._cover,
         )
+        self.joiner = self.joiner_type(self.custody, outside.control)
         self.recovery = self.recovery_type(
             custody=self.custody,
             store=outside.store,
@@ -288,6 +291,7 @@ class Engine:
             "obey orders": partial(self.recovery.obey, order),
             "move slices": self.mover.run,
             "give slices": self.giver.run,
+            "merge parts": self.joiner.run,
             "tell marks": self._tell_marks,
         }
         jobs.update(self.upkeep.jobs())
@@ -364,6 +368,7 @@ class Engine:
                 **self.custody.describe(),
                 "recovery": self.recovery.describe(),
                 "moves": self.mover.describe(),
+                "merges": self.joiner.describe(),
                 "connections": len(service.sessions),
                 "accepted": counters.accepted,
                 "accept_log": list(counters.accept_log),

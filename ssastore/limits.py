@@ -155,6 +155,9 @@ MOVE_BATCH = 16
 GROUP_PARTS_MAX = 256
 "Parts of one group: its record, one value of the control store, has some 300 bytes for each."
 
+MERGE_MS_MAX = 30_000
+"When a merge of parts is called off to which a plane has not said that it is ready: its node may be down."
+
 MOVES_AT_ONCE = 4
 "Batches that one worker takes over at the same time."
 

@@ -36,17 +36,27 @@ from ssastore.core.cluster import (
     check_nodes,
     node_key,
 )
-from ssastore.core.groups import GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
-from ssastore.core.layout import layout_of
+from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
+from ssastore.core.layout import Layout, layout_of, merge_parts, move_part
 from ssastore.core.moving import begin_move, finish_move
-from ssastore.core.numbers import group_of_slice, lane_of_slice, part_of_slice, plane_of_slice, slice_name
+from ssastore.core.numbers import (
+    group_of_slice,
+    lane_of_slice,
+    number_of_part,
+    overlaps,
+    part_of_slice,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+)
 from ssastore.core.orders import MOVE_PREFIX, MoveOrder, RecoverOrder, move_name, order_name
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.plans import MOVE, Plan, make_plan
+from ssastore.core.recutting import abort_merge, order_merge, order_split
 from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError, TryLater
-from ssastore.keyspace import GROUP_BITS, IID_BITS, SLICE_BITS, Slice
+from ssastore.keyspace import Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
 __all__ = [
@@ -55,21 +65,24 @@ __all__ = [
     "MoveState",
     "Plan",
     "RecoverOrder",
+    "abort_merge",
     "abort_moves",
     "form_cluster",
+    "merge_as_planned",
     "move_states",
     "moves_of",
+    "order_merge",
     "order_move",
     "order_moves",
     "order_plan",
     "order_recovery",
+    "order_split",
     "ordered_moves",
     "ownership_of",
+    "plan_by_hand",
     "plan_change",
     "read_cluster",
 ]
-
-_SLICE_SHIFT = IID_BITS - SLICE_BITS
 
 _READS_MAX = 3
 "Nodes and groups are read one after the other; a change in between may need a second look."
@@ -171,6 +184,29 @@ def plan_change(
     before = layout_of(cluster.groups)
     after = replan(before, nodes, replicas or cluster.record.replicas)
     return make_plan(before, after, nodes, lost=lost, sizes=sizes)
+
+
+def plan_by_hand(
+    cluster: Cluster,
+    *,
+    moves: Sequence[tuple[Slice, str]] = (),
+    merges: Sequence[Slice] = (),
+    sizes: Mapping[int, int] | None = None,
+) -> Plan:
+    """The steps to what somebody wants: slices, or parts cut out of them, at these nodes; then parts merged.
+
+    Raises:
+        ConfigError: no such slice or node, one that has another plane of it, or parts that cannot be merged.
+    """
+    names = {node.name for node in cluster.nodes}
+    before = after = layout_of(cluster.groups)
+    for piece, target in moves:
+        if target not in names:
+            raise ConfigError(f"the cluster has no node {target}")
+        after = move_part(after, piece, target)
+    for whole in merges:
+        after = merge_parts(after, whole)
+    return make_plan(before, after, cluster.nodes, sizes=sizes)
 
 
 async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:
@@ -284,10 +320,10 @@ async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move
     groups = {record.group: record for record in map(_decode_group, items)}
     states: dict[Move, MoveState] = {}
     for move in moves:
-        record = groups[group_of_slice(move.number)].at(part_of_slice(move.number))
-        if record is None:
-            continue  # Its part was cut or merged: the order has come to nothing.
-        found = record.planes[plane_of_slice(move.number)]
+        plane, group = plane_of_slice(move.number), groups[group_of_slice(move.number)]
+        # Its part may have been cut or merged since.
+        inside = [p for p in group.parts if overlaps(slice_number(plane, p.part), move.number)]
+        found = inside[0].planes[plane]
         states[move] = (
             MoveState.DONE
             if found.owner == move.target
@@ -298,50 +334,52 @@ async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move
     return states
 
 
-def moves_of(plan: Plan) -> list[Move]:
-    """The moves of a plan, slice by slice. ConfigError: it has steps that this version cannot take."""
-    if plan.splits or plan.merges:
-        raise ConfigError("the plan splits groups: this version cannot do that yet")
+def moves_of(plan: Plan, layout: Layout) -> list[Move]:
+    """The moves of a plan, slice by slice. ConfigError: it has steps that this version cannot take.
+
+    ``layout``: the ownership that the plan was made for, whatever was done of it.
+    """
     moves = []
-    for change in plan.changes:
+    for change, piece in plan.parts_of_changes(layout):
         if change.kind != MOVE:
             raise ConfigError(
                 f"the plan has to {change.kind} {change.piece}: this version cannot do that yet"
             )
-        first, end = change.piece.first >> _SLICE_SHIFT, change.piece.end >> _SLICE_SHIFT
-        moves += [Move(number, change.target) for number in range(first, end)]
+        moves.append(Move(slice_number(change.piece.plane, number_of_part(piece)), change.target))
     return moves
 
 
-async def order_plan(control: ControlStore, plan: Plan) -> list[str]:
-    """Carry a plan out, or go on with it: the keys of the orders, each gone when it is done.
+async def order_plan(control: ControlStore, plan: Plan) -> list[Move]:
+    """Carry a plan out, or go on with it: split what it splits, and order its moves, which are returned.
+
+    What it merges is merged by ``merge_as_planned``, when all moves are done.
 
     Raises:
         ConfigError: it was made for another ownership (what it has itself changed so far is none), or has
             steps that this version cannot take.
         Unavailable: the control store does not answer.
     """
-    moves = moves_of(plan)
-    sources = {move.number: source for move, source in zip(moves, _sources_of(plan), strict=True)}
-    targets = {move.number: move.target for move in moves}
-    groups = (await read_cluster(control)).groups
-    plan.require(layout_of([_before(record, sources, targets) for record in groups]))
-    return await order_moves(control, moves)
+    before = plan.undone(layout_of((await read_cluster(control)).groups))
+    plan.require(before)
+    moves = moves_of(plan, before)
+    for recut in plan.splits:
+        await order_split(control, number_of_part(recut.whole), [number_of_part(p) for p in recut.pieces])
+    groups = {record.group: record for record in (await read_cluster(control)).groups}
+    # What is not there is merged already: all moves were done then.
+    left = [m for m in moves if groups[group_of_slice(m.number)].at(part_of_slice(m.number)) is not None]
+    await order_moves(control, left)
+    return moves
 
 
-def _sources_of(plan: Plan) -> Iterator[str]:
-    for change in plan.changes:
-        for _ in range(change.piece.first >> _SLICE_SHIFT, change.piece.end >> _SLICE_SHIFT):
-            yield change.source
+async def merge_as_planned(control: ControlStore, plan: Plan) -> bool:
+    """Merge what a plan merges, as far as its parts are where it puts them; whether all of it is.
 
-
-def _before(record: GroupRecord, sources: Mapping[int, str], targets: Mapping[int, str]) -> GroupRecord:
-    """The record with what the plan has done taken back."""
-    for plane, found in enumerate(record.planes):
-        slice16 = plane << GROUP_BITS | record.group
-        if targets.get(slice16) == found.owner:
-            record = record.replaced(plane, PlaneOwner(sources[slice16], found.epoch), record.cfg)
-    return record
+    Raises:
+        ConfigError: parts that are to be merged have different owners, or their groups are busy.
+        Unavailable: the control store does not answer.
+    """
+    done = [await order_merge(control, number_of_part(recut.whole)) for recut in plan.merges]
+    return all(done)
 
 
 async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveState]]:
@@ -352,11 +390,7 @@ async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveStat
         target = item.key.split("/")[1]
         sources |= {Move(s, target): source for s, source in MoveOrder.decode(item.value).slices.items()}
     states = await move_states(control, list(sources))
-    return [
-        (move, sources[move], states[move])
-        for move in sorted(sources)
-        if states.get(move, MoveState.DONE) != MoveState.DONE
-    ]
+    return [(move, sources[move], states[move]) for move in sorted(sources) if states[move] != MoveState.DONE]
 
 
 async def _fill(

@@ -25,6 +25,8 @@ _COMMANDS = {
     "apply": ("apply", "Carry a plan out."),
     "moves": ("apply", "What is moving, and how far it is."),
     "abort": ("apply", "Call off what is moving."),
+    "split": ("apply", "Cut a group into parts that can move by themselves."),
+    "merge": ("apply", "Merge the parts of a group again."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),
     "ls": ("objects", "List buckets or objects."),

@@ -10,8 +10,10 @@ import click
 if TYPE_CHECKING:
     from ssastore.core.cluster import Cluster, NodeRecord
     from ssastore.core.plans import Plan
+    from ssastore.keyspace import Slice
 
 _CHANGES_SHOWN = 10
+_GROUP_DIGITS = 3
 
 
 @click.command("plan")
@@ -21,6 +23,13 @@ _CHANGES_SHOWN = 10
 )
 @click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight; may be repeated.")
 @click.option("--replicas", type=int, help="More planes than now.")
+@click.option(
+    "--move",
+    multiple=True,
+    metavar="SLICE=NODE",
+    help="Only this: a slice, or part of one, to a node; repeats.",
+)
+@click.option("--merge", multiple=True, metavar="PART", help="Only this: the parts inside as one; repeats.")
 @click.option("--out", type=click.Path(), help="Write the plan to this file, to be reviewed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable: the plan itself.")
 @click.pass_obj
@@ -30,6 +39,8 @@ def plan_command(
     lost: tuple[str, ...],
     weight: tuple[str, ...],
     replicas: int | None,
+    move: tuple[str, ...],
+    merge: tuple[str, ...],
     out: str | None,
     as_json: bool,
 ) -> int:
@@ -42,13 +53,20 @@ def plan_command(
     from ssastore.core.planfile import encode_plan
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch
-    from ssastore.rebalance import plan_change, read_cluster
+    from ssastore.rebalance import plan_by_hand, plan_change, read_cluster
 
     found = find(context)
     _, report = fetch(found.admin_port, "/status")
     cluster = with_control(found, read_cluster)
-    nodes = _nodes_after(cluster, {*drain, *lost}, dict(_weight_of(text) for text in weight))
-    plan = plan_change(cluster, nodes, replicas=replicas, lost=lost, sizes=_sizes(cluster, report))
+    sizes = _sizes(cluster, report)
+    if move or merge:
+        if drain or lost or weight or replicas:
+            raise click.UsageError("--move and --merge are a plan of their own")
+        wanted = [_move_of(text) for text in move]
+        plan = plan_by_hand(cluster, moves=wanted, merges=[_slice_of(text) for text in merge], sizes=sizes)
+    else:
+        nodes = _nodes_after(cluster, {*drain, *lost}, dict(_weight_of(text) for text in weight))
+        plan = plan_change(cluster, nodes, replicas=replicas, lost=lost, sizes=sizes)
     text = encode_plan(plan)
     if out is not None:
         Path(out).write_bytes(text)
@@ -57,6 +75,20 @@ def plan_command(
     else:
         _show(plan, out)
     return 0
+
+
+def _slice_of(text: str) -> Slice:
+    """A slice as it is written; a group of three digits is its slice in plane 0. ConfigError: it is none."""
+    from ssastore.core.numbers import slice_from_text
+
+    return slice_from_text(f"0{text}" if len(text) == _GROUP_DIGITS else text)
+
+
+def _move_of(text: str) -> tuple[Slice, str]:
+    name, _, target = text.partition("=")
+    if not name or not target:
+        raise click.BadParameter(f"{text!r} is not SLICE=NODE", param_hint="--move")
+    return _slice_of(name), target
 
 
 def _weight_of(text: str) -> tuple[str, int]:
@@ -103,7 +135,7 @@ def _show(plan: Plan, out: str | None) -> None:
     from ssastore.limits import RECOVERY_BYTES_PER_S
 
     figures = plan.figures
-    if not plan.changes:
+    if not (plan.changes or plan.splits or plan.merges):
         print("nothing to do: every node has its share")
         return
     kinds = Counter(change.kind for change in plan.changes)
@@ -119,6 +151,10 @@ def _show(plan: Plan, out: str | None) -> None:
         loads = " -> ".join(f"{load / plan.replicas[at] * 100:.2f} %" for at, load in enumerate(node.loads))
         prefixes = " -> ".join(map(str, node.prefixes))
         print(f"{node.name:12} {loads:>20} {prefixes:>14}")
+    for recut in plan.splits[:_CHANGES_SHOWN]:
+        print(f"  split    {recut.whole!s:12} into {len(recut.pieces)}")
+    for recut in plan.merges[:_CHANGES_SHOWN]:
+        print(f"  merge    {recut.whole!s:12} of {len(recut.pieces)}")
     for change in plan.changes[:_CHANGES_SHOWN]:
         print(f"  {change.kind:8} {change.piece!s:12} {change.source or '-'} -> {change.target}")
     if len(plan.changes) > _CHANGES_SHOWN:

@@ -106,6 +106,8 @@ class Custody:
         "By slice, those that are being handed over to this worker."
         self.outgoing: dict[int, Held] = {}
         "And by it."
+        self._merging: dict[int, Held] = {}
+        "Groups of this worker of which parts are being merged."
         self._adopting: dict[int, asyncio.Future[None]] = {}
         self._recutting: set[int] = set()
         "Slices that do not vote before it is noted that they were split or merged."
@@ -171,6 +173,9 @@ class Custody:
         if not (owned or incoming or before or known):
             return False
         held = self.groups[record.group] = Held(record, revision)
+        self._merging.pop(record.group, None)
+        if record.merging is not None:
+            self._merging[record.group] = held
         for number in known.record.slices() if known is not None else ():
             self.incoming.pop(number, None)
             self.outgoing.pop(number, None)
@@ -281,6 +286,16 @@ class Custody:
         """Make a new cfg durable. Until then only the control store's word keeps the old one away."""
         self._standings[number] = standing
         self._adopting[number] = self._store.submit(lambda txn: write_standing(txn, number, standing))
+
+    # -- for merges ---------------------------------------------------------------------------------
+
+    def merging(self) -> dict[int, Held]:
+        """By group, the records in which parts are being merged, as far as this worker has any."""
+        return dict(self._merging)
+
+    def is_voting(self, number: int) -> bool:
+        """Whether a slice votes here, and so under its record's cfg."""
+        return number in self._acceptor.active
 
     # -- for moves ----------------------------------------------------------------------------------
 

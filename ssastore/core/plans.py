@@ -92,6 +92,40 @@ class Plan:
                 f"this plan was made for ownership {self.made_for}, and the cluster has {found}: plan again"
             )
 
+    def undone(self, layout: Layout) -> Layout:
+        """The ownership with what this plan has done to it so far taken back."""
+        owners = {part.piece: list(part.owners) for part in layout.parts}
+        for recut in self.merges:
+            if recut.whole in owners:
+                found = owners.pop(recut.whole)
+                owners.update({piece: list(found) for piece in recut.pieces})
+        for recut in self.splits:
+            if recut.whole in owners:
+                found = owners.pop(recut.whole)
+                owners.update({piece: list(found) for piece in recut.pieces})
+        for change, piece in _pieces_of(self.changes, sorted(owners)):
+            if owners[piece][change.piece.plane] == change.target:
+                owners[piece][change.piece.plane] = change.source
+        for recut in self.splits:
+            pieces = [owners.get(piece) for piece in recut.pieces]
+            if pieces[0] is not None and all(found == pieces[0] for found in pieces):
+                for piece in recut.pieces:
+                    del owners[piece]
+                owners[recut.whole] = pieces[0]
+        return Layout(tuple(Part(piece, tuple(owners[piece])) for piece in sorted(owners)))
+
+    def parts_of_changes(self, layout: Layout) -> list[tuple[Change, Slice]]:
+        """The changes of parts, as they are once everything is split that is; each with its part in plane 0.
+
+        ConfigError: one ends inside a part.
+        """
+        pieces = {part.piece for part in layout.parts}
+        for recut in self.splits:
+            if recut.whole in pieces:
+                pieces.discard(recut.whole)
+                pieces.update(recut.pieces)
+        return list(_pieces_of(self.changes, sorted(pieces)))
+
     def apply(self, layout: Layout) -> Layout:
         """The layout after. ConfigError: the plan was made for another one, or does not give what it says."""
         self.require(layout)

@@ -41,6 +41,8 @@ class Fabric:
         self._cluster = cluster
         self._known: dict[int, GroupRecord] = {}
         "Records of groups that are not as at the beginning."
+        self.recuts = 0
+        "Slices that were cut from another one or merged."
         self.moves = 0
         "Slices that changed their owner."
         self._task = spawn("fabric", self._follow())
@@ -51,9 +53,10 @@ class Fabric:
             assert event.value is not None
             record = GroupRecord.decode(event.value)
             before = self._record_of(record.group)
+            self._cluster.invariants.recorded(before, record)
             self._known[record.group] = record
             for view in record.views():
-                if record.at(view.part) is not None and before.at(view.part) is None:
+                if before.at(view.part) is None:
                     self._recut(view)
                 for plane, found in enumerate(view.planes):
                     number = slice_number(plane, view.part)
@@ -66,6 +69,7 @@ class Fabric:
 
     def _recut(self, view: GroupRecord) -> None:
         """A part is a slice of its own from now on, or again: what was told of parts inside is void."""
+        self.recuts += 1
         routing, depth = self._cluster.world.network.routing, part_piece(view.part).depth
         for plane, found in enumerate(view.planes):
             piece = numbered_slice(slice_number(plane, view.part))

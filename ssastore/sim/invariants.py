@@ -28,7 +28,8 @@ from typing import Any
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.custody import Custody
-from ssastore.core.numbers import overlaps, plane_of_slice, slice_name, whole_of
+from ssastore.core.groups import GroupRecord
+from ssastore.core.numbers import overlaps, plane_of_slice, slice_name, slice_number, whole_of
 from ssastore.core.records import FLOORS_FIRST, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
@@ -74,6 +75,8 @@ class Invariants:
         self._acceptors: dict[str, Acceptor] = {}
         "Of the processes that run, by node."
         self._custodies: dict[str, Custody] = {}
+        self._drawn: dict[int, set[int]] = {}
+        "By group, the configurations that any part of it ever had."
         self._voters: dict[tuple[int, int], dict[int, tuple[int, str]]] = {}
         "By slice and cfg: since which epoch the latest voter had its data, and who it was."
         self.checks = 0
@@ -111,6 +114,20 @@ class Invariants:
             self._broken(f"I4: {node} went back for {key.hex()}: {_tell(old)} to {_tell(new)}")
         if new.accepted != NO_BALLOT and (old is None or new.accepted != old.accepted):
             self._check_accepted(node, key, plane, name, new)
+
+    def recorded(self, before: GroupRecord, record: GroupRecord) -> None:
+        """The control store has a new record of a group."""
+        drawn = self._drawn.setdefault(record.group, {found.cfg for found in before.parts})
+        new = set()
+        for found in record.parts:
+            former = [
+                f.cfg for f in before.parts if overlaps(slice_number(0, f.part), slice_number(0, found.part))
+            ]
+            if found.cfg not in former:
+                new.add(found.cfg)
+        for cfg in sorted(new & drawn):
+            self._broken(f"I15: group {record.group:03x} draws configuration {cfg} a second time")
+        drawn |= new
 
     def _is_of_nobody(self, node: str, key: bytes) -> bool:
         acceptor = self._acceptors.get(node)

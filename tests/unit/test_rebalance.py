@@ -11,11 +11,29 @@ from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, Cluster, ClusterRecord, NodeRecord, node_key
 from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import layout_of
+from ssastore.core.moving import begin_move, finish_move
+from ssastore.core.numbers import group_of_slice, number_of_slice, part_of_slice, plane_of_slice
 from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.core.recut import halves_of, ready_for_merge
 from ssastore.env import Compare, Item, Write
 from ssastore.errors import ConfigError, TryLater, Unavailable
 from ssastore.keyspace import GROUPS, slice_of
-from ssastore.rebalance import form_cluster, ownership_of, plan_change, read_cluster
+from ssastore.rebalance import (
+    Move,
+    MoveState,
+    abort_merge,
+    form_cluster,
+    merge_as_planned,
+    move_states,
+    order_merge,
+    order_move,
+    order_plan,
+    order_split,
+    ownership_of,
+    plan_by_hand,
+    plan_change,
+    read_cluster,
+)
 
 SERVICE = IPv6Network("2001:db8:5a:1::/64")
 NODES = [NodeRecord(f"n{number}", f"fd00::{number}") for number in (3, 1, 2)]
@@ -262,3 +280,66 @@ async def test_a_change_is_planned_for_the_cluster_as_it_is() -> None:
         plan_change(cluster, [*cluster.nodes, inside])
     with pytest.raises(ConfigError, match="need as many nodes"):
         plan_change(cluster, cluster.nodes[:2])
+
+
+async def test_a_plan_that_splits_and_merges_is_carried_out_and_gone_on_with() -> None:
+    """By the control store alone: what workers would do is done to the records here."""
+    control = MemoryControlStore()
+    await form(control)
+    await control.transact([], [Write(node_key("n4"), NodeRecord("n4", "fd00::4").encode())])
+    cluster = await read_cluster(control)
+    half = slice_of(0, 7).split()[1]
+    plan = plan_by_hand(cluster, moves=[(half, "n4")])
+    assert [recut.whole for recut in plan.splits] == [slice_of(0, 7)]
+    moves = await order_plan(control, plan)
+    assert moves == [Move(number_of_slice(half), "n4")]
+    assert len((await read_cluster(control)).groups[7].parts) == 2
+    assert await order_plan(control, plan) == moves, "again: it goes on"
+    await finish(control, moves[0])
+    assert await order_plan(control, plan) == moves
+    assert set((await move_states(control, moves)).values()) == {MoveState.DONE}
+    assert await merge_as_planned(control, plan), "it merges nothing"
+
+    back = plan_by_hand(await read_cluster(control), merges=[slice_of(0, 7)])
+    with pytest.raises(ConfigError, match="made for ownership"):
+        await order_plan(control, plan_by_hand(cluster, moves=[(slice_of(0, 8), "n4")]))
+    moves = await order_plan(control, back)
+    with pytest.raises(ConfigError, match="different owners"):
+        await merge_as_planned(control, back)
+    await finish(control, moves[0])
+    assert not await merge_as_planned(control, back)
+    assert await order_plan(control, back) == moves
+    record = (await read_cluster(control)).groups[7]
+    for plane in range(3):
+        record = ready_for_merge(record, plane, plane + 1)
+    await control.transact([], [Write(group_key(7), record.encode())])
+    assert await merge_as_planned(control, back) and record.split is None
+    assert await order_plan(control, back) == moves, "all of it is done: nothing is left to do"
+    assert set((await move_states(control, moves)).values()) == {MoveState.DONE}
+
+
+async def finish(control: MemoryControlStore, move: Move) -> None:
+    """What source and target of a move do to the record."""
+    plane, group = plane_of_slice(move.number), group_of_slice(move.number)
+    view = (await read_cluster(control)).groups[group].at(part_of_slice(move.number))
+    assert view is not None
+    zones = {node.name: "" for node in (await read_cluster(control)).nodes}
+    moved = finish_move(begin_move(view, plane, move.target, 9, zones), plane)
+    await control.transact([], [Write(group_key(group), moved.encode())])
+
+
+async def test_splits_and_merges_by_hand() -> None:
+    control = MemoryControlStore()
+    await form(control)
+    low, high = halves_of(7, 17)
+    await order_split(control, 7, [low, high])
+    await order_split(control, 7, [low, high])
+    with pytest.raises(ConfigError, match="no part"):
+        await order_split(control, 7, halves_of(7, 18))
+    with pytest.raises(ConfigError, match="no slice now"):
+        await order_move(control, 7, "n3")
+    assert not await order_merge(control, 7)
+    assert not await order_merge(control, 7), "it is begun once"
+    with pytest.raises(ConfigError, match="one thing at a time"):
+        await order_split(control, low, halves_of(low, 18))
+    assert await abort_merge(control, 7) and not await abort_merge(control, 7)
