@@ -34,7 +34,7 @@ from ssastore.core.caller import Caller
 from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
 from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
-from ssastore.core.groups import RECOVERING, GroupRecord, group_key
+from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord, group_key
 from ssastore.core.held import Held
 from ssastore.core.numbers import (
     group_of_part,
@@ -188,7 +188,8 @@ class Recovery:
         """
         batches: dict[Any, list[list[int]]] = {}
         groups: set[int] = set()
-        for number in work:
+        # First what has the slot of its group already: nothing else of the group can be begun before it.
+        for number in sorted(work, key=self._is_idle):
             held, group = self._custody.held(number), group_of_slice(number)
             if held is None or group in groups:
                 continue
@@ -200,6 +201,10 @@ class Recovery:
                 lists.append([])
             lists[-1].append(number)
         return batches.values()
+
+    def _is_idle(self, number: int) -> bool:
+        held = self._custody.held(number)
+        return held is None or held.record.planes[plane_of_slice(number)].state == ACTIVE
 
     async def _recover(self, batch: Sequence[int]) -> bool:
         """All four steps for the slices of one batch; whether any of them is recovered."""

@@ -31,6 +31,8 @@ QUICK = (
     "blobs-outside-the-seal",
     "marks-stay",
     "changes-before-the-seal",
+    "numbers-by-part",
+    "marks-not-inherited",
 )
 "Those that a few dozen seeds show. ``test_upkeep`` has one that is collected at a majority."
 

@@ -65,6 +65,8 @@ async def play(stage: Stage) -> None:
     stage.faults.start()
     for number in range(draw.randint(*_ROUNDS)):
         await _play_round(stage, number, draw.choice(groups), draw)
+        for group in shut:
+            await _expect_shut(stage, group)
     stage.calm()
     for group in groups:
         await _merge(stage, group, group)

@@ -10,6 +10,7 @@ import pytest
 from ssastore.core.groups import GroupRecord, group_key
 from ssastore.core.heirs import Legacy, note_legacy
 from ssastore.core.joiner import Joiner
+from ssastore.core.moving import begin_move
 from ssastore.core.numbers import covers, number_of_part, part_piece, slice_number
 from ssastore.core.records import shut_key, slice_range
 from ssastore.core.recut import halves_of
@@ -251,3 +252,19 @@ async def test_what_is_inherited_is_noted_at_once() -> None:
         assert read_standings(txn) == legacy.standings
         assert txn.get(shut_key(0x1000_8000 | GROUP << 16, 9)) == bytes(7) + b"\3\1"
     assert number_of_part(part_piece(HIGH)) == HIGH and POSITION_BITS == 60
+
+
+async def test_of_a_group_the_slice_that_is_moving_is_recovered_first(world: World) -> None:
+    """Parts are taken one after the other; a move that nobody can finish must not stand before them all."""
+    await order_split(world.control, GROUP, [LOW, HIGH])
+    item = await world.control.get(group_key(GROUP))
+    assert item is not None
+    high = GroupRecord.decode(item.value).at(HIGH)
+    assert high is not None
+    moving = begin_move(high, 1, "d", 9, dict.fromkeys("abcd", ""))
+    await world.control.transact([], [Write(group_key(GROUP), moving.encode())])
+    lost = await world.replace("b", 55)
+    assert slice_number(1, LOW) in lost.recovery.work()
+    for _ in range(3):
+        await lost.recovery.round()
+    assert not lost.recovery.work() and lost.custody.is_voting(slice_number(1, HIGH))
