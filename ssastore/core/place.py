@@ -227,7 +227,11 @@ class Served:
 
     def mark_locator(self, iid: int, shards: int) -> int:
         """Where the mark of a shut bucket stands: in its shard's locator; once in a slice if it is hashed."""
-        return locator_of(iid) if shards else locators_of_slice(self.slice_at(iid))[0]
+        if shards:
+            return iid >> TAIL_BITS
+        if not self._parts:  # Every write comes by here.
+            return iid >> TAIL_BITS & ~0xFFFF
+        return locators_of_slice(self.slice_at(iid))[0]
 
     def last_locator(self, iid: int) -> int:
         """The last locator of the slice that an IID is in, without the plane."""
