@@ -162,7 +162,11 @@ MOVES_AT_ONCE = 4
 "Batches that one worker takes over at the same time."
 
 MOVE_BYTES_PER_S = 128 * MIB
-"What one batch takes from its source, at most: that serves clients meanwhile."
+"What one worker takes from sources, at most, unless set otherwise: they serve clients meanwhile."
+
+MOVE_BYTES_PER_S_MIN = 1 * MIB
+MOVE_BYTES_PER_S_MAX = 1 << 40
+"What can be set. Slower, and a source would take a target that waits for its turn for one that has gone."
 
 MOVE_CHANGES_MAX = 100_000
 "Names changed while they are copied that the source remembers; with more of them the copy begins again."
@@ -348,6 +352,11 @@ assert LOG_FILE_BYTES % LOG_BLOCK_BYTES == 0
 assert LOG_CHANGE_BYTES_MAX <= LOG_BATCH_BYTES_MAX <= LOG_FILE_BYTES // 8, "a file must take several batches"
 assert INLINE_BYTES_MAX + METADATA_BYTES_MAX + 16 * KIB <= LOG_CHANGE_BYTES_MAX, (
     "inline objects go to the log"
+)
+assert (
+    (MOVES_AT_ONCE - 1) * STREAM_CHUNKS_INFLIGHT + 1
+) * CHUNK_BYTES * 1000 < MOVE_BYTES_PER_S_MIN * MOVE_SILENT_MS, (
+    "a batch must get its turn before its source gives it up"
 )
 assert ATTEMPT_TIMEOUT_MS <= CALL_DEADLINE_MS <= CALL_DEADLINE_MS_MAX
 assert RETRY_CAP_MS == RETRY_BASE_MS * 64

@@ -24,6 +24,8 @@ _COMMANDS = {
     "plan": ("plan", "Show what must move when nodes come, go or weigh something else."),
     "apply": ("apply", "Carry a plan out."),
     "moves": ("apply", "What is moving, and how far it is."),
+    "pause": ("steer", "Let nothing move for a while."),
+    "resume": ("steer", "Let slices move again."),
     "abort": ("apply", "Call off what is moving."),
     "split": ("apply", "Cut a group into parts that can move by themselves."),
     "merge": ("apply", "Merge the parts of a group again."),

@@ -7,15 +7,18 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ssastore.cli.steer import rate_option
 from ssastore.core.numbers import slice_name
 
 if TYPE_CHECKING:
+    from ssastore.core.estimate import Estimate
+    from ssastore.core.settings import MoveSettings
     from ssastore.env import ControlStore
-    from ssastore.rebalance import Move
+    from ssastore.rebalance import Move, MoveState
 
 T = TypeVar("T")
 
@@ -26,19 +29,31 @@ _GROUP_DIGITS = 3
 @click.command("apply")
 @click.argument("plan_file", metavar="PLAN", type=click.Path())
 @click.option("--wait/--no-wait", "is_waiting", default=True, help="Show progress until all of it is done.")
+@rate_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.pass_obj
-def apply_command(context: str | None, plan_file: str, is_waiting: bool, as_json: bool) -> int:
+def apply_command(
+    context: str | None, plan_file: str, is_waiting: bool, bytes_per_s: int | None, as_json: bool
+) -> int:
     """Carry out a plan that `ssastore plan --out FILE` wrote.
 
     It is refused when the ownership has changed since. Interrupting the wait stops nothing; the same
     command shows the progress again.
     """
+    from ssastore.cli.steer import set_rate, told
     from ssastore.core.planfile import decode_plan
     from ssastore.rebalance import merge_as_planned, order_plan
 
     plan = decode_plan(Path(plan_file).read_bytes())
-    moves = _with_control(context, lambda control: order_plan(control, plan))
+
+    async def order(control: ControlStore) -> tuple[list[Move], MoveSettings]:
+        return await order_plan(control, plan), await set_rate(control, bytes_per_s)
+
+    moves, settings = _with_control(context, order)
+    if not as_json:
+        copied = f", about {plan.figures.bytes / 2**20:.1f} MiB" if plan.figures.bytes else ""
+        held = "; moves are paused: ssastore resume" if settings.is_paused else ""
+        print(f"{len(moves)} slices are ordered to move{copied}, {told(None, settings)}{held}")
     done, started = 0, time.monotonic()
     if is_waiting:
         done = _follow(context, moves, is_shown=not as_json)
@@ -46,13 +61,12 @@ def apply_command(context: str | None, plan_file: str, is_waiting: bool, as_json
             _wait_until(context, lambda control: merge_as_planned(control, plan))
     took_s = round(time.monotonic() - started, 1)
     if as_json:
-        print(json.dumps({"moves": len(moves), "done": done, "seconds": took_s}))
+        figures = {"bytes": plan.figures.bytes, "bytes_per_s": settings.bytes_per_s}
+        print(json.dumps({"moves": len(moves), "done": done, "seconds": took_s, **figures}))
     elif is_waiting:
         print(f"{done} of {len(moves)} slices have their new owner, after {took_s} s")
-    else:
-        print(f"{len(moves)} slices are ordered to move")
-        if plan.merges:
-            print("what the plan merges is merged by the same command, once they have")
+    elif plan.merges:
+        print("what the plan merges is merged by the same command, once they have")
     return 0
 
 
@@ -124,25 +138,66 @@ def _wait_until(context: str | None, is_done: Callable[[ControlStore], Awaitable
 
 
 @click.command("moves")
+@rate_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.pass_obj
-def moves_command(context: str | None, as_json: bool) -> int:
-    """What is ordered and not done."""
+def moves_command(context: str | None, bytes_per_s: int | None, as_json: bool) -> int:
+    """What is ordered and not done, what that costs, and how fast it may go on."""
+    from ssastore.cli.control import with_control
+    from ssastore.cli.steer import report_of, set_rate, told
+    from ssastore.lab.context import find
     from ssastore.rebalance import ordered_moves
 
-    found = _with_control(context, ordered_moves)
+    lab = find(context)
+    report = report_of(lab)
+
+    async def look(control: ControlStore) -> tuple[MoveSettings, list[tuple[Move, str, MoveState]], Any]:
+        settings, found = await set_rate(control, bytes_per_s), await ordered_moves(control)
+        return settings, found, await _left(control, report, found, settings) if found else None
+
+    settings, found, left = with_control(lab, look)
     if as_json:
-        rows = [
-            {"slice": slice_name(move.number), "from": source, "to": move.target, "state": state.value}
-            for move, source, state in found
-        ]
-        print(json.dumps(rows))
+        print(json.dumps(_moves_json(settings, found, left)))
         return 0
     for move, source, state in found:
         print(f"{slice_name(move.number)}  {source} -> {move.target}  {state.value}")
-    if not found:
-        print("nothing is moving")
+    print(f"{len(found)} slices left, {told(left, settings)}" if found else "nothing is moving")
+    if settings.is_paused:
+        print("moves are paused: ssastore resume")
     return 0
+
+
+async def _left(
+    control: ControlStore,
+    report: dict[str, Any] | None,
+    found: Sequence[tuple[Move, str, MoveState]],
+    settings: MoveSettings,
+) -> Estimate | None:
+    """What is left to be copied; None when nobody knows how large slices are."""
+    from ssastore.cli.steer import sizes_of, workers_of
+    from ssastore.core.estimate import estimate
+    from ssastore.rebalance import read_cluster
+
+    if report is None:
+        return None
+    cluster = await read_cluster(control)
+    slices = [(move.number, move.target) for move, _, _ in found]
+    return estimate(slices, sizes_of(cluster, report), workers_of(cluster), settings.bytes_per_s)
+
+
+def _moves_json(
+    settings: MoveSettings, found: Sequence[tuple[Move, str, MoveState]], left: Estimate | None
+) -> dict[str, Any]:
+    return {
+        "paused": settings.is_paused,
+        "bytes_per_s": settings.bytes_per_s,
+        "bytes": left.bytes if left else None,
+        "eta_s": round(left.seconds, 1) if left else None,
+        "moves": [
+            {"slice": slice_name(move.number), "from": source, "to": move.target, "state": state.value}
+            for move, source, state in found
+        ],
+    }
 
 
 @click.command("abort")

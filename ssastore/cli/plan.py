@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from ssastore.core.cluster import Cluster, NodeRecord
+    from ssastore.core.estimate import Estimate
     from ssastore.core.plans import Plan
+    from ssastore.core.settings import MoveSettings
+    from ssastore.env import ControlStore
     from ssastore.keyspace import Slice
 
 _CHANGES_SHOWN = 10
@@ -50,15 +53,21 @@ def plan_command(
     changed; a plan says for which ownership it was made, and is good for no other.
     """
     from ssastore.cli.control import with_control
+    from ssastore.cli.steer import sizes_of, told
     from ssastore.core.planfile import encode_plan
+    from ssastore.core.settings import read_move_settings
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch
     from ssastore.rebalance import plan_by_hand, plan_change, read_cluster
 
     found = find(context)
     _, report = fetch(found.admin_port, "/status")
-    cluster = with_control(found, read_cluster)
-    sizes = _sizes(cluster, report)
+
+    async def read(control: ControlStore) -> tuple[Cluster, MoveSettings]:
+        return await read_cluster(control), await read_move_settings(control)
+
+    cluster, settings = with_control(found, read)
+    sizes = sizes_of(cluster, report)
     if move or merge:
         if drain or lost or weight or replicas:
             raise click.UsageError("--move and --merge are a plan of their own")
@@ -73,7 +82,7 @@ def plan_command(
     if as_json:
         print(text.decode(), end="")
     else:
-        _show(plan, out)
+        _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bytes_per_s), settings))
     return 0
 
 
@@ -114,36 +123,40 @@ def _nodes_after(cluster: Cluster, leaving: set[str], weights: dict[str, int]) -
     ]
 
 
-def _sizes(cluster: Cluster, report: dict[str, Any]) -> dict[int, int]:
-    """Bytes of one plane of a group, about: the mean of its owners' slices."""
-    per_slice = {}
-    for node in report["nodes"]:
-        used = sum(worker.get("used_bytes", 0) for worker in node["workers"] if worker["ok"])
-        if node["slices"] and used:
-            per_slice[node["name"]] = used / node["slices"]
-    sizes = {}
-    for record in cluster.groups:
-        known = [per_slice[owner] for owner in record.owners if owner in per_slice]
-        if known:
-            sizes[record.group] = round(sum(known) / len(known))
-    return sizes
-
-
-def _show(plan: Plan, out: str | None) -> None:
-    from collections import Counter
-
+def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], bytes_per_s: int) -> Estimate:
+    """What is moved and what is rebuilt go on side by side, each at a rate of its own."""
+    from ssastore.cli.steer import workers_of
+    from ssastore.core.estimate import Estimate, estimate
+    from ssastore.core.layout import layout_of
+    from ssastore.core.numbers import number_of_part, slice_number
+    from ssastore.core.plans import MOVE
     from ssastore.limits import RECOVERY_BYTES_PER_S
+
+    moved: list[tuple[int, str]] = []
+    rebuilt: list[tuple[int, str]] = []
+    before = layout_of(cluster.groups).with_planes(plan.replicas[1])
+    for change, piece in plan.parts_of_changes(before):
+        found = slice_number(change.piece.plane, number_of_part(piece)), change.target
+        (moved if change.kind == MOVE else rebuilt).append(found)
+    workers = workers_of(cluster)
+    parts = (
+        estimate(moved, sizes, workers, bytes_per_s),
+        estimate(rebuilt, sizes, workers, RECOVERY_BYTES_PER_S),
+    )
+    return Estimate(sum(part.bytes for part in parts), max(part.seconds for part in parts))
+
+
+def _show(plan: Plan, out: str | None, cost: str) -> None:
+    from collections import Counter
 
     figures = plan.figures
     if not (plan.changes or plan.splits or plan.merges):
         print("nothing to do: every node has its share")
         return
     kinds = Counter(change.kind for change in plan.changes)
-    copied = figures.bytes or 0
     print(
         f"{sum(kinds.values())} changes ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}), "
-        f"{figures.moved_groups:g} slices, about {copied / 2**20:.1f} MiB to copy, "
-        f"{copied / RECOVERY_BYTES_PER_S:.0f} s at {RECOVERY_BYTES_PER_S / 2**20:.0f} MiB/s"
+        f"{figures.moved_groups:g} slices, {cost}"
     )
     print(f"fullest node, of its share: {figures.fullest[0]:.3f} before, {figures.fullest[1]:.3f} after")
     print(f"{'node':12} {'share of slices':>20} {'prefixes':>14}")

@@ -42,13 +42,14 @@ from ssastore.core.numbers import (
     slice_number,
 )
 from ssastore.core.orders import MoveOrder, move_name
+from ssastore.core.pace import SharedPace
+from ssastore.core.settings import MOVE_SETTINGS_KEY, MoveSettings
 from ssastore.core.taking import Taker
 from ssastore.env import Compare, ControlStore, Item, Store, Write, spawn
 from ssastore.errors import ConfigError, CorruptObject, SsaStoreError
 from ssastore.keyspace import LANES
 from ssastore.limits import (
     MOVE_BATCH,
-    MOVE_BYTES_PER_S,
     MOVE_REST_MS,
     MOVE_SILENT_MS,
     MOVES_AT_ONCE,
@@ -90,7 +91,7 @@ class Mover:
 
     Args:
         workers: worker processes by node name.
-        mates, cover, bytes_per_s: see ``core.taking.Taker``.
+        mates, cover: see ``core.taking.Taker``.
     """
 
     def __init__(
@@ -103,14 +104,15 @@ class Mover:
         workers: Mapping[str, int],
         worker: int,
         cover: Cover,
-        bytes_per_s: int = MOVE_BYTES_PER_S,
     ) -> None:
         self._custody = custody
         self._control = control
         self._workers = workers
         self._order_name = move_name(custody.node, worker)
+        self._settings = MoveSettings()
+        self._pace = SharedPace(self._settings.bytes_per_s)
         self._taker = Taker(
-            custody=custody, store=store, control=control, mates=mates, cover=cover, bytes_per_s=bytes_per_s
+            custody=custody, store=store, control=control, mates=mates, cover=cover, pace=self._pace
         )
         self._gate = asyncio.Semaphore(MOVES_AT_ONCE)
         self.progress = MoveProgress()
@@ -123,6 +125,7 @@ class Mover:
             "done": self.progress.slices,
             "bytes": self._taker.byte_count,
             "waiting": self.progress.waiting,
+            "paused": self._settings.is_paused,
         }
 
     async def run(self) -> None:
@@ -137,12 +140,10 @@ class Mover:
 
     async def round(self) -> bool:
         """Look at the orders and try every slice once; whether something is left to do."""
-        item = await self._control.get(self._order_name)
-        ordered = _slices_of(item)
-        await self._cancel_unwanted(ordered)
+        item = await self._obey()
         if item is None:
             return False
-        left = await self._left(ordered)
+        left = await self._left(_slices_of(item))
         self.progress.waiting = ""
         await self._try_all(self._batches(left))
         if all(number in self._custody.owned for number in left):
@@ -156,12 +157,20 @@ class Mover:
         try:
             while any(not task.done() for task in tasks):
                 await asyncio.wait(tasks, timeout=ORDER_EVERY_MS / 1000)
-                await self._cancel_unwanted(_slices_of(await self._control.get(self._order_name)))
+                await self._obey()
         finally:
             for task in tasks:
                 task.cancel()
 
     # -- orders -------------------------------------------------------------------------------------
+
+    async def _obey(self) -> Item | None:
+        """Do as settings and order say now; the order."""
+        settings = MoveSettings.of(await self._control.get(MOVE_SETTINGS_KEY))
+        self._settings, self._pace.bytes_per_s = settings, settings.bytes_per_s
+        item = await self._control.get(self._order_name)
+        await self._cancel_unwanted(_slices_of(item))
+        return item
 
     async def _left(self, ordered: Mapping[int, str]) -> dict[int, Held]:
         """What is still to be taken over, with the group's record: the source of the order owns it."""
@@ -220,6 +229,8 @@ class Mover:
         """One attempt; what cannot get on for long is called off."""
         loop, progress = asyncio.get_running_loop(), self.progress
         async with self._gate:
+            if self._settings.is_paused:
+                batch = batch._replace(parts=tuple(map(part_of_slice, self._begun(batch))))
             try:
                 await self._move(batch)
             except CorruptObject as error:
@@ -236,6 +247,9 @@ class Mover:
                 progress.failing.pop(number, None)
             elif now - progress.failing.setdefault(number, now) > MOVE_SILENT_MS / 1000:
                 await self._cancel([number])
+
+    def _begun(self, batch: _Batch) -> list[int]:
+        return [number for number in batch.slices if number in self._custody.incoming]
 
     async def _try_alone(self, batch: _Batch) -> None:
         try:
@@ -283,14 +297,22 @@ class Mover:
         }
 
     async def _cancel_unwanted(self, ordered: Mapping[int, str]) -> None:
-        """Call off what is on its way to another environment of this worker, or is not ordered any more."""
+        """Call off what is on its way to another environment of this worker, is not ordered any more, or
+        is not sealed when moves are paused: a group that is MOVING could not be recovered meanwhile."""
         env_id = self._custody.environment.env_id
         unwanted = [
             number
             for number, held in self._custody.incoming.items()
-            if number not in ordered or held.record.planes[plane_of_slice(number)].target_env != env_id
+            if number not in ordered
+            or held.record.planes[plane_of_slice(number)].target_env != env_id
+            or (self._settings.is_paused and not self._is_ending(number, held))
         ]
         await self._cancel(unwanted)
+
+    def _is_ending(self, number: int, held: Held) -> bool:
+        """Whether a slice may be sealed at its source, or is all here."""
+        is_filled = self._is_filled(plane_of_slice(number), part_of_slice(number), held)
+        return is_filled or number in self._taker.sealed
 
     async def _cancel(self, slices: Sequence[int]) -> None:
         until = asyncio.get_running_loop().time() + MOVE_REST_MS / 1000

@@ -22,6 +22,7 @@ from ssastore.core.floors import raise_floor, read_floor
 from ssastore.core.groups import group_key
 from ssastore.core.held import Held
 from ssastore.core.numbers import group_of_part, numbered_slice, part_piece, slice_number
+from ssastore.core.pace import SharedPace
 from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
 from ssastore.core.standing import Standing, pack_stands, unpack_parts
@@ -54,6 +55,8 @@ class _Copying:
     moves: bytes
     session: int = 0
     seen: int = 0
+    is_sealed: bool = False
+    "The source may be: it waits for the rest, which is little."
 
     def h(self, part: int) -> int:
         return self.held[part].record.planes[self.plane].epoch
@@ -65,7 +68,7 @@ class Taker:
     Args:
         mates: how the source is reached, at the addresses of the slices: it owns them all the time.
         cover: see ``core.filling``.
-        bytes_per_s: what the source is asked for, at most.
+        pace: how fast sources are asked, all batches together.
     """
 
     def __init__(
@@ -76,14 +79,18 @@ class Taker:
         control: ControlStore,
         mates: Caller,
         cover: Cover,
-        bytes_per_s: int,
+        pace: SharedPace,
     ) -> None:
         self._custody = custody
         self._store = store
         self._control = control
         self._mates = mates
         self._cover = cover
-        self._bytes_per_s = bytes_per_s
+        self._pace = pace
+        self._blob_bytes = CHUNK_BYTES
+        "Of the last blob that was fetched."
+        self.sealed: set[int] = set()
+        "Slices that may be sealed at their sources for this environment: they have to come to an end."
         self.byte_count = 0
         "Taken since the start."
 
@@ -105,20 +112,26 @@ class Taker:
             count, is_more = await self._take_changes(copying)
             if count <= MOVE_TAIL_KEYS and not is_more:
                 break
-        await self._seal(copying)
-        await self._take_all_changes(copying)
-        await self._compare(copying)
+        slices = [slice_number(plane, part) for part in held]
+        self.sealed.update(slices)
+        copying.is_sealed = True
+        try:
+            await self._seal(copying)
+            await self._take_all_changes(copying)
+            await self._compare(copying)
+        finally:
+            self.sealed.difference_update(slices)
 
     async def _copy(self, copying: _Copying) -> None:
-        loop, parts = asyncio.get_running_loop(), sorted(copying.held)
+        parts = sorted(copying.held)
         after: bytes | None = b""
         while after is not None:
-            started = loop.time()
             message = Copy(copying.iid, copying.moves, copying.session, after)
             header, body = await self._ask(message, (int, bool, bytes, int))
             copying.session = header[0]
             page = Page(header[1], header[2], header[3], bytes(body))
             rows: dict[bytes, Any] = page.rows()
+            await self._pace.spend(len(page.body))
             size = len(page.body) + await self._fetch_blobs(copying, rows)
             bounds = after, page.last if page.truncated else None
             if page.truncated and page.last <= after:
@@ -129,7 +142,6 @@ class Taker:
             await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
             self.byte_count += size
             after = bounds[1]
-            await asyncio.sleep(max(0.0, size / self._bytes_per_s - (loop.time() - started)))
 
     async def _take_changes(self, copying: _Copying) -> tuple[int, bool]:
         """How many there were, and whether there are more."""
@@ -222,10 +234,16 @@ class Taker:
         with self._store.read() as txn:
             if is_good_blob(txn, stored_key):
                 return 0
-        message = Fetch(copying.iid, copying.moves, stored_key)
-        header, body = await self._ask(message, (bool,))
+        # How long it is shows when it is here; it must not be here before its turn.
+        guess = 0 if copying.is_sealed else self._blob_bytes
+        if guess:
+            await self._pace.spend(guess)
+        header, body = await self._ask(Fetch(copying.iid, copying.moves, stored_key), (bool,))
+        if not copying.is_sealed:
+            self._pace.correct(len(body) - guess)
         if not header[0]:
             return None
+        self._blob_bytes = len(body)
         if len(body) > CHUNK_BYTES or blake3(body).digest() != stored_key[KIND_AT + 1 :]:
             raise CorruptObject("the source sent a blob that does not match its digest", stored_key)
         await self._store.submit(lambda txn: txn.put(stored_key, body), size=len(body))

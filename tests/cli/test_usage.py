@@ -78,6 +78,11 @@ HEAVY = {"aiohttp", "lmdb", "pyroute2", "msgpack", "uvloop", "blake3", "boto3"}
         ("node", "Missing option '--config'"),
         ("node --config", "requires an argument"),
         ("node --config /no/such/file", "/no/such/file: No such file or directory"),
+        ("moves --rate fast", "'fast' is no number of bytes a second"),
+        ("moves --rate 1023K", "'1023K' is not in the range 1M to 1024G"),
+        ("apply plan.json --rate 0", "'0' is not in the range"),
+        ("pause --wait -1", "is not in the range"),
+        ("resume", "no lab is running"),
         ("gateway --config /", "/: Is a directory"),
     ],
 )

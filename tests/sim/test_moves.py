@@ -11,9 +11,11 @@ import pytest
 from ssastore.core.groups import GROUP_PREFIX
 from ssastore.core.planner import owned_slices
 from ssastore.core.records import slice_range
+from ssastore.core.settings import MoveSettings, change_move_settings
+from ssastore.core.standing import State
 from ssastore.keyspace import GROUPS, slice16_of
 from ssastore.limits import DRAIN_MS, MOVE_BATCH
-from ssastore.rebalance import Move, MoveState, move_states, order_moves
+from ssastore.rebalance import Move, MoveState, move_states, order_moves, ordered_moves
 from ssastore.sim.fabric import Fabric, draw_moves
 from ssastore.sim.runner import tell
 from ssastore.sim.scenarios import scenarios
@@ -88,3 +90,60 @@ def test_many_slices_share_their_transactions_and_are_dropped_where_they_were() 
     planes = 3  # A batch is of one.
     assert played.figures["finished in"] <= count / MOVE_BATCH + planes
     assert played.figures["held"] > 0 == played.figures["left"]
+
+
+async def _pause(stage: Stage, is_paused: bool) -> None:
+    def change(known: MoveSettings) -> MoveSettings:
+        return replace(known, is_paused=is_paused)
+
+    await change_move_settings(stage.cluster.control, change)
+
+
+async def _states(stage: Stage, moves: list[Move]) -> set[MoveState]:
+    return set((await move_states(stage.cluster.control, moves)).values())
+
+
+def test_what_is_paused_is_not_begun_or_is_called_off_and_goes_on_when_resumed() -> None:
+    """Ordered while paused; then resumed and paused again while the source stands still in the copy."""
+
+    async def pause_and_resume(stage: Stage) -> None:
+        await stage.open()
+        Fabric(stage.cluster)
+        await stage.work()
+        moves = (await draw_moves(stage.cluster, stage.world.stream("moves"), 4))[:1]
+        await _pause(stage, True)
+        await order_moves(stage.cluster.control, moves)
+        source = (await ordered_moves(stage.cluster.control))[0][1]
+        await stage.pause(6)
+        assert await _states(stage, moves) == {MoveState.PLANNED}
+        await _pause(stage, False)
+        while await _states(stage, moves) != {MoveState.COPYING}:
+            await stage.pause(0.001)
+        stage.cluster.named(source)[0].host.pause()
+        await _pause(stage, True)
+        await stage.pause(6)
+        assert await _states(stage, moves) == {MoveState.PLANNED}
+        stage.cluster.named(source)[0].host.resume()
+        await stage.pause(6)
+        assert await _states(stage, moves) == {MoveState.PLANNED}
+        await _pause(stage, False)
+        await until_done(stage, moves)
+
+    play(pause_and_resume, 3, shape=replace(SHAPE, operations=20))
+
+
+def test_what_is_sealed_comes_to_its_end_although_moves_are_paused() -> None:
+    async def pause_at_the_seal(stage: Stage) -> None:
+        await stage.open()
+        Fabric(stage.cluster)
+        await stage.work()
+        moves = (await draw_moves(stage.cluster, stage.world.stream("moves"), 4))[:1]
+        await order_moves(stage.cluster.control, moves)
+        source = stage.cluster.named((await ordered_moves(stage.cluster.control))[0][1])[0].engine
+        assert source is not None
+        while source.custody.states.get(moves[0].number) is not State.SEALED:
+            await stage.pause(0.0002)
+        await _pause(stage, True)
+        await until_done(stage, moves)
+
+    play(pause_at_the_seal, 3, shape=replace(SHAPE, operations=20))

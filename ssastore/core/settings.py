@@ -1,0 +1,64 @@
+"""What an operator sets for the whole cluster, by way of the control store.
+
+setting/moves      MoveSettings   how fast slices move, and whether they do
+
+Absent: as the defaults say.  Workers look every few seconds, so nothing is restarted for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ssastore.core.fields import decode_fields, encode_fields, require, require_int
+from ssastore.env import Compare, ControlStore, Item, Write
+from ssastore.limits import MOVE_BYTES_PER_S, MOVE_BYTES_PER_S_MAX, MOVE_BYTES_PER_S_MIN
+
+MOVE_SETTINGS_KEY = "setting/moves"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSettings:
+    """How fast slices move."""
+
+    bytes_per_s: int = MOVE_BYTES_PER_S
+    "What one worker takes from others, at most, all its moves together."
+    is_paused: bool = False
+    "Nothing is begun, and what is not sealed yet is called off; its order stays."
+
+    def __post_init__(self) -> None:
+        require_int("bytes_per_s", self.bytes_per_s, MOVE_BYTES_PER_S_MIN, MOVE_BYTES_PER_S_MAX)
+        require(type(self.is_paused) is bool, "is_paused must be true or false", self.is_paused)
+
+    def encode(self) -> bytes:
+        return encode_fields(asdict(self))
+
+    @staticmethod
+    def decode(value: bytes) -> MoveSettings:
+        """Inverse of ``encode``. ConfigError: not such a record."""
+        return MoveSettings(**decode_fields(value, "settings of moves", _MOVE_FIELDS))
+
+    @staticmethod
+    def of(item: Item | None) -> MoveSettings:
+        """Of what is there, or the defaults. ConfigError: not such a record."""
+        return MoveSettings() if item is None else MoveSettings.decode(item.value)
+
+
+_MOVE_FIELDS = set(MoveSettings.__dataclass_fields__)
+
+
+async def read_move_settings(control: ControlStore) -> MoveSettings:
+    """As they are now. Raises ConfigError, Unavailable."""
+    return MoveSettings.of(await control.get(MOVE_SETTINGS_KEY))
+
+
+async def change_move_settings(
+    control: ControlStore, change: Callable[[MoveSettings], MoveSettings]
+) -> MoveSettings:
+    """Change them, whatever others change meanwhile; as they are then. Raises ConfigError, Unavailable."""
+    while True:
+        item = await control.get(MOVE_SETTINGS_KEY)
+        wanted = change(MoveSettings.of(item))
+        compare = Compare(MOVE_SETTINGS_KEY, item.revision if item is not None else 0)
+        if await control.transact([compare], [Write(MOVE_SETTINGS_KEY, wanted.encode())]) is not None:
+            return wanted
