@@ -144,7 +144,7 @@ DRIFT_EVERY_MS = 5_000
 "How often a host's routes are read back, and repaired when somebody else has changed them."
 
 ROUTES_GATHERED_MS = 20
-"Changes of owners that follow one another within this time are one change of the routes."
+"Between two changes of a host's routes: what comes meanwhile is one change. The first one is made at once."
 
 ORDER_EVERY_MS = 2_000
 "How often a worker looks for an operator's order."

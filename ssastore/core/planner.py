@@ -34,17 +34,11 @@ from ssastore.core.groups import GroupRecord, PlaneOwner
 from ssastore.core.numbers import numbered_slice, slice_number
 from ssastore.errors import ConfigError
 from ssastore.keyspace import (
-    GROUP_BITS,
     GROUPS,
-    IID_BITS,
     REPLICAS_ALLOWED,
-    SLICE_BITS,
     Slice,
     range_cover,
 )
-
-_BITS_INSIDE = IID_BITS - SLICE_BITS
-"Of an address, those that slices do not differ in."
 
 Owners = list[list[str]]
 "Owner's name by plane and cell; the cells of a first layout are groups."
@@ -111,39 +105,6 @@ def owned_numbers(groups: Iterable[GroupRecord], node: str) -> list[int]:
         for plane, found in enumerate(view.planes)
         if found.owner == node
     ]
-
-
-def owned_prefixes(groups: Iterable[GroupRecord], nodes: Iterable[str]) -> dict[str, list[Slice]]:
-    """By name of a node, the fewest prefixes that are exactly what it owns, in address order.
-
-    One pass over all records: a router asks after every change of one of them.
-    """
-    owned: dict[str, list[tuple[int, int]]] = {node: [] for node in nodes}
-    for record in groups:
-        for view in record.views():
-            for plane, found in enumerate(view.planes):
-                if found.owner not in owned:
-                    continue
-                if view.split is None:
-                    first = plane << GROUP_BITS | record.group
-                    owned[found.owner].append((first << _BITS_INSIDE, (first + 1) << _BITS_INSIDE))
-                else:
-                    piece = numbered_slice(slice_number(plane, view.part))
-                    owned[found.owner].append((piece.first, piece.end))
-    return {node: _prefixes(sorted(ranges)) for node, ranges in owned.items()}
-
-
-def _prefixes(ranges: Sequence[tuple[int, int]]) -> list[Slice]:
-    """The cover of ranges of IIDs that are given in order and do not overlap."""
-    pieces: list[Slice] = []
-    first = end = -1
-    for begin, after in ranges:
-        if begin != end:
-            if end >= 0:
-                pieces += range_cover(first, end)
-            first = begin
-        end = after
-    return pieces + range_cover(first, end) if ranges else pieces
 
 
 def units_of(nodes: Sequence[NodeRecord], replicas: int) -> list[Unit]:

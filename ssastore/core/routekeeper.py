@@ -23,7 +23,7 @@ from ipaddress import IPv6Network
 from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.groups import GroupRecord
-from ssastore.core.planner import owned_prefixes
+from ssastore.core.ownership import OwnedPrefixes
 from ssastore.core.routeplan import Action, Change, diff, take
 from ssastore.env import Route, Routes
 from ssastore.errors import RouteRefused
@@ -44,22 +44,23 @@ def _prefix(service: IPv6Network, piece: Slice) -> str:
 
 def accepted_by(service: IPv6Network, node: str) -> Wanted:
     """``local`` for the fewest prefixes that are exactly what a node owns."""
+    owned = OwnedPrefixes()
 
     def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
-        return {Route(_prefix(service, piece)) for piece in owned_prefixes(groups, [node])[node]}
+        owned.show(groups)
+        return {Route(_prefix(service, piece)) for piece in owned.of(node)}
 
     return wanted
 
 
 def announced_to_router(service: IPv6Network) -> Wanted:
     """Every node's prefixes by way of its node address."""
+    owned = OwnedPrefixes()
 
     def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
-        addresses = {node.name: node.address for node in nodes}
+        owned.show(groups)
         return {
-            Route(_prefix(service, piece), addresses[name])
-            for name, pieces in owned_prefixes(groups, addresses).items()
-            for piece in pieces
+            Route(_prefix(service, piece), node.address) for node in nodes for piece in owned.of(node.name)
         }
 
     return wanted
@@ -95,17 +96,19 @@ class RouteKeeper:
     async def run(self) -> None:
         """Follow the view, which others run, and repair what drifts, for ever. After ``begin``."""
         changed, loop = self._view.changed, asyncio.get_running_loop()
-        wait_s = DRIFT_EVERY_MS / 1000
+        wait_s, next_at = DRIFT_EVERY_MS / 1000, 0.0
         while True:
             if self._prune_at is not None:
                 wait_s = min(wait_s, max(0.0, self._prune_at - loop.time()))
             try:
                 async with asyncio.timeout(wait_s):
                     await changed.wait()
-                # A plan changes many groups one after the other.
-                await asyncio.sleep(ROUTES_GATHERED_MS / 1000)
+                # A slice that has moved is led to its new owner at once; of a plan, which changes
+                # many groups one after the other, those that follow are one change.
+                await asyncio.sleep(max(0.0, next_at - loop.time()))
             except TimeoutError:
                 pass
+            next_at = loop.time() + ROUTES_GATHERED_MS / 1000
             wait_s = DRIFT_EVERY_MS / 1000
             try:
                 self._turn()

@@ -22,7 +22,8 @@ from ssastore.core.custody import Custody
 from ssastore.core.groups import GROUP_PREFIX, group_key
 from ssastore.core.held import Listing
 from ssastore.core.objects import Objects
-from ssastore.core.planner import initial_layout, owned_prefixes
+from ssastore.core.ownership import OwnedPrefixes
+from ssastore.core.planner import initial_layout
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
 from ssastore.env import Item
@@ -129,7 +130,8 @@ def layout_of(nodes: int, replicas: int) -> Layout:
     entries |= {group_key(group.group): group.encode() for group in groups}
     control = ControlState(revision=1, entries={key: Entry(value, 1) for key, value in entries.items()})
     control.items(GROUP_PREFIX)  # What every start asks for; copies know the answer.
-    covers = owned_prefixes(groups, [member.name for member in members])
+    owned = OwnedPrefixes(groups)
+    covers = {member.name: owned.of(member.name) for member in members}
     return Layout(
         cluster,
         {member.name: holding_of(cluster, member.name) for member in members},

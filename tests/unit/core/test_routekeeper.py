@@ -22,7 +22,7 @@ from ssastore.core.routekeeper import RouteKeeper, Wanted, accepted_by, announce
 from ssastore.env import Route, WatchCompacted, Write
 from ssastore.errors import Overloaded, RouteRefused, StoreFull, Unavailable
 from ssastore.keyspace import minimal_cover
-from ssastore.limits import DRIFT_EVERY_MS
+from ssastore.limits import DRIFT_EVERY_MS, ROUTES_GATHERED_MS
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.routes.memory import MemoryRoutes
 from tests.registermodel import Seeded, run_virtually
@@ -340,5 +340,30 @@ def test_view_goes_on_after_any_word_of_the_control_store(error: Exception, at: 
         await host.give(0x3FF, "n2")
         await asyncio.sleep(4)
         assert Route("2001:db8:5a:1:3fe::/79", "fd00::2") in host.routes.installed()
+
+    play(work, ROUTER)
+
+
+def test_the_first_change_is_made_at_once_and_those_that_follow_together() -> None:
+    """A slice that moved leads to its new owner when that is known; a plan is not thousands of changes."""
+
+    async def work(host: Host) -> None:
+        loop, seen = asyncio.get_running_loop(), []
+        add = host.routes.add
+
+        def noted(route: Route) -> None:
+            seen.append(loop.time())
+            add(route)
+
+        host.routes.add = noted  # type: ignore[method-assign]
+        await asyncio.sleep(A_MOMENT_S)
+        began = loop.time()
+        for group in range(100, 110):
+            await host.give(group, "n2")
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(A_MOMENT_S)
+        assert seen[0] - began < 0.001
+        assert len(set(seen)) == 2 and seen[-1] - began >= ROUTES_GATHERED_MS / 1000
+        assert host.routes.installed() == await host.expected(ROUTER)
 
     play(work, ROUTER)

@@ -1,0 +1,78 @@
+"""The fewest prefixes of every node, kept up to date at the cost of what changes. Pure.
+
+A router and every node ask after each change of a record, and one record in 4096 has
+changed then; a slice that has moved must be announced within milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from ssastore.core.groups import GroupRecord
+from ssastore.core.numbers import numbered_slice, slice_number
+from ssastore.keyspace import GROUP_BITS, IID_BITS, SLICE_BITS, Slice, range_cover
+
+_BITS_INSIDE = IID_BITS - SLICE_BITS
+"Of an IID, behind plane and group."
+
+_Range = tuple[int, int]
+"The first IID of a slice, and the one behind its last."
+
+
+class OwnedPrefixes:
+    """Who owns which prefixes, of group records that were shown."""
+
+    def __init__(self, groups: Iterable[GroupRecord] = ()) -> None:
+        self._records: dict[int, GroupRecord] = {}
+        self._ranges: dict[str, set[_Range]] = {}
+        self._pieces: dict[str, list[Slice]] = {}
+        "Of those whose ranges did not change since somebody asked."
+        self.show(groups)
+
+    def show(self, groups: Iterable[GroupRecord]) -> None:
+        """Learn records, each in the place of the one of its group. The same again costs next to nothing."""
+        known = self._records
+        for record in groups:
+            before = known.get(record.group)
+            if before is record:
+                continue
+            known[record.group] = record
+            gone = set(_owned(before)) if before is not None else set()
+            come = set(_owned(record))
+            for owner, piece in gone - come:
+                self._ranges[owner].remove(piece)
+                self._pieces.pop(owner, None)
+            for owner, piece in come - gone:
+                self._ranges.setdefault(owner, set()).add(piece)
+                self._pieces.pop(owner, None)
+
+    def of(self, node: str) -> Sequence[Slice]:
+        """The fewest prefixes that are exactly what a node owns, in address order."""
+        pieces = self._pieces.get(node)
+        if pieces is None:
+            pieces = self._pieces[node] = _cover(sorted(self._ranges.get(node, ())))
+        return pieces
+
+
+def _owned(record: GroupRecord) -> Iterator[tuple[str, _Range]]:
+    for view in record.views():
+        for plane, found in enumerate(view.planes):
+            if view.split is None:
+                first = plane << GROUP_BITS | record.group
+                yield found.owner, (first << _BITS_INSIDE, (first + 1) << _BITS_INSIDE)
+            else:
+                piece = numbered_slice(slice_number(plane, view.part))
+                yield found.owner, (piece.first, piece.end)
+
+
+def _cover(ranges: Sequence[_Range]) -> list[Slice]:
+    """The cover of ranges that are given in order and do not overlap."""
+    pieces: list[Slice] = []
+    first = end = -1
+    for begin, after in ranges:
+        if begin != end:
+            if end >= 0:
+                pieces += range_cover(first, end)
+            first = begin
+        end = after
+    return pieces + range_cover(first, end) if ranges else pieces
