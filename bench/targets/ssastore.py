@@ -28,11 +28,12 @@ class Ssastore:
 
     module = "ssastore"
 
-    def __init__(self, replicas: int = 1) -> None:
+    def __init__(self, replicas: int = 1, *, nodes: int | None = None) -> None:
         self.name = "ssastore" if replicas == 1 else f"ssastore R={replicas}"
-        nodes = "1 node" if replicas == 1 else f"{replicas} nodes"
+        self._nodes = replicas if nodes is None else nodes
+        count = "1 node" if self._nodes == 1 else f"{self._nodes} nodes"
         durable = "" if replicas == 1 else " on a majority"
-        self.about = f"{nodes}, 1 worker each, R={replicas}, hashed bucket; every PUT is durable{durable}"
+        self.about = f"{count}, 1 worker each, R={replicas}, hashed bucket; every PUT is durable{durable}"
         self._replicas = replicas
         self._lab = f"bench{replicas}"
         self.servers: list[Server] = []
@@ -47,7 +48,7 @@ class Ssastore:
         os.environ["XDG_STATE_HOME"] = str(directory / "state")
         s3_port, admin_port = free_ports(2)
         options = {
-            "--nodes": self._replicas,
+            "--nodes": self._nodes,
             "--replicas": self._replicas,
             "--workers": 1,
             "--data": directory / f"data-{self._replicas}",
@@ -58,20 +59,25 @@ class Ssastore:
         arguments = [str(part) for option in options.items() for part in option]
         argv = [sys.executable, "-m", "ssastore", "up", *arguments]
         self.servers.append(Server(self._lab, argv, directory, cores=cores))
-        if self._ready(self.servers[0]).is_simulated:
+        self._ready(self.servers[0])
+        if self.found().is_simulated:
             raise LeftOut(
                 "this machine allows no network namespaces, and a simulated network is not measured"
             )
 
-    def _ready(self, lab: Server) -> context.Context:
-        """The lab's context, which is written when every worker answers."""
+    def _ready(self, lab: Server) -> None:
+        """Wait for the lab's context, which is written when every worker answers."""
         for _ in waiting_for("the lab"):
             lab.check()
             try:
-                return context.find(self._lab)
+                self.found()
+                return
             except ConfigError:
                 continue
-        raise AssertionError("waiting_for raises")
+
+    def found(self) -> context.Context:
+        """The lab, which runs."""
+        return context.find(self._lab)
 
     def settings(self) -> dict[str, Any]:
         """Nothing: URL and key are in the environment of the client host."""
@@ -79,8 +85,11 @@ class Ssastore:
 
     def on_client_host(self, argv: list[str]) -> list[str]:
         """Run it behind the lab's router."""
-        inside = [sys.executable, "-m", "ssastore", "--context", self._lab, "exec", "--host", "client", "--"]
-        return [*inside, *argv]
+        return self.on_host("client", argv)
+
+    def on_host(self, host: str, argv: list[str]) -> list[str]:
+        """Run it on a host of the lab: a node by its name, router or client."""
+        return [sys.executable, "-m", "ssastore", "--context", self._lab, "exec", "--host", host, "--", *argv]
 
     def versions(self) -> dict[str, str]:
         """See ``Target.versions``."""
