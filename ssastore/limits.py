@@ -168,6 +168,9 @@ MOVE_BYTES_PER_S_MIN = 1 * MIB
 MOVE_BYTES_PER_S_MAX = 1 << 40
 "What can be set. Slower, and a source would take a target that waits for its turn for one that has gone."
 
+MOVE_PAGES_INFLIGHT = 4
+"Pages of one copy that are being stored while the next one is asked for: one commit takes all that wait."
+
 MOVE_CHANGES_MAX = 100_000
 "Names changed while they are copied that the source remembers; with more of them the copy begins again."
 

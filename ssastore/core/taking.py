@@ -7,7 +7,8 @@ that changes records; ``core.giving`` answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ from ssastore.limits import (
     CHUNK_BYTES,
     CONTROL_FRESH_MS,
     FENCE_BUDGET_MS,
+    MOVE_PAGES_INFLIGHT,
     MOVE_ROUNDS_MAX,
     MOVE_TAIL_KEYS,
     PULL_PAGE_BYTES,
@@ -123,25 +125,46 @@ class Taker:
             self.sealed.difference_update(slices)
 
     async def _copy(self, copying: _Copying) -> None:
-        parts = sorted(copying.held)
+        """Take all pages. A few are on their way to the disk while the next one is asked for: what is
+        stored after them, FILLED at last, is durable only when they are."""
+        storing: deque[asyncio.Future[Any]] = deque()
         after: bytes | None = b""
-        while after is not None:
-            message = Copy(copying.iid, copying.moves, copying.session, after)
-            header, body = await self._ask(message, (int, bool, bytes, int))
-            copying.session = header[0]
-            page = Page(header[1], header[2], header[3], bytes(body))
-            rows: dict[bytes, Any] = page.rows()
-            await self._pace.spend(len(page.body))
-            size = len(page.body) + await self._fetch_blobs(copying, rows)
-            bounds = after, page.last if page.truncated else None
-            if page.truncated and page.last <= after:
-                raise BadFrame("a page of a copy does not get on")
-            change = partial(
-                fill_range, plane=copying.plane, parts=parts, bounds=bounds, merged=rows, cover=self._cover
-            )
-            await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
-            self.byte_count += size
-            after = bounds[1]
+        try:
+            while after is not None:
+                if len(storing) == MOVE_PAGES_INFLIGHT:
+                    await storing.popleft()
+                after = await self._copy_page(copying, after, storing)
+        finally:
+            outcomes = await asyncio.gather(*storing, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _copy_page(
+        self, copying: _Copying, after: bytes, storing: deque[asyncio.Future[Any]]
+    ) -> bytes | None:
+        """The last key of the page behind a key; None when nothing comes after it."""
+        message = Copy(copying.iid, copying.moves, copying.session, after)
+        header, body = await self._ask(message, (int, bool, bytes, int))
+        copying.session = header[0]
+        page = Page(header[1], header[2], header[3], bytes(body))
+        rows: dict[bytes, Any] = page.rows()
+        await self._pace.spend(len(page.body))
+        size = len(page.body) + await self._fetch_blobs(copying, rows)
+        bounds = after, page.last if page.truncated else None
+        if page.truncated and page.last <= after:
+            raise BadFrame("a page of a copy does not get on")
+        change = partial(
+            fill_range,
+            plane=copying.plane,
+            parts=sorted(copying.held),
+            bounds=bounds,
+            merged=rows,
+            cover=self._cover,
+        )
+        storing.append(self._store.submit(change, size=2 * PULL_PAGE_BYTES))
+        self.byte_count += size
+        return bounds[1]
 
     async def _take_changes(self, copying: _Copying) -> tuple[int, bool]:
         """How many there were, and whether there are more."""
@@ -177,14 +200,15 @@ class Taker:
         """Let FILLED be durable, if what is here is what the source has."""
         plane = copying.plane
         message = Total(copying.iid, copying.moves)
-        _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
+        asked = self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
+        # Both count at the same time: nobody votes for these slices meanwhile.
+        (_, body), own = await asyncio.gather(asked, self._totals(plane, copying.held))
         totals = unpack_totals(body)
         for part, held in copying.held.items():
             total = totals.get(part)
-            own = await self._total(slice_number(plane, part))
-            if total is None or (total.records, total.sum) != own or total.cfg != held.record.cfg:
+            if total is None or (total.records, total.sum) != own[part] or total.cfg != held.record.cfg:
                 raise Unavailable(
-                    f"{part_piece(part)} is not the same here: {own[0]} records, at the source "
+                    f"{part_piece(part)} is not the same here: {own[part][0]} records, at the source "
                     f"{total.records if total else 'none'}"
                 )
         await self._custody.fill(
@@ -195,14 +219,18 @@ class Taker:
             partial(_raise_floors, plane=plane, totals=totals),
         )
 
-    async def _total(self, number: int) -> tuple[int, int]:
-        tally = Tally(number)
-        is_more = True
-        while is_more:
-            with self._store.read() as txn:
-                is_more = tally.step(txn)
-            await asyncio.sleep(0)
-        return tally.records, tally.sum
+    async def _totals(self, plane: int, parts: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """Of each part, how many records are here, and their sum."""
+        totals = {}
+        for part in parts:
+            tally = Tally(slice_number(plane, part))
+            is_more = True
+            while is_more:
+                with self._store.read() as txn:
+                    is_more = tally.step(txn)
+                await asyncio.sleep(0)
+            totals[part] = tally.records, tally.sum
+        return totals
 
     async def _ask(
         self, message: Any, types: tuple[type, ...], *, within_ms: int = FENCE_BUDGET_MS
