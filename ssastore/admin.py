@@ -1,7 +1,7 @@
 """Health, status and metrics of a cluster, as a gateway sees it: JSON and Prometheus text over HTTP.
 
 /livez     this process answers
-/readyz    every worker of every node answers at an address of its own
+/readyz    every worker of every node answers at an address of its own; one that has none has a lease
 /status    the same with figures
 /metrics   the gateway's counters
 /scrub     POST: every worker begins a scrub pass; /status says how far it is
@@ -18,8 +18,9 @@ from aiohttp import web
 
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
-from ssastore.env import Links, Randomness
+from ssastore.env import ControlStore, Links, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import Slice, minimal_cover
 from ssastore.messages import Report, StartScrub
@@ -31,10 +32,18 @@ _ALL_TAILS = 0x7FFFFFFF
 
 
 class ClusterWatch:
-    """Asks every worker of every node, each at a slice address that it should serve."""
+    """Asks every worker of every node, each at a slice address that it should serve, and who has a lease."""
 
-    def __init__(self, view: ClusterView, identity: Identity, links: Links, randomness: Randomness) -> None:
+    def __init__(
+        self,
+        view: ClusterView,
+        control: ControlStore,
+        identity: Identity,
+        links: Links,
+        randomness: Randomness,
+    ) -> None:
         self._view = view
+        self._control = control
         cluster = view.cluster()
         # Without hints every question is dialled, so it proves the route and the steering too.
         self._pool = Pool(
@@ -54,7 +63,11 @@ class ClusterWatch:
     async def report(self) -> dict[str, Any]:
         """What every node says; ``ready`` is true when all workers answered as themselves."""
         cluster = self._view.cluster()
-        nodes = await asyncio.gather(*[self._node(node, cluster) for node in cluster.nodes])
+        presence, *nodes = await asyncio.gather(
+            self._presence(), *[self._node(node, cluster) for node in cluster.nodes]
+        )
+        for node in nodes:
+            _add_presence(node, presence)
         missing = [f"{n['name']} worker {w['worker']}" for n in nodes for w in n["workers"] if not w["ok"]]
         record = cluster.record
         return {
@@ -66,6 +79,14 @@ class ClusterWatch:
             "replicas": record.replicas,
             "nodes": nodes,
         }
+
+    async def _presence(self) -> Presence | None:
+        """Who has a lease; None when the control store does not say: then nobody is missed for that."""
+        try:
+            async with asyncio.timeout(_ASK_MS / 1000):
+                return await read_presence(self._control)
+        except (SsaStoreError, TimeoutError, OSError):
+            return None
 
     async def start_scrub(self) -> dict[str, Any]:
         """Have every worker begin a scrub pass: its number at each, and who did not answer."""
@@ -122,6 +143,22 @@ class ClusterWatch:
             return {"worker": index, "ok": False, "error": str(error)}
         is_itself = found.get("node") == name and found.get("worker") == index
         return {**found, "ok": is_itself}
+
+
+def _add_presence(node: dict[str, Any], presence: Presence | None) -> None:
+    """To what a node says of itself; who owns nothing has no address to be asked at, so its lease decides."""
+    name = node["name"]
+    node["alive"] = None if presence is None else name in presence.alive
+    if presence is None:
+        return
+    if (alive := presence.alive.get(name)) is not None:
+        node["since_ms"] = alive.since_ms
+        return
+    if (absent := presence.absent.get(name)) is not None:
+        node |= {"since_ms": absent.since_ms, "says": absent.says}
+    for worker in node["workers"]:
+        if worker.get("idle"):
+            worker |= {"ok": False, "error": "no sign of life"}
 
 
 def admin_server(watch: ClusterWatch, requests: Callable[[], dict[tuple[str, int], int]]) -> web.Server:

@@ -17,7 +17,7 @@ from ssastore.config import GatewayConfig, load, load_secrets, open_control, par
 from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
-from ssastore.env import Links, spawn
+from ssastore.env import ControlStore, Links, spawn
 from ssastore.errors import ConfigError
 from ssastore.keyspace import Slice
 from ssastore.observe import configure_logging
@@ -69,7 +69,7 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
         following = spawn("follow the cluster", view.run())
         links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
         try:
-            await _serve(config, credentials, view, links, (s3_fd, admin_fd), stopped)
+            await _serve(config, credentials, (view, control), links, (s3_fd, admin_fd), stopped)
         finally:
             following.cancel()
         return 0
@@ -80,13 +80,13 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
 async def _serve(
     config: GatewayConfig,
     credentials: Credentials,
-    view: ClusterView,
+    known: tuple[ClusterView, ControlStore],
     links: Links,
     descriptors: tuple[int | None, int | None],
     stopped: asyncio.Event,
 ) -> None:
     """Serve S3 and status until ``stopped``. ``descriptors``: sockets handed down for them, if any."""
-    loop, (s3_fd, admin_fd) = asyncio.get_running_loop(), descriptors
+    loop, (s3_fd, admin_fd), (view, control) = asyncio.get_running_loop(), descriptors, known
     cluster = view.cluster()
     record = cluster.record
     identity = Identity("node", "gateway", credentials.cluster_secret, record.replicas, record.cluster_id)
@@ -105,7 +105,7 @@ async def _serve(
         clock=clock,
         randomness=randomness,
     )
-    watch = ClusterWatch(view, identity, links, randomness)
+    watch = ClusterWatch(view, control, identity, links, randomness)
     http = s3.http_server()
     s3_socket = socket.socket(fileno=s3_fd) if s3_fd is not None else _listen(config.s3_listen)
     servers = [await loop.create_server(http, sock=s3_socket)]

@@ -297,6 +297,25 @@ CONTROL_LISTS_MAX = 3
 CONTROL_QUIET_MS = 10_000
 "A watch of etcd that brings nothing for so long asks the same endpoint whether it still answers."
 
+# -- who is there -------------------------------------------------------------------------------------
+
+LEASE_MS = 10_000
+"How long after its last sign a node, or the coordinator, is missed. It gives one three times as often."
+LEASE_RETRY_MS = 1_000
+"Wait after a sign that the control store did not take."
+
+GUARD_EVERY_MS = 1_000
+"How often the coordinator looks who is there, and others whether there is a coordinator."
+GUARD_GAP_MS = 5_000
+"When it could not look for longer, it does not know who was there, and begins to watch anew."
+LOST_ORDER_EVERY_MS = 10_000
+"How often it orders again what is lost: what too few other planes were left of may be possible by now."
+
+RECOVER_AFTER_S = 600
+"How long a node must be gone until its slices are recovered at others, unless set otherwise."
+RECOVER_AFTER_S_MIN = 10
+RECOVER_AFTER_S_MAX = 30 * 24 * 3600
+
 # -- plans ------------------------------------------------------------------------------------------
 
 PLAN_STEPS_MAX = 500_000
@@ -343,6 +362,10 @@ STREAM_CHUNKS_INFLIGHT = 4
 
 assert SURVEY_ENTRIES_MAX * (STORED_KEY_BYTES_MAX + 64) < FRAME_BODY_BYTES_MAX, "a listing fits a frame"
 assert 2 * CALL_DEADLINE_MS_MAX + RECENT_OPS_MS < TOMBSTONE_KEPT_MS < BLOB_GRACE_MS
+assert 2 * GUARD_EVERY_MS < GUARD_GAP_MS < LEASE_MS, "a coordinator that looks keeps its lease"
+assert LEASE_MS / 3 + CONTROL_TIMEOUT_MS + LEASE_RETRY_MS < RECOVER_AFTER_S_MIN * 1000, (
+    "a node gives a sign before it is taken for lost when the control store was away"
+)
 assert CHUNK_BYTES <= FRAME_BODY_BYTES_MAX, "a blob must fit a frame"
 assert INLINE_BYTES_MAX + METADATA_BYTES_MAX < FRAME_BODY_BYTES_MAX
 assert METADATA_BYTES_MAX + KEY_BYTES_MAX + SEGMENTS_MAX * 48 + 256 <= FRAME_HEADER_BYTES_MAX

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from ssastore.config import NodeConfig, load, load_secrets, open_control
+from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
+from ssastore.env import spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
@@ -58,9 +60,12 @@ class Worker:
             engine.service.session, sock=self._listener, start_serving=True
         )
         engine.begin()
+        signs = spawn("keep lease", self._heartbeat(engine).run()) if self._index == 0 else None
         log.info("worker.ready", extra={"slices": len(engine.acceptor.owned)})
         await stopped.wait()
         server.close()
+        if signs is not None:
+            signs.cancel()
         await engine.end()
         log.info("worker.stopped")
 
@@ -82,6 +87,10 @@ class Worker:
                 scrub_every_s=float(config.scrub_every_s),
             ),
         )
+
+    def _heartbeat(self, engine: Engine) -> Heartbeat:
+        """What tells others that the node is there. Of one worker: a supervisor keeps all of them running."""
+        return Heartbeat(engine.outside.control, self._config.name, engine.environment, SystemClock())
 
     def _describe(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "uptime_s": round(time.monotonic() - self._started, 1)}

@@ -257,7 +257,17 @@ def status_command(context: str | None, as_json: bool) -> int:
     for node in report["nodes"]:
         for worker in node["workers"]:
             print(_row(node, worker))
+        if node.get("alive") is False:
+            print(absence(node))
     return 0
+
+
+def absence(node: dict[str, Any]) -> str:
+    """A line about a node without a lease."""
+    if "since_ms" not in node:
+        return f"{node['name']:8} absent"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(node["since_ms"] / 1000))
+    return f"{node['name']:8} absent since {since}; {node['says']}"
 
 
 def _row(node: dict[str, Any], worker: dict[str, Any]) -> str:

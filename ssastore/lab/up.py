@@ -31,6 +31,7 @@ from ssastore.config import load_secrets, open_control, write_private
 from ssastore.control.embedded import EmbeddedControlServer
 from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, NodeRecord, node_key
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.membership import alive_key
 from ssastore.core.routekeeper import RouteKeeper, announced_to_router
 from ssastore.env import Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
@@ -63,6 +64,7 @@ _CONTROL_S = 20
 "For an etcd to start, or one that was given to answer."
 _NODE_START_S = 20
 "For a node that joins to begin its workers."
+_POLL_S = 0.05
 _ETCD_STOP_S = 5
 _GATEWAY_STOP_S = 12
 "A gateway closes what is idle at once and gives requests under way 10 s."
@@ -335,7 +337,7 @@ class Lab:
                     raise self._processes.early_end(ETCD_HOST) from None
                 if time.monotonic() > deadline:
                     raise
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_POLL_S)
 
     async def _form(self, control: ControlStore) -> None:
         """A cluster of the nodes that were asked for, or the one that there is, with those that joined it."""
@@ -386,6 +388,15 @@ class Lab:
         self.start_node(name)
         contexts.write(self.context())
         await self._processes.first_child(name, _NODE_START_S)
+        await self._wait_alive(name)
+
+    async def _wait_alive(self, name: str) -> None:
+        """Until a node has a lease. ConfigError: not in time, or it has ended."""
+        deadline = time.monotonic() + _NODE_START_S
+        while await self._store.get(alive_key(name)) is None:
+            if time.monotonic() > deadline or not self._processes.is_running(name):
+                raise ConfigError(f"{name} gives no sign of life; its log says why")
+            await asyncio.sleep(_POLL_S)
 
     async def _kill_node(self, name: str, wish: members.Ask) -> None:
         self._check_known(name)
