@@ -39,6 +39,7 @@ from ssastore.core.proposer import Proposer
 from ssastore.core.recovery import Recovery
 from ssastore.core.register import Ballot
 from ssastore.core.registers import Registers
+from ssastore.core.replacer import Replacer
 from ssastore.core.settle import Settler
 from ssastore.core.steady import SteadyClock
 from ssastore.core.tools import Tools, UpkeepRules
@@ -117,6 +118,7 @@ class Engine:
     giver_type: type[Giver] = Giver
     mover_type: type[Mover] = Mover
     joiner_type: type[Joiner] = Joiner
+    replacer_type: type[Replacer] = Replacer
     rules = UpkeepRules()
     "When background work is due."
 
@@ -266,6 +268,7 @@ class Engine:
             cover=self._cover,
         )
         self.joiner = self.joiner_type(self.custody, outside.control)
+        self.replacer = self.replacer_type(custody=self.custody, control=outside.control, worker=place.worker)
         self.recovery = self.recovery_type(
             custody=self.custody,
             store=outside.store,
@@ -289,6 +292,7 @@ class Engine:
             "follow groups": partial(self.custody.follow, control),
             "recover slices": self.recovery.run,
             "obey orders": partial(self.recovery.obey, order),
+            "replace lost owners": self.replacer.run,
             "move slices": self.mover.run,
             "give slices": self.giver.run,
             "merge parts": self.joiner.run,
@@ -367,6 +371,7 @@ class Engine:
                 "slices": len(self.acceptor.owned),
                 **self.custody.describe(),
                 "recovery": self.recovery.describe(),
+                "replacements": self.replacer.describe(),
                 "moves": self.mover.describe(),
                 "merges": self.joiner.describe(),
                 "connections": len(service.sessions),

@@ -2,8 +2,8 @@
 planning a change of it, and ordering recoveries and moves.
 
 What is decided is in ``core.planner`` (the first layout), ``core.replan`` (every later one), ``core.plans``
-(the steps between) and ``core.cluster`` (records, checks); here it is written to and read from the
-control store.
+(the steps between) and ``core.cluster`` (records, checks); it is read and ordered by ``core.clusterreading``,
+``core.ordering`` and ``core.recutting``.
 
 A layout has more keys than a transaction may write, so forming is done in steps that
 anybody can repeat or finish:
@@ -19,16 +19,14 @@ cannot write into a cluster that others have finished and changed since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv6Network
 
 from ssastore.core.cluster import (
     CLUSTER_ID_BYTES,
     CLUSTER_KEY,
     FORMING_KEY,
-    NODE_PREFIX,
     Cluster,
     ClusterRecord,
     FormingRecord,
@@ -36,26 +34,28 @@ from ssastore.core.cluster import (
     check_nodes,
     node_key,
 )
-from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
-from ssastore.core.layout import Layout, layout_of, merge_parts, move_part
-from ssastore.core.moving import begin_move, finish_move
-from ssastore.core.numbers import (
-    group_of_slice,
-    lane_of_slice,
-    number_of_part,
-    overlaps,
-    part_of_slice,
-    plane_of_slice,
-    slice_name,
-    slice_number,
+from ssastore.core.clusterreading import read_cluster, read_nodes, read_record
+from ssastore.core.groups import RECOVERING, GroupRecord, PlaneOwner, group_key
+from ssastore.core.layout import Layout, layout_of, merge_parts, move_part, with_parts_of
+from ssastore.core.numbers import group_of_slice, number_of_part, part_of_slice, part_piece, slice_number
+from ssastore.core.ordering import (
+    Move,
+    MoveState,
+    abort_moves,
+    forget_lost,
+    move_states,
+    order_move,
+    order_moves,
+    order_recovery,
+    ordered_moves,
 )
-from ssastore.core.orders import MOVE_PREFIX, MoveOrder, RecoverOrder, move_name, order_name
+from ssastore.core.orders import RecoverOrder
 from ssastore.core.planner import initial_layout, owned_slices
-from ssastore.core.plans import MOVE, Plan, make_plan
+from ssastore.core.plans import FILL, RECOVER, Plan, majority_of, make_plan
 from ssastore.core.recutting import abort_merge, order_merge, order_split
 from ssastore.core.replan import replan
-from ssastore.env import Compare, ControlStore, Item, Write
-from ssastore.errors import ConfigError, TryLater
+from ssastore.env import Compare, ControlStore, Write
+from ssastore.errors import ConfigError
 from ssastore.keyspace import Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
@@ -71,6 +71,7 @@ __all__ = [
     "merge_as_planned",
     "move_states",
     "moves_of",
+    "order_lost",
     "order_merge",
     "order_move",
     "order_moves",
@@ -81,11 +82,9 @@ __all__ = [
     "ownership_of",
     "plan_by_hand",
     "plan_change",
+    "plan_lost",
     "read_cluster",
 ]
-
-_READS_MAX = 3
-"Nodes and groups are read one after the other; a change in between may need a second look."
 
 
 async def form_cluster(
@@ -120,33 +119,13 @@ async def form_cluster(
         [Compare(CLUSTER_KEY, 0)],
         [Write(CLUSTER_KEY, record.encode()), Write(FORMING_KEY, FormingRecord(tuple(nodes)).encode())],
     )
-    formed = await _read_record(control)
+    formed = await read_record(control)
     forming = await control.get(FORMING_KEY)
-    present = FormingRecord.decode(forming.value).nodes if forming else await _read_nodes(control)
+    present = FormingRecord.decode(forming.value).nodes if forming else await read_nodes(control)
     _require_same(formed, record, present, nodes)
     if forming:
         await _fill(control, Compare(FORMING_KEY, forming.revision), nodes, groups)
     return formed
-
-
-async def read_cluster(control: ControlStore) -> Cluster:
-    """The cluster with all its nodes and groups, checked.
-
-    Raises:
-        ConfigError: there is no cluster, or its layout breaks an invariant of ``core.cluster``.
-        TryLater: it is being formed at this moment.
-        Unavailable: the control store does not answer.
-    """
-    for attempt in range(_READS_MAX):
-        cluster, is_one_moment = await _read_once(control)
-        try:
-            cluster.check()
-        except ConfigError:
-            if is_one_moment or attempt == _READS_MAX - 1:
-                raise
-        else:
-            break
-    return cluster
 
 
 async def ownership_of(control: ControlStore, node: str) -> list[Slice]:
@@ -166,24 +145,62 @@ def plan_change(
     nodes: Sequence[NodeRecord],
     *,
     replicas: int | None = None,
-    lost: Collection[str] = (),
     sizes: Mapping[int, int] | None = None,
 ) -> Plan:
     """What must happen so that ``nodes`` own everything, each its share, with as little movement as can be.
 
     Args:
-        nodes: who may own something after; an owner that is not listed drains, or is in ``lost``.
+        nodes: who may own something after; an owner that is not listed drains.
         replicas: planes after, where there shall be more of them.
-        lost: who is gone for good: its slices are rebuilt from the other planes.
         sizes: bytes of one plane of a group, by group; None where nobody knows.
 
     Raises:
-        ConfigError: too few nodes, or too few planes of a group are left.
+        ConfigError: too few nodes.
     """
     check_nodes(cluster.record.network, nodes)
     before = layout_of(cluster.groups)
     after = replan(before, nodes, replicas or cluster.record.replicas)
-    return make_plan(before, after, nodes, lost=lost, sizes=sizes)
+    return make_plan(before, after, nodes, sizes=sizes)
+
+
+def plan_lost(cluster: Cluster, lost: Collection[str], *, sizes: Mapping[int, int] | None = None) -> Plan:
+    """What must happen so that the slices of nodes that are lost for good are rebuilt at the others.
+
+    Nothing else gets another owner.  A slice of which too few other planes are left stays where it is: who
+    owned it may come back, and nobody else could rebuild it.
+
+    Args:
+        sizes: bytes of one plane of a group, by group; None where nobody knows.
+
+    Raises:
+        ConfigError: an unknown node, too few that are left, or too few planes of all that is lost.
+    """
+    names = [node.name for node in cluster.nodes]
+    if unknown := sorted(set(lost).difference(names)):
+        raise ConfigError(f"the cluster has no node {unknown[0]}; it has {', '.join(names)}")
+    left = [node for node in cluster.nodes if node.name not in lost]
+    before = layout_of(cluster.groups)
+    after = replan(before, left, before.replicas, only_ownerless=True)
+    stuck = _not_rebuildable(cluster, lost)
+    plan = make_plan(before, with_parts_of(after, before, stuck), left, lost=lost, sizes=sizes)
+    if stuck and not plan.changes:
+        raise ConfigError(
+            f"of {len(stuck)} groups, as {min(stuck)}, fewer than {majority_of(before.replicas)} planes are "
+            f"left, which are needed to rebuild the others: bring a lost node back"
+        )
+    return plan
+
+
+def _not_rebuildable(cluster: Cluster, lost: Collection[str]) -> set[Slice]:
+    """The parts of which a plane is lost, and fewer than a majority are left that hold their data."""
+    return {
+        part_piece(found.part)
+        for record in cluster.groups
+        for found in record.parts
+        if any(plane.owner in lost for plane in found.planes)
+        and sum(plane.owner not in lost and plane.state != RECOVERING for plane in found.planes)
+        < majority_of(len(found.planes))
+    }
 
 
 def plan_by_hand(
@@ -209,131 +226,6 @@ def plan_by_hand(
     return make_plan(before, after, cluster.nodes, sizes=sizes)
 
 
-async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:
-    """Tell all workers of a node to recover; the keys of the orders, each gone when it is carried out.
-
-    Raises:
-        ConfigError: the cluster has no such node.
-        Unavailable: the control store does not answer.
-    """
-    item = await control.get(node_key(node))
-    if item is None:
-        raise ConfigError(f"the cluster has no node {node}")
-    names = [order_name(node, worker) for worker in range(_decode_node(item).workers)]
-    await control.transact([], [Write(name, order.encode()) for name in names])
-    return names
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Move:
-    """One slice that another node is to own."""
-
-    number: int
-    target: str
-
-
-class MoveState(Enum):
-    """How far a move is, as the control store shows it."""
-
-    PLANNED = "PLANNED"
-    COPYING = "COPYING"
-    "On its way to the target; SEALED at the end of that is known to source and target alone."
-    DONE = "DONE"
-
-
-async def order_move(control: ControlStore, slice16: int, target: str) -> list[str]:
-    """``order_moves`` of one slice."""
-    return await order_moves(control, [Move(slice16, target)])
-
-
-async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]:
-    """Tell the workers of the targets to take slices over; the keys of the orders, each gone when it is done.
-
-    Moves that are ordered already go on.  What is its target's already is left out.
-
-    Raises:
-        ConfigError: an unknown node or slice, or a move that would put two planes of a group on one node (or
-            in one zone, where zones are apart) as the groups are now: nothing was ordered then.
-        Unavailable: the control store does not answer.
-    """
-    cluster = await read_cluster(control)
-    nodes = {node.name: node for node in cluster.nodes}
-    zones = {node.name: node.zone for node in cluster.nodes}
-    groups = {record.group: record for record in cluster.groups}
-    orders: dict[str, dict[int, str]] = {}
-    for move in sorted(moves):
-        plane, group = plane_of_slice(move.number), group_of_slice(move.number)
-        if not 0 <= plane < cluster.record.replicas:
-            raise ConfigError(f"slice {slice_name(move.number)} is of no plane that holds data")
-        record = groups[group].at(part_of_slice(move.number))
-        if record is None:
-            raise ConfigError(f"slice {slice_name(move.number)} is no slice now: its group is cut otherwise")
-        found = record.planes[plane]
-        if move.target == found.owner:
-            continue
-        if move.target != found.target:
-            # As if it were done: of one group the moves are made one after the other.
-            groups[group] = finish_move(begin_move(record, plane, move.target, 1, zones), plane)
-        orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
-    for key, slices in orders.items():
-        await _change_order(control, key, added=slices)
-    return sorted(orders)
-
-
-async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
-    """Take orders back: what is not finished is called off by its target.
-
-    Raises:
-        ConfigError: an unknown node. Unavailable: the control store does not answer.
-    """
-    nodes = {node.name: node for node in await _read_nodes(control)}
-    taken: dict[str, set[int]] = {}
-    for move in moves:
-        if move.target not in nodes:
-            raise ConfigError(f"the cluster has no node {move.target}")
-        taken.setdefault(_order_of(move, nodes), set()).add(move.number)
-    for key, slice16s in sorted(taken.items()):
-        await _change_order(control, key, removed=slice16s)
-
-
-def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
-    """Key of the order that a move belongs to."""
-    return move_name(move.target, lane_of_slice(move.number) % nodes[move.target].workers)
-
-
-async def _change_order(
-    control: ControlStore, key: str, *, added: Mapping[int, str] | None = None, removed: Iterable[int] = ()
-) -> None:
-    while True:
-        item = await control.get(key)
-        known = MoveOrder.decode(item.value).slices if item is not None else {}
-        slices = {s: source for s, source in {**known, **(added or {})}.items() if s not in removed}
-        compare = Compare(key, item.revision if item is not None else 0)
-        value = MoveOrder(slices).encode() if slices else None
-        if (value is None and item is None) or await control.transact([compare], [Write(key, value)]):
-            return
-
-
-async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move, MoveState]:
-    """How far moves are. Raises ConfigError, Unavailable."""
-    items, _ = await control.list(GROUP_PREFIX)
-    groups = {record.group: record for record in map(_decode_group, items)}
-    states: dict[Move, MoveState] = {}
-    for move in moves:
-        plane, group = plane_of_slice(move.number), groups[group_of_slice(move.number)]
-        # Its part may have been cut or merged since.
-        inside = [p for p in group.parts if overlaps(slice_number(plane, p.part), move.number)]
-        found = inside[0].planes[plane]
-        states[move] = (
-            MoveState.DONE
-            if found.owner == move.target
-            else MoveState.COPYING
-            if found.target == move.target
-            else MoveState.PLANNED
-        )
-    return states
-
-
 def moves_of(plan: Plan, layout: Layout) -> list[Move]:
     """The moves of a plan, slice by slice. ConfigError: it has steps that this version cannot take.
 
@@ -341,11 +233,12 @@ def moves_of(plan: Plan, layout: Layout) -> list[Move]:
     """
     moves = []
     for change, piece in plan.parts_of_changes(layout):
-        if change.kind != MOVE:
+        if change.kind == FILL:
             raise ConfigError(
                 f"the plan has to {change.kind} {change.piece}: this version cannot do that yet"
             )
-        moves.append(Move(slice_number(change.piece.plane, number_of_part(piece)), change.target))
+        lost = change.source if change.kind == RECOVER else ""
+        moves.append(Move(slice_number(change.piece.plane, number_of_part(piece)), change.target, lost))
     return moves
 
 
@@ -362,13 +255,56 @@ async def order_plan(control: ControlStore, plan: Plan) -> list[Move]:
     before = plan.undone(layout_of((await read_cluster(control)).groups))
     plan.require(before)
     moves = moves_of(plan, before)
+    await _order_steps(control, plan, moves)
+    return moves
+
+
+async def order_lost(control: ControlStore, lost: Collection[str]) -> list[Move]:
+    """Have all slices of nodes that are lost for good rebuilt at the others: what was ordered in this call.
+
+    To be called again and again: what is ordered to a node that is not lost goes on, and what could not be
+    rebuilt the last time may be possible now.
+
+    Raises:
+        ConfigError: an unknown node, too few that are left, or too few planes of all that is lost.
+        Unavailable: the control store does not answer.
+    """
+    await forget_lost(control, lost)
+    cluster = await read_cluster(control)
+    ordered = {move.number: move.target for move, _, _ in await ordered_moves(control) if move.lost}
+    cluster = replace(cluster, groups=tuple(_as_ordered(record, ordered) for record in cluster.groups))
+    if not any(
+        owner in lost for record in cluster.groups for view in record.views() for owner in view.owners
+    ):
+        return []
+    plan = plan_lost(cluster, lost)
+    moves = moves_of(plan, layout_of(cluster.groups))
+    await _order_steps(control, plan, moves)
+    return moves
+
+
+def _as_ordered(record: GroupRecord, ordered: Mapping[int, str]) -> GroupRecord:
+    """A group's record as it will be when the slices that lost nodes had are begun as it is ordered."""
+    for view in record.views():
+        for plane, found in enumerate(view.planes):
+            target = ordered.get(slice_number(plane, view.part), found.owner)
+            if target != found.owner and target not in view.owners:
+                begun = PlaneOwner(target, found.epoch, RECOVERING, 1)
+                record = (record.at(view.part) or view).replaced(plane, begun, view.cfg)
+    return record
+
+
+async def _order_steps(control: ControlStore, plan: Plan, moves: Sequence[Move]) -> None:
+    """Split what a plan splits, and order its moves."""
+    lost = {move.lost for move in moves if move.lost}
+    if lost:
+        await forget_lost(control, lost)
     for recut in plan.splits:
         await order_split(control, number_of_part(recut.whole), [number_of_part(p) for p in recut.pieces])
     groups = {record.group: record for record in (await read_cluster(control)).groups}
     # What is not there is merged already: all moves were done then.
     left = [m for m in moves if groups[group_of_slice(m.number)].at(part_of_slice(m.number)) is not None]
     await order_moves(control, left)
-    return moves
 
 
 async def merge_as_planned(control: ControlStore, plan: Plan) -> bool:
@@ -380,17 +316,6 @@ async def merge_as_planned(control: ControlStore, plan: Plan) -> bool:
     """
     done = [await order_merge(control, number_of_part(recut.whole)) for recut in plan.merges]
     return all(done)
-
-
-async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveState]]:
-    """All moves that are ordered and not done, with the node that each slice is taken from."""
-    items, _ = await control.list(MOVE_PREFIX)
-    sources: dict[Move, str] = {}
-    for item in items:
-        target = item.key.split("/")[1]
-        sources |= {Move(s, target): source for s, source in MoveOrder.decode(item.value).slices.items()}
-    states = await move_states(control, list(sources))
-    return [(move, sources[move], states[move]) for move in sorted(sources) if states[move] != MoveState.DONE]
 
 
 async def _fill(
@@ -407,47 +332,6 @@ async def _fill(
 def _portions(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     for first in range(0, len(writes), CONTROL_OPS_MAX):
         yield writes[first : first + CONTROL_OPS_MAX]
-
-
-async def _read_record(control: ControlStore) -> ClusterRecord:
-    item = await control.get(CLUSTER_KEY)
-    if item is None:
-        raise ConfigError("the control store holds no cluster: form one first, or correct its address")
-    return ClusterRecord.decode(item.value)
-
-
-async def _read_nodes(control: ControlStore) -> list[NodeRecord]:
-    items, _ = await control.list(NODE_PREFIX)
-    return [_decode_node(item) for item in items]
-
-
-async def _read_once(control: ControlStore) -> tuple[Cluster, bool]:
-    """The cluster, unchecked, and whether nodes and groups are of one moment."""
-    record = await _read_record(control)
-    if await control.get(FORMING_KEY):
-        raise TryLater("the cluster is being formed; if the command that forms it died, run it again")
-    # Groups first: a node is listed before it owns anything.
-    groups, groups_revision = await control.list(GROUP_PREFIX)
-    nodes, nodes_revision = await control.list(NODE_PREFIX)
-    cluster = Cluster(record, tuple(map(_decode_node, nodes)), tuple(map(_decode_group, groups)))
-    return cluster, groups_revision == nodes_revision
-
-
-def _decode_node(item: Item) -> NodeRecord:
-    node = NodeRecord.decode(item.value)
-    _require_key(item, node_key(node.name))
-    return node
-
-
-def _decode_group(item: Item) -> GroupRecord:
-    record = GroupRecord.decode(item.value)
-    _require_key(item, group_key(record.group))
-    return record
-
-
-def _require_key(item: Item, key: str) -> None:
-    if item.key != key:
-        raise ConfigError(f"the control store holds the record of {key} under {item.key}")
 
 
 def _require_same(

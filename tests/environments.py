@@ -20,6 +20,7 @@ from ssastore.core.place import expected_position
 from ssastore.core.recovery import Recovery
 from ssastore.core.register import LIVE, NO_BALLOT, Ballots, Value, make_ballot
 from ssastore.core.registers import Place
+from ssastore.core.replacer import Replacer
 from ssastore.core.replies import Refusal
 from ssastore.core.standing import State
 from ssastore.env import Write
@@ -42,13 +43,18 @@ GROUPS_USED = sorted(KEYS)
 class Node:
     """One node with one worker."""
 
-    def __init__(self, world: World, name: str, env_id: int, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self, world: World, name: str, env_id: int, store: MemoryStore | None = None, plane: int | None = None
+    ) -> None:
+        """``plane``: of a node that owns nothing at the beginning, the one that it is asked about."""
         self.world = world
-        self.plane = NODES.index(name)
+        self.name = name
+        self.plane = NODES.index(name) if plane is None else plane
         self.store = store or MemoryStore()
         self.environment = Environment(env_id, 1, self.plane + 1)
         self.acceptor = Acceptor(replicas=3, worker=0, workers=1, ballots=Ballots(env_id, 1))
-        self.acceptor.served.own({self.plane << GROUP_BITS | group for group in GROUPS_USED})
+        owned = {self.plane << GROUP_BITS | group for group in GROUPS_USED} if plane is None else set()
+        self.acceptor.served.own(owned)
         self.forgotten = 0
         self.control = world.control.another_client()
         self.custody = Custody(
@@ -68,6 +74,7 @@ class Node:
             cover=lambda txn, ballot: self.acceptor.ceiling.cover(txn, ballot, NOW_MS),
             bytes_per_s=1 << 40,
         )
+        self.replacer = Replacer(custody=self.custody, control=self.control, worker=0)
         self.following: asyncio.Task[None] | None = None
         self.is_down = False
 
@@ -115,7 +122,7 @@ class World:
 
     async def run(self, node: Node) -> Node:
         """Let a node be the one of its name."""
-        self.nodes[NODES[node.plane]] = node
+        self.nodes[node.name] = node
         return await node.start()
 
     async def replace(self, name: str, env_id: int, store: MemoryStore | None = None) -> Node:

@@ -22,7 +22,10 @@ _GROUP_DIGITS = 3
 @click.command("plan")
 @click.option("--drain", multiple=True, metavar="NODE", help="Own nothing afterwards; may be repeated.")
 @click.option(
-    "--lost", multiple=True, metavar="NODE", help="Gone for good: rebuild from the others; may be repeated."
+    "--lost",
+    multiple=True,
+    metavar="NODE",
+    help="Only this: what a node that is gone for good had is rebuilt at the others; repeats.",
 )
 @click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight; may be repeated.")
 @click.option("--replicas", type=int, help="More planes than now.")
@@ -58,7 +61,7 @@ def plan_command(
     from ssastore.core.settings import read_move_settings
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch
-    from ssastore.rebalance import plan_by_hand, plan_change, read_cluster
+    from ssastore.rebalance import plan_by_hand, plan_change, plan_lost, read_cluster
 
     found = find(context)
     _, report = fetch(found.admin_port, "/status")
@@ -73,9 +76,13 @@ def plan_command(
             raise click.UsageError("--move and --merge are a plan of their own")
         wanted = [_move_of(text) for text in move]
         plan = plan_by_hand(cluster, moves=wanted, merges=[_slice_of(text) for text in merge], sizes=sizes)
+    elif lost:
+        if drain or weight or replicas:
+            raise click.UsageError("--lost is a plan of its own")
+        plan = plan_lost(cluster, lost, sizes=sizes)
     else:
-        nodes = _nodes_after(cluster, {*drain, *lost}, dict(_weight_of(text) for text in weight))
-        plan = plan_change(cluster, nodes, replicas=replicas, lost=lost, sizes=sizes)
+        nodes = _nodes_after(cluster, set(drain), dict(_weight_of(text) for text in weight))
+        plan = plan_change(cluster, nodes, replicas=replicas, sizes=sizes)
     text = encode_plan(plan)
     if out is not None:
         Path(out).write_bytes(text)

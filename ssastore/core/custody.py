@@ -34,7 +34,6 @@ from ssastore.core.numbers import (
     plane_of_slice,
     slice_name,
     slice_number,
-    whole_of,
 )
 from ssastore.core.replies import Reply
 from ssastore.core.standing import (
@@ -47,6 +46,7 @@ from ssastore.core.standing import (
     unpack_stands,
     write_standing,
 )
+from ssastore.core.strays import stored_beside, strays_among
 from ssastore.env import ControlStore, Event, Store, WatchCompacted, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import plane_of
@@ -197,6 +197,7 @@ class Custody:
         lost = [number for number in before if number in self.taken]
         for number in before:
             if number not in owned:
+                self._standings.setdefault(number, UNTOUCHED)
                 self._acceptor.served.lose(number)
                 self.states.pop(number, None)
                 self.taken.discard(number)
@@ -348,12 +349,14 @@ class Custody:
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""
         touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
-        strays = sorted(s for s in touched if s not in self._acceptor.owned and s not in self.incoming)
-        if not strays:
-            return []
-        kept = self._acceptor.owned | self.incoming.keys()
-        parts = sorted(number for number in kept if number >= WHOLE_SLICES)
-        return [s for s in strays if whole_of(s) not in kept and not any(overlaps(s, part) for part in parts)]
+        return strays_among(touched, self._acceptor.owned | self.incoming.keys())
+
+    def find_strays(self) -> None:
+        """Look for such data on the disk, once after a start: what was never touched has no standing."""
+        with self._store.read() as txn:
+            found = stored_beside(txn, self._acceptor.owned | self.incoming.keys())
+        for number in found:
+            self._standings.setdefault(number, UNTOUCHED)
 
     # -- for the recovery ---------------------------------------------------------------------------
 

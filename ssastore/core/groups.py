@@ -10,7 +10,8 @@ changes it:
        epoch e, cfg c                 e+1, c+1                              e+2, c+1
 
 ``begin_recovery`` of a slice that is RECOVERING already starts over, for an environment
-that was lost as well.  A slice that is handed over goes another way (``core.moving``):
+that was lost as well.  It may name another node: that is the owner from then on, and the former one is
+nobody, whether it comes back or not.  A slice that is handed over goes another way (``core.moving``):
 
     ACTIVE(X) ---- begin_move ----> MOVING(X, Y) ---- finish_move ----> ACTIVE(Y)
      epoch e                            e+1           cancel_move: ACTIVE(X)   e+2
@@ -218,14 +219,24 @@ class GroupRecord:
             return encode_fields({"group": name, "cfg": self.cfg, "planes": planes})
         return encode_fields({"group": name, **_encode_split(self.split)}, 2)
 
-    def begin_recovery(self, plane: int, env: int) -> GroupRecord:
+    def begin_recovery(self, plane: int, env: int, owner: str = "") -> GroupRecord:
         """The record in which ``env`` is rebuilding a plane whose state was lost.
 
-        A move of the plane ends with it.  ConfigError: another plane of the group is recovered or moved.
+        A move of the plane ends with it.
+
+        Args:
+            owner: the node of ``env``, if it is another one than the plane's owner: the plane is its own now.
+
+        Raises:
+            ConfigError: another plane of the group is recovered or moved, or the new owner has one.
         """
-        self.check_idle(plane, f"group {GROUP_NAMES[self.group]} recovers one slice at a time")
+        where = f"group {GROUP_NAMES[self.group]}"
+        self.check_idle(plane, f"{where} recovers one slice at a time")
         found = self.planes[plane]
-        return self.replaced(plane, PlaneOwner(found.owner, found.epoch + 1, RECOVERING, env), self.next_cfg)
+        owner = owner or found.owner
+        others = [other for at, other in enumerate(self.owners) if at != plane]
+        require(owner not in others, f"two planes of {where} cannot be at one node", owner)
+        return self.replaced(plane, PlaneOwner(owner, found.epoch + 1, RECOVERING, env), self.next_cfg)
 
     def finish_recovery(self, plane: int) -> GroupRecord:
         """The record in which the environment that was rebuilt votes. ConfigError: it was not begun."""

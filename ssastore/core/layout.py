@@ -13,7 +13,7 @@ position exactly once.  An owner may be ``NOBODY``: a plane that is not there ye
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -167,6 +167,16 @@ def merge_parts(layout: Layout, piece: Slice) -> Layout:
                 )
     at = layout.parts.index(inside[0])
     return Layout((*layout.parts[:at], Part(piece, owners), *layout.parts[at + len(inside) :]))
+
+
+def with_parts_of(layout: Layout, other: Layout, pieces: Collection[Slice]) -> Layout:
+    """The same, but some parts of a coarser layout are as they are there."""
+    taken = {part.piece.first: part for part in other.parts if part.piece in pieces}
+    parts: list[Part] = []
+    for part in layout.parts:
+        if not parts or part.piece.first >= parts[-1].piece.end:
+            parts.append(taken.get(part.piece.first, part))
+    return Layout(tuple(parts))
 
 
 def merge_equals(layout: Layout) -> Layout:

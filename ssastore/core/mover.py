@@ -28,11 +28,10 @@ from ssastore.core.caller import Caller
 from ssastore.core.cluster import NODE_PREFIX, NodeRecord
 from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
-from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
+from ssastore.core.groups import GroupRecord
 from ssastore.core.held import Held
 from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.numbers import (
-    group_of_part,
     group_of_slice,
     in_order,
     lane_of_slice,
@@ -43,6 +42,7 @@ from ssastore.core.numbers import (
 )
 from ssastore.core.orders import MoveOrder, move_name
 from ssastore.core.pace import SharedPace
+from ssastore.core.recorded import read_records, replace_records
 from ssastore.core.settings import MOVE_SETTINGS_KEY, MoveSettings
 from ssastore.core.taking import Taker
 from ssastore.env import Compare, ControlStore, Item, Store, Write, spawn
@@ -175,7 +175,7 @@ class Mover:
     async def _left(self, ordered: Mapping[int, str]) -> dict[int, Held]:
         """What is still to be taken over, with the group's record: the source of the order owns it."""
         custody = self._custody
-        records = await self._records([s for s in ordered if s not in custody.owned])
+        records = await read_records(self._control, [s for s in ordered if s not in custody.owned])
         left: dict[int, Held] = {}
         for number in in_order(ordered):
             held = custody.incoming.get(number) or records.get(part_of_slice(number))
@@ -204,24 +204,6 @@ class Mover:
                 lists.append([])
             lists[-1].append(part_of_slice(number))
         return [_Batch(key[0], key[1], tuple(some)) for key, lists in found.items() for some in lists]
-
-    async def _records(self, slices: Sequence[int]) -> dict[int, Held]:
-        """By part, the records of slices that are not this worker's yet; of those that there are now."""
-        if not slices:
-            return {}
-        wanted = {group_key(group_of_slice(number)) for number in slices}
-        if len(wanted) <= MOVE_BATCH:
-            # All groups are 4096: to read them for every batch took longer than to move it.
-            found = await asyncio.gather(*[self._control.get(key) for key in sorted(wanted)])
-            items = [item for item in found if item is not None]
-        else:
-            every, _ = await self._control.list(GROUP_PREFIX)
-            items = [item for item in every if item.key in wanted]
-        return {
-            view.part: Held(view, item.revision)
-            for item in items
-            for view in GroupRecord.decode(item.value).views()
-        }
 
     # -- a batch ------------------------------------------------------------------------------------
 
@@ -277,7 +259,7 @@ class Mover:
         custody, plane = self._custody, batch.plane
         fresh = [number for number in batch.slices if number not in custody.incoming]
         if fresh:
-            records = await self._records(fresh)
+            records = await read_records(self._control, fresh)
             items, _ = await self._control.list(NODE_PREFIX)
             zones = {node.name: node.zone for node in (NodeRecord.decode(item.value) for item in items)}
             wanted: dict[int, GroupRecord] = {}
@@ -327,22 +309,7 @@ class Mover:
             await self._change({part: cancel_move(held.record, plane_of_slice(number))}, {part: held})
 
     async def _change(self, wanted: Mapping[int, GroupRecord], known: Mapping[int, Held]) -> None:
-        """Replace records, together; when one was changed meanwhile none is, and all are read again.
-
-        Of a group one part at a time is changed: it has one slot.
-        """
-        by_group = {group_of_part(part): (record, known[part].revision) for part, record in wanted.items()}
-        if not by_group:
-            return
-        revision = await self._control.transact(
-            [Compare(group_key(group), unchanged) for group, (_, unchanged) in by_group.items()],
-            [Write(group_key(group), record.encode()) for group, (record, _) in by_group.items()],
-        )
-        for group, (record, _) in by_group.items():
-            if revision is not None:
-                self._custody.apply(record, revision)
-            elif (item := await self._control.get(group_key(group))) is not None:
-                self._custody.apply(GroupRecord.decode(item.value), item.revision)
+        await replace_records(self._control, self._custody, wanted, known)
 
 
 def _slices_of(item: Item | None) -> Mapping[int, str]:

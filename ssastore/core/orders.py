@@ -1,8 +1,9 @@
 """What an operator, or a plan, tells a worker, by way of the control store.
 
 recover/NODE/WORKER           recover what is lost; removed when nothing is left to recover
-move/TARGET/WORKER/SOURCE     take these slices over from another node; removed when all of them
+move/TARGET/WORKER            take these slices over from other nodes; removed when all of them
                               are here, or none of them can come any more
+replace/TARGET/WORKER         the same of slices whose owners are lost: they are recovered here
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ssastore.errors import ConfigError
 
 _PREFIX = "recover/"
 MOVE_PREFIX = "move/"
+REPLACE_PREFIX = "replace/"
 _FORMAT = 1
 
 
@@ -47,7 +49,10 @@ class RecoverOrder:
 
 @dataclass(frozen=True, slots=True)
 class MoveOrder:
-    """Take slices over from other nodes. What is on its way and not ordered any more is called off."""
+    """Take slices over from other nodes. What is moving and not ordered any more is called off.
+
+    Under a key of the other kind: recover them, as their owners are lost.  What was begun is finished.
+    """
 
     slices: Mapping[int, str]
     "By slice, the node that it is taken from."
@@ -75,6 +80,11 @@ class MoveOrder:
 def move_name(target: str, worker: int) -> str:
     """Key of the order to one worker to take slices over."""
     return f"{MOVE_PREFIX}{target}/{worker}"
+
+
+def replace_name(target: str, worker: int) -> str:
+    """Key of the order to one worker to recover slices of nodes that are lost."""
+    return f"{REPLACE_PREFIX}{target}/{worker}"
 
 
 def order_name(node: str, worker: int) -> str:

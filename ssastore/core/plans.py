@@ -13,7 +13,7 @@ A plan is for one ownership, by its digest: for any other it is refused.  It als
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssastore.core.cluster import NodeRecord
@@ -173,7 +173,7 @@ def make_plan(
     after.check()
     wide = before.with_planes(after.replicas)
     steps = list(common_pieces(wide, after))
-    _require_majority(before, frozenset(lost))
+    _require_majority(steps, frozenset(lost), before.replicas)
     runs: dict[tuple[int, str, str], list[list[int]]] = {}
     units, copied = 0, 0.0
     for piece, old, new in steps:
@@ -260,18 +260,28 @@ def _pieces_of(changes: Sequence[Change], pieces: Sequence[Slice]) -> Iterator[t
             first, at = pieces[at].end, at + 1
 
 
-def _require_majority(before: Layout, lost: frozenset[str]) -> None:
+def _require_majority(
+    steps: Iterable[tuple[Slice, tuple[str, ...], tuple[str, ...]]], lost: frozenset[str], replicas: int
+) -> None:
     """A plane is rebuilt from a majority of all planes, which must be among the others."""
-    if not lost:
-        return
-    majority = before.replicas // 2 + 1
-    for part in before.parts:
-        left = sum(owner not in lost for owner in part.owners)
-        if left < majority and any(owner in lost for owner in part.owners):
+    for piece, old, new in steps if lost else ():
+        left = count_left(old[:replicas], lost)
+        is_rebuilt = any(o in lost and o != n for o, n in zip(old, new, strict=True))
+        if is_rebuilt and left < majority_of(replicas):
             raise ConfigError(
-                f"of the {before.replicas} planes of {part.piece} only {left} are left, and {majority} are "
+                f"of the {replicas} planes of {piece} only {left} are left, and {majority_of(replicas)} are "
                 "needed to rebuild the others: bring a lost node back, or accept the loss of data explicitly"
             )
+
+
+def count_left(owners: Iterable[str], lost: Collection[str]) -> int:
+    """Planes whose owners are not lost."""
+    return sum(owner not in lost for owner in owners)
+
+
+def majority_of(replicas: int) -> int:
+    """Planes that are needed to rebuild another one."""
+    return replicas // 2 + 1
 
 
 def _figures(

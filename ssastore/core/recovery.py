@@ -34,10 +34,9 @@ from ssastore.core.caller import Caller
 from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
 from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
-from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord, group_key
+from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord
 from ssastore.core.held import Held
 from ssastore.core.numbers import (
-    group_of_part,
     group_of_slice,
     in_order,
     lane_of_slice,
@@ -47,6 +46,7 @@ from ssastore.core.numbers import (
     slice_number,
 )
 from ssastore.core.orders import RecoverOrder
+from ssastore.core.recorded import replace_records
 from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
 from ssastore.env import Compare, ControlStore, Item, Store, Write
 from ssastore.errors import BadFrame, ConfigError, CorruptObject, SsaStoreError
@@ -228,18 +228,19 @@ class Recovery:
     async def _begin(self, plane: int, parts: Sequence[int]) -> dict[int, Held]:
         """The parts in which this environment is RECOVERING now, with the records of their groups."""
         env_id = self._custody.environment.env_id
-        wanted: dict[int, tuple[GroupRecord, int]] = {}
+        wanted: dict[int, GroupRecord] = {}
+        known: dict[int, Held] = {}
         busy = []
         for part in parts:
             held = self._custody.held(slice_number(plane, part))
             if held is not None and self._is(plane, part, State.QUARANTINED):
                 try:
-                    wanted[part] = held.record.begin_recovery(plane, env_id), held.revision
+                    wanted[part], known[part] = held.record.begin_recovery(plane, env_id), held
                 except ConfigError:
                     busy.append(part)
         if busy:
             self.progress.waiting = f"another slice of {len(busy)} groups is recovered or moved"
-        await self._change(wanted)
+        await replace_records(self._control, self._custody, wanted, known)
         ours = {part: self._custody.held(slice_number(plane, part)) for part in parts}
         return {
             part: held
@@ -250,29 +251,8 @@ class Recovery:
         }
 
     async def _finish(self, plane: int, held: dict[int, Held]) -> None:
-        await self._change(
-            {part: (found.record.finish_recovery(plane), found.revision) for part, found in held.items()}
-        )
-
-    async def _change(self, wanted: dict[int, tuple[GroupRecord, int]]) -> None:
-        """Replace records of the given revisions, together. When one was changed meanwhile none is."""
-        custody = self._custody
-        if not wanted:
-            return
-        by_group = {group_of_part(part): change for part, change in wanted.items()}
-        revision = await self._control.transact(
-            [Compare(group_key(group), unchanged) for group, (_, unchanged) in by_group.items()],
-            [Write(group_key(group), record.encode()) for group, (record, _) in by_group.items()],
-        )
-        if revision is not None:
-            for record, _ in by_group.values():
-                custody.apply(record, revision)
-            return
-        # Learn what somebody else did, and let the next round decide.
-        for group in by_group:
-            item = await self._control.get(group_key(group))
-            if item is not None:
-                custody.apply(GroupRecord.decode(item.value), item.revision)
+        finished = {part: found.record.finish_recovery(plane) for part, found in held.items()}
+        await replace_records(self._control, self._custody, finished, held)
 
     # -- fence --------------------------------------------------------------------------------------
 

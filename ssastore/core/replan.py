@@ -37,13 +37,19 @@ _FINER_BITS = 2
 
 
 def replan(
-    layout: Layout, nodes: Sequence[NodeRecord], replicas: int, policy: Policy | None = None
+    layout: Layout,
+    nodes: Sequence[NodeRecord],
+    replicas: int,
+    policy: Policy | None = None,
+    *,
+    only_ownerless: bool = False,
 ) -> Layout:
     """The layout that the nodes should have; parts are cut where needed and never merged.
 
     Args:
         nodes: all that may own something after, in any order; who drains or is gone is not listed.
         replicas: planes after; more than now makes new planes.
+        only_ownerless: nothing else gets another owner, however far from its share a node is then.
 
     Raises:
         ConfigError: fewer nodes than replicas, or fewer planes than now.
@@ -51,7 +57,7 @@ def replan(
     check_count(nodes, replicas)
     layout.check()
     layout = layout.with_planes(replicas)
-    worktable = _Worktable(layout, nodes, policy or Policy())
+    worktable = _Worktable(layout, nodes, policy or Policy(), keeps_owners=only_ownerless)
     worktable.run()
     return worktable.result()
 
@@ -78,13 +84,16 @@ def first_layout(nodes: Sequence[NodeRecord], replicas: int, policy: Policy | No
 class _Worktable:
     """One call's state: cells, goals, and the parts that the cells were made from."""
 
-    def __init__(self, layout: Layout, nodes: Sequence[NodeRecord], policy: Policy) -> None:
+    def __init__(
+        self, layout: Layout, nodes: Sequence[NodeRecord], policy: Policy, *, keeps_owners: bool = False
+    ) -> None:
         replicas = layout.replicas
         needed = cell_bits_for(len(nodes), replicas, policy.grains)
         deepest = max(part.piece.depth for part in layout.parts) - SLICE_DEPTH_MIN
         self.bits = min(max(needed, deepest), needed + _FINER_BITS, SLICE_DEPTH_MAX - SLICE_DEPTH_MIN)
         self.grain = grain_for(len(nodes), replicas, self.bits, policy.grains)
         self.layout, self.policy, self.replicas = layout, policy, replicas
+        self.keeps_owners = keeps_owners
         self.goals: Goals = goals_of(nodes, replicas, self.bits, self.grain)
         self.number = {name: at for at, name in enumerate(self.goals.names)}
         self.cells = Cells(*self._owners(), self.goals.units, self.goals.shares)
@@ -93,11 +102,13 @@ class _Worktable:
         self.fullest: list[Ranking] = [self.cells.ranking(plane, fullest_first=True) for plane in planes]
 
     def run(self) -> None:
-        """Steps 2 to 5."""
+        """Steps 2 to 5; to 3 where nobody gives what it has."""
         low = self.fill_low()
         for plane in range(self.replicas):
             for first, size in sorted(self.cells.blocks[self.cells.pool][plane].items()):
                 self._spread(plane, first, size)
+        if self.keeps_owners:
+            return
         for node in low:
             for plane in range(self.replicas):
                 self._fill_from_others(node, plane)
@@ -139,6 +150,8 @@ class _Worktable:
 
     def _without_repeats(self, numbers: Sequence[int]) -> list[int]:
         """Of owners in one zone (a label may be new) only the first is left; the pool has the others."""
+        if self.keeps_owners:
+            return list(numbers)
         nodes = len(self.goals.units)
         units = [self.goals.units[number] if number < nodes else -1 for number in numbers]
         return [nodes if unit >= 0 and unit in units[:at] else numbers[at] for at, unit in enumerate(units)]

@@ -9,11 +9,18 @@ import pytest
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, Cluster, ClusterRecord, NodeRecord, node_key
-from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
+from ssastore.core.groups import ACTIVE, GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import layout_of
 from ssastore.core.moving import begin_move, finish_move
-from ssastore.core.numbers import group_of_slice, number_of_slice, part_of_slice, plane_of_slice
+from ssastore.core.numbers import (
+    group_of_slice,
+    number_of_slice,
+    part_of_slice,
+    plane_of_slice,
+    slice_number,
+)
 from ssastore.core.planner import initial_layout, owned_slices
+from ssastore.core.plans import RECOVER
 from ssastore.core.recut import halves_of, ready_for_merge
 from ssastore.env import Compare, Item, Write
 from ssastore.errors import ConfigError, TryLater, Unavailable
@@ -22,16 +29,21 @@ from ssastore.rebalance import (
     Move,
     MoveState,
     abort_merge,
+    abort_moves,
     form_cluster,
     merge_as_planned,
     move_states,
+    order_lost,
     order_merge,
     order_move,
+    order_moves,
     order_plan,
     order_split,
+    ordered_moves,
     ownership_of,
     plan_by_hand,
     plan_change,
+    plan_lost,
     read_cluster,
 )
 
@@ -343,3 +355,133 @@ async def test_splits_and_merges_by_hand() -> None:
     with pytest.raises(ConfigError, match="one thing at a time"):
         await order_split(control, low, halves_of(low, 18))
     assert await abort_merge(control, 7) and not await abort_merge(control, 7)
+
+
+# -- nodes that are lost ----------------------------------------------------------------------------
+
+FIVE = [NodeRecord(f"n{number}", f"fd00::{number}") for number in range(1, 6)]
+
+
+async def five(replicas: int = 3) -> tuple[MemoryControlStore, Cluster]:
+    control = MemoryControlStore()
+    await form(control, nodes=FIVE, replicas=replicas)
+    return control, await read_cluster(control)
+
+
+def owned_by(cluster: Cluster, name: str) -> int:
+    return sum(view.owners.count(name) for record in cluster.groups for view in record.views())
+
+
+async def begin(control: MemoryControlStore, moves: Sequence[Move], *, is_done: bool = True) -> None:
+    """What the targets do to the records."""
+    groups = {record.group: record for record in (await read_cluster(control)).groups}
+    for move in moves:
+        plane, group = plane_of_slice(move.number), group_of_slice(move.number)
+        record = groups[group].begin_recovery(plane, 9, move.target)
+        groups[group] = record.finish_recovery(plane) if is_done else record
+        await control.transact([], [Write(group_key(group), groups[group].encode())])
+
+
+async def test_only_what_a_lost_node_had_gets_another_owner() -> None:
+    _, cluster = await five()
+    plan = plan_lost(cluster, ["n2"])
+    assert {change.kind for change in plan.changes} == {RECOVER} and plan == plan_lost(cluster, ["n2"])
+    assert {change.source for change in plan.changes} == {"n2"}
+    assert plan.figures.moved_groups == owned_by(cluster, "n2")
+    assert plan.figures.fullest[1] < 1.05
+    after = plan.apply(layout_of(cluster.groups))
+    assert "n2" not in {owner for part in after.parts for owner in part.owners}
+    with pytest.raises(ConfigError, match="no node n9"):
+        plan_lost(cluster, ["n9"])
+    with pytest.raises(ConfigError, match="need as many nodes"):
+        plan_lost(cluster, ["n1", "n2", "n3"])
+
+
+async def test_what_too_few_planes_are_left_of_stays_where_it_is() -> None:
+    """Its owners may come back, and nobody else could rebuild it; the rest is rebuilt nevertheless."""
+    control, cluster = await five()
+    lost = {"n1", "n2"}
+    stuck = [record for record in cluster.groups if lost <= set(record.owners)]
+    assert stuck
+    plan = plan_lost(cluster, lost)
+    assert plan.figures.moved_groups == owned_by(cluster, "n1") + owned_by(cluster, "n2") - 2 * len(stuck)
+    moves = await order_plan(control, plan)
+    await begin(control, moves)
+    after = await read_cluster(control)
+    assert [record for record in after.groups if lost & set(record.owners)] == stuck
+    with pytest.raises(ConfigError, match=f"of {len(stuck)} groups"):
+        plan_lost(after, lost)
+    _, single = await five(1)
+    with pytest.raises(ConfigError, match="fewer than 1 planes are left"):
+        plan_lost(single, ["n1"])
+
+
+async def test_a_plane_that_is_being_rebuilt_is_none_that_is_left() -> None:
+    control, cluster = await five()
+    record = cluster.groups[0]
+    lost, other = record.owners[0], record.owners[1]
+    await begin(control, [Move(0, next(n.name for n in FIVE if n.name not in record.owners))], is_done=False)
+    plan = plan_lost(await read_cluster(control), [other])
+    assert slice_of(1, 0) not in [piece for change in plan.changes for piece in (change.piece,)]
+    assert not any(change.piece.covers(slice_of(1, 0)) for change in plan.changes) and lost
+
+
+async def test_recoveries_are_ordered_shown_and_gone_on_with() -> None:
+    control, cluster = await five()
+    plan = plan_lost(cluster, ["n2"])
+    moves = await order_plan(control, plan)
+    assert len(moves) == owned_by(cluster, "n2") and {move.lost for move in moves} == {"n2"}
+    shown = await ordered_moves(control)
+    assert [(move, source) for move, source, _ in shown] == [(move, "n2") for move in sorted(moves)]
+    keys = [item.key for item in (await control.list("replace/"))[0]]
+    assert keys == [f"replace/n{n}/0" for n in (1, 3, 4, 5)] and not (await control.list("move/"))[0]
+    first, rest = moves[0], moves[1:]
+    await begin(control, [first], is_done=False)
+    assert (await move_states(control, moves))[first] is MoveState.RECOVERING
+    assert await order_plan(control, plan) == moves, "again: it goes on"
+    await begin(control, [first])
+    assert (await move_states(control, moves))[first] is MoveState.DONE
+    await abort_moves(control, rest)
+    assert await ordered_moves(control) == []
+
+
+async def test_all_of_a_lost_node_is_ordered_by_one_call_again_and_again() -> None:
+    control, cluster = await five()
+    moves = await order_lost(control, ["n2"])
+    assert len(moves) == owned_by(cluster, "n2")
+    assert await order_lost(control, ["n2"]) == []
+    assert len(await ordered_moves(control)) == len(moves)
+    # One of the targets is lost as well, in the middle of it.
+    begun = [move for move in moves if move.target == "n3"][:5]
+    await begin(control, begun, is_done=False)
+    before = await read_cluster(control)
+    more = await order_lost(control, ["n2", "n3"])
+    assert not (await control.list("replace/n3/"))[0]
+    again = {move.number: move for move in more}
+    for move in begun:
+        assert again[move.number].lost == "n3" and again[move.number].target not in ("n2", "n3")
+    kept = {move.number: move.target for move in moves if move.target != "n3"}
+    assert not kept.keys() & again.keys()
+    targets = {move.number: move.target for move in more} | kept
+    for record in before.groups:
+        owners = [targets.get(slice_number(p, record.group), name) for p, name in enumerate(record.owners)]
+        assert len(set(owners)) == 3
+        assert not {"n2", "n3"} & set(owners) or len({"n2", "n3"} & set(record.owners)) == 2
+    with pytest.raises(ConfigError, match="fewer than 2 planes"):
+        await order_lost(control, ["n2", "n3"])
+
+
+async def test_handovers_of_lost_nodes_are_called_off() -> None:
+    control, cluster = await five()
+    zones = {node.name: "" for node in FIVE}
+    wanted = [r for r in cluster.groups if "n2" not in r.owners][:2]
+    away = next(r for r in cluster.groups if r.owners[1] == "n2")
+    await order_moves(control, [Move(slice_number(0, record.group), "n2") for record in wanted])
+    free = next(n.name for n in FIVE if n.name not in away.owners)
+    await order_moves(control, [Move(slice_number(1, away.group), free)])
+    moving = begin_move(wanted[0], 0, "n2", 9, zones)
+    await control.transact([], [Write(group_key(moving.group), moving.encode())])
+    await order_lost(control, ["n2"])
+    assert not (await control.list("move/"))[0]
+    found = (await read_cluster(control)).groups[moving.group].planes[0]
+    assert (found.state, found.owner, found.epoch) == (ACTIVE, moving.owners[0], moving.planes[0].epoch + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssastore.core.orders import MoveOrder, RecoverOrder, move_name, order_name
+from ssastore.core.orders import MoveOrder, RecoverOrder, move_name, order_name, replace_name
 from ssastore.errors import ConfigError
 
 
@@ -33,7 +33,7 @@ def test_what_is_no_order_is_refused(wrong: bytes) -> None:
 def test_orders_to_move_round_trip() -> None:
     for order in (MoveOrder({}), MoveOrder({0x1A3F: "n1", 0x2A3F: "n2"})):
         assert MoveOrder.decode(order.encode()) == order
-    assert move_name("n2", 1) == "move/n2/1"
+    assert move_name("n2", 1) == "move/n2/1" and replace_name("n2", 1) == "replace/n2/1"
 
 
 @pytest.mark.parametrize(

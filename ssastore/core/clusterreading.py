@@ -1,0 +1,80 @@
+"""The whole cluster as the control store has it, read and checked. Coroutines."""
+
+from __future__ import annotations
+
+from ssastore.core.cluster import (
+    CLUSTER_KEY,
+    FORMING_KEY,
+    NODE_PREFIX,
+    Cluster,
+    ClusterRecord,
+    NodeRecord,
+    node_key,
+)
+from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
+from ssastore.env import ControlStore, Item
+from ssastore.errors import ConfigError, TryLater
+
+_READS_MAX = 3
+"Nodes and groups are read one after the other; a change in between may need a second look."
+
+
+async def read_cluster(control: ControlStore) -> Cluster:
+    """The cluster with all its nodes and groups, checked.
+
+    Raises:
+        ConfigError: there is no cluster, or its layout breaks an invariant of ``core.cluster``.
+        TryLater: it is being formed at this moment.
+        Unavailable: the control store does not answer.
+    """
+    for attempt in range(_READS_MAX):
+        cluster, is_one_moment = await _read_once(control)
+        try:
+            cluster.check()
+        except ConfigError:
+            if is_one_moment or attempt == _READS_MAX - 1:
+                raise
+        else:
+            break
+    return cluster
+
+
+async def read_record(control: ControlStore) -> ClusterRecord:
+    item = await control.get(CLUSTER_KEY)
+    if item is None:
+        raise ConfigError("the control store holds no cluster: form one first, or correct its address")
+    return ClusterRecord.decode(item.value)
+
+
+async def read_nodes(control: ControlStore) -> list[NodeRecord]:
+    items, _ = await control.list(NODE_PREFIX)
+    return [decode_node(item) for item in items]
+
+
+async def _read_once(control: ControlStore) -> tuple[Cluster, bool]:
+    """The cluster, unchecked, and whether nodes and groups are of one moment."""
+    record = await read_record(control)
+    if await control.get(FORMING_KEY):
+        raise TryLater("the cluster is being formed; if the command that forms it died, run it again")
+    # Groups first: a node is listed before it owns anything.
+    groups, groups_revision = await control.list(GROUP_PREFIX)
+    nodes, nodes_revision = await control.list(NODE_PREFIX)
+    cluster = Cluster(record, tuple(map(decode_node, nodes)), tuple(map(decode_group, groups)))
+    return cluster, groups_revision == nodes_revision
+
+
+def decode_node(item: Item) -> NodeRecord:
+    node = NodeRecord.decode(item.value)
+    _require_key(item, node_key(node.name))
+    return node
+
+
+def decode_group(item: Item) -> GroupRecord:
+    record = GroupRecord.decode(item.value)
+    _require_key(item, group_key(record.group))
+    return record
+
+
+def _require_key(item: Item, key: str) -> None:
+    if item.key != key:
+        raise ConfigError(f"the control store holds the record of {key} under {item.key}")

@@ -1,0 +1,220 @@
+"""Ordering that slices get other owners, seeing how far that is, and taking it back. Coroutines.
+
+Orders are written to the control store for the workers that get the slices, which carry them
+out: moves in ``core.mover``, recoveries of what a lost node had in ``core.replacer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ssastore.core.cluster import NodeRecord, node_key
+from ssastore.core.clusterreading import decode_group, decode_node, read_cluster, read_nodes
+from ssastore.core.groups import GROUP_PREFIX, MOVING, RECOVERING, GroupRecord, group_key
+from ssastore.core.moving import begin_move, cancel_move, finish_move
+from ssastore.core.numbers import (
+    group_of_slice,
+    lane_of_slice,
+    overlaps,
+    part_of_slice,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+)
+from ssastore.core.orders import (
+    MOVE_PREFIX,
+    REPLACE_PREFIX,
+    MoveOrder,
+    RecoverOrder,
+    move_name,
+    order_name,
+    replace_name,
+)
+from ssastore.env import Compare, ControlStore, Item, Write
+from ssastore.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Move:
+    """One slice that another node is to own."""
+
+    number: int
+    target: str
+    lost: str = ""
+    "Its owner, if that is lost for good: then the target recovers it from the other planes."
+
+
+class MoveState(Enum):
+    """How far a move is, as the control store shows it."""
+
+    PLANNED = "PLANNED"
+    COPYING = "COPYING"
+    "On its way to the target; SEALED at the end of that is known to source and target alone."
+    RECOVERING = "RECOVERING"
+    "The target's already, which copies it from the other planes and does not vote yet."
+    DONE = "DONE"
+
+
+async def order_move(control: ControlStore, slice16: int, target: str) -> list[str]:
+    """``order_moves`` of one slice."""
+    return await order_moves(control, [Move(slice16, target)])
+
+
+async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]:
+    """Tell the workers of the targets to take slices over; the keys of the orders, each gone when it is done.
+
+    Moves that are ordered already go on.  Left out is what is its target's already, and what a lost node
+    owns no more.
+
+    Raises:
+        ConfigError: an unknown node or slice, or a move that would put two planes of a group on one node (or
+            in one zone, where zones are apart) as the groups are now: nothing was ordered then.
+        Unavailable: the control store does not answer.
+    """
+    cluster = await read_cluster(control)
+    nodes = {node.name: node for node in cluster.nodes}
+    zones = {node.name: node.zone for node in cluster.nodes}
+    groups = {record.group: record for record in cluster.groups}
+    orders: dict[str, dict[int, str]] = {}
+    for move in sorted(moves):
+        plane, group = plane_of_slice(move.number), group_of_slice(move.number)
+        if not 0 <= plane < cluster.record.replicas:
+            raise ConfigError(f"slice {slice_name(move.number)} is of no plane that holds data")
+        record = groups[group].at(part_of_slice(move.number))
+        if record is None:
+            raise ConfigError(f"slice {slice_name(move.number)} is no slice now: its group is cut otherwise")
+        found = record.planes[plane]
+        if move.target == found.owner or (move.lost and move.lost != found.owner):
+            continue
+        if move.lost:
+            # Zones do not count: a slice without data is worse than two planes in one zone.
+            _check_target(record, plane, move.target, nodes)
+        elif move.target != found.target:
+            # As if it were done: of one group the moves are made one after the other.
+            groups[group] = finish_move(begin_move(record, plane, move.target, 1, zones), plane)
+        orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
+    for key, slices in orders.items():
+        await _change_order(control, key, added=slices)
+    return sorted(orders)
+
+
+def _check_target(record: GroupRecord, plane: int, target: str, nodes: Mapping[str, NodeRecord]) -> None:
+    where = slice_name(slice_number(plane, record.part))
+    if target not in nodes:
+        raise ConfigError(f"slice {where} cannot go to {target}, an unknown node")
+    if target in record.owners:
+        raise ConfigError(f"slice {where} cannot go to {target}, which has another plane of it")
+
+
+async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
+    """Take orders back: what is not finished is called off by its target; a recovery, if it is not begun.
+
+    Raises:
+        ConfigError: an unknown node. Unavailable: the control store does not answer.
+    """
+    nodes = {node.name: node for node in await read_nodes(control)}
+    taken: dict[str, set[int]] = {}
+    for move in moves:
+        if move.target not in nodes:
+            raise ConfigError(f"the cluster has no node {move.target}")
+        taken.setdefault(_order_of(move, nodes), set()).add(move.number)
+    for key, slice16s in sorted(taken.items()):
+        await _change_order(control, key, removed=slice16s)
+
+
+def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
+    """Key of the order that a move belongs to."""
+    name = replace_name if move.lost else move_name
+    return name(move.target, lane_of_slice(move.number) % nodes[move.target].workers)
+
+
+async def _change_order(
+    control: ControlStore, key: str, *, added: Mapping[int, str] | None = None, removed: Iterable[int] = ()
+) -> None:
+    while True:
+        item = await control.get(key)
+        known = MoveOrder.decode(item.value).slices if item is not None else {}
+        slices = {s: source for s, source in {**known, **(added or {})}.items() if s not in removed}
+        compare = Compare(key, item.revision if item is not None else 0)
+        value = MoveOrder(slices).encode() if slices else None
+        if (value is None and item is None) or await control.transact([compare], [Write(key, value)]):
+            return
+
+
+async def move_states(control: ControlStore, moves: Sequence[Move]) -> dict[Move, MoveState]:
+    """How far moves are. Raises ConfigError, Unavailable."""
+    items, _ = await control.list(GROUP_PREFIX)
+    groups = {record.group: record for record in map(decode_group, items)}
+    return {move: _state_of(move, groups[group_of_slice(move.number)]) for move in moves}
+
+
+def _state_of(move: Move, group: GroupRecord) -> MoveState:
+    plane = plane_of_slice(move.number)
+    # Its part may have been cut or merged since.
+    inside = [p for p in group.parts if overlaps(slice_number(plane, p.part), move.number)]
+    found = inside[0].planes[plane]
+    if found.owner == move.target:
+        return MoveState.RECOVERING if found.state == RECOVERING else MoveState.DONE
+    return MoveState.COPYING if found.target == move.target else MoveState.PLANNED
+
+
+async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveState]]:
+    """All moves that are ordered and not done, with the node that each slice is taken from."""
+    sources = {
+        Move(number, item.key.split("/")[1], source if is_lost else ""): source
+        for item, is_lost in await _orders(control)
+        for number, source in MoveOrder.decode(item.value).slices.items()
+    }
+    states = await move_states(control, list(sources))
+    return [(move, sources[move], states[move]) for move in sorted(sources) if states[move] != MoveState.DONE]
+
+
+async def _orders(control: ControlStore) -> list[tuple[Item, bool]]:
+    """All orders, and whether they are about slices of lost nodes."""
+    moves, _ = await control.list(MOVE_PREFIX)
+    replacements, _ = await control.list(REPLACE_PREFIX)
+    return [*((item, False) for item in moves), *((item, True) for item in replacements)]
+
+
+async def forget_lost(control: ControlStore, lost: Collection[str]) -> None:
+    """Take back what lost nodes were ordered to do, and moves away from them: none can come to an end.
+
+    A handover to one of them is called off, for its source and for the group that waits for it.
+    """
+    for item, is_lost in await _orders(control):
+        slices = MoveOrder.decode(item.value).slices
+        if item.key.split("/")[1] in lost:
+            await _change_order(control, item.key, removed=slices)
+        elif not is_lost and any(source in lost for source in slices.values()):
+            stuck = {number for number, source in slices.items() if source in lost}
+            await _change_order(control, item.key, removed=stuck)
+    items, _ = await control.list(GROUP_PREFIX)
+    for item in items:
+        await _call_off(control, item, lost)
+
+
+async def _call_off(control: ControlStore, item: Item, lost: Collection[str]) -> None:
+    """End the handovers of a group whose targets are lost. Who changes the record meanwhile has done it."""
+    for view in decode_group(item).views():
+        for plane, found in enumerate(view.planes):
+            if found.state == MOVING and found.target in lost:
+                unchanged = Compare(group_key(view.group), item.revision)
+                cancelled = cancel_move(view, plane)
+                await control.transact([unchanged], [Write(unchanged.key, cancelled.encode())])
+
+
+async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) -> list[str]:
+    """Tell all workers of a node to recover; the keys of the orders, each gone when it is carried out.
+
+    Raises:
+        ConfigError: the cluster has no such node.
+        Unavailable: the control store does not answer.
+    """
+    item = await control.get(node_key(node))
+    if item is None:
+        raise ConfigError(f"the cluster has no node {node}")
+    names = [order_name(node, worker) for worker in range(decode_node(item).workers)]
+    await control.transact([], [Write(name, order.encode()) for name in names])
+    return names
