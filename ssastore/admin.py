@@ -18,6 +18,7 @@ from aiohttp import web
 
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.election import coordinator_of
 from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, Randomness
@@ -63,7 +64,7 @@ class ClusterWatch:
     async def report(self) -> dict[str, Any]:
         """What every node says; ``ready`` is true when all workers answered as themselves."""
         cluster = self._view.cluster()
-        presence, *nodes = await asyncio.gather(
+        (presence, coordinator), *nodes = await asyncio.gather(
             self._presence(), *[self._node(node, cluster) for node in cluster.nodes]
         )
         for node in nodes:
@@ -77,16 +78,18 @@ class ClusterWatch:
             "cluster_id": record.cluster_id,
             "service": record.service,
             "replicas": record.replicas,
+            "coordinator": coordinator,
             "nodes": nodes,
         }
 
-    async def _presence(self) -> Presence | None:
-        """Who has a lease; None when the control store does not say: then nobody is missed for that."""
+    async def _presence(self) -> tuple[Presence | None, str | None]:
+        """Who has a lease, and which node coordinates; None when the control store does not say: then nobody
+        is missed for that."""
         try:
             async with asyncio.timeout(_ASK_MS / 1000):
-                return await read_presence(self._control)
+                return await read_presence(self._control), await coordinator_of(self._control)
         except (SsaStoreError, TimeoutError, OSError):
-            return None
+            return None, None
 
     async def start_scrub(self) -> dict[str, Any]:
         """Have every worker begin a scrub pass: its number at each, and who did not answer."""

@@ -308,6 +308,8 @@ GUARD_EVERY_MS = 1_000
 "How often the coordinator looks who is there, and others whether there is a coordinator."
 GUARD_GAP_MS = 5_000
 "When it could not look for longer, it does not know who was there, and begins to watch anew."
+ABSENCE_TOLD_MS = 5_000
+"How long a node is missed before that is said: when many start at once, the first sees none of the others."
 LOST_ORDER_EVERY_MS = 10_000
 "How often it orders again what is lost: what too few other planes were left of may be possible by now."
 

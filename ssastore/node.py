@@ -7,6 +7,8 @@ sockets, and keeps W workers running.  The kernel steers a connection by the lan
 digit of its destination to the socket with that index in the order of opening, so
 the sockets are held here for the node's whole life: a worker that dies comes back
 to its own socket, and what waits in its backlog is answered then.
+
+It is a candidate for the cluster's coordinator as well.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 from pathlib import Path
 
 from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
+from ssastore.coordination import Prober, guardian_of
 from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
@@ -30,8 +33,10 @@ from ssastore.limits import GOAWAY_MS
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.routes.netlink import NetlinkRoutes
-from ssastore.system import refuse_optimised, run
+from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
+from ssastore.transport.connection import Identity
 from ssastore.transport.steering import attach_lane_steering
+from ssastore.transport.tcp import TcpLinks
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +146,12 @@ class Supervisor:
             self._config.data_dir, cluster.record.cluster_id, self._config.name, self._config.workers
         )
         self._listeners = open_listeners(self._config.port, self._config.workers)
+        view = ClusterView(control)
+        await view.load()
         if self._config.manage_routes:
-            await self._accept_addresses(control, cluster)
+            self._accept_addresses(view)
+        prober = self._stand_for_coordinator(control, view)
+        self._jobs.append(spawn("follow the cluster", view.run()))
         keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(self._config.workers)]
         await self._stopping.wait()
         for process in self._running.values():
@@ -154,19 +163,29 @@ class Supervisor:
             listener.close()
         for job in self._jobs:
             job.cancel()
+        await prober.close()
         log.info("node.stopped")
         return self._failed or 0
 
-    async def _accept_addresses(self, control: ControlStore, cluster: Cluster) -> None:
+    def _accept_addresses(self, view: ClusterView) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
-        view, routes = ClusterView(control), NetlinkRoutes()
-        await view.load()
-        wanted = accepted_by(cluster.record.network, self._config.name)
+        routes = NetlinkRoutes()
+        wanted = accepted_by(view.record.network, self._config.name)
         keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS)
         keeper.begin()
-        self._jobs += [spawn("follow the cluster", view.run()), spawn("keep routes", keeper.run())]
+        self._jobs.append(spawn("keep routes", keeper.run()))
         self._jobs[-1].add_done_callback(lambda _: routes.close())
         log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
+
+    def _stand_for_coordinator(self, control: ControlStore, view: ClusterView) -> Prober:
+        """From now on. The prober is to be closed at the end."""
+        secret = load_secrets(self._config.secrets_file).cluster_secret
+        record, name = view.record, self._config.name
+        identity = Identity("node", name, secret, record.replicas, record.cluster_id)
+        prober = Prober(view, identity, TcpLinks(), SystemRandomness())
+        guardian = guardian_of(control, view, name, prober.reaches, SystemClock())
+        self._jobs.append(spawn("watch who is there", guardian.run()))
+        return prober
 
     async def _keep(self, index: int) -> None:
         """Keep one worker running."""

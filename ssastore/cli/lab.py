@@ -61,6 +61,12 @@ _EXIT_NOT_FOUND = 127
     show_default=True,
     help="Control store: in this process, an etcd of the lab, or (with --simulate) a given one.",
 )
+@click.option(
+    "--recover-after",
+    type=int,
+    metavar="SECONDS",
+    help="What a node had that is gone for so long is recovered at others; 0: never; default: 600, or as is.",
+)
 @click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
 @click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")
 def up_command(detach: bool, **options: Any) -> int:
@@ -130,7 +136,7 @@ def _arguments(options: dict[str, Any]) -> list[str]:
     given = {
         f"--{names.get(name, name).replace('_', '-')}": value
         for name, value in options.items()
-        if value not in (None, False) and name != "node_settings"
+        if value is not None and value is not False and name != "node_settings"
     }
     arguments = [option if value is True else f"{option}={value}" for option, value in given.items()]
     return arguments + [f"--node-setting={setting}" for setting in options["node_settings"]]
@@ -248,6 +254,8 @@ def status_command(context: str | None, as_json: bool) -> int:
     if as_json:
         print(json.dumps(report | {"context": found.name, "health": health_of(report)}))
         return 0
+    if report.get("coordinator") == "":
+        print("no node coordinates at this moment")
     answers = "all workers answer" if report["ready"] else report["reason"]
     print(f"{report['service']}  replicas {report['replicas']}  {answers}; data: {health_of(report)}")
     print(

@@ -1,6 +1,7 @@
 """What an operator sets for the whole cluster, by way of the control store.
 
-setting/moves      MoveSettings   how fast slices move, and whether they do
+setting/moves      MoveSettings       how fast slices move, and whether they do
+setting/recovery   RecoverySettings   when what a lost node had is recovered at others
 
 Absent: as the defaults say.  Workers look every few seconds, so nothing is restarted for it.
 """
@@ -12,9 +13,17 @@ from dataclasses import asdict, dataclass
 
 from ssastore.core.fields import decode_fields, encode_fields, require, require_int
 from ssastore.env import Compare, ControlStore, Item, Write
-from ssastore.limits import MOVE_BYTES_PER_S, MOVE_BYTES_PER_S_MAX, MOVE_BYTES_PER_S_MIN
+from ssastore.limits import (
+    MOVE_BYTES_PER_S,
+    MOVE_BYTES_PER_S_MAX,
+    MOVE_BYTES_PER_S_MIN,
+    RECOVER_AFTER_S,
+    RECOVER_AFTER_S_MAX,
+    RECOVER_AFTER_S_MIN,
+)
 
 MOVE_SETTINGS_KEY = "setting/moves"
+RECOVERY_SETTINGS_KEY = "setting/recovery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,34 @@ class MoveSettings:
 
 
 _MOVE_FIELDS = set(MoveSettings.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """What is done by itself about a node that is gone."""
+
+    after_s: int = RECOVER_AFTER_S
+    "How long it must be gone until its slices are recovered at others; 0: for ever."
+
+    def __post_init__(self) -> None:
+        if self.after_s != 0 or type(self.after_s) is not int:
+            require_int("after_s", self.after_s, RECOVER_AFTER_S_MIN, RECOVER_AFTER_S_MAX)
+
+    def encode(self) -> bytes:
+        return encode_fields(asdict(self))
+
+    @staticmethod
+    def decode(value: bytes) -> RecoverySettings:
+        """Inverse of ``encode``. ConfigError: not such a record."""
+        return RecoverySettings(**decode_fields(value, "settings of recoveries", _RECOVERY_FIELDS))
+
+    @staticmethod
+    def of(item: Item | None) -> RecoverySettings:
+        """Of what is there, or the defaults. ConfigError: not such a record."""
+        return RecoverySettings() if item is None else RecoverySettings.decode(item.value)
+
+
+_RECOVERY_FIELDS = set(RecoverySettings.__dataclass_fields__)
 
 
 async def read_move_settings(control: ControlStore) -> MoveSettings:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ssastore.config import write_private, write_secrets
 from ssastore.control.address import parse_control
+from ssastore.core.settings import RecoverySettings
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.keyspace import REPLICAS_ALLOWED, service_network
 from ssastore.lab.etcd import find_etcd
@@ -43,6 +44,8 @@ class UpOptions:
     "EMBEDDED, ETCD (one that the lab starts), or where a given etcd is, as in the nodes' settings."
     node_settings: tuple[str, ...] = ()
     "NAME=VALUE of the nodes' files, beside those that the lab sets itself."
+    recover_after: int | None = None
+    "Seconds until what a node had that is gone is recovered at others; 0: never; None: as it is."
 
     def extra_settings(self) -> dict[str, object]:
         """Raises ConfigError: not NAME=VALUE. What names and values are right, the node says."""
@@ -63,6 +66,8 @@ def check_options(options: UpOptions) -> None:
     if options.replicas not in REPLICAS_ALLOWED:
         raise ConfigError(f"--replicas is 1, 3 or 5, got {options.replicas}")
     options.extra_settings()
+    if options.recover_after is not None:
+        RecoverySettings(options.recover_after)
     _check_control(options)
     if options.nodes < options.replicas:
         raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")

@@ -33,6 +33,7 @@ from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, NodeRecord, node_key
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.membership import alive_key
 from ssastore.core.routekeeper import RouteKeeper, announced_to_router
+from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.env import Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
@@ -286,6 +287,9 @@ class Lab:
         try:
             await self._wait_for_control(control)
             await self._form(control)
+            if self._options.recover_after is not None:
+                wanted = RecoverySettings(self._options.recover_after).encode()
+                await control.transact([], [Write(RECOVERY_SETTINGS_KEY, wanted)])
             if self._fabric is not None:
                 await self._announce(control)
             for name in self._names:
