@@ -21,15 +21,16 @@ from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecor
 from ssastore.core.custody import Custody
 from ssastore.core.groups import GROUP_PREFIX, group_key
 from ssastore.core.held import Listing
+from ssastore.core.membership import Heartbeat
 from ssastore.core.objects import Objects
 from ssastore.core.ownership import OwnedPrefixes
 from ssastore.core.planner import initial_layout
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Holding, Outside, Place, holding_of
-from ssastore.env import Item
+from ssastore.env import Item, spawn
 from ssastore.errors import CorruptObject, DataDirError, EnvironmentProblem, StoreFull, Unavailable
 from ssastore.keyspace import PrefixTable
-from ssastore.sim.clock import EPOCH_MS
+from ssastore.sim.clock import EPOCH_MS, NS_PER_MS
 from ssastore.sim.control import ControlNetwork, VirtualControlStore
 from ssastore.sim.datagrams import UnreliablePool
 from ssastore.sim.dial import VirtualLinks
@@ -96,6 +97,8 @@ class Parts:
     disk: type[Disk] = Disk
     engine: type[Engine] = SimEngine
     rules: UpkeepRules = QUIET
+    gives_signs: bool = False
+    "Keeps a lease; runs in which nobody looks are without."
 
 
 PARTS = Parts()
@@ -153,7 +156,7 @@ class StoreHost:
         "This node's own way to the control store."
         self._holding = layout.holdings[name]
         self._engine_type = parts.engine
-        self._rules = parts.rules
+        self._rules, self._gives_signs = parts.rules, parts.gives_signs
         self.disk = parts.disk(draw=world.stream(f"disk {twin or name}"), commit_ms=world.swarm.commit_ms)
         self.disk.watch = partial(cluster.invariants.committed, twin or name)
         self.env_id = 0
@@ -200,6 +203,8 @@ class StoreHost:
             engine.mates.harm(swarm.repeated_percent, swarm.lost_percent, host.randomness("harm"))
         await asyncio.get_running_loop().create_server(engine.service.session, "::", PORT)
         engine.begin()
+        if self._gives_signs:
+            spawn("keep lease", Heartbeat(control, self.name, engine.environment, host.clock).run())
         self.engine = engine
 
 
@@ -214,7 +219,10 @@ class SimCluster:
     def __init__(self, world: World, nodes: int, replicas: int, parts: Parts = PARTS) -> None:
         self.world = world
         self.layout = layout_of(nodes, replicas)
-        self.control = MemoryControlStore(state=self.layout.control.copy())
+        # Leases by the world's time: every process's own clock runs as it likes.
+        self.control = MemoryControlStore(
+            now_ms=lambda: world.loop.now_ns // NS_PER_MS, state=self.layout.control.copy()
+        )
         self.control_network = ControlNetwork()
         self.invariants = Invariants(replicas, world.loop.note)
         self._parts = parts
