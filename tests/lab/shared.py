@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pytest
 from botocore.config import Config
 
+from ssastore.config import NodeConfig, load, open_control
+from ssastore.env import ControlStore
 from ssastore.errors import NamespaceRefused
 from ssastore.lab.namespaces import in_new_namespaces
 from tests.labs import PYTHON, RunningLab, running_lab
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -125,3 +130,17 @@ def wait_until(claim: Callable[[], bool], what: str, wait_s: float = 20) -> None
     while not claim():
         assert time.monotonic() < deadline, f"not within {wait_s} s: {what}"
         time.sleep(0.02)
+
+
+def ask(lab: RunningLab, question: Callable[[ControlStore], Awaitable[T]]) -> T:
+    """Something of the lab's control store."""
+    config = load(str(lab.data / "config" / "n1.toml"), NodeConfig)
+
+    async def asked() -> T:
+        control = open_control(config.control, config.secrets_file)
+        try:
+            return await question(control)
+        finally:
+            await control.close()
+
+    return asyncio.run(asked())

@@ -5,25 +5,21 @@ No call fails, the kernel's routes lead to the new owner, and what was written i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from ssastore.config import NodeConfig, load, open_control
-from ssastore.env import ControlStore
 from ssastore.keyspace import GROUP_BITS, GROUPS
 from ssastore.rebalance import Move, MoveState, move_states, order_move, read_cluster
-from tests.lab.shared import module_lab, wait_until
+from tests.lab.shared import ask, module_lab, wait_until
 from tests.labs import PYTHON, RunningLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
-T = TypeVar("T")
 COUNT = 400
 PLANE = 1
 
@@ -108,20 +104,6 @@ run(main(int(sys.argv[1])))
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with module_lab(tmp_path_factory, "moving", "--nodes", "4", "--replicas", "3", "--workers", "1") as found:
         yield found
-
-
-def ask(lab: RunningLab, question: Callable[[ControlStore], Awaitable[T]]) -> T:
-    """Something of the lab's control store."""
-    config = load(str(lab.data / "config" / "n1.toml"), NodeConfig)
-
-    async def asked() -> T:
-        control = open_control(config.control, config.secrets_file)
-        try:
-            return await question(control)
-        finally:
-            await control.close()
-
-    return asyncio.run(asked())
 
 
 def owners(lab: RunningLab, group: int) -> tuple[str, ...]:
