@@ -16,6 +16,4 @@ Shipped with the package and imported by tests only.  ``world.World`` puts the p
     network    who reaches whom, listening; ``dial`` is one attempt to connect
     routing    longest-prefix match, late at some hosts
     swarm      which faults a seed gets; ``faults`` makes them happen
-    history    what clients were told
-    checker    linearizability of register histories; ``versions`` is the quick check
 """

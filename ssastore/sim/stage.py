@@ -21,7 +21,7 @@ from typing import Any
 
 from ssastore.core.objects import Objects
 from ssastore.core.tools import UpkeepRules
-from ssastore.sim.checker import CLIENTS_MAX, OPS_MAX, Verdict, check
+from ssastore.judge.checker import CLIENTS_MAX, OPS_MAX, Verdict, check
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S
 from ssastore.sim.cluster import PARTS, QUIET, ClientHost, Parts, SimCluster
 from ssastore.sim.datagrams import UnreliablePool

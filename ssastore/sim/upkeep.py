@@ -17,11 +17,11 @@ from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, decode_value
 from ssastore.core.survey import survey, walk
 from ssastore.core.tools import UpkeepRules
 from ssastore.errors import CorruptObject
+from ssastore.judge.history import Kind
 from ssastore.messages import RECORD_KINDS
 from ssastore.messages import Kind as Stored
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S
 from ssastore.sim.cluster import StoreHost
-from ssastore.sim.history import Kind
 from ssastore.sim.seeds import Stream
 from ssastore.sim.stage import Stage
 from ssastore.sim.swarm import NETWORK_FAULTS, Swarm, draw_swarm

@@ -25,8 +25,8 @@ from ssastore.errors import (
     PreconditionFailed,
     TryLater,
 )
+from ssastore.judge.history import Condition, Kind, Op, Outcome
 from ssastore.sim.clock import NS_PER_S
-from ssastore.sim.history import Condition, Kind, Op, Outcome
 from ssastore.sim.seeds import Stream
 
 BUCKET = "photos"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import judge, load_on, read_history, share_of_success
+from ssastore.judge.verdicts import judge, read_history, share_of_success
+from tests.faults import load_on
 from tests.labs import RunningLab, running_lab
 
 OBJECTS = int(os.environ.get("SSASTORE_SOAK_OBJECTS", "300"))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import Nodes, judge, load_on, nodes_of, read_history, share_of_success
+from ssastore.judge.verdicts import judge, read_history, share_of_success
+from tests.faults import Nodes, load_on, nodes_of
 from tests.lab.shared import module_lab
 from tests.labs import RunningLab
 

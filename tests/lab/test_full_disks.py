@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ssastore.judge.verdicts import judge, read_history, share_of_success
 from ssastore.limits import DISK_RESERVE_BYTES, MIB
 from ssastore.messages import Status
-from tests.faults import Nodes, judge, load_on, nodes_of, read_history, share_of_success
+from tests.faults import Nodes, load_on, nodes_of
 from tests.lab.shared import module_lab, s3_client, wait_until
 from tests.labs import PYTHON, RunningLab, running_lab
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ssastore.judge.verdicts import judge, read_history, share_of_success
 from ssastore.lab.up import MTU as LAB_MTU
-from tests.faults import Links, judge, load_on, read_history, share_of_success
+from tests.faults import Links, load_on
 from tests.lab.shared import module_lab, s3_client
 from tests.labs import RunningLab
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ssastore.sim.history import Kind
+from ssastore.judge.history import Kind
 from ssastore.sim.host import Host
 from ssastore.sim.scenarios.safety import shape
 from ssastore.sim.seeds import Stream

@@ -15,11 +15,11 @@ from blake3 import blake3
 from ssastore.core.place import expected_position
 from ssastore.core.tools import UpkeepRules
 from ssastore.errors import OutcomeUnknown
+from ssastore.judge.history import Kind, Op, Outcome
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.messages import Accept, Message
 from ssastore.sim.clock import NS_PER_MS
 from ssastore.sim.cluster import StoreHost
-from ssastore.sim.history import Kind, Op, Outcome
 from ssastore.sim.stage import Scenario, Stage
 from ssastore.sim.swarm import Swarm, draw_swarm
 from ssastore.sim.upkeep import UpkeepRegister, content_of

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ssastore.sim.checker import Verdict, check
-from ssastore.sim.history import Condition, Kind, Op, Outcome
-from ssastore.sim.versions import version_complaints
-from tests.sim.histories import BREAKINGS, broken, working
+from ssastore.judge.checker import Verdict, check
+from ssastore.judge.history import Condition, Kind, Op, Outcome
+from ssastore.judge.versions import version_complaints
+from tests.unit.judge.histories import BREAKINGS, broken, working
 
 
 def put(called: int, answered: int, value: str, version: int, **more: object) -> Op:

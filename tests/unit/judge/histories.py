@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ssastore.sim.history import Condition, Kind, Op, Outcome, apply
+from ssastore.judge.history import Condition, Kind, Op, Outcome, apply
 from ssastore.sim.seeds import Stream
 
 UNKNOWN_SHARE = 0.02

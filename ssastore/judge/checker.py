@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ssastore.sim.history import FOREVER_NS, Kind, Op, Outcome, explains
+from ssastore.judge.history import FOREVER_NS, Kind, Op, Outcome, explains
 
 OPS_MAX = 100
 CLIENTS_MAX = 5

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ssastore.sim.history import Condition, Kind, Op, Outcome
-from tests.faults import judge, read_history, share_of_success
+from ssastore.judge.history import Condition, Kind, Op, Outcome
+from ssastore.judge.verdicts import judge, read_history, share_of_success
 
 PUT, GET, DELETE = Kind.PUT, Kind.GET, Kind.DELETE
 DONE, ABSENT, UNKNOWN = Outcome.DONE, Outcome.ABSENT, Outcome.UNKNOWN

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ssastore.sim.clock import NS_PER_S
+_NS_PER_S = 1_000_000_000
 
 FOREVER_NS = 1 << 62
 "Answered after everything else: the answer is known and binds nobody who was called later."
@@ -74,8 +74,8 @@ class Op:
         answer = self.outcome.value
         if self.kind is Kind.GET and self.outcome is Outcome.DONE:
             answer = self.value
-        until = f"{self.answered_ns / NS_PER_S:.6f}" if self.is_answered else "..."
-        span = f"{self.called_ns / NS_PER_S:.6f} to {until}"
+        until = f"{self.answered_ns / _NS_PER_S:.6f}" if self.is_answered else "..."
+        span = f"{self.called_ns / _NS_PER_S:.6f} to {until}"
         return f"client {self.client}  {span:24}  {self.kind.value}{subject}{condition} -> {answer}"
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssastore.sim.checker import CLIENTS_MAX, OPS_MAX, Judgement, Verdict, check
-from ssastore.sim.history import Condition, Kind, Op, Outcome, apply, explains
-from tests.sim.histories import BREAKINGS, broken, working
+from ssastore.judge.checker import CLIENTS_MAX, OPS_MAX, Judgement, Verdict, check
+from ssastore.judge.history import Condition, Kind, Op, Outcome, apply, explains
+from tests.unit.judge.histories import BREAKINGS, broken, working
 
 HISTORIES = 200
 

@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ssastore.sim.history import Kind, Op, Outcome, explains
+from ssastore.judge.history import Kind, Op, Outcome, explains
 
 State = tuple[int, int, str | None, Op | None]
 "(version, earliest instant, value, the write)."

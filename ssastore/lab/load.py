@@ -1,10 +1,10 @@
 """Clients that put, get and delete, with and without conditions, and note what they were told.
 
-    ssastore exec -- python -m tests.mixedload SETTINGS
+    ssastore exec -- python -m ssastore.lab.load SETTINGS
 
 Runs on a host of a lab, as an application would, until the file ``stop`` has content.  Every call goes
 into the history, in nanoseconds of the machine's own clock, so that histories of several processes
-can be judged together (``tests.faults.judge``).  At the end every key is read once more.
+can be judged together (``ssastore.judge.verdicts``).  At the end every key is read once more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from blake3 import blake3
 
 from ssastore import AsyncClient
 from ssastore.client import AsyncBucket, native_etag
+from ssastore.env import spawn
 from ssastore.errors import (
     BucketAlreadyExists,
     ObjectNotFound,
@@ -32,7 +33,7 @@ from ssastore.errors import (
     SsaStoreError,
     TryLater,
 )
-from ssastore.sim.history import Condition, Kind, Op, Outcome
+from ssastore.judge.history import Condition, Kind, Op, Outcome
 from ssastore.system import run
 
 OPS_A_KEY = 85
@@ -127,7 +128,7 @@ async def call(bucket: AsyncBucket, key: str, op: Op) -> Op:
 async def client(load: Load, number: int, stop: asyncio.Event) -> None:
     """One client until the end."""
     settings = load.settings
-    draw = random.Random(f"{settings.seed}/{settings.name}/{number}")
+    draw = random.Random(f"{settings.seed}/{settings.name}/{number}")  # noqa: S311  # a load, no secret
     seen: dict[str, str] = {}
     async with AsyncClient.from_env(deadline_ms=settings.deadline_ms) as connected:
         bucket = connected.bucket(load.bucket_name)
@@ -203,7 +204,7 @@ async def main(settings: Settings) -> dict[str, Any]:
             except BucketAlreadyExists:
                 bucket = connected.bucket(load.bucket_name)
             print("started", flush=True)
-            clients = [asyncio.ensure_future(client(load, n, stop)) for n in range(settings.clients)]
+            clients = [spawn(f"client {n}", client(load, n, stop)) for n in range(settings.clients)]
             while not Path(settings.stop).read_text():
                 await asyncio.sleep(0.05)
                 for ended in clients:
