@@ -23,7 +23,7 @@ BENCH_STAMP := $(VENV)/.setup-bench-done
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
 	@echo "make check   format, lint, types, import contracts, tidy test (seconds)"
-	@echo "make test    all tests: unit, contract, s3, and lab in network namespaces of its own"
+	@echo "make test    all tests, in three processes: unit, contract, s3, and lab in network namespaces of its own"
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make bench   the benchmarks"
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
@@ -55,7 +55,7 @@ check: setup
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m tests.shares $(PYTEST_ARGS)
 
 demo: setup
 	$(BIN)/python -m ssastore.lab.demo

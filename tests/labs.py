@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.shares import SHARES, own_share
+
 PYTHON = sys.executable
 
 
+PORTS = range(20_000, 32_000, SHARES)
+"Below those that the kernel gives to outgoing connections: one could be taken before its user listens."
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody has, nor a process of tests beside this one will take."""
+    while True:
+        port = random.choice(PORTS) + (own_share() or 0)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

@@ -72,6 +72,7 @@ def writes_of(path: str, since_ns: int, until_ns: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.alone
 def test_minority_accepts_nothing_and_says_so_soon(lab: RunningLab, links: Links, tmp_path: Path) -> None:
     """One node with clients on it is cut off from three nodes with clients beside them; then healed."""
     shared = {"name": "shared", "clients": 4, "keys": 12}
@@ -97,6 +98,7 @@ def test_minority_accepts_nothing_and_says_so_soon(lab: RunningLab, links: Links
     assert check_histories(major.settings.history, minor.settings.history) > 100
 
 
+@pytest.mark.alone
 def test_gateway_on_the_minority_side_answers_503_soon(lab: RunningLab, links: Links) -> None:
     client = s3_client(lab, retries={"total_max_attempts": 1}, read_timeout=20)
     client.create_bucket(Bucket="minority")

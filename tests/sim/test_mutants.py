@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from ssastore.core import proposer
 from ssastore.sim.hunt import Caught, hunt_all
 from ssastore.sim.mutants import Mutant, harmless, mutants, planted
+from tests.shares import cores
 
 QUICK = (
     "accept-not-durable",
@@ -41,8 +41,7 @@ HARMLESS_SEEDS = 12
 
 
 def hunted(names: Iterable[str], seeds_max: int) -> dict[str, Caught]:
-    jobs = min(2, os.cpu_count() or 1)
-    return {caught.name: caught for caught in hunt_all(list(names), 0, seeds_max, jobs)}
+    return {caught.name: caught for caught in hunt_all(list(names), 0, seeds_max, cores())}
 
 
 @pytest.fixture(scope="module")

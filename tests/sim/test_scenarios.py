@@ -14,6 +14,7 @@ from ssastore.sim.runner import Summary, play_seeds, tell
 from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import play_seed
 from ssastore.sim.swarm import FAULTS, Swarm
+from tests.shares import cores
 
 CORPUS = Path(__file__).parent / "regressions.txt"
 FRESH = {
@@ -46,7 +47,7 @@ def first_seed() -> int:
 @pytest.mark.parametrize("name", list(scenarios()))
 def test_fresh_seeds_hold(name: str, first_seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     count = FRESH.get(name, OTHERS)
-    jobs = min(2, os.cpu_count() or 1) if count > 1 else 1
+    jobs = cores() if count > 1 else 1
     started = time.perf_counter()
     summary, red = Summary(name, first_seed), []
     for played in play_seeds(name, first_seed, count, jobs):
