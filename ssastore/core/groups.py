@@ -174,7 +174,7 @@ class GroupRecord:
     @property
     def owners(self) -> tuple[str, ...]:
         """Names of the owners, plane 0 first."""
-        return tuple(plane.owner for plane in self.planes)
+        return tuple([plane.owner for plane in self.planes])
 
     @property
     def part(self) -> int:

@@ -111,10 +111,9 @@ class Served:
 
     def _find_parts(self) -> None:
         self._parts = {}
-        for number in sorted(self.owned):
-            if number >= WHOLE_SLICES:
-                slice16 = whole_of(number)
-                self._parts[slice16] = (*self._parts.get(slice16, ()), number)
+        for number in sorted([number for number in self.owned if number >= WHOLE_SLICES]):
+            slice16 = whole_of(number)
+            self._parts[slice16] = (*self._parts.get(slice16, ()), number)
 
     def slice_at(self, iid: int) -> int:
         """The number of the slice that an IID is in: of the part here, where its /80 is split here."""

@@ -173,12 +173,17 @@ class Network:
     # -- dialling -----------------------------------------------------------------------------------
 
     async def connect(
-        self, factory: Callable[[], Any], host: str, port: int, local_addr: tuple[str, int] | None
+        self,
+        factory: Callable[[], Any],
+        host: str | IPv6Address,
+        port: int,
+        local_addr: tuple[str, int] | None,
     ) -> tuple[VirtualTransport, Any]:
         """Behind ``loop.create_connection``. Raises OSError."""
         process = _caller()
         source = IPv6Address(local_addr[0]) if local_addr else None
-        dial = Dial(self, process, _address(host), port, source)
+        address = _address(host) if isinstance(host, str) else host
+        dial = Dial(self, process, address, port, source)
         try:
             socket = await dial.answered
             protocol = factory()

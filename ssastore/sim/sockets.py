@@ -15,7 +15,8 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol
+from ipaddress import IPv6Address
+from typing import Protocol
 from zlib import crc32
 
 from ssastore.sim.links import Link
@@ -30,6 +31,8 @@ class Mark(Enum):
 
 
 Segment = bytes | Mark
+Name = tuple[IPv6Address, int]
+"Address and port of one end."
 
 
 class Waker(Protocol):
@@ -162,7 +165,7 @@ class Socket:
     def __init__(
         self,
         process: Process,
-        names: tuple[Any, Any],
+        names: tuple[Name, Name],
         pipes: tuple[Pipe, Pipe],
         *,
         on_open: Callable[[Socket], None] | None = None,

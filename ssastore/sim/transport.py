@@ -30,7 +30,7 @@ class VirtualTransport(asyncio.Transport):
     """A transport on a simulated socket. ``connection_made`` is called soon, then reading starts."""
 
     def __init__(self, loop: VirtualLoop, socket: Socket, protocol: Any) -> None:
-        super().__init__({"sockname": socket.sockname, "peername": socket.peername})
+        super().__init__()
         self._loop = loop
         self._socket = socket
         self._protocol: _ByteProtocol = protocol
@@ -47,6 +47,12 @@ class VirtualTransport(asyncio.Transport):
         "``connection_lost`` has been or will soon be called."
         self._has_written_eof = False
         self._soon(self._begin)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name not in ("sockname", "peername"):
+            return default
+        address, port = self._socket.sockname if name == "sockname" else self._socket.peername
+        return str(address), port, 0, 0  # Written when it is asked for: addresses take long to write.
 
     def _soon(self, callback: Any, *args: Any) -> None:
         self._loop.call_soon(callback, *args, context=self._context)
