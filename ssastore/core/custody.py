@@ -349,7 +349,7 @@ class Custody:
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""
         touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
-        return strays_among(touched, self._acceptor.owned | self.incoming.keys())
+        return strays_among(touched, self._acceptor.owned | self.incoming.keys()) if touched else []
 
     def find_strays(self) -> None:
         """Look for such data on the disk, once after a start: what was never touched has no standing."""

@@ -111,6 +111,8 @@ class Served:
 
     def _find_parts(self) -> None:
         self._parts = {}
+        if max(self.owned, default=0) < WHOLE_SLICES:
+            return  # Mostly so, and there may be some thousand.
         for number in sorted([number for number in self.owned if number >= WHOLE_SLICES]):
             slice16 = whole_of(number)
             self._parts[slice16] = (*self._parts.get(slice16, ()), number)

@@ -27,19 +27,22 @@ def strays_among(touched: Iterable[int], kept: Set[int]) -> list[int]:
     return [s for s in strays if whole_of(s) not in kept and not any(overlaps(s, part) for part in parts)]
 
 
-def stored_beside(txn: ReadTxn, kept: Iterable[int]) -> list[int]:
+def stored_beside(txn: ReadTxn, kept: Set[int]) -> list[int]:
     """The /80s that something is stored of, but for those that are kept, or parts of which are.
 
-    Costs a few look-ups for each gap between what is kept, and one for each slice that is found.
+    Costs a look-up for each slice that is found, and for each row of kept ones of which something is stored.
     """
+    split = {whole_of(number) for number in kept if number >= WHOLE_SLICES}
     found: list[int] = []
-    first = 0
-    for end in [*sorted({whole_of(number) for number in kept}), _PLANES_END]:
-        while first < end:
-            key = next((key for key, _ in walk(txn, slice_range(first)[0], slice_range(end)[0])), None)
-            if key is None:
-                break
-            found.append(int.from_bytes(key[:2], "big"))
-            first = found[-1] + 1
-        first = end + 1
+    first, end_key = 0, slice_range(_PLANES_END)[0]
+    while first < _PLANES_END:
+        key = next((key for key, _ in walk(txn, slice_range(first)[0], end_key)), None)
+        if key is None:
+            break
+        first = int.from_bytes(key[:2], "big")
+        if first not in kept and first not in split:
+            found.append(first)
+            first += 1
+        while first in kept or first in split:
+            first += 1
     return found
