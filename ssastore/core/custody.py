@@ -114,6 +114,8 @@ class Custody:
         self._changed = asyncio.Event()
         self._revision = 0
         self._is_withdrawn = False
+        self._has_lost = True
+        "Slices that may have left data, since the disk was looked at: before this start, too."
 
     # -- following the control store ----------------------------------------------------------------
 
@@ -197,7 +199,7 @@ class Custody:
         lost = [number for number in before if number in self.taken]
         for number in before:
             if number not in owned:
-                self._standings.setdefault(number, UNTOUCHED)
+                self._has_lost = True
                 self._acceptor.served.lose(number)
                 self.states.pop(number, None)
                 self.taken.discard(number)
@@ -352,7 +354,10 @@ class Custody:
         return strays_among(touched, self._acceptor.owned | self.incoming.keys()) if touched else []
 
     def find_strays(self) -> None:
-        """Look for such data on the disk, once after a start: what was never touched has no standing."""
+        """Look for such data on the disk, after a start or a loss: what was never touched has no standing."""
+        if not self._has_lost:
+            return
+        self._has_lost = False
         with self._store.read() as txn:
             found = stored_beside(txn, self._acceptor.owned | self.incoming.keys())
         for number in found:

@@ -87,7 +87,6 @@ class Giver:
         self._heard: dict[int, float] = {}
         "When the target last asked for a slice."
         self._stray_since: dict[int, float] = {}
-        self._has_looked = False
         self.dropped = 0
         "Slices that were dropped since the start."
 
@@ -200,9 +199,7 @@ class Giver:
 
     async def look(self) -> None:
         """Do what is due now."""
-        if not self._has_looked:
-            self._custody.find_strays()
-            self._has_looked = True
+        self._custody.find_strays()
         for session, known in list(self._logs.items()):
             if known.is_overrun or not any(number in self._custody.outgoing for number in known.slices):
                 self._end_session(session)

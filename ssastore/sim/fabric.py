@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssastore.core.groups import ACTIVE, GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
+from ssastore.core.groups import ACTIVE, GROUP_PREFIX, RECOVERING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.numbers import (
     group_of_slice,
     numbered_slice,
@@ -91,18 +91,27 @@ class Fabric:
         loop.note(
             f"slice {slice_name(number)} goes from {before.owner} to {found.owner}, epoch {found.epoch}"
         )
-        assert found.state == ACTIVE
-        self._compare(number, before, found)
+        if found.state == ACTIVE:
+            self._compare(number, before, found)
+        else:
+            assert found.state == RECOVERING
         for node in cluster.named(found.owner):
             node.host.accept(piece)
         cluster.world.network.routing.announce(piece, found.owner)
-        loop.at(loop.now_ns + GOAWAY_MS * NS_PER_MS, self._give_up, number, before.owner)
+        self._give_up_later(number, before.owner)
+
+    def _give_up_later(self, number: int, former: str) -> None:
+        loop = self._cluster.world.loop
+        loop.at(loop.now_ns + GOAWAY_MS * NS_PER_MS, self._give_up, number, former)
 
     def _give_up(self, number: int, former: str) -> None:
         record = self._record_of(group_of_slice(number))
         if record.at(part_of_slice(number)) is not None and _owner_of(record, number).owner != former:
             for node in self._cluster.named(former):
-                node.host.reject(numbered_slice(number))
+                if node.line.is_down:  # It does not know.
+                    self._give_up_later(number, former)
+                else:
+                    node.host.reject(numbered_slice(number))
 
     def _compare(self, number: int, before: PlaneOwner, found: PlaneOwner) -> None:
         source, target = self._disk_of(before), self._disk_of(found)

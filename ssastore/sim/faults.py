@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from ssastore.env import spawn
 from ssastore.sim.clock import NS_PER_S
@@ -163,14 +164,14 @@ class Faults:
         if not host.is_running:
             return None
         host.kill()
-        return host.start
+        return partial(_revive, host)
 
     def _power_off(self) -> Callable[[], None] | None:
         host = self._any_host()
         if not host.is_running:
             return None
         host.power_off()
-        return host.start
+        return partial(_revive, host)
 
     def _jump(self) -> None:
         host = self._any_host()
@@ -207,3 +208,8 @@ class Faults:
 
     def _note(self, what: str) -> None:
         self._network.loop.note(what)
+
+
+def _revive(host: Host) -> None:
+    if not host.is_running:  # A scenario may have started it.
+        host.start()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ssastore.core import boot, custody, merge
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.coordinator import _Planes
 from ssastore.core.custody import Custody
-from ssastore.core.groups import GroupRecord
+from ssastore.core.groups import RECOVERING, GroupRecord
 from ssastore.core.marks import Watermark
-from ssastore.core.numbers import part_of_slice, plane_of_slice
+from ssastore.core.numbers import part_of_slice, plane_of_slice, slice_number
 from ssastore.core.pages import pull_page
 from ssastore.core.place import Served
 from ssastore.core.planes import Promise, Stale, majority
@@ -145,6 +146,18 @@ def _judged(put: Put, wrongly_active: frozenset[State]) -> None:
     put(custody, "judge", favourable)
 
 
+def _votes_early(put: Put) -> None:
+    """A slice that is being copied votes, and is copied nevertheless."""
+    settle = Custody._settle
+
+    def settled(self: Custody, number: int, record: GroupRecord) -> None:
+        settle(self, number, record)
+        if self.states.get(number) is State.RECOVERING:
+            self._acceptor.served.vote(number, record.cfg)
+
+    put(Custody, "_settle", settled)
+
+
 def _no_boot_checks(put: Put) -> None:
     async def trust(*facts: Any) -> str:
         return ""
@@ -170,6 +183,46 @@ def _promises_not_merged(put: Put) -> None:
         )
 
     put(merge, "_merge_slots", merge_values_only)
+
+
+def _takeover_keeps_cfg(put: Put) -> None:
+    """Who takes a slice of a lost node over goes on under its cfg: so there is no fence."""
+    begin = GroupRecord.begin_recovery
+
+    def begun(self: GroupRecord, plane: int, env: int, owner: str = "") -> GroupRecord:
+        taken = begin(self, plane, env, owner)
+        return taken if self.owners[plane] == taken.owners[plane] else replace(taken, cfg=self.cfg)
+
+    put(GroupRecord, "begin_recovery", begun)
+
+
+def _former_owner_takes_hearsay(put: Put) -> None:
+    """Who is not the owner any more goes on, under whatever cfg it hears of."""
+    _hearsay(put)
+    take = Custody._take
+
+    def only_own(self: Custody, record: GroupRecord, revision: int) -> bool:
+        is_lost = any(
+            number in self._acceptor.owned and plane.state == RECOVERING and plane.owner != self.node
+            for number, plane in [
+                (slice_number(at, record.part), found) for at, found in enumerate(record.planes)
+            ]
+        )
+        return False if is_lost else take(self, record, revision)
+
+    put(Custody, "_take", only_own)
+
+
+def _filled_once_is_filled(put: Put) -> None:
+    """What was complete for one attempt is believed to be complete for every later one."""
+
+    def believing(*facts: Any) -> State:
+        record, plane, _, standing = facts
+        state = judge(*facts)
+        was_filled = 1 < standing.epoch <= record.planes[plane].epoch
+        return State.FILLED if state is State.RECOVERING and was_filled else state
+
+    put(custody, "judge", believing)
 
 
 MUTANTS = [
@@ -213,6 +266,22 @@ MUTANTS = [
         _empty_is_first,
         _SCENARIO,
     ),
+    Mutant("takeover-votes-early", "a target votes before it has copied", _votes_early, "lost"),
+    Mutant("takeover-without-fence", "a target copies what mates may still change", _no_fence, "lost"),
+    Mutant("takeover-keeps-cfg", "a lost owner is replaced under its own cfg", _takeover_keeps_cfg, "lost"),
+    Mutant(
+        "former-owner-hearsay",
+        "a lost owner that lives on takes a higher cfg from whoever names it",
+        _former_owner_takes_hearsay,
+        "lost",
+    ),
+    Mutant(
+        "filled-once",
+        "a copy made for one attempt passes for that of a later one",
+        _filled_once_is_filled,
+        "lost",
+    ),
+    Mutant("one-mate-copied-elsewhere", "a target copies from one mate", _one_mate_copied, "lost"),
     Mutant(
         "promises-not-merged",
         "a copy has values without promises",

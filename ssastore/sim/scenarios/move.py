@@ -55,7 +55,7 @@ _FAULTS = ("reset", "cut", "one_way", "clog", "pause", "disk_stall", "kill", "po
 async def play(stage: Stage) -> None:
     await stage.open()
     fabric = Fabric(stage.cluster)
-    await stage.on(0, "delete a bucket", _leave_marks(stage))
+    await stage.on(0, "delete a bucket", leave_marks(stage))
     await stage.work()
     stage.faults.start()
     draw = stage.world.stream("move")
@@ -66,7 +66,7 @@ async def play(stage: Stage) -> None:
     stage.figures["moves"] = fabric.moves
 
 
-async def _leave_marks(stage: Stage) -> None:
+async def leave_marks(stage: Stage) -> None:
     """A bucket that was deleted: its mark has to move as well. Who reaches no majority leaves none."""
     buckets = stage.objects[0].buckets
     with suppress(OutcomeUnknown, TryLater):

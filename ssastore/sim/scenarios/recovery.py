@@ -17,7 +17,7 @@ copied more than once.  A round that does not end is a failure of liveness.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ssastore.core.marks import mark_name
 from ssastore.sim.cluster import StoreHost
@@ -134,17 +134,18 @@ async def _until_marked(stage: Stage, node: StoreHost) -> None:
     await asyncio.gather(*work)
 
 
-async def until_whole(stage: Stage, what: str) -> None:
-    """Wait until every slice of every node votes."""
+async def until_whole(stage: Stage, what: str, nodes: Sequence[StoreHost] = ()) -> None:
+    """Wait until every slice of every node votes, or of some of them."""
     deadline_s = stage.now_s + BOUND_S
+    nodes = nodes or stage.cluster.nodes
     while stage.now_s < deadline_s:
-        engines = [node.engine for node in stage.cluster.nodes]
+        engines = [node.engine for node in nodes]
         if all(engine is not None and not engine.custody.states for engine in engines):
             return
         await stage.pause(0.05)
     silent = {
         node.name: node.engine.custody.describe()["silent"] if node.engine is not None else "does not run"
-        for node in stage.cluster.nodes
+        for node in nodes
     }
     stage.stuck.append(f"{what}: not whole within {BOUND_S} virtual s: {silent}")
 
