@@ -34,8 +34,8 @@ from ssastore.core.cluster import (
     check_nodes,
     node_key,
 )
-from ssastore.core.clusterreading import read_cluster, read_nodes, read_record
-from ssastore.core.groups import RECOVERING, GroupRecord, PlaneOwner, group_key
+from ssastore.core.clusterreading import decode_group, decode_node, read_cluster, read_nodes, read_record
+from ssastore.core.groups import GROUP_PREFIX, RECOVERING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import Layout, layout_of, merge_parts, move_part, with_parts_of
 from ssastore.core.numbers import group_of_slice, number_of_part, part_of_slice, part_piece, slice_number
 from ssastore.core.ordering import (
@@ -49,9 +49,9 @@ from ssastore.core.ordering import (
     order_recovery,
     ordered_moves,
 )
-from ssastore.core.orders import RecoverOrder
+from ssastore.core.orders import RecoverOrder, move_name, replace_name
 from ssastore.core.planner import initial_layout, owned_slices
-from ssastore.core.plans import FILL, RECOVER, Plan, majority_of, make_plan
+from ssastore.core.plans import FILL, RECOVER, Plan, make_plan
 from ssastore.core.recutting import abort_merge, order_merge, order_split
 from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Write
@@ -84,6 +84,7 @@ __all__ = [
     "plan_change",
     "plan_lost",
     "read_cluster",
+    "remove_node",
 ]
 
 
@@ -163,7 +164,13 @@ def plan_change(
     return make_plan(before, after, nodes, sizes=sizes)
 
 
-def plan_lost(cluster: Cluster, lost: Collection[str], *, sizes: Mapping[int, int] | None = None) -> Plan:
+def plan_lost(
+    cluster: Cluster,
+    lost: Collection[str],
+    *,
+    sizes: Mapping[int, int] | None = None,
+    accept_data_loss: bool = False,
+) -> Plan:
     """What must happen so that the slices of nodes that are lost for good are rebuilt at the others.
 
     Nothing else gets another owner.  A slice of which too few other planes are left stays where it is: who
@@ -171,6 +178,8 @@ def plan_lost(cluster: Cluster, lost: Collection[str], *, sizes: Mapping[int, in
 
     Args:
         sizes: bytes of one plane of a group, by group; None where nobody knows.
+        accept_data_loss: nothing stays: of what nobody can rebuild the targets take what is left, once they
+            are ordered to do that as well (``RecoverOrder``).
 
     Raises:
         ConfigError: an unknown node, too few that are left, or too few planes of all that is lost.
@@ -181,12 +190,12 @@ def plan_lost(cluster: Cluster, lost: Collection[str], *, sizes: Mapping[int, in
     left = [node for node in cluster.nodes if node.name not in lost]
     before = layout_of(cluster.groups)
     after = replan(before, left, before.replicas, only_ownerless=True)
-    stuck = _not_rebuildable(cluster, lost)
+    stuck = set() if accept_data_loss else _not_rebuildable(cluster, lost)
     plan = make_plan(before, with_parts_of(after, before, stuck), left, lost=lost, sizes=sizes)
     if stuck and not plan.changes:
         raise ConfigError(
-            f"of {len(stuck)} groups, as {min(stuck)}, fewer than {majority_of(before.replicas)} planes are "
-            f"left, which are needed to rebuild the others: bring a lost node back"
+            f"of {len(stuck)} groups, as {min(stuck)}, fewer than {_majority(before.replicas)} planes are "
+            "left, which are needed to rebuild the others: bring a lost node back, or accept the loss of data"
         )
     return plan
 
@@ -199,8 +208,13 @@ def _not_rebuildable(cluster: Cluster, lost: Collection[str]) -> set[Slice]:
         for found in record.parts
         if any(plane.owner in lost for plane in found.planes)
         and sum(plane.owner not in lost and plane.state != RECOVERING for plane in found.planes)
-        < majority_of(len(found.planes))
+        < _majority(len(found.planes))
     }
+
+
+def _majority(replicas: int) -> int:
+    """Planes that are needed to rebuild another one."""
+    return replicas // 2 + 1
 
 
 def plan_by_hand(
@@ -281,6 +295,40 @@ async def order_lost(control: ControlStore, lost: Collection[str]) -> list[Move]
     moves = moves_of(plan, layout_of(cluster.groups))
     await _order_steps(control, plan, moves)
     return moves
+
+
+async def remove_node(control: ControlStore, name: str) -> None:
+    """Take a node out of the cluster that owns nothing, and is to get nothing. It may join again.
+
+    Raises:
+        ConfigError: there is no such node, it owns something, or it is ordered to take something over.
+        Unavailable: the control store does not answer.
+    """
+    item = await control.get(node_key(name))
+    if item is None:
+        raise ConfigError(f"the cluster has no node {name}")
+    await _check_idle_node(control, name)
+    orders = [order(name, w) for order in (move_name, replace_name) for w in range(decode_node(item).workers)]
+    unchanged = [Compare(item.key, item.revision), *[Compare(key, 0) for key in orders]]
+    if await control.transact(unchanged, [Write(item.key, None)]) is None:
+        raise ConfigError(f"{name} is ordered to take slices over: wait for it, or abort it")
+    try:
+        await _check_idle_node(control, name)
+    except ConfigError:
+        # It began something that had been ordered at the last moment: then it stays.
+        await control.transact([Compare(item.key, 0)], [Write(item.key, item.value)])
+        raise
+
+
+async def _check_idle_node(control: ControlStore, name: str) -> None:
+    items, _ = await control.list(GROUP_PREFIX)
+    planes = [plane for item in items for found in decode_group(item).parts for plane in found.planes]
+    owned = sum(name in (plane.owner, plane.target) for plane in planes)
+    if owned:
+        raise ConfigError(
+            f"{name} owns {owned} slices, or is about to: move them away with plan --drain {name}, or have "
+            f"them rebuilt with plan --lost {name}"
+        )
 
 
 def _as_ordered(record: GroupRecord, ordered: Mapping[int, str]) -> GroupRecord:

@@ -38,7 +38,7 @@ _COMMANDS = {
     "locate": ("objects", "Compute where a key lives."),
     "explain": ("objects", "Show step by step how a key is found."),
     "s3": ("s3", "Settings for S3 tools."),
-    "node": ("daemons", "Run a storage node; add, kill, start nodes of the lab."),
+    "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway."),
     "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),
 }

@@ -28,7 +28,7 @@ def node_command(ctx: click.Context, config_path: str | None) -> int:
     if ctx.invoked_subcommand is not None:
         return 0
     if config_path is None:
-        raise click.UsageError("Missing option '--config', or one of: add, kill, start.", ctx)
+        raise click.UsageError("Missing option '--config', or one of: add, kill, start, remove.", ctx)
     from ssastore.node import main
 
     return main(config_path)
@@ -73,6 +73,20 @@ def start_command(context: str | None, name: str) -> int:
     from ssastore.lab.members import START, Ask
 
     return _ask(context, name, Ask(START))
+
+
+@node_command.command("remove")
+@click.argument("name")
+@click.pass_obj
+def remove_command(context: str | None, name: str) -> int:
+    """Take a node that owns nothing out of the lab and its cluster.
+
+    What it owns is moved away before with `ssastore plan --drain NAME`, or, when it is gone for good,
+    rebuilt with `ssastore plan --lost NAME`. It can be added again; what its disk holds counts for nothing.
+    """
+    from ssastore.lab.members import REMOVE, Ask
+
+    return _ask(context, name, Ask(REMOVE))
 
 
 @click.command("gateway")

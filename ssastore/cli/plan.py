@@ -27,6 +27,11 @@ _GROUP_DIGITS = 3
     metavar="NODE",
     help="Only this: what a node that is gone for good had is rebuilt at the others; repeats.",
 )
+@click.option(
+    "--accept-data-loss",
+    is_flag=True,
+    help="With --lost: also what too few replicas are left of; targets then wait for `recover`.",
+)
 @click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight; may be repeated.")
 @click.option("--replicas", type=int, help="More planes than now.")
 @click.option(
@@ -43,6 +48,7 @@ def plan_command(
     context: str | None,
     drain: tuple[str, ...],
     lost: tuple[str, ...],
+    accept_data_loss: bool,
     weight: tuple[str, ...],
     replicas: int | None,
     move: tuple[str, ...],
@@ -79,7 +85,7 @@ def plan_command(
     elif lost:
         if drain or weight or replicas:
             raise click.UsageError("--lost is a plan of its own")
-        plan = plan_lost(cluster, lost, sizes=sizes)
+        plan = plan_lost(cluster, lost, sizes=sizes, accept_data_loss=accept_data_loss)
     else:
         nodes = _nodes_after(cluster, set(drain), dict(_weight_of(text) for text in weight))
         plan = plan_change(cluster, nodes, replicas=replicas, sizes=sizes)
@@ -89,7 +95,7 @@ def plan_command(
     if as_json:
         print(text.decode(), end="")
     else:
-        _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bytes_per_s), settings))
+        _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bytes_per_s), settings), cluster)
     return 0
 
 
@@ -153,7 +159,37 @@ def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], bytes_per_s: 
     return Estimate(sum(part.bytes for part in parts), max(part.seconds for part in parts))
 
 
-def _show(plan: Plan, out: str | None, cost: str) -> None:
+def _show_left(plan: Plan) -> None:
+    """What a plan of recoveries leaves with nodes that are lost."""
+    from ssastore.core.plans import RECOVER
+    from ssastore.keyspace import GROUPS
+
+    lost = {change.source for change in plan.changes if change.kind == RECOVER}
+    for node in plan.figures.nodes:
+        if node.name in lost and node.loads[1]:
+            print(
+                f"{node.name} keeps {node.loads[1] * GROUPS:g} slices: too few of their planes are left, "
+                "bring a lost node back and plan again"
+            )
+
+
+def _show_zones(plan: Plan, cluster: Cluster) -> None:
+    """Where a plan of recoveries has to put two planes into one zone."""
+    from ssastore.core.layout import layout_of
+    from ssastore.core.plans import RECOVER
+
+    if not any(change.kind == RECOVER for change in plan.changes):
+        return
+    zones = {node.name: node.zone for node in cluster.nodes}
+    shared = 0
+    for part in plan.apply(layout_of(cluster.groups)).parts:
+        found = [zone for owner in part.owners if (zone := zones.get(owner))]
+        shared += len(found) - len(set(found))
+    if shared:
+        print(f"{shared} slices share a zone with another plane of the same data")
+
+
+def _show(plan: Plan, out: str | None, cost: str, cluster: Cluster) -> None:
     from collections import Counter
 
     figures = plan.figures
@@ -171,6 +207,8 @@ def _show(plan: Plan, out: str | None, cost: str) -> None:
         loads = " -> ".join(f"{load / plan.replicas[at] * 100:.2f} %" for at, load in enumerate(node.loads))
         prefixes = " -> ".join(map(str, node.prefixes))
         print(f"{node.name:12} {loads:>20} {prefixes:>14}")
+    _show_left(plan)
+    _show_zones(plan, cluster)
     for recut in plan.splits[:_CHANGES_SHOWN]:
         print(f"  split    {recut.whole!s:12} into {len(recut.pieces)}")
     for recut in plan.merges[:_CHANGES_SHOWN]:

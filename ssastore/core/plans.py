@@ -13,7 +13,7 @@ A plan is for one ownership, by its digest: for any other it is refused.  It als
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssastore.core.cluster import NodeRecord
@@ -165,15 +165,11 @@ def make_plan(
         nodes: those that may own something after; they give the shares that loads are measured by.
         lost: who is gone for good; what they own is recovered, not moved.
         sizes: bytes of one plane of a group, by group.
-
-    Raises:
-        ConfigError: too many planes of a group are lost for the others to rebuild them.
     """
     before.check()
     after.check()
     wide = before.with_planes(after.replicas)
     steps = list(common_pieces(wide, after))
-    _require_majority(steps, frozenset(lost), before.replicas)
     runs: dict[tuple[int, str, str], list[list[int]]] = {}
     units, copied = 0, 0.0
     for piece, old, new in steps:
@@ -258,30 +254,6 @@ def _pieces_of(changes: Sequence[Change], pieces: Sequence[Slice]) -> Iterator[t
                 raise ConfigError(f"the plan changes {change.piece}, which ends inside a part")
             yield change, pieces[at]
             first, at = pieces[at].end, at + 1
-
-
-def _require_majority(
-    steps: Iterable[tuple[Slice, tuple[str, ...], tuple[str, ...]]], lost: frozenset[str], replicas: int
-) -> None:
-    """A plane is rebuilt from a majority of all planes, which must be among the others."""
-    for piece, old, new in steps if lost else ():
-        left = count_left(old[:replicas], lost)
-        is_rebuilt = any(o in lost and o != n for o, n in zip(old, new, strict=True))
-        if is_rebuilt and left < majority_of(replicas):
-            raise ConfigError(
-                f"of the {replicas} planes of {piece} only {left} are left, and {majority_of(replicas)} are "
-                "needed to rebuild the others: bring a lost node back, or accept the loss of data explicitly"
-            )
-
-
-def count_left(owners: Iterable[str], lost: Collection[str]) -> int:
-    """Planes whose owners are not lost."""
-    return sum(owner not in lost for owner in owners)
-
-
-def majority_of(replicas: int) -> int:
-    """Planes that are needed to rebuild another one."""
-    return replicas // 2 + 1
 
 
 def _figures(

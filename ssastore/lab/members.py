@@ -22,7 +22,7 @@ from ssastore.errors import ConfigError, SsaStoreError, Unavailable
 log = logging.getLogger(__name__)
 
 ASK_PREFIX = "lab/ask/"
-ADD, KILL, START = "add", "kill", "start"
+ADD, KILL, START, REMOVE = "add", "kill", "start", "remove"
 
 _POLL_S = 0.1
 _RETRY_S = 1.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -91,6 +93,13 @@ def _check_control(options: UpOptions) -> None:
                 "--control: the hosts of a lab reach nothing outside of it; let it start an etcd of its own "
                 f"with --control {ETCD}, or do without hosts with --simulate"
             )
+
+
+def open_data_dir(path: str | None) -> AbstractContextManager[str]:
+    """The directory of a lab's data; one that is gone at the end when none was named."""
+    if path is not None:
+        return nullcontext(path)
+    return tempfile.TemporaryDirectory(prefix="ssastore-", ignore_cleanup_errors=True)
 
 
 def prepare_data_dir(directory: Path, options: UpOptions) -> str:

@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,10 +42,10 @@ from ssastore.lab.context import Context
 from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net
-from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, prepare_data_dir
+from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, open_data_dir, prepare_data_dir
 from ssastore.lab.processes import Processes
 from ssastore.lab.status import AdminLink, wait_until_ready
-from ssastore.rebalance import form_cluster, read_cluster
+from ssastore.rebalance import form_cluster, read_cluster, remove_node
 from ssastore.system import SystemClock, SystemRandomness, run
 
 REGION = "us-east-1"
@@ -367,7 +366,12 @@ class Lab:
     # -- what is asked while it runs (``members``) ---------------------------------------------------
 
     def _deeds(self) -> dict[str, members.Deed]:
-        return {members.ADD: self._add_node, members.KILL: self._kill_node, members.START: self._restart}
+        return {
+            members.ADD: self._add_node,
+            members.KILL: self._kill_node,
+            members.START: self._restart,
+            members.REMOVE: self._remove_node,
+        }
 
     async def _add_node(self, name: str, wish: members.Ask) -> None:
         if self._fabric is None:
@@ -413,6 +417,14 @@ class Lab:
         if self._processes.is_running(name):
             raise ConfigError(f"{name} is running")
         self.start_node(name)
+
+    async def _remove_node(self, name: str, wish: members.Ask) -> None:
+        """Its host stays, and its data: it may be added again."""
+        self._check_known(name)
+        await remove_node(self._store, name)
+        await self._processes.end([name], _NODES_STOP_S)
+        self._names.remove(name)
+        contexts.write(self.context())
 
     def _check_known(self, name: str) -> None:
         if name not in self._names:
@@ -462,7 +474,7 @@ def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
     for number in endings:
         signal.signal(number, signal.default_int_handler)
     s3, admin = _listener(options.s3_port), _listener(options.admin_port)
-    with _data_dir(options.data_dir) as name:
+    with open_data_dir(options.data_dir) as name:
         directory = Path(name).absolute()
         service = prepare_data_dir(directory, options)
         load_secrets(str(directory / "secrets.json"))
@@ -485,9 +497,3 @@ def _endings() -> list[signal.Signals]:
     """Signals that end a lab. A terminal that goes is one, unless somebody wants to outlive it (nohup)."""
     wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     return [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _data_dir(path: str | None) -> AbstractContextManager[str]:
-    if path is not None:
-        return nullcontext(path)
-    return tempfile.TemporaryDirectory(prefix="ssastore-", ignore_cleanup_errors=True)

@@ -45,6 +45,7 @@ from ssastore.rebalance import (
     plan_change,
     plan_lost,
     read_cluster,
+    remove_node,
 )
 
 SERVICE = IPv6Network("2001:db8:5a:1::/64")
@@ -414,6 +415,8 @@ async def test_what_too_few_planes_are_left_of_stays_where_it_is() -> None:
     _, single = await five(1)
     with pytest.raises(ConfigError, match="fewer than 1 planes are left"):
         plan_lost(single, ["n1"])
+    accepted = plan_lost(single, ["n1"], accept_data_loss=True)
+    assert accepted.figures.moved_groups == owned_by(single, "n1")
 
 
 async def test_a_plane_that_is_being_rebuilt_is_none_that_is_left() -> None:
@@ -485,3 +488,35 @@ async def test_handovers_of_lost_nodes_are_called_off() -> None:
     assert not (await control.list("move/"))[0]
     found = (await read_cluster(control)).groups[moving.group].planes[0]
     assert (found.state, found.owner, found.epoch) == (ACTIVE, moving.owners[0], moving.planes[0].epoch + 1)
+
+
+async def test_a_node_that_owns_nothing_is_removed() -> None:
+    control, _ = await five()
+    with pytest.raises(ConfigError, match="n2 owns"):
+        await remove_node(control, "n2")
+    with pytest.raises(ConfigError, match="no node n9"):
+        await remove_node(control, "n9")
+    await begin(control, await order_lost(control, ["n2"]))
+    await remove_node(control, "n2")
+    after = await read_cluster(control)
+    assert [node.name for node in after.nodes] == ["n1", "n3", "n4", "n5"]
+    spare = NodeRecord("n6", "fd00::6")
+    await control.transact([], [Write(node_key("n6"), spare.encode())])
+    group = after.groups[0]
+    await order_move(control, slice_number(0, 0), "n6")
+    with pytest.raises(ConfigError, match="ordered to take"):
+        await remove_node(control, "n6")
+    await abort_moves(control, [Move(slice_number(0, 0), "n6")])
+    zones = {node.name: "" for node in (*after.nodes, spare)}
+    moving = begin_move(group, 0, "n6", 9, zones)
+
+    class Late(DyingStore):
+        """It begins a move at the last moment."""
+
+        async def transact(self, compares: Iterable[Compare], writes: Iterable[Write]) -> int | None:
+            await control.transact([], [Write(group_key(0), moving.encode())])
+            return await super().transact(compares, writes)
+
+    with pytest.raises(ConfigError, match="n6 owns 1"):
+        await remove_node(Late(control, 100), "n6")
+    assert spare in (await read_cluster(control)).nodes

@@ -70,16 +70,6 @@ def test_who_is_lost_is_recovered_and_who_drains_is_moved() -> None:
     assert {change.kind for change in drained.changes} == {MOVE}
 
 
-def test_two_of_three_planes_lost_are_no_plan() -> None:
-    left = [node for node in NODES if node.name not in ("n0", "n1")]
-    after = replan(LAYOUT, left, 3)
-    with pytest.raises(ConfigError, match="only 1 are left, and 2 are needed"):
-        make_plan(LAYOUT, after, left, lost=["n0", "n1"])
-    single = layout_of(initial_layout(NODES, 1))
-    with pytest.raises(ConfigError, match="only 0 are left, and 1 are needed"):
-        make_plan(single, replan(single, left, 1), left, lost=["n0"])
-
-
 def test_the_figures() -> None:
     plan = plan_of(sizes=dict.fromkeys(range(GROUPS), 1000))
     assert plan.figures.bytes == plan.figures.moved_groups * 1000
