@@ -10,7 +10,10 @@ import pytest
 from ssastore.core.boot import Environment
 from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.moving import begin_move
+from ssastore.core.numbers import slice_number
 from ssastore.core.orders import MoveOrder, replace_name
+from ssastore.core.recut import halves_of
+from ssastore.core.recutting import order_split
 from ssastore.core.register import make_ballot
 from ssastore.core.standing import State
 from ssastore.env import Compare, Write
@@ -201,3 +204,35 @@ async def test_a_node_that_has_a_plane_cannot_get_another(world: World) -> None:
     await b.replacer.round()
     assert (await world.record(GROUP)).owners == ("a", "b", "c")
     assert "two planes" in b.replacer.describe()["waiting"]
+
+
+async def test_parts_of_a_group_come_one_after_the_other(world: World) -> None:
+    """It has one slot; each part gets a cfg of its own, and none is drawn twice."""
+    await order_split(world.control, GROUP, halves_of(GROUP, 17))
+    halves = [slice_number(A, part) for part in halves_of(GROUP, 17)]
+    world.nodes["a"].stop()
+    d = await spare(world, "d", 70)
+    slices = dict.fromkeys([*halves, A << GROUP_BITS | OTHER], "a")
+    await world.control.transact([], [Write(replace_name("d", 0), MoveOrder(slices).encode())])
+    assert await d.replacer.round()
+    assert [number in d.custody.owned for number in halves] == [True, False]
+    async with asyncio.timeout(5):
+        while await d.replacer.round():
+            await d.recovery.round()
+            await asyncio.sleep(0.01)
+    record = await world.record(GROUP)
+    assert [view.owners[A] for view in record.views()] == ["d", "d"]
+    assert [view.cfg for view in record.views()] == [2, 3] and record.next_cfg == 4
+    assert all(d.custody.is_voting(number) for number in slices)
+
+
+async def test_who_owns_a_slice_by_now_is_left_alone(world: World) -> None:
+    """An order that names the owner of before does nothing to the one of now."""
+    d = await spare(world, "d", 70)
+    await order(world, d, groups=[GROUP])
+    await d.replacer.round()
+    await d.recovery.round()
+    e = await spare(world, "e", 80)
+    await order(world, e, groups=[GROUP])
+    assert not await e.replacer.round() and not await is_ordered(world, e)
+    assert (await world.record(GROUP)).planes[A] == PlaneOwner("d", 3, ACTIVE, 70)
