@@ -48,6 +48,8 @@ NATIVE_PORT = 7480
 Source = bytes | bytearray | memoryview | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 """What ``put`` takes: bytes, an open binary file, or an (async) iterable of bytes."""
 
+_BYTES = (bytes, bytearray, memoryview)
+
 _READ_BYTES = 1 * MIB
 
 
@@ -251,21 +253,20 @@ class AsyncBucket:
             PreconditionFailed, ObjectNotFound (``if_match`` and no object), BucketNotFound, StoreFull,
             Unavailable, OutcomeUnknown: nobody answered; only the last leaves a doubt.
         """
-        headers = {"content-type": content_type} if content_type else {}
-        when(if_match, if_none_match)  # A mistake shows before anything is sent.
         if isinstance(data, memoryview):
             data = _as_bytes(data)
-        if isinstance(data, bytes | bytearray | memoryview) and len(data) <= INLINE_BYTES_MAX:
+        if isinstance(data, _BYTES) and len(data) <= INLINE_BYTES_MAX:
             content, digest = Content(len(data), bytes(data)), blake3(data).hexdigest(length=16)
         else:
+            when(if_match, if_none_match)  # A mistake shows before anything is sent.
             content, digest = await self._store(key, data)
         return await self._objects.commit(
             self.name,
             key,
             content,
             native_etag(digest),
-            headers=headers,
-            metadata=dict(metadata or {}),
+            headers={"content-type": content_type} if content_type else None,
+            metadata=dict(metadata) if metadata else None,
             if_match=if_match,
             if_none_match=if_none_match,
         )

@@ -96,22 +96,35 @@ class Store(Protocol):
         """A read transaction on what is committed now."""
         ...
 
-    def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
-        """Run ``change`` in a write transaction; the future is done when that is durable.
+    def do(
+        self,
+        change: Callable[[WriteTxn], Any],
+        then: Callable[[Any, BaseException | None], None],
+        *,
+        size: int = 0,
+    ) -> None:
+        """Run ``change`` in a write transaction; ``then`` is called when that is durable.
 
         Changes run one after the other in the order of submission, many to a commit, possibly on
         another thread and, after a failed commit, possibly a second time from the old state: they
         must depend on nothing but the transaction.  A change that raises must raise before its
-        first put or delete; its exception goes to its future and the others are not affected.
+        first put or delete; ``then`` gets its exception and the others are not affected.
 
         Args:
             change: the function.
+            then: gets the result and None, or None and the error; on the event loop, never inside this
+                call, in the order of submission within one commit.  It must not raise.
             size: bytes that it will write, about; bounds the memory of one commit.
 
-        Raises (through the future):
+        Errors, beside those of ``change``:
             StoreFull: nothing of this change was kept.
             EnvironmentProblem: the commit failed; nothing was acknowledged.
+            asyncio.CancelledError: the store has crashed under us, in a simulation.
         """
+        ...
+
+    def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
+        """``do`` for whoever waits: the future gets the result or the error."""
         ...
 
     def usage(self) -> StoreUsage:

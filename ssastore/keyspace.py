@@ -72,9 +72,6 @@ def is_reserved_iid(iid: int) -> bool:
 
 def is_reserved_position(position: int) -> bool:
     """Whether ``position`` gives a reserved IID in any plane, so that no plane may use it."""
-    # Nearly every position is told apart by its locator bits; this runs for every request.
-    if position >> TAIL_BITS not in _RESERVED_LOCATORS:
-        return False
     return any(first & _POSITION_MASK <= position <= last & _POSITION_MASK for first, last in RESERVED_IIDS)
 
 
@@ -102,9 +99,11 @@ def position_of_name(name: bytes) -> int:
     A name that lands on a reserved position is hashed again with a zero byte appended.
     """
     position = xxh3_64_intdigest(name) >> PLANE_BITS
-    while is_reserved_position(position):
-        name += b"\0"
-        position = xxh3_64_intdigest(name) >> PLANE_BITS
+    # Nearly every position is told apart by its locator bits; this runs twice for every request.
+    if position >> TAIL_BITS in _RESERVED_LOCATORS:
+        while is_reserved_position(position):
+            name += b"\0"
+            position = xxh3_64_intdigest(name) >> PLANE_BITS
     return position
 
 
@@ -121,9 +120,10 @@ def shard_locator(bucket_id: int, shard: int) -> int:
 def position_in_shard(locator: int, key: bytes) -> int:
     """Position of ``key`` in the shard with these 28 locator bits; the tail is the key's own hash."""
     position = locator << TAIL_BITS | xxh3_64_intdigest(key) & _TAIL_MASK
-    while is_reserved_position(position):
-        key += b"\0"
-        position = locator << TAIL_BITS | xxh3_64_intdigest(key) & _TAIL_MASK
+    if locator in _RESERVED_LOCATORS:
+        while is_reserved_position(position):
+            key += b"\0"
+            position = locator << TAIL_BITS | xxh3_64_intdigest(key) & _TAIL_MASK
     return position
 
 

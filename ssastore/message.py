@@ -69,7 +69,7 @@ class Kind(IntEnum):
     REF = 0x41
 
 
-RECORD_KINDS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
+RECORD_KINDS = frozenset(map(int, (Kind.OBJECT, Kind.UPLOAD, Kind.PART)))
 "Kinds that clients read and write as registers."
 
 
@@ -80,6 +80,12 @@ class Condition(IntEnum):
     IF_ABSENT = 1
     IF_PRESENT = 2
     IF_ETAG = 3
+
+
+_CONDITION_MAX = max(map(int, Condition))
+
+BIRTH_END = 1 << 63
+"Births lie between this and its negative, in ms."
 
 
 M = TypeVar("M", bound="Message")
@@ -119,5 +125,19 @@ def require(claim: bool, what: str) -> None:
 
 def check_place(bucket: int, shards: int, key: bytes) -> None:
     """The fields that say where a record is."""
-    require(0 <= bucket < U64_END and 0 <= shards <= SHARDS_MAX, "bucket or shard count out of range")
-    require(0 < len(key) <= _RECORD_KEY_BYTES_MAX, "key is empty or too long")
+    if not (0 <= bucket < U64_END and 0 <= shards <= SHARDS_MAX):
+        raise BadFrame("bucket or shard count out of range")
+    if not 0 < len(key) <= _RECORD_KEY_BYTES_MAX:
+        raise BadFrame("key is empty or too long")
+
+
+def check_operation(kind: int, op_id: bytes, condition: int, attempt: int, born_ms: int) -> None:
+    """The fields that a write of a record has besides."""
+    if kind not in RECORD_KINDS:
+        raise BadFrame("no such kind of record")
+    if len(op_id) != OP_ID_BYTES:
+        raise BadFrame("operation id of the wrong length")
+    if not 0 <= condition <= _CONDITION_MAX:
+        raise BadFrame("no such condition")
+    if attempt < 1 or abs(born_ms) >= BIRTH_END:
+        raise BadFrame("attempt or birth out of range")

@@ -49,6 +49,7 @@ from ssastore.message import (
     Kind,
     Message,
     Status,
+    check_operation,
     check_place,
     require,
 )
@@ -99,9 +100,6 @@ __all__ = [
     "Welcome",
     "decode_request",
 ]
-
-BIRTH_END = 1 << 63
-"Births lie between this and its negative, in ms."
 
 # -- greeting ---------------------------------------------------------------------------------------
 
@@ -202,10 +200,7 @@ class Put(Message):
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, self.key)
-        require(self.kind in RECORD_KINDS, "no such kind of record")
-        require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
-        require(0 <= self.condition <= 3, "no such condition")
-        require(self.attempt >= 1 and abs(self.born_ms) < BIRTH_END, "attempt or birth out of range")
+        check_operation(self.kind, self.op_id, self.condition, self.attempt, self.born_ms)
 
 
 @dataclass(slots=True)
@@ -227,10 +222,7 @@ class Delete(Message):
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, self.key)
-        require(self.kind in RECORD_KINDS, "no such kind of record")
-        require(len(self.op_id) == OP_ID_BYTES, "operation id of the wrong length")
-        require(0 <= self.condition <= 3, "no such condition")
-        require(self.attempt >= 1 and abs(self.born_ms) < BIRTH_END, "attempt or birth out of range")
+        check_operation(self.kind, self.op_id, self.condition, self.attempt, self.born_ms)
 
 
 @dataclass(slots=True)

@@ -98,6 +98,7 @@ class NotedStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._logs: list[ChangeLog] = []
+        self.do: Callable[..., None] = store.do
         self.submit: Callable[..., asyncio.Future[Any]] = store.submit
 
     def read(self) -> AbstractContextManager[ReadTxn]:
@@ -116,7 +117,7 @@ class NotedStore:
         """A log of all that is changed from now on; what was changed before is in the store afterwards."""
         log = ChangeLog(slices, keys_max)
         self._logs.append(log)
-        self.submit = self._submit_noted
+        self.do, self.submit = self._do_noted, self._submit_noted
         await self._store.submit(lambda txn: None)
         return log
 
@@ -124,7 +125,16 @@ class NotedStore:
         """Note no more for a log."""
         self._logs.remove(log)
         if not self._logs:
-            self.submit = self._store.submit
+            self.do, self.submit = self._store.do, self._store.submit
+
+    def _do_noted(
+        self,
+        change: Callable[[WriteTxn], Any],
+        then: Callable[[Any, BaseException | None], None],
+        *,
+        size: int = 0,
+    ) -> None:
+        self._store.do(lambda txn: change(_NotedTxn(txn, self._logs)), then, size=size)
 
     def _submit_noted(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
         return self._store.submit(lambda txn: change(_NotedTxn(txn, self._logs)), size=size)

@@ -10,7 +10,7 @@ slice, read only for absent records; it never goes down.
 
 from __future__ import annotations
 
-from ssastore.core.records import floor_key
+from ssastore.core.records import floor_key, floor_key_for
 from ssastore.core.register import NO_BALLOT, Ballot, Slot, Value, make_ballot
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
@@ -24,7 +24,7 @@ def slice_of_key(stored_key: bytes) -> int:
 
 def read_floor(txn: ReadTxn, stored_key: bytes) -> Ballot:
     """The floor of the slice that a stored key is in. Raises CorruptObject: it is unknown."""
-    key = floor_key(slice_of_key(stored_key))
+    key = floor_key_for(stored_key)
     stored = txn.get(key)
     if stored is None:
         return NO_BALLOT

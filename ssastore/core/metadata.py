@@ -20,6 +20,9 @@ from ssastore.errors import CorruptObject, ObjectTooLarge
 from ssastore.limits import CHUNK_BYTES, METADATA_BYTES_MAX, SEGMENTS_MAX
 from ssastore.messages import DIGEST_BYTES
 
+_pack = msgpack.Packer().pack
+"As in ``wire``: one packer for all of them."
+
 
 class SegmentKind(IntEnum):
     """What the blob of a segment holds."""
@@ -62,7 +65,7 @@ class Metadata:
         if len(self.segments) > SEGMENTS_MAX:
             raise ObjectTooLarge(f"{len(self.segments)} segments belong into a manifest")
         segments = [(s.kind, s.digest, s.size) for s in self.segments]
-        packed: bytes = msgpack.packb([self.etag, self.size, segments, self.headers, self.user, self.extra])
+        packed: bytes = _pack([self.etag, self.size, segments, self.headers, self.user, self.extra])
         return packed
 
 

@@ -7,9 +7,9 @@ there on they share this module.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from ssastore.core.buckets import Bucket, Buckets
@@ -38,6 +38,9 @@ from ssastore.messages import Kind
 from ssastore.wire import Body
 
 _BUDGET_CHUNKS = 8
+
+_OF_AN_ATTEMPT = (TryLater, StoreFull, CorruptObject, PeerError, BucketBeingDeleted)
+"Failures that say nothing of earlier attempts."
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +131,25 @@ def _info(key: str, found: Found) -> ObjectInfo:
     return ObjectInfo(key, known.size, known.etag, found.modified_ms, known.headers, known.user, known.extra)
 
 
-@contextmanager
-def of_one_attempt(attempt: int) -> Iterator[None]:
-    """What fails inside fails for this attempt alone: after an earlier one the outcome is unknown."""
-    try:
-        yield
-    except (TryLater, StoreFull, CorruptObject, PeerError, BucketBeingDeleted) as error:
-        if attempt > 1:
+class of_one_attempt:
+    """What fails inside fails for this attempt alone: after an earlier one the outcome is unknown.
+
+    A class, since every write passes here: a generator costs 2 us.
+    """
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: int) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._attempt > 1 and isinstance(error, _OF_AN_ATTEMPT):
             raise OutcomeUnknown(str(error)) from None
-        raise
 
 
 class Objects:
@@ -182,12 +195,12 @@ class Objects:
         condition = when(if_match, if_none_match)
         name = key_bytes(key)
 
-        async def write(record: Bucket) -> int:
+        def write(record: Bucket) -> Awaitable[int]:
             # Blobs are kept for the record that they were stored for. A bucket that was deleted and
             # made again during the upload is another one, and its records cannot keep them.
             if content.segments and content.reference != _reference(record, name):
                 raise BucketNotFound(f"bucket {bucket!r} was deleted during the upload")
-            return await self.registers.put(
+            return self.registers.put(
                 record.place, Kind.OBJECT, name, described, content.data, condition=condition, once=once
             )
 

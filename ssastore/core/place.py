@@ -22,13 +22,15 @@ from ssastore.core.replies import Refusal
 from ssastore.keyspace import (
     LOCATOR_BITS,
     PLANE_BITS,
+    SLICE_BITS,
     TAIL_BITS,
     locator_of,
+    object_name,
     plane_of,
     position_in_shard,
     position_of,
     position_of_blob,
-    position_of_key,
+    position_of_name,
     shard_locator,
     shard_of_key,
     slice16_of,
@@ -49,6 +51,8 @@ from ssastore.messages import (
     Status,
 )
 
+_BITS_BELOW_SLICE16 = LOCATOR_BITS - SLICE_BITS
+_BITS_BELOW_PLANE = LOCATOR_BITS - PLANE_BITS
 _LOCATOR_MASK = (1 << (LOCATOR_BITS - PLANE_BITS)) - 1
 _shard_locator = lru_cache(maxsize=65536)(shard_locator)
 
@@ -61,9 +65,10 @@ def place_key(key: bytes) -> bytes:
 
 def expected_position(bucket: int, shards: int, key: bytes) -> int:
     """The position that a record's key hashes to."""
-    key = place_key(key)
+    if b"\0" in key:
+        key = place_key(key)
     if not shards:
-        return position_of_key(bucket, 0, key)
+        return position_of_name(object_name(bucket, key))
     return position_in_shard(_shard_locator(bucket, shard_of_key(key, shards)), key)
 
 
@@ -246,6 +251,9 @@ class Served:
         return plane
 
     def _check_iid(self, iid: int) -> int:
-        self.check_plane(iid)
-        self.cfg_of(iid)
-        return locator_of(iid)
+        locator = locator_of(iid)
+        # Of nearly every request, in a few steps: a whole slice that votes, in a plane that holds data.
+        if locator >> _BITS_BELOW_PLANE >= self.replicas or locator >> _BITS_BELOW_SLICE16 not in self.cfgs:
+            self.check_plane(iid)
+            self.cfg_of(iid)
+        return locator

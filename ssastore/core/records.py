@@ -152,6 +152,11 @@ def floor_key(slice16: int) -> bytes:
     return FLOORS_FIRST + slice16.to_bytes(2, "big")
 
 
+def floor_key_for(stored_key: bytes) -> bytes:
+    """Stored key of the floor of the slice that a stored key is in."""
+    return FLOORS_FIRST + stored_key[:_WHOLE_BYTES]
+
+
 def split_place(stored_key: bytes) -> tuple[int, int, bytes]:
     """(locator, kind, rest) of a stored key. Raises ValueError: it has none."""
     if len(stored_key) < PLACE_BYTES:

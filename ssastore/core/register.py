@@ -169,6 +169,9 @@ class Value:
         half: the time of a repeated one in the cut is what first attempts are compared with, and it may
         lie ahead (``core.birth``).
         """
+        if not self.recent:
+            self.recent = [entry]
+            return
         kept = [old for old in self.recent if now_ms - old.at_ms < RECENT_OPS_MS]
         if len(kept) < len(self.recent):
             for old in self.recent:
@@ -196,7 +199,9 @@ class Value:
             self.cut_ballot,
             self.cut_ms,
         )
-        return [head + b"".join([_RECENT.pack(*entry) for entry in self.recent]), self.metadata, self.data]
+        for entry in self.recent:
+            head += _RECENT.pack(*entry)
+        return [head, self.metadata, self.data]
 
 
 def decode_value(encoded: bytes | memoryview) -> Value:
@@ -243,6 +248,8 @@ def none_above(floor: Ballot) -> Value:
 
     A floor's counter is not before the time of any operation that was dropped under it (``core.floors``).
     """
+    if floor == NO_BALLOT:
+        return Value()
     cut_ms = counter_of(floor) // 1000
     return Value(cut_ballot=floor, cut_ms=cut_ms, cut_repeated_ms=cut_ms)
 

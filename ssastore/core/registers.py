@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
@@ -69,8 +69,7 @@ ALWAYS = When()
 IF_ABSENT = When(Condition.IF_ABSENT)
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
+class Once(NamedTuple):
     """What makes one operation of several attempts: the store applies it once.
 
     ``attempt`` counts from 1; ``born_ms`` is the operation's birth, the same in all of them, or
@@ -258,7 +257,9 @@ class Registers:
             once.born_ms,
             metadata.encode(),
         )
-        header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), data)
+        position = expected_position(place.bucket, place.shards, key)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        header, _ = await self._write(message, position, data, replicas)
         modified_ms: int = header[2]
         return modified_ms
 
@@ -285,28 +286,30 @@ class Registers:
             once.attempt,
             once.born_ms,
         )
-        header, _ = await self._write(message, expected_position(place.bucket, place.shards, key), b"")
+        position = expected_position(place.bucket, place.shards, key)
+        replicas = self._caller.replicas or await self._caller.replica_count()
+        header, _ = await self._write(message, position, b"", replicas)
         return bool(header[3])
 
-    async def _write(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
-        replicas = self._caller.replicas or await self._caller.replica_count()
-        if replicas == 1:
-            message.iid = position
-            return await self._write_single(message, position, data)
-        return await self._approach.propose(message, position, data, replicas)
+    def _write(
+        self, message: Put | Delete, position: int, data: Body, replicas: int
+    ) -> Awaitable[tuple[Header, Body]]:
+        if replicas > 1:
+            return self._approach.propose(message, position, data, replicas)
+        message.iid = position
+        if message.attempt > 1:
+            return self._write_again(message, position, data)
+        return self._caller.call(message, position, data)
 
-    async def _write_single(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
-        """To the only plane that there is."""
-        is_repeated = message.attempt > 1
+    async def _write_again(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
+        """A repeated call, to the only plane that there is."""
         try:
             return await self._caller.call(message, position, data)
         except (PreconditionFailed, ObjectNotFound):
             raise  # By one who looked for the earlier attempts, too.
         except SsaStoreError as error:
             # Said of this attempt; an earlier one may have been taken all the same.
-            if is_repeated:
-                raise OutcomeUnknown(str(error)) from None
-            raise
+            raise OutcomeUnknown(str(error)) from None
 
     async def page(
         self,

@@ -23,7 +23,7 @@ from ssastore.core.records import CEILING_KEY
 from ssastore.env import WriteTxn
 from ssastore.errors import EnvironmentProblem
 from ssastore.sim.seeds import Stream
-from ssastore.store.changes import Outcome, Submitted, settle, without_trace
+from ssastore.store.changes import Outcome, Submitted, answer, without_trace
 from ssastore.store.memory import MemoryStore, MemoryWriteTxn, Records
 
 Watch = Callable[[bytes, bytes | None, bytes | None], None]
@@ -131,7 +131,7 @@ class Disk(MemoryStore):
             self._errors_left -= 1
             batch, self._batch = self._batch, []
             for submitted in batch:
-                settle(submitted.future, (None, EnvironmentProblem("the disk failed in a commit (EIO)")))
+                answer(submitted, (None, EnvironmentProblem("the disk failed in a commit (EIO)")))
             self._timer = asyncio.get_running_loop().call_soon(self._start)
             return
         if self.is_lying:

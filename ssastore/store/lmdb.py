@@ -36,6 +36,7 @@ import lmdb
 from ssastore.env import StoreUsage, WriteTxn
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.limits import DISK_RESERVE_BYTES, MAP_BYTES_DEFAULT, STORE_READERS_MAX
+from ssastore.store.changes import Change, Submitted, Then, submit
 from ssastore.store.datadir import DataDir
 from ssastore.store.lmdbcommit import GroupCommit
 from ssastore.store.lmdbtxn import Databases
@@ -129,10 +130,14 @@ class LmdbStore:
         assert not self._is_forked, FORKED
         return ReadView(self._state)
 
+    def do(self, change: Change, then: Then, *, size: int = 0) -> None:
+        """See ``env.Store.do``."""
+        assert not self._is_forked, FORKED
+        self._writer.do(Submitted(change, size, then))
+
     def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
         """See ``env.Store.submit``."""
-        assert not self._is_forked, FORKED
-        return self._writer.submit(change, size)
+        return submit(self.do, change, size)
 
     def usage(self) -> StoreUsage:
         """See ``env.Store.usage``; ``limit_bytes`` is what records may fill."""

@@ -19,7 +19,7 @@ from typing import TypeVar
 from ssastore.env import StoreUsage, WriteTxn
 from ssastore.errors import EnvironmentProblem, StoreFull
 from ssastore.limits import MAP_BYTES_DEFAULT
-from ssastore.store.changes import Outcome, Submitted, settle, take_batch, without_trace
+from ssastore.store.changes import Change, Outcome, Submitted, Then, answer, submit, take_batch, without_trace
 from ssastore.store.room import put_limit_bytes
 from ssastore.store.seal import check_key, seal, unseal
 
@@ -178,17 +178,19 @@ class MemoryStore:
         if records is self._records:
             self._pins -= 1
 
-    def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
-        """See ``env.Store.submit``."""
+    def do(self, change: Change, then: Then, *, size: int = 0) -> None:
+        """See ``env.Store.do``."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
         if self._drained is not None:
-            future.set_exception(EnvironmentProblem("the store is closed"))
-            return future
-        self._waiting.append(Submitted(change, size, future))
+            loop.call_soon(then, None, EnvironmentProblem("the store is closed"))
+            return
+        self._waiting.append(Submitted(change, size, then))
         if self._timer is None:
             self._timer = loop.call_soon(self._start)
-        return future
+
+    def submit(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
+        """See ``env.Store.submit``."""
+        return submit(self.do, change, size)
 
     def usage(self) -> StoreUsage:
         """See ``env.Store.usage``."""
@@ -197,7 +199,7 @@ class MemoryStore:
     def crash(self) -> None:
         """Forget what is not committed, as a power failure does; the store then serves what it has.
 
-        Futures of forgotten changes are cancelled: whoever waits for them died as well.
+        Who waits for forgotten changes is cancelled: it died as well.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -205,7 +207,7 @@ class MemoryStore:
         self._timer, self._batch = None, []
         self._waiting.clear()
         for submitted in forgotten:
-            submitted.future.cancel()
+            answer(submitted, (None, asyncio.CancelledError()))
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -231,7 +233,7 @@ class MemoryStore:
         self._timer = None
         if self._waiting:
             self._batch = take_batch(self._waiting)
-            loop = self._batch[0].future.get_loop()
+            loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._commit_ms / 1000, self._commit)
         elif self._drained is not None:
             self._drained.set_result(None)
@@ -242,9 +244,9 @@ class MemoryStore:
             self._records, self._pins = self._records.copy(), 0
         batch, self._batch = self._batch, []
         for submitted in batch:
-            settle(submitted.future, self._run(submitted))
+            answer(submitted, self._run(submitted))
         is_idle = not self._waiting and self._drained is None
-        self._timer = None if is_idle else batch[0].future.get_loop().call_soon(self._start)
+        self._timer = None if is_idle else asyncio.get_running_loop().call_soon(self._start)
 
     def _run(self, submitted: Submitted) -> Outcome:
         txn = MemoryWriteTxn(self._records, self._map_bytes)

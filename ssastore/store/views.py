@@ -204,8 +204,8 @@ class BatchTxn:
     def get(self, key: bytes) -> memoryview | None:
         """See ``env.ReadTxn.get``."""
         for records in self._records:
-            sealed = records.get(key, MISSING)
-            if sealed is not MISSING:
+            if key in records:
+                sealed = records[key]
                 return None if sealed is None else memoryview(sealed)[SEAL_BYTES:]
         return self._snapshot.get(key)
 

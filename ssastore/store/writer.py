@@ -22,13 +22,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeAlias
 
-from ssastore.env import WriteTxn
 from ssastore.errors import EnvironmentProblem, SsaStoreError
-from ssastore.store.changes import Change, Outcome, Submitted, settle, take_batch, without_trace
+from ssastore.store.changes import Change, Outcome, Submitted, answer, take_batch, without_trace
 from ssastore.store.checkpoint import Checkpoint
 from ssastore.store.lmdbcommit import GroupCommit, Logged
 from ssastore.store.log import Log
@@ -37,14 +35,8 @@ from ssastore.store.table import Records
 from ssastore.store.views import BatchTxn, State
 from ssastore.store.workthread import WorkThread
 
-T = TypeVar("T")
-
-
-class _Ran(NamedTuple):
-    """A change that has run."""
-
-    submitted: Submitted
-    outcome: Outcome
+Ran: TypeAlias = tuple[Submitted, Outcome]
+"A change that has run."
 
 
 class GroupWriter:
@@ -75,7 +67,7 @@ class GroupWriter:
         self._is_due = False
         "A turn is scheduled."
         self._batch: BatchTxn | None = None
-        self._ran: list[_Ran] = []
+        self._ran: list[Ran] = []
         "Changes of the open batch."
         self._in_flight: Records | None = None
         "Of the batch that is being written."
@@ -95,20 +87,18 @@ class GroupWriter:
         self._lmdb_thread = WorkThread(f"store-lmdb {name}", die)
         self._renew()
 
-    def submit(self, change: Callable[[WriteTxn], T], size: int) -> asyncio.Future[T]:
-        """Queue a change; see ``env.Store.submit``."""
+    def do(self, submitted: Submitted) -> None:
+        """Queue a change; see ``env.Store.do``."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
         if self._drained is not None:
-            future.set_exception(EnvironmentProblem("the store is closed"))
-            return future
-        self._waiting.append(Submitted(change, size, future))
+            loop.call_soon(submitted.then, None, EnvironmentProblem("the store is closed"))
+            return
+        self._waiting.append(submitted)
         if not self._is_due:
             self._is_due = True
             loop.call_soon(self._turn)
-        return future
 
     async def close(self) -> None:
         """Finish what was submitted, bring it into LMDB, end the thread. May be called again."""
@@ -140,7 +130,7 @@ class GroupWriter:
                     batch = self._batch = self._new_batch(log)
                 except SsaStoreError as error:
                     waiting.popleft()
-                    settle(submitted.future, (None, error))
+                    answer(submitted, (None, error))
                     continue
             if batch.is_full:
                 return
@@ -151,7 +141,7 @@ class GroupWriter:
                 self._wants_direct = not batch.records
                 return
             waiting.popleft()
-            self._ran.append(_Ran(submitted, outcome))
+            self._ran.append((submitted, outcome))
             batch.is_full = batch.bytes >= log.batch_bytes
 
     def _new_batch(self, log: Log) -> BatchTxn:
@@ -201,7 +191,7 @@ class GroupWriter:
         if self._waiting:
             self._run()
 
-    def _durable(self, ran: list[_Ran]) -> None:
+    def _durable(self, ran: list[Ran]) -> None:
         """A batch is in the log."""
         log = self._log
         assert self._in_flight is not None and log is not None
@@ -213,9 +203,9 @@ class GroupWriter:
         self._advance()  # First: the disk works while the replies are written.
         self._settle(ran)
 
-    def _settle(self, ran: list[_Ran]) -> None:
+    def _settle(self, ran: list[Ran]) -> None:
         for submitted, outcome in ran:
-            settle(submitted.future, outcome)
+            answer(submitted, outcome)
         if not self._is_due:
             assert self._loop is not None
             self._is_due = True
@@ -276,7 +266,7 @@ class GroupWriter:
             self._must_cover = False
             self._logged_cost = 0
         self._renew()
-        self._settle([_Ran(one, outcome) for one, outcome in zip(submitted, outcomes, strict=True)])
+        self._settle(list(zip(submitted, outcomes, strict=True)))
         if self._drained is not None and not submitted and not self._drained.done():
             self._drained.set_result(None)  # Also when it did not fit: then the log keeps it.
 
@@ -290,7 +280,7 @@ class GroupWriter:
 
     def _take_back(self) -> None:
         """The changes of the open batch run again later."""
-        self._waiting.extendleft([ran.submitted for ran in self._ran[::-1]])
+        self._waiting.extendleft([submitted for submitted, _ in self._ran[::-1]])
         self._batch, self._ran = None, []
 
     def _renew(self) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, encode_coverage
@@ -271,6 +272,7 @@ class Session(FrameChannel):
                 return
         if not frames:
             return
+        now_ms, sealed = self._service.clock.now_ms(), self._service.acceptor.served.sealed
         with self._service.store.read() as txn:
             while frames and not self.is_choked and self._has_room():
                 header, body = frames.popleft()
@@ -291,10 +293,10 @@ class Session(FrameChannel):
                     elif request.TYPE in GIVEN and self._service.giver is not None:
                         giver = self._service.giver
                         self._converse(request_id, _size_of(request, body), giver.handle(request))
-                    elif (hold := self._service.hold_of(request)) is not None:
+                    elif sealed and (hold := self._service.hold_of(request)) is not None:
                         self._converse(request_id, _size_of(request, body), hold)
                     elif request.TYPE in WRITES:
-                        self._submit(request_id, request, body)
+                        self._submit(request_id, request, body, now_ms)
                     elif request.TYPE == Report.TYPE:
                         self.send([Status.OK, request_id], self._service.describe())
                     elif request.TYPE == StartScrub.TYPE:
@@ -325,33 +327,38 @@ class Session(FrameChannel):
 
     # -- writes -------------------------------------------------------------------------------------
 
-    def _submit(self, request_id: int, request: Any, body: Body) -> None:
-        now_ms = self._service.clock.now_ms()
-        acceptor = self._service.acceptor
+    def _submit(self, request_id: int, request: Any, body: Body, now_ms: int) -> None:
+        write = self._service.acceptor.write
         size = _size_of(request, body)
         self._inflight += 1
         self._inflight_bytes += size
-        future = self._service.store.submit(lambda txn: acceptor.write(request, txn, body, now_ms), size=size)
-        future.add_done_callback(lambda done: self._written(request_id, size, done))
+        self._service.store.do(
+            lambda txn: write(request, txn, body, now_ms), partial(self._done, request_id, size), size=size
+        )
 
     def _converse(self, request_id: int, size: int, work: Coroutine[Any, Any, Reply]) -> None:
         """What takes more than one transaction: a conversation with other planes, a wait for a record."""
         self._inflight += 1
         self._inflight_bytes += size
         task = spawn("converse", work)
-        task.add_done_callback(lambda done: self._written(request_id, size, done))
+        task.add_done_callback(partial(self._conversed, request_id, size))
 
-    def _written(self, request_id: int, size: int, done: asyncio.Future[Reply]) -> None:
+    def _conversed(self, request_id: int, size: int, task: asyncio.Task[Reply]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._done(request_id, size, None if error else task.result(), error)
+
+    def _done(self, request_id: int, size: int, reply: Reply | None, error: BaseException | None) -> None:
+        """Answer a request that had to wait."""
         self._inflight -= 1
         self._inflight_bytes -= size
-        if done.cancelled():
+        if reply is not None:
+            fields, data = reply
+            self.send([0, request_id, *fields], data)
+        elif isinstance(error, asyncio.CancelledError):
             self.abort()  # The store has crashed under us, in a simulation: nobody knows an answer.
             return
-        error = done.exception()
-        if error is None:
-            fields, data = done.result()
-            self.send([0, request_id, *fields], data)
         else:
+            assert error is not None
             self._refuse(request_id, error)
         if self._is_stopping:
             if not self._inflight:

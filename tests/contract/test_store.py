@@ -336,6 +336,44 @@ async def test_failed_change_keeps_nothing_of_its_batch_alive(store: Store) -> N
         gc.enable()
 
 
+async def test_whoever_hears_without_a_future_hears_in_order_when_it_is_durable(store: Store) -> None:
+    heard: list[tuple[str, Any, BaseException | None]] = []
+
+    def refuse(txn: WriteTxn) -> None:
+        raise PreconditionFailed("no")
+
+    def then(name: str, result: Any, error: BaseException | None) -> None:
+        assert name == "late" or get(store, b"a") == b"1"
+        heard.append((name, result, error))
+
+    store.do(lambda txn: txn.put(b"a", b"1"), partial(then, "put"), size=1)
+    store.do(refuse, partial(then, "refused"))
+    store.do(lambda txn: txn.delete(b"none"), partial(then, "delete"))
+    assert not heard, "not before the call has returned"
+    await put(store, b"b", b"2")
+    (_, *nothing), (_, no_result, error), last = heard
+    assert nothing == [None, None] and no_result is None and isinstance(error, PreconditionFailed)
+    assert last == ("delete", False, None)
+    await store.close()
+    store.do(lambda txn: None, partial(then, "late"))
+    await asyncio.sleep(0.01)
+    assert heard[-1][0] == "late" and "closed" in str(heard[-1][2])
+
+
+async def test_whoever_fails_over_an_outcome_does_not_disturb_the_others(store: Store) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+    def fail(result: Any, error: BaseException | None) -> None:
+        raise LookupError
+
+    store.do(lambda txn: txn.put(b"a", b"1"), fail)
+    await put(store, b"b", b"2")
+    await put(store, b"c", b"3")
+    assert scan(store) == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+    assert [type(context["exception"]) for context in told] == [LookupError]
+
+
 async def test_cancelled_caller_does_not_disturb_the_others(store: Store) -> None:
     cancelled = store.submit(lambda txn: txn.put(b"a", b"1"))
     cancelled.cancel()

@@ -51,13 +51,13 @@ async def test_changes_from_the_beginning_of_a_log_on_are_noted_and_no_others() 
     log = await store.begin([HERE], 10)
     assert early.done(), "what came before is in the store when the copy begins"
     await store.submit(lambda txn: txn.put(key(b"late"), b""))
-    await store.submit(lambda txn: txn.delete(key(b"early")))
+    store.do(lambda txn: txn.delete(key(b"early")), lambda result, error: None)
     await store.submit(lambda txn: txn.put(key(b"other", ELSEWHERE), b""))
     assert [found for _, found in log.take(0, 10)] == [key(b"late"), key(b"early")]
     store.end(log)
     await store.submit(lambda txn: txn.put(key(b"later"), b""))
     assert len(log.take(0, 10)) == 2
-    assert store.submit == raw.submit, "without a log nobody pays for it"
+    assert (store.do, store.submit) == (raw.do, raw.submit), "without a log nobody pays for it"
 
 
 async def test_what_is_listed_in_a_transaction_is_in_the_store_afterwards() -> None:

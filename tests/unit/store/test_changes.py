@@ -1,4 +1,4 @@
-"""Batches of changes, and the answers to their futures."""
+"""Batches of changes, and how their callers hear of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from ssastore.limits import COMMIT_BYTES_MAX, COMMIT_OPS_MAX
 from ssastore.store.changes import Submitted, settle, take_batch, without_trace
 
 
-async def sizes_of_batches(sizes: list[int]) -> list[list[int]]:
-    loop = asyncio.get_running_loop()
-    waiting = deque(Submitted(lambda txn: None, size, loop.create_future()) for size in sizes)
+def sizes_of_batches(sizes: list[int]) -> list[list[int]]:
+    waiting = deque(Submitted(lambda txn: None, size, lambda result, error: None) for size in sizes)
     batches = []
     while waiting:
         batches.append([submitted.size for submitted in take_batch(waiting)])
@@ -33,24 +32,25 @@ async def sizes_of_batches(sizes: list[int]) -> list[list[int]]:
         ([0] * (COMMIT_OPS_MAX + 1), [[0] * COMMIT_OPS_MAX, [0]]),
     ],
 )
-async def test_batch_is_bounded_and_in_order(sizes: list[int], batches: list[list[int]]) -> None:
-    assert await sizes_of_batches(sizes) == batches
+def test_batch_is_bounded_and_in_order(sizes: list[int], batches: list[list[int]]) -> None:
+    assert sizes_of_batches(sizes) == batches
 
 
 async def test_outcome_reaches_the_caller() -> None:
     loop = asyncio.get_running_loop()
-    done, failed, stopped, cancelled = (loop.create_future() for _ in range(4))
+    done, failed, stopped, cancelled, crashed = (loop.create_future() for _ in range(5))
     cancelled.cancel()
-    settle(done, (7, None))
-    settle(failed, (None, LookupError("x")))
-    settle(stopped, (None, StopIteration()))
-    settle(cancelled, (7, None))
+    settle(done, 7, None)
+    settle(failed, None, LookupError("x"))
+    settle(stopped, None, StopIteration())
+    settle(cancelled, 7, None)
+    settle(crashed, None, asyncio.CancelledError())
     assert await done == 7
     with pytest.raises(LookupError, match="x"):
         await failed
     with pytest.raises(RuntimeError, match="StopIteration"):
         await stopped
-    assert cancelled.cancelled()
+    assert cancelled.cancelled() and crashed.cancelled()
 
 
 def caught(error: BaseException) -> BaseException:

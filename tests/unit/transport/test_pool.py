@@ -463,15 +463,15 @@ async def test_write_whose_answer_was_lost_is_applied_once(world: World, is_fres
         pool = world.pool(deadline_ms=2000)
         if not is_fresh:
             await get(pool, key)
-        submit = node.store.submit
+        do = node.store.do
 
-        def lossy(change: Any, *, size: int = 0) -> Any:
-            node.store.submit = submit  # type: ignore[method-assign]
+        def lossy(change: Any, then: Any, *, size: int = 0) -> None:
+            node.store.do = do  # type: ignore[method-assign]
             world.dials.gate = asyncio.Event()
             proxy.lose_next_answer()
-            return submit(change, size=size)
+            do(change, then, size=size)
 
-        node.store.submit = lossy  # type: ignore[method-assign]
+        node.store.do = lossy  # type: ignore[method-assign]
         writing = asyncio.ensure_future(put(pool, key, 1, condition=1))
         while world.dials.waiting == 0:
             await asyncio.sleep(0.001)
@@ -524,25 +524,25 @@ async def test_refusal_of_a_repetition_does_not_settle_what_became_of_the_first_
 ) -> None:
     """The first was applied and its answer lost; "full" is said of the second alone."""
     key, node = key_of(world), world.cluster.nodes[0]
-    submit = node.store.submit
+    do = node.store.do
 
-    def full(change: Any, *, size: int = 0) -> Any:
+    def full(change: Any, then: Any, *, size: int = 0) -> None:
         raise refusal
 
-    def lossy(change: Any, *, size: int = 0) -> Any:
-        node.store.submit = full  # type: ignore[method-assign]
+    def lossy(change: Any, then: Any, *, size: int = 0) -> None:
+        node.store.do = full  # type: ignore[method-assign]
         proxy.lose_next_answer()
-        return submit(change, size=size)
+        do(change, then, size=size)
 
     async with proxied(node.port) as proxy:
         world.dials.detours[node.port] = proxy.port
         pool = world.pool(deadline_ms=2000)
         await get(pool, key)
-        node.store.submit = lossy  # type: ignore[method-assign]
+        node.store.do = lossy  # type: ignore[method-assign]
         message = put_of(key)
         with pytest.raises(OutcomeUnknown):
             await pool.call(message, message.iid, b"0001")
-        node.store.submit = submit  # type: ignore[method-assign]
+        node.store.do = do  # type: ignore[method-assign]
         assert message.attempt == 2 and await get(pool, key) == b"0001"
 
 

@@ -321,12 +321,10 @@ async def test_failed_commit_is_internal_and_the_connection_goes_on(
 ) -> None:
     _, transport = await node.greeted()
 
-    def fail(change: Any, *, size: int = 0) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        future.set_exception(EnvironmentProblem("the disk is gone"))
-        return future
+    def fail(change: Any, then: Any, *, size: int = 0) -> None:
+        asyncio.get_running_loop().call_soon(then, None, EnvironmentProblem("the disk is gone"))
 
-    node.service.store = type("Broken", (), {"submit": staticmethod(fail), "read": node.store.read})()
+    node.service.store = type("Broken", (), {"do": staticmethod(fail), "read": node.store.read})()
     transport.deliver(frames(put_of(b"k"), get_of(b"k")))
     found = {header[1]: header for header, _ in await answers(transport)}
     assert found[1] == [Status.INTERNAL, 1, "EnvironmentProblem"], "the reason stays in the log"
