@@ -26,6 +26,7 @@ Body = bytes | memoryview
 Frame = tuple[Header, Body]
 
 _PREFIX = struct.Struct(">IH")
+_PREFIX_BYTES = _PREFIX.size
 _LENGTH_BYTES = 4
 _HEADER_ITEMS_MAX = 64
 _COPY_BYTES_MAX = 64 * KIB
@@ -46,6 +47,8 @@ def encode(header: Header, body: Body = b"") -> list[Body]:
     if len(packed) > FRAME_HEADER_BYTES_MAX or len(body) > FRAME_BODY_BYTES_MAX:
         raise ObjectTooLarge(f"a frame of {len(packed)} + {len(body)} bytes is above the limit")
     start = _PREFIX.pack(2 + len(packed) + len(body), len(packed)) + packed
+    if not body:
+        return [start]
     if len(body) <= _COPY_BYTES_MAX:
         return [b"".join((start, body))]
     return [start, body]
@@ -124,13 +127,14 @@ class FrameDecoder:
             if end > total:
                 self._need = end - at
                 break
-            body_at = at + _PREFIX.size + header_length
-            header = decode_header(data[at + _PREFIX.size : body_at])
+            at += _PREFIX_BYTES
+            body_at = at + header_length
+            header = decode_header(data[at:body_at])
             is_small = end - body_at <= _COPY_BYTES_MAX
             frames.append((header, data[body_at:end] if is_small else memoryview(data)[body_at:end]))
             at = end
         else:
-            self._need = _PREFIX.size
+            self._need = _PREFIX_BYTES
         self._have = total - at
         if self._have:
             self._pieces.append(data[at:] if at else data)

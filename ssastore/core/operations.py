@@ -38,8 +38,6 @@ _ALWAYS = int(Condition.NONE)
 
 def _unmet(request: Put | Delete, value: Value) -> Result | None:
     """Why the request's condition is false for ``value``; None when it holds."""
-    if request.condition == _ALWAYS:
-        return None
     if request.condition == Condition.IF_ABSENT:
         return Result.PRECONDITION_FAILED if value.is_live else None
     if not value.is_live:
@@ -53,8 +51,7 @@ def decide_put(request: Put, data: bytes | memoryview, now_ms: int) -> Callable[
     """The decision of a Put."""
 
     def decide(value: Value) -> Decision:
-        unmet = _unmet(request, value)
-        if unmet is not None:
+        if request.condition != _ALWAYS and (unmet := _unmet(request, value)) is not None:
             return Decision(unmet, None)
         # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
         modified_ms = max(now_ms, value.modified_ms)
@@ -67,8 +64,7 @@ def decide_delete(request: Delete, now_ms: int) -> Callable[[Value], Decision]:
     """The decision of a Delete."""
 
     def decide(value: Value) -> Decision:
-        unmet = _unmet(request, value)
-        if unmet is not None:
+        if request.condition != _ALWAYS and (unmet := _unmet(request, value)) is not None:
             return Decision(unmet, None)
         if not value.is_live:
             return Decision(Result.NOTHING, None)

@@ -193,7 +193,7 @@ class Value:
         head = _VALUE.pack(
             self.state,
             len(self.recent),
-            _lag_of(self.cut_ms, self.cut_repeated_ms),
+            _lag_of(self.cut_ms, self.cut_repeated_ms) if self.cut_repeated_ms else 0,
             len(self.metadata),
             self.modified_ms,
             self.cut_ballot,
@@ -237,8 +237,6 @@ def _least_wanted(recent: list[Recent]) -> int:
 
 def _lag_of(cut_ms: int, repeated_ms: int) -> int:
     """The lag of the second behind the first, as it is stored."""
-    if not repeated_ms:
-        return 0
     ticks = -(-repeated_ms >> _TICK_BITS)
     return min((cut_ms >> _TICK_BITS) + 2 - ticks, _LAG_MAX)
 

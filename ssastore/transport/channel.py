@@ -95,9 +95,9 @@ class FrameChannel(asyncio.Protocol):
         """Queue one frame; it leaves at the end of this turn of the loop, or sooner when it is not alone."""
         if self._transport is None:
             return
-        for piece in encode(header, body):
-            self._out.append(piece)
-            self._out_bytes += len(piece)
+        pieces = encode(header, body)
+        self._out += pieces
+        self._out_bytes += len(pieces[0]) + (len(body) if len(pieces) > 1 else 0)
         self._out_frames += 1
         if self._out_frames >= FLUSH_FRAMES or self._out_bytes >= WRITE_BUFFER_BYTES:
             self.flush()

@@ -140,6 +140,18 @@ class Service:
         secret = self.credentials.secret_of(hello)
         return (secret, True) if secret is not None else (self._no_such_key, False)
 
+    def conversation_of(self, kind: int, request: Any, body: Body) -> Coroutine[Any, Any, Reply] | None:
+        """What a request needs that takes more than one transaction, if it does."""
+        if kind in PROPOSED:
+            if self.coordinator is not None:
+                return self.coordinator.handle(request, bytes(body))
+        elif kind in CUSTODIAL:
+            if self.custody is not None:
+                return self.custody.handle(request)
+        elif kind in GIVEN and self.giver is not None:
+            return self.giver.handle(request)
+        return self.hold_of(request) if self.acceptor.served.sealed else None
+
     def hold_of(self, request: Any) -> Coroutine[Any, Any, Reply] | None:
         """With one replica: the wait for the end of a handover, when the request is for a sealed slice.
 
@@ -272,37 +284,27 @@ class Session(FrameChannel):
                 return
         if not frames:
             return
-        now_ms, sealed = self._service.clock.now_ms(), self._service.acceptor.served.sealed
-        with self._service.store.read() as txn:
-            while frames and not self.is_choked and self._has_room():
+        service = self._service
+        now_ms, counts = service.clock.now_ms(), service.counters.requests
+        with service.store.read() as txn:
+            while frames and not self._choked and self._has_room():
                 header, body = frames.popleft()
                 request = decode_request(header)
-                request_id = header[1]
-                counts = self._service.counters.requests
-                counts[request.TYPE] = counts.get(request.TYPE, 0) + 1
+                request_id, kind = header[1], header[0]
+                counts[kind] = counts.get(kind, 0) + 1
                 try:
-                    if request.TYPE in NODE_ONLY and self.role != "node":
+                    if kind in NODE_ONLY and self.role != "node":
                         raise Refusal(Status.DENIED, "only nodes may send this")
-                    if request.TYPE in PROPOSED and self._service.coordinator is not None:
-                        coordinator = self._service.coordinator
-                        size = _size_of(request, body)
-                        self._converse(request_id, size, coordinator.handle(request, bytes(body)))
-                    elif request.TYPE in CUSTODIAL and self._service.custody is not None:
-                        custody = self._service.custody
-                        self._converse(request_id, _size_of(request, body), custody.handle(request))
-                    elif request.TYPE in GIVEN and self._service.giver is not None:
-                        giver = self._service.giver
-                        self._converse(request_id, _size_of(request, body), giver.handle(request))
-                    elif sealed and (hold := self._service.hold_of(request)) is not None:
-                        self._converse(request_id, _size_of(request, body), hold)
-                    elif request.TYPE in WRITES:
+                    if (work := service.conversation_of(kind, request, body)) is not None:
+                        self._converse(request_id, _size_of(request, body), work)
+                    elif kind in WRITES:
                         self._submit(request_id, request, body, now_ms)
-                    elif request.TYPE == Report.TYPE:
-                        self.send([Status.OK, request_id], self._service.describe())
-                    elif request.TYPE == StartScrub.TYPE:
-                        self.send([Status.OK, request_id, self._service.start_scrub()])
+                    elif kind == Report.TYPE:
+                        self.send([Status.OK, request_id], service.describe())
+                    elif kind == StartScrub.TYPE:
+                        self.send([Status.OK, request_id, service.start_scrub()])
                     else:
-                        fields, data = self._service.acceptor.read(request, txn)
+                        fields, data = service.acceptor.read(request, txn)
                         self.send([0, request_id, *fields], data)
                 except (Refusal, SsaStoreError) as error:
                     self._refuse(request_id, error)
