@@ -20,6 +20,7 @@ from ssastore.errors import CorruptObject, ObjectTooLarge
 from ssastore.limits import CHUNK_BYTES, METADATA_BYTES_MAX, SEGMENTS_MAX
 from ssastore.messages import DIGEST_BYTES
 
+_unpackb = msgpack.unpackb
 _pack = msgpack.Packer().pack
 "As in ``wire``: one packer for all of them."
 
@@ -71,7 +72,7 @@ class Metadata:
 
 def _unpack(packed: bytes | memoryview) -> Any:
     try:
-        return msgpack.unpackb(packed, max_ext_len=0)
+        return _unpackb(packed, max_ext_len=0)
     except Exception as error:
         raise CorruptObject(f"stored metadata is not msgpack: {type(error).__name__}") from error
 

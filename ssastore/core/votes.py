@@ -208,7 +208,7 @@ class Votes:
         stored = txn.get(stored_key)
         if stored is None:
             floor = read_floor(txn, stored_key)
-            return decode_slot(None, floor), floor
+            return Slot(floor), floor
         slot = decode_slot(bytes(stored), NO_BALLOT)
         return slot, read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT
 
@@ -247,8 +247,11 @@ def check_value(request: Put, body: bytes | memoryview) -> None:
         summary(request.metadata)
     except CorruptObject:
         raise Refusal(Status.BAD_REQUEST, "the metadata is not such") from None
-    name = place_key(request.key)
-    if not 0 < len(name) <= KEY_BYTES_MAX or (request.kind == _OBJECT and name != request.key):
+    name = request.key
+    has_nul = b"\0" in name
+    if has_nul:
+        name = place_key(name)
+    if not 0 < len(name) <= KEY_BYTES_MAX or (has_nul and request.kind == _OBJECT):
         raise Refusal(Status.BAD_REQUEST, "a key has 1 to 1024 bytes and no NUL")
     try:
         name.decode()

@@ -207,7 +207,8 @@ class BatchTxn:
             if key in records:
                 sealed = records[key]
                 return None if sealed is None else memoryview(sealed)[SEAL_BYTES:]
-        return self._snapshot.get(key)
+        found = self._snapshot.sealed(key)
+        return None if found is None else unseal(key, found)
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """See ``env.ReadTxn.scan``; sees changes ahead of its place that are made while it runs."""
