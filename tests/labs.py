@@ -85,6 +85,13 @@ class RunningLab:
         pid: int = report["workers"][index]["pid"]
         return pid
 
+    @property
+    def pid(self) -> int:
+        """Of the process that made it, with the router and the embedded control store."""
+        context = Path(self.environment["XDG_STATE_HOME"]) / "ssastore" / "contexts" / f"{self.name}.json"
+        found: int = json.loads(context.read_text())["pid"]
+        return found
+
     def stop(self) -> None:
         self.cli("down")
 

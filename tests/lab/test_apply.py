@@ -11,6 +11,7 @@ import pytest
 
 from ssastore.judge.verdicts import judge, read_history, share_of_success
 from tests.faults import load_on
+from tests.lab.outage import moves_around_an_outage
 from tests.labs import RunningLab, running_lab
 
 OBJECTS = int(os.environ.get("SSASTORE_SOAK_OBJECTS", "300"))
@@ -74,3 +75,9 @@ def test_slices_move_to_a_new_node_and_away_from_another_under_load(tmp_path: Pa
         path.write_text(first.replace('"from": "n1"', '"from": "n3"'))
         stale = lab.cli("apply", str(path), check=False)
         assert stale.returncode == 2 and "plan again" in stale.stderr
+
+
+def test_moves_go_on_after_the_embedded_control_store_stood_still(tmp_path: Path) -> None:
+    """It is a part of the process that made the lab, which the data path does without."""
+    with running_lab(tmp_path, "still", "--nodes", "4", "--replicas", "3", "--workers", "1") as lab:
+        moves_around_an_outage(lab, tmp_path, lab.pid)

@@ -12,12 +12,11 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.etcds import require_etcd, running_etcd
-from tests.faults import judge, load_on, read_history, share_of_success
+from tests.lab.outage import moves_around_an_outage
 from tests.lab.shared import module_lab, processes_with, start_on, wait_until
 from tests.labs import RunningLab, running_lab
 
@@ -26,8 +25,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 SHAPE = ("--nodes", "4", "--replicas", "3", "--workers", "1", "--control", "etcd")
 
 AWAY_S = 20
-MOVES_AWAY_S = float(os.environ.get("SSASTORE_SOAK_ETCD_S", "6"))
-"How long etcd is away while slices move. More than its clients wait."
 
 LOAD = """
 import asyncio, json, sys, time
@@ -118,10 +115,6 @@ def etcd_of(lab: RunningLab) -> int | None:
     return next(iter(processes_with(f"--config-file {lab.data}/config/etcd.yaml")), None)
 
 
-def node_of(lab: RunningLab, name: str) -> Any:
-    return next(node for node in lab.status()["nodes"] if node["name"] == name)
-
-
 def times_logged(lab: RunningLab, event: str) -> int:
     logs = [lab.data / "log" / f"n{number}.log" for number in range(1, 5)]
     return sum(log.read_text().count(event) for log in logs)
@@ -132,37 +125,10 @@ def revision_of(lab: RunningLab) -> int:
     return int(lab.python(REVISION, context["control"], context["secrets_file"]))
 
 
-def test_moves_go_on_after_etcd_was_away_in_the_middle_of_them(lab: RunningLab, tmp_path: Path) -> None:
-    """It stands still while slices go to a node that has joined, so every call to it hangs: no call of the
-    clients fails, no slice moves meanwhile, all have their new owner in the end, and no node is missed."""
-    plan = tmp_path / "plan.json"
-    lab.cli("node", "add", "n5")
-    lab.cli("plan", "--out", str(plan))
-    with load_on(lab, tmp_path, name="moves") as load:
-        lab.cli("apply", str(plan), "--no-wait")
-        wait_until(lambda: node_of(lab, "n5")["slices"] > 100, "slices move")
-        etcd = etcd_of(lab)
-        assert etcd is not None
-        os.kill(etcd, signal.SIGSTOP)
-        try:
-            time.sleep(1)
-            before = node_of(lab, "n5")["slices"]
-            time.sleep(MOVES_AWAY_S - 1)
-            assert node_of(lab, "n5")["slices"] == before
-            assert "absent" not in lab.cli("status").stdout
-        finally:
-            os.kill(etcd, signal.SIGCONT)
-        began = time.monotonic()
-        done = json.loads(lab.cli("apply", str(plan), "--json", timeout=90).stdout)
-        took_s = time.monotonic() - began
-        lab.cli("ready", "--wait", "30")
-        found = load.stop()
-    judged = judge(read_history(load.settings.history))
-    print(f"{done}, {before} of them before, {took_s:.1f} s after; {judged.operations} operations, {found}")
-    assert done["done"] == done["moves"] > before
-    assert (judged.violations, judged.undecided, judged.lost) == ([], [], [])
-    assert share_of_success(found) == 1.0, found
-    assert not any(node["says"] for node in lab.status()["nodes"] if "says" in node)
+def test_moves_go_on_after_etcd_stood_still_in_the_middle_of_them(lab: RunningLab, tmp_path: Path) -> None:
+    etcd = etcd_of(lab)
+    assert etcd is not None
+    moves_around_an_outage(lab, tmp_path, etcd)
 
 
 def test_clients_notice_nothing_while_etcd_is_away(lab: RunningLab) -> None:
