@@ -305,7 +305,9 @@ LEASE_RETRY_MS = 1_000
 "Wait after a sign that the control store did not take."
 
 GUARD_EVERY_MS = 1_000
-"How often the coordinator looks who is there, and others whether there is a coordinator."
+"How often the coordinator looks who is there."
+STAND_EVERY_MS = 3_000
+"How often others look whether there is a coordinator: all nodes do."
 GUARD_GAP_MS = 5_000
 "When it could not look for longer, it does not know who was there, and begins to watch anew."
 ABSENCE_TOLD_MS = 5_000

@@ -28,7 +28,14 @@ from ssastore.core.membership import AbsentRecord, absent_key, read_presence
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.env import Clock, Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, SsaStoreError
-from ssastore.limits import ABSENCE_TOLD_MS, GUARD_EVERY_MS, GUARD_GAP_MS, LEASE_MS, LOST_ORDER_EVERY_MS
+from ssastore.limits import (
+    ABSENCE_TOLD_MS,
+    GUARD_EVERY_MS,
+    GUARD_GAP_MS,
+    LEASE_MS,
+    LOST_ORDER_EVERY_MS,
+    STAND_EVERY_MS,
+)
 
 log = logging.getLogger(__name__)
 
@@ -138,22 +145,27 @@ class Guardian:
     async def run(self) -> None:
         """For ever."""
         while True:
+            is_elected = False
             try:
-                await self.round()
+                is_elected = await self.round()
             except Deposed:
                 self._election.resign()
                 self._watch.forget()
             except (SsaStoreError, OSError) as error:
                 log.warning("absence.not_watched", extra={"reason": str(error)})
                 self._watch.forget()
-            await asyncio.sleep(GUARD_EVERY_MS / 1000)
+            await asyncio.sleep((GUARD_EVERY_MS if is_elected else STAND_EVERY_MS) / 1000)
 
-    async def round(self) -> None:
-        """Look once, and do what is due. Raises Deposed, Unavailable, ConfigError."""
+    async def round(self) -> bool:
+        """Look once, and do what is due, if this is the coordinator; whether it is.
+
+        Raises:
+            Deposed, Unavailable, ConfigError: it could not be done now.
+        """
         token = await self._election.stand()
         if not token:
             self._watch.forget()
-            return
+            return False
         control = GuardedControl(self._control, token)
         now_s = asyncio.get_running_loop().time()
         items, _ = await control.list(NODE_PREFIX)
@@ -164,7 +176,7 @@ class Guardian:
         for name in returned:
             await self._take_back(control, name)
         if not self._watch.missed:
-            return
+            return True
         settings = RecoverySettings.of(await control.get(RECOVERY_SETTINGS_KEY))
         found = judge(self._watch, nodes, self._deeds.owners(), settings)
         says = dict(found.says)
@@ -173,6 +185,7 @@ class Guardian:
         await self._tell(control, says, presence.absent)
         # What this round took is no time in which nobody looked.
         self._watch.seen_s = asyncio.get_running_loop().time()
+        return True
 
     async def _order(self, control: ControlStore, lost: frozenset[str]) -> Mapping[str, str]:
         """Order what can be, from time to time: more can be when other nodes have come back. What to say."""
