@@ -29,7 +29,6 @@ from tests.faults import Nodes, judge, load_on, nodes_of, read_history, share_of
 from tests.lab.shared import ask, wait_until
 from tests.labs import RunningLab, running_lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
 TIMES = int(os.environ.get("SSASTORE_SOAK_MATRIX", "0"))
 WHO = ("source", "target", "coordinator")
@@ -38,6 +37,8 @@ SHORT = [("source", "copying"), ("target", "ending"), ("coordinator", "copying")
 CASES = [(who, step) for step in STEPS for who in WHO for _ in range(TIMES)] or SHORT
 SLOW, FAST = 1 * MIB, 1024 * MIB
 PLANE = 1
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(120 + 60 * len(CASES))]
 
 FILL = """
 import asyncio
