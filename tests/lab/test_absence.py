@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ssastore.core.guardian import FREE, RECOVERED
-from tests.faults import judge, load_on, nodes_of, read_history, share_of_success
+from ssastore.judge.verdicts import judge, read_history, share_of_success
+from tests.faults import load_on, nodes_of
 from tests.lab.shared import wait_until
 from tests.labs import RunningLab, running_lab
 

@@ -23,12 +23,12 @@ from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, group_key
 from ssastore.core.numbers import group_of_slice, plane_of_slice, slice_number
 from ssastore.core.settings import MoveSettings, change_move_settings
 from ssastore.env import ControlStore
+from ssastore.judge.verdicts import judge, read_history, share_of_success
 from ssastore.limits import MIB
 from ssastore.rebalance import Move, order_move, ordered_moves, read_cluster
-from tests.faults import Nodes, judge, load_on, nodes_of, read_history, share_of_success
+from tests.faults import Nodes, load_on, nodes_of
 from tests.lab.shared import ask, wait_until
 from tests.labs import RunningLab, running_lab
-
 
 TIMES = int(os.environ.get("SSASTORE_SOAK_MATRIX", "0"))
 WHO = ("source", "target", "coordinator")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import judge, load_on, read_history, share_of_success
+from ssastore.judge.verdicts import judge, read_history, share_of_success
+from tests.faults import load_on
 from tests.lab.test_apply import CHECK, FILL, carry_out, slices_of
 from tests.labs import RunningLab, running_lab
 
