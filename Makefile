@@ -74,7 +74,7 @@ soak: setup
 	SSASTORE_SOAK_MATRIX=3 SSASTORE_SOAK_CONTROL_S=60 \
 	$(BIN)/python -m pytest -s tests/lab/test_crashes.py tests/lab/test_partitions.py tests/lab/test_races.py \
 		tests/lab/test_full_disks.py tests/lab/test_kill.py tests/lab/test_forgetting.py tests/lab/test_apply.py \
-		tests/lab/test_kills.py tests/lab/test_etcd.py tests/sim/test_kill_matrix.py \
+		tests/lab/test_kills.py tests/lab/test_etcd.py tests/sim/test_kill_matrix.py tests/sim/test_absence.py \
 		tests/contract/test_store_powercut.py tests/integration/test_powercut_wire.py $(PYTEST_ARGS)
 
 bench: $(BENCH_STAMP)
