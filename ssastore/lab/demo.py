@@ -13,7 +13,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ssastore.client import AsyncClient
+from ssastore.lab.processes import free_port
 from ssastore.lab.status import fetch
 from ssastore.system import run
 
@@ -69,13 +69,6 @@ def write_big(path: Path) -> None:
     with open(path, "wb") as file:
         for _ in range(BIG_BYTES // _PIECE_BYTES):
             file.write(source.randbytes(_PIECE_BYTES))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _ssastore(*arguments: str, context: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
@@ -253,7 +246,7 @@ def main() -> None:
     started = time.perf_counter()
     directory = Path(tempfile.mkdtemp(prefix="ssastore-demo-"))
     context = f"demo-{os.getpid()}"
-    s3_port, admin_port = _free_port(), _free_port()
+    s3_port, admin_port = free_port(), free_port()
     ports = ["--s3-port", str(s3_port), "--admin-port", str(admin_port)]
     try:
         _ssastore(

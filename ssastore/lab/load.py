@@ -36,6 +36,8 @@ from ssastore.errors import (
 from ssastore.judge.history import Condition, Kind, Op, Outcome
 from ssastore.system import run
 
+BUCKET = "mixed"
+
 OPS_A_KEY = 85
 "The checker takes 100 on a key: some are under way when a key is full, and one reads at the end."
 CLIENTS_A_KEY = 4
@@ -66,7 +68,7 @@ class Load:
 
     settings: Settings
     history: IO[str]
-    bucket_name: str = "mixed"
+    bucket_name: str = BUCKET
     answers: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     slowest_ms: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,15 @@ from ssastore.lab.namespaces import spawn_in
 from ssastore.worker import die_with_parent
 
 _TOLD_LINES = 5
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port of a loopback address that nobody listens on now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Processes:

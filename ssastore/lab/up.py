@@ -43,7 +43,7 @@ from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net
 from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, open_data_dir, prepare_data_dir
-from ssastore.lab.processes import Processes
+from ssastore.lab.processes import Processes, free_port
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
 from ssastore.system import SystemClock, SystemRandomness, run
@@ -90,13 +90,6 @@ def _listener(port: int) -> socket.socket:
         ) from None
     listener.listen(1024)
     return listener
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-        probe.bind(("::1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Lab:
@@ -152,7 +145,7 @@ class Lab:
         """Do without a network: every node is a port of ``::1``, the same at every start."""
         kept = self._directory / "ports.json"
         if not kept.exists():
-            write_private(kept, json.dumps({name: _free_port() for name in self._names}))
+            write_private(kept, json.dumps({name: free_port("::1") for name in self._names}))
         try:
             found = json.loads(kept.read_bytes())
             self._ports = {name: int(found[name]) for name in self._names}
@@ -322,7 +315,7 @@ class Lab:
             if self._fabric is not None:
                 host, client, peer = str(self._fabric.address_of(ETCD_HOST)), CLIENT_PORT, PEER_PORT
             else:
-                host, client, peer = "::1", _free_port(), _free_port()
+                host, client, peer = "::1", free_port("::1"), free_port("::1")
             self._control = f"etcd://[{host}]:{client}"
             argv = etcd_command(self._directory, host, client_port=client, peer_port=peer)
             self._start(ETCD_HOST, ETCD_HOST, argv)

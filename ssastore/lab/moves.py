@@ -1,0 +1,293 @@
+"""``make moves``: a cluster that changes while clients work, and what they noticed of it, as a table.
+
+    python -m ssastore.lab.moves [--objects 20000] [--clients 8] [--control etcd [--outage 60]] [--json]
+
+A lab of four nodes, R=3, with objects in it and a steady load of gets, puts, conditional puts and
+deletes on it.  One after the other a fifth node joins, another is drained, a third is killed for good and
+what it had is rebuilt, the group with the most calls is split, one half of it moves, and it is merged
+again.  At the end every object is read, and what the clients were told is judged (``judge.verdicts``).
+Exit code 0 only when no call failed, nothing acknowledged was lost, and every history is linearizable.
+
+Data, processes and the kernel's routes are real; the network is that of one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssastore.client import AsyncClient
+from ssastore.config import open_control
+from ssastore.core.numbers import part_piece
+from ssastore.core.recut import halves_of
+from ssastore.judge.verdicts import judge, read_history
+from ssastore.keyspace import SLICE_DEPTH_MIN
+from ssastore.lab import context
+from ssastore.lab.load import BUCKET as LOADED
+from ssastore.lab.load import Settings
+from ssastore.lab.movesreport import Phase, Result, row_of
+from ssastore.lab.processes import free_port
+from ssastore.rebalance import read_cluster
+from ssastore.system import run
+
+REPLICAS = 3
+BUCKET = "kept"
+_AT_ONCE = 32
+_CALM_S = 5.0
+"Of calls before anything changes, and after all of it."
+_BEGUN_S = 3.0
+"Of moves, before etcd stands still."
+_APPLY_S = 1_800
+
+
+# -- on a host of the lab ---------------------------------------------------------------------------
+
+
+def content_of(number: int) -> bytes:
+    """Of mixed size: one byte to 40 KiB, and one in a hundred 300 KiB, which is a blob."""
+    size = 300_000 if number % 100 == 0 else 1 + number * 997 % 40_000
+    return random.Random(number).randbytes(size)  # noqa: S311  # data, no secret
+
+
+async def fill(objects: str) -> None:
+    """Store them."""
+    await _all_of(int(objects), create=True)
+
+
+async def check(objects: str) -> None:
+    """Print how many of them are not what was stored."""
+    print(await _all_of(int(objects), create=False))
+
+
+async def _all_of(objects: int, *, create: bool) -> int:
+    numbers = iter(range(objects))
+    wrong = 0
+    async with AsyncClient.from_env() as client:
+        bucket = await client.create_bucket(BUCKET) if create else client.bucket(BUCKET)
+
+        async def work() -> None:
+            nonlocal wrong
+            for number in numbers:
+                if create:
+                    await bucket.put(f"k{number}", content_of(number))
+                else:
+                    wrong += await bucket.get(f"k{number}") != content_of(number)
+
+        await asyncio.gather(*[work() for _ in range(_AT_ONCE)])
+    return wrong
+
+
+async def hottest(history: str, control: str, secrets_file: str) -> None:
+    """Print the group that most calls of a history went to, a half of its plane 0, and who could have it."""
+    calls: Counter[int] = Counter()
+    async with AsyncClient.from_env() as client:
+        bucket = client.bucket(LOADED)
+        for key, ops in read_history(history).items():
+            calls[(await bucket.locate(key)).group] += len(ops)
+    group = calls.most_common(1)[0][0]
+    store = open_control(control, secrets_file)
+    try:
+        cluster = await read_cluster(store)
+    finally:
+        await store.close()
+    half = part_piece(halves_of(group, SLICE_DEPTH_MIN + 1)[1])
+    serving = {name for record in cluster.groups for name in record.owners}
+    free = sorted(serving - set(cluster.groups[group].owners))
+    print(f"{group:03x} {half} {free[0] if free else ''}")
+
+
+# -- the lab ----------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A lab, a load on it, and the phases so far."""
+
+    def __init__(self, directory: Path, context: str, say: Callable[[str], None]) -> None:
+        self.directory = directory
+        self.context = context
+        self.phases: list[Phase] = []
+        self._say = say
+
+    def cli(self, *arguments: str) -> str:
+        """An ssastore command against the lab; its output. Raises SystemExit, with what it said."""
+        command = [sys.executable, "-m", "ssastore", "--context", self.context, *arguments]
+        done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, timeout=_APPLY_S)
+        if done.returncode:
+            raise SystemExit(f"moves: ssastore {' '.join(arguments)} ended with {done.returncode}")
+        return done.stdout
+
+    def done(self, *arguments: str) -> None:
+        """The same, when nobody wants to read it."""
+        self.cli(*arguments)
+
+    def inside(self, *arguments: str) -> list[str]:
+        """A command of this module on the client host."""
+        inside = [sys.executable, "-m", "ssastore", "--context", self.context, "exec", "--"]
+        return [*inside, sys.executable, "-m", *arguments]
+
+    def ask(self, *arguments: str) -> str:
+        """What a command of this module prints there."""
+        done = subprocess.run(
+            self.inside("ssastore.lab.moves", *arguments), check=True, text=True, stdout=subprocess.PIPE
+        )
+        return done.stdout.strip()
+
+    def planned(self, *arguments: str, meanwhile: Callable[[], None] | None = None) -> int:
+        """Plan and apply; how many slices went."""
+        path = str(self.directory / "plan.json")
+        self.cli("plan", *arguments, "--out", path)
+        if meanwhile is not None:
+            self.cli("apply", path, "--no-wait")
+            meanwhile()
+        return int(json.loads(self.cli("apply", path, "--json"))["done"])
+
+    def phase(self, name: str, work: Callable[[], int | None]) -> None:
+        """Do something, and note when."""
+        self._say(f"{name} ...")
+        began = time.monotonic_ns()
+        moves = work() or 0
+        self.phases.append(Phase(name, began, time.monotonic_ns(), moves))
+
+
+def changes(stage: Stage, history: str, outage_s: float) -> None:
+    """All that happens to the cluster."""
+    stage.phase("before", lambda: time.sleep(_CALM_S))
+
+    def join() -> int:
+        stage.cli("node", "add", "n5")
+        return stage.planned()
+
+    def drain() -> int:
+        return stage.planned("--drain", "n2", meanwhile=outage if outage_s else None)
+
+    def outage() -> None:
+        stand_still(etcd_pid(stage.directory), outage_s)
+
+    def lose() -> int:
+        stage.cli("node", "kill", "n3")
+        return stage.planned("--lost", "n3")
+
+    stage.phase("a node joins", join)
+    stage.phase("a node is drained", drain)
+    stage.phase("a node is lost", lose)
+    found = context.find(stage.context)
+    group, half, target = stage.ask("hottest", history, found.control, found.secrets_file).split(" ")
+    stage.phase(f"group {group} is split", lambda: stage.done("split", group))
+    if target:
+        stage.phase(f"a half goes to {target}", lambda: stage.planned("--move", f"{half}={target}"))
+    stage.phase("and is merged", lambda: stage.planned("--merge", group))
+    stage.phase("after", lambda: time.sleep(_CALM_S))
+
+
+def stand_still(pid: int, seconds: float) -> None:
+    """Let a process stand still for a while; every call to it hangs."""
+    time.sleep(_BEGUN_S)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def etcd_pid(directory: Path) -> int:
+    """The process of the lab's etcd. Raises SystemExit: it has none."""
+    wanted = f"{directory}/lab/config/etcd.yaml".encode()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+                return int(entry.name)
+        except OSError:
+            continue
+    raise SystemExit("moves: --outage needs --control etcd")
+
+
+def play(stage: Stage, objects: int, clients: int, outage_s: float) -> Result:
+    """Fill, load, change, judge."""
+    stage.ask("fill", str(objects))
+    stop = stage.directory / "stop"
+    stop.write_text("")
+    settings = Settings(str(stage.directory / "history"), str(stop), clients=clients)
+    load = subprocess.Popen(
+        stage.inside("ssastore.lab.load", json.dumps(asdict(settings))), text=True, stdout=subprocess.PIPE
+    )
+    try:
+        assert load.stdout is not None
+        load.stdout.readline()
+        changes(stage, settings.history, outage_s)
+        stop.write_text("stop")
+        output, _ = load.communicate(timeout=120)
+    finally:
+        if load.poll() is None:
+            load.kill()
+            load.wait()
+    told = json.loads(output)
+    histories = read_history(settings.history)
+    calls = [op for ops in histories.values() for op in ops]
+    judged = judge(histories)
+    return Result(
+        objects,
+        [row_of(phase, calls) for phase in stage.phases],
+        told["answers"],
+        told["errors"],
+        int(stage.ask("check", str(objects))),
+        judged.violations,
+        judged.undecided,
+        judged.lost,
+    )
+
+
+INSIDE: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "fill": fill,
+    "check": check,
+    "hottest": hottest,
+}
+"What runs on the client host, by name."
+
+
+@click.command()
+@click.option("--objects", default=20_000, show_default=True, help="Stored before anything changes.")
+@click.option("--clients", default=8, show_default=True, help="That call all the time.")
+@click.option("--control", type=click.Choice(["embedded", "etcd"]), default="embedded", show_default=True)
+@click.option("--outage", default=0.0, help="Seconds that etcd stands still while a node is drained.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def main(objects: int, clients: int, control: str, outage: float, as_json: bool) -> None:
+    """Change a cluster in every way while clients work, and print what they noticed."""
+    if outage and control != "etcd":
+        raise click.UsageError("--outage needs --control etcd")
+    directory = Path(tempfile.mkdtemp(prefix="ssastore-moves-"))
+    name = f"moves-{os.getpid()}"
+    stage = Stage(directory, name, lambda text: click.echo(text, err=True))
+    up = ["up", "--nodes", "4", "--replicas", str(REPLICAS), "--name", name, "--data", f"{directory}/lab"]
+    ports = ["--s3-port", str(free_port()), "--admin-port", str(free_port())]
+    try:
+        stage.cli(*up, *ports, "--control", control, "--detach")
+        try:
+            result = play(stage, objects, clients, outage)
+        finally:
+            stage.cli("down")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    click.echo(json.dumps(asdict(result)) if as_json else result.table())
+    sys.exit(0 if result.is_good else 1)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in INSIDE:
+        run(INSIDE[sys.argv[1]](*sys.argv[2:]))
+    else:
+        main()
