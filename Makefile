@@ -7,6 +7,7 @@ FIRST ?= 0
 SCENARIO ?= safety
 SOAK_S ?= 300
 CUT_S ?= 60
+OBJECTS ?= 20000
 RACES ?= 1000
 POWERCUTS ?= 2000
 OPT ?= 2
@@ -18,13 +19,14 @@ STAMP := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench sim soak mutants compiled pure
+.PHONY: help setup check test demo moves bench sim soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
 	@echo "make check   format, lint, types, import contracts, tidy test (seconds)"
 	@echo "make test    all tests, in three processes: unit, contract, s3, and lab in network namespaces of its own"
 	@echo "make demo    a cluster on this machine, shown at work"
+	@echo "make moves   a cluster that changes in every way under load, and what clients noticed: make moves OBJECTS=500"
 	@echo "make bench   the benchmarks"
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
@@ -59,6 +61,9 @@ test: setup
 
 demo: setup
 	$(BIN)/python -m ssastore.lab.demo
+
+moves: setup
+	$(BIN)/python -m ssastore.lab.moves --objects $(OBJECTS)
 
 sim: setup
 	$(BIN)/ssastore sim --seeds $(SEEDS) --first-seed $(FIRST) --scenario $(SCENARIO)

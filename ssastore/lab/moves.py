@@ -264,8 +264,9 @@ INSIDE: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 @click.option("--clients", default=8, show_default=True, help="That call all the time.")
 @click.option("--control", type=click.Choice(["embedded", "etcd"]), default="embedded", show_default=True)
 @click.option("--outage", default=0.0, help="Seconds that etcd stands still while a node is drained.")
+@click.option("--keep", is_flag=True, help="Leave data and logs where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def main(objects: int, clients: int, control: str, outage: float, as_json: bool) -> None:
+def main(objects: int, clients: int, control: str, outage: float, keep: bool, as_json: bool) -> None:
     """Change a cluster in every way while clients work, and print what they noticed."""
     if outage and control != "etcd":
         raise click.UsageError("--outage needs --control etcd")
@@ -281,7 +282,10 @@ def main(objects: int, clients: int, control: str, outage: float, as_json: bool)
         finally:
             stage.cli("down")
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if keep:
+            click.echo(f"data and logs: {directory}", err=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
     click.echo(json.dumps(asdict(result)) if as_json else result.table())
     sys.exit(0 if result.is_good else 1)
 

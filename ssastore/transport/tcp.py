@@ -6,8 +6,9 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ssastore.env import spawn
 from ssastore.keyspace import Slice
 from ssastore.limits import DIAL_TIMEOUT_MS
 
@@ -33,14 +34,26 @@ class TcpLinks:
             async with asyncio.timeout(DIAL_TIMEOUT_MS / 1000):
                 await loop.sock_connect(sock, (str(address), port))
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 0)
-            _, made = await loop.create_connection(protocol, sock=sock)
         except TimeoutError:
             sock.close()
             raise OSError(f"no answer from [{address}]:{port} in {DIAL_TIMEOUT_MS} ms") from None
         except BaseException:
             sock.close()
             raise
+        connecting = spawn("take a connection over", loop.create_connection(protocol, sock=sock))
+        try:
+            _, made = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # Cancelled itself, uvloop closes the socket under a protocol that believes to be connected.
+            connecting.add_done_callback(_close)
+            raise
         return made
+
+
+def _close(connecting: asyncio.Task[tuple[asyncio.Transport, Any]]) -> None:
+    """Nobody waits for it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()[0].abort()
 
 
 class LoopbackLinks:
