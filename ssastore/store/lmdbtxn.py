@@ -9,8 +9,8 @@ What LMDB raises is translated here, for the modules that use these as well.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
 
 import lmdb
 
@@ -34,6 +34,15 @@ class Databases(NamedTuple):
     long: lmdb._Database
 
 
+class _Ended:
+    """In the place of a transaction that has ended: who holds that keeps its place among LMDB's readers."""
+
+    def get(self, *_: object) -> NoReturn:
+        raise lmdb.BadTxnError("the state of the store that this belongs to is not there any more")
+
+    cursor = stat = get
+
+
 class Snapshot:
     """One state of the environment: a read transaction that everybody shares until the next commit.
 
@@ -48,8 +57,8 @@ class Snapshot:
     def __init__(self, databases: Databases) -> None:
         """Raises lmdb.Error."""
         self._databases = databases
-        self._txn = databases.env.begin(databases.main, None, False, True)
-        self._get = self._txn.get
+        self._txn: Any = databases.env.begin(databases.main, None, False, True)
+        self._get: Callable[[bytes], memoryview | None] = self._txn.get
         self._is_retired = False
         self.is_spoilt = False
         self.users = 0
@@ -114,6 +123,8 @@ class Snapshot:
     def _end(self) -> None:
         if not self.users:
             self._txn.abort()
+            self._txn = _Ended()
+            self._get = self._txn.get
 
     def _long_keys(self) -> LongKeys[memoryview]:
         _, main, long = self._databases

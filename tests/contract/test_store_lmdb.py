@@ -419,3 +419,16 @@ async def test_damaged_page_hides_its_own_records_only(tmp_path: Path, is_one_re
     assert len(lost) < 60
     assert store.usage().records == len(keys)
     await store.close()
+
+
+async def test_who_still_holds_what_it_has_read_from_takes_no_place_among_the_readers(
+    store: LmdbStore,
+) -> None:
+    """As a traceback does, until the garbage collector comes by."""
+    held = []
+    for number in range(2 * STORE_READERS_MAX):
+        await put_direct(store, b"key", b"%d" % number)
+        with store.read() as txn:
+            assert txn.get(b"key") == b"%d" % number
+        held.append(txn)
+    assert get(store, b"key") == b"%d" % (len(held) - 1)
