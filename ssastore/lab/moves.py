@@ -164,8 +164,8 @@ class Stage:
         self.phases.append(Phase(name, began, time.monotonic_ns(), moves))
 
 
-def changes(stage: Stage, history: str, outage_s: float) -> None:
-    """All that happens to the cluster."""
+def changes(stage: Stage, history: str, outage_s: float, *, is_short: bool) -> None:
+    """All that happens to the cluster; the short form drains no node."""
     stage.phase("before", lambda: time.sleep(_CALM_S))
 
     def join() -> int:
@@ -183,7 +183,8 @@ def changes(stage: Stage, history: str, outage_s: float) -> None:
         return stage.planned("--lost", "n3")
 
     stage.phase("a node joins", join)
-    stage.phase("a node is drained", drain)
+    if not is_short:
+        stage.phase("a node is drained", drain)
     stage.phase("a node is lost", lose)
     found = context.find(stage.context)
     group, half, target = stage.ask("hottest", history, found.control, found.secrets_file).split(" ")
@@ -216,7 +217,7 @@ def etcd_pid(directory: Path) -> int:
     raise SystemExit("moves: --outage needs --control etcd")
 
 
-def play(stage: Stage, objects: int, clients: int, outage_s: float) -> Result:
+def play(stage: Stage, objects: int, clients: int, outage_s: float, *, is_short: bool) -> Result:
     """Fill, load, change, judge."""
     stage.ask("fill", str(objects))
     stop = stage.directory / "stop"
@@ -228,7 +229,7 @@ def play(stage: Stage, objects: int, clients: int, outage_s: float) -> Result:
     try:
         assert load.stdout is not None
         load.stdout.readline()
-        changes(stage, settings.history, outage_s)
+        changes(stage, settings.history, outage_s, is_short=is_short)
         stop.write_text("stop")
         output, _ = load.communicate(timeout=120)
     finally:
@@ -264,9 +265,12 @@ INSIDE: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 @click.option("--clients", default=8, show_default=True, help="That call all the time.")
 @click.option("--control", type=click.Choice(["embedded", "etcd"]), default="embedded", show_default=True)
 @click.option("--outage", default=0.0, help="Seconds that etcd stands still while a node is drained.")
+@click.option("--short", is_flag=True, help="No node is drained.")
 @click.option("--keep", is_flag=True, help="Leave data and logs where they are, and say where.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def main(objects: int, clients: int, control: str, outage: float, keep: bool, as_json: bool) -> None:
+def main(
+    objects: int, clients: int, control: str, outage: float, short: bool, keep: bool, as_json: bool
+) -> None:
     """Change a cluster in every way while clients work, and print what they noticed."""
     if outage and control != "etcd":
         raise click.UsageError("--outage needs --control etcd")
@@ -278,7 +282,7 @@ def main(objects: int, clients: int, control: str, outage: float, keep: bool, as
     try:
         stage.cli(*up, *ports, "--control", control, "--detach")
         try:
-            result = play(stage, objects, clients, outage)
+            result = play(stage, objects, clients, outage, is_short=short)
         finally:
             stage.cli("down")
     finally:
