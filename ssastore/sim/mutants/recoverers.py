@@ -267,13 +267,20 @@ MUTANTS = [
         _SCENARIO,
     ),
     Mutant("takeover-votes-early", "a target votes before it has copied", _votes_early, "lost"),
-    Mutant("takeover-without-fence", "a target copies what mates may still change", _no_fence, "lost"),
+    Mutant(
+        "takeover-without-fence",
+        "a target copies what mates may still change",
+        _no_fence,
+        "lost",
+        is_rare=True,
+    ),
     Mutant("takeover-keeps-cfg", "a lost owner is replaced under its own cfg", _takeover_keeps_cfg, "lost"),
     Mutant(
         "former-owner-hearsay",
         "a lost owner that lives on takes a higher cfg from whoever names it",
         _former_owner_takes_hearsay,
         "lost",
+        is_rare=True,
     ),
     Mutant(
         "filled-once",
