@@ -285,9 +285,13 @@ class Custody:
         self._settle_again(legacy.heirs)
         self.wake()
 
+    def _know(self, standings: Mapping[int, Standing]) -> None:
+        self._standings.update(standings)
+        self._has_parts = self._has_parts or any(number >= WHOLE_SLICES for number in standings)
+
     def _adopt(self, number: int, standing: Standing) -> None:
         """Make a new cfg durable. Until then only the control store's word keeps the old one away."""
-        self._standings[number] = standing
+        self._know({number: standing})
         self._adopting[number] = self._store.submit(lambda txn: write_standing(txn, number, standing))
 
     # -- for merges ---------------------------------------------------------------------------------
@@ -332,13 +336,13 @@ class Custody:
 
     async def note_standings(self, standings: Mapping[int, Standing]) -> None:
         """Make it durable how far slices are that are not this environment's to vote for."""
-        self._standings.update(standings)
+        self._know(standings)
         await self._write(standings, lambda txn: None)
 
     async def fill(self, standings: Mapping[int, Standing], last: Callable[[WriteTxn], None]) -> None:
         """The data of incoming slices is complete; ``last`` is changed with that, durably."""
         await self._write(standings, last)
-        self._standings.update(standings)
+        self._know(standings)
 
     async def _write(self, standings: Mapping[int, Standing], more: Callable[[WriteTxn], None]) -> None:
         def write_all(txn: WriteTxn) -> None:
@@ -371,7 +375,7 @@ class Custody:
 
     def filled(self, number: int, standing: Standing) -> None:
         """The slice's data is complete for an epoch; that and the data are durable."""
-        self._standings[number] = standing
+        self._know({number: standing})
         self._settle_again([number])
 
     def withdraw(self) -> None:
@@ -391,7 +395,7 @@ class Custody:
 
         for number in owned:
             self._acceptor.served.hush(number)
-        self._standings.update(outdated)
+        self._know(outdated)
         await self._store.submit(write_all)
         self._settle_again(owned)
         self.taken.update(owned)
