@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,33 @@ class Share:
             items[:] = [item for found in reversed(files.values()) if not forks(found) for item in found]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """True: for this test nothing is left to do here."""
-        file = file_of(item)
-        if file not in self._is_mine:
-            self._is_mine[file] = self._number == ALONE or self._claim(file)
-        return None if self._is_mine[file] else True
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """As pytest's own, with the tests of this process alone.
+
+        What a test has set up stays as far as the next one needs it, so that has to be known when a test
+        ends: a file is claimed before the last one ends.
+        """
+        if session.testsfailed and not session.config.option.continue_on_collection_errors:
+            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+        own = iter([] if session.config.option.collectonly else self._own(session.items))
+        item = next(own, None)
+        while item is not None:
+            following = next(own, None)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+            item = following
+        return True
+
+    def _own(self, items: list[pytest.Item]) -> Iterator[pytest.Item]:
+        for item in items:
+            file = file_of(item)
+            if file not in self._is_mine:
+                self._is_mine[file] = self._number == ALONE or self._claim(file)
+            if self._is_mine[file]:
+                yield item
 
     def _claim(self, file: str) -> bool:
         try:

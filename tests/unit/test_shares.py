@@ -98,3 +98,13 @@ def test_files_with_tests_that_fork_are_not_for_the_last_process_and_a_failure_i
 )
 def test_one_process_that_fails_is_enough_and_one_with_tests_too(codes: list[int], expected: int) -> None:
     assert verdict(codes) == expected
+
+
+def test_who_goes_on_in_another_directory_has_torn_the_last_one_down(tmp_path: Path) -> None:
+    """Between two files of a process lie those of others: what those need must not be kept for them."""
+    for directory in ("a", "b", "c"):
+        (tmp_path / directory).mkdir()
+        write(tmp_path / directory, 4, "import time\n\ndef test_one():\n    time.sleep(0.2)\n")
+    code, output = run(tmp_path, "--junitxml=report.{share}.xml", "--import-mode=importlib")
+    assert code == 0, output
+    assert sum(len(names(tmp_path, number)) for number in range(SHARES)) == 12
