@@ -34,8 +34,9 @@ DEADLINE_MS = 40_000
 _LASTING_S = (2, 12, 40)
 _FAULTS = (*NETWORK_FAULTS, "pause", "kill", "power_off", "disk_full", "disk_error", "disk_stall")
 _CONTENTS = 3
-HEALED_S = 30.0
-"When nothing else is wrong, until what is rotten was found and is good: a pass may wait for who was away."
+HEALED_S = 30.0 + GRACE_MS / 1000
+"""When nothing else is wrong, until what is rotten was found and is good: a pass may wait for who was away.
+A blob that nothing names may have no good copy left to be repaired from; it goes after the grace time."""
 EQUAL_S = 4 * GRACE_MS / 1000
 _SCRUB_EVERY = 8
 

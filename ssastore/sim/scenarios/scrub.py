@@ -1,7 +1,7 @@
 """Bits rot and blobs vanish on one plane at a time, beside all that ``gc`` has.
 
-No wrong byte may be served; what is rotten is repaired within thirty virtual seconds once
-nothing else fails; in the end the planes are equal.
+No wrong byte may be served; once nothing else fails, what is rotten is repaired within thirty virtual
+seconds, or swept when nothing names it any more (``upkeep.HEALED_S``); in the end the planes are equal.
 """
 
 from __future__ import annotations
