@@ -193,7 +193,9 @@ class Guardian:
         tried_s, nodes, said = self._tried
         if nodes == lost and now_s - tried_s < LOST_ORDER_EVERY_MS / 1000:
             return said
-        reached = [name for name in sorted(lost) if await self._deeds.reaches(name)]
+        # All at once: one after the other a few of them outlast the lease.
+        answers = await asyncio.gather(*[self._deeds.reaches(name) for name in sorted(lost)])
+        reached = [name for name, is_reached in zip(sorted(lost), answers, strict=True) if is_reached]
         says = dict.fromkeys(reached, REACHED)
         if left := [name for name in sorted(lost) if name not in reached]:
             try:

@@ -37,6 +37,7 @@ class Cluster:
         self.orders: list[tuple[str, tuple[str, ...]]] = []
         self.refuses = ""
         self.takes_s = 0.0
+        self.asks_s = 0.0
         self.tasks: list[asyncio.Task[None]] = []
         self.zones = dict.fromkeys(NAMES, "")
 
@@ -72,6 +73,7 @@ class Cluster:
             return 1
 
         async def reaches(node: str) -> bool:
+            await asyncio.sleep(self.asks_s)
             return node in self.reached
 
         deeds = Deeds(lambda: self.owners, order, recall, reaches)
@@ -235,6 +237,23 @@ def test_who_plans_for_longer_than_the_lease_lasts_stays_the_coordinator() -> No
         assert await cluster.ordered() == ["n6"] and await coordinator_of(cluster.store) == "n1"
 
     play(scenario)
+
+
+def test_to_ask_several_that_do_not_answer_takes_no_longer_than_to_ask_one() -> None:
+    cluster = Cluster()
+    cluster.zones |= {"n2": "z", "n3": "z", "n4": "z", "n1": "y", "n5": "y", "n6": "x"}
+    cluster.asks_s = 0.4 * LEASE_MS / 1000
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.start("n1")
+        await asyncio.sleep(1)
+        cluster.start("n5")
+        await cluster.gone("n2", "n3", "n4")
+        await asyncio.sleep(AFTER_S + cluster.asks_s + 5)
+        assert sorted(await cluster.ordered()) == ["n2", "n3", "n4"]
+        assert await coordinator_of(cluster.store) == "n1"
+
+    play(scenario, cluster)
 
 
 def test_nothing_is_said_of_nodes_that_start_a_moment_later() -> None:
