@@ -137,9 +137,16 @@ async def _change_order(
         item = await control.get(key)
         known = MoveOrder.decode(item.value).slices if item is not None else {}
         slices = {s: source for s, source in {**known, **(added or {})}.items() if s not in removed}
-        compare = Compare(key, item.revision if item is not None else 0)
+        unchanged = [Compare(key, item.revision if item is not None else 0)]
+        if added:
+            # A node can be removed while somebody plans for it, and must not be while it has an order.
+            target = key.split("/")[1]
+            node = await control.get(node_key(target))
+            if node is None:
+                raise ConfigError(f"{target} has been removed from the cluster meanwhile: plan again")
+            unchanged.append(Compare(node.key, node.revision))
         value = MoveOrder(slices).encode() if slices else None
-        if (value is None and item is None) or await control.transact([compare], [Write(key, value)]):
+        if (value is None and item is None) or await control.transact(unchanged, [Write(key, value)]):
             return
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from ssastore.rebalance import (
     form_cluster,
     merge_as_planned,
     move_states,
+    moves_of,
     order_lost,
     order_merge,
     order_move,
@@ -520,3 +522,24 @@ async def test_a_node_that_owns_nothing_is_removed() -> None:
     with pytest.raises(ConfigError, match="n6 owns 1"):
         await remove_node(Late(control, 100), "n6")
     assert spare in (await read_cluster(control)).nodes
+
+
+async def test_nothing_is_ordered_of_a_node_that_is_removed_while_somebody_plans_for_it() -> None:
+    control, cluster = await five()
+
+    class Removing(MemoryControlStore):
+        """n3 is gone when the first order is written."""
+
+        async def transact(self, compares: Any, writes: Any) -> Any:
+            if writes[0].key.startswith("replace/n3/") and writes[0].value is not None:
+                await control.transact([], [Write(node_key("n3"), None)])
+            return await control.transact(compares, writes)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.get, self.list = control.get, control.list  # type: ignore[method-assign]
+
+    moves = moves_of(plan_lost(cluster, ["n2"]), layout_of(cluster.groups))
+    with pytest.raises(ConfigError, match="n3 has been removed"):
+        await order_moves(Removing(), [move for move in moves if move.target == "n3"])
+    assert not (await control.list("replace/n3/"))[0]
