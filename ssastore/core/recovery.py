@@ -264,9 +264,9 @@ class Recovery:
         needed = self._replicas // 2 + 1
         # The mates that fenced most of them; of several with as many, the lowest plane.
         best = sorted(planes, key=lambda mate: (-len(fenced[mate]), mate))[:needed]
-        if self.accepts_data_loss:
-            return [LOCAL, *[mate for mate in planes if len(fenced[mate]) == len(cfgs)]], list(cfgs)
         common = [part for part in cfgs if len(best) == needed and all(part in fenced[m] for m in best)]
+        if self.accepts_data_loss and not common:
+            return _all_that_is_left(fenced, cfgs)
         if len(common) < len(cfgs):
             short = ", ".join(f"plane {mate}: {len(fenced[mate])}" for mate in planes)
             self.progress.waiting = (
@@ -310,3 +310,14 @@ class Recovery:
         for part in held:
             filled += await self._fill(plane, {part: held[part]}, sources)
         return filled
+
+
+def _all_that_is_left(fenced: Mapping[int, set[int]], cfgs: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """(Planes to copy from, parts to fill so) where too few mates fenced any part.
+
+    Sources are what this disk holds and all mates that fenced. Parts of which most mates are left come first;
+    those of other mates have a round of their own, so that no mate that is left is passed over for another part.
+    """
+    mates_of = {part: tuple(mate for mate in sorted(fenced) if part in fenced[mate]) for part in cfgs}
+    mates = max(mates_of.values(), key=len)
+    return [LOCAL, *mates], [part for part in cfgs if mates_of[part] == mates]

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from ssastore.core.copying import LOCAL
 from ssastore.core.floors import raise_floor
 from ssastore.core.groups import ACTIVE, RECOVERING, group_key
 from ssastore.core.orders import RecoverOrder, order_name
 from ssastore.core.pages import stored_key_of
 from ssastore.core.records import blob_key, record_key
+from ssastore.core.recovery import _all_that_is_left
 from ssastore.core.register import LIVE, Slot, Value, make_ballot
 from ssastore.core.standing import Standing, State
 from ssastore.env import Compare, Write
@@ -337,3 +339,12 @@ async def test_run_recovers_by_itself_and_waits_for_the_next_loss(world: World) 
             await asyncio.sleep(0)
     running.cancel()
     assert active(await world.record(GROUP))
+
+
+def test_where_a_loss_is_accepted_every_mate_that_is_left_is_a_source() -> None:
+    """Parts of other mates wait for a round of their own."""
+    fenced = {1: {5, 6}, 2: {6, 7}, 3: set(), 4: {6}}
+    cfgs = dict.fromkeys((5, 6, 7, 8), 2)
+    assert _all_that_is_left(fenced, cfgs) == ([LOCAL, 1, 2, 4], [6])
+    assert _all_that_is_left(fenced, {5: 2, 8: 2}) == ([LOCAL, 1], [5])
+    assert _all_that_is_left(fenced, {8: 2}) == ([LOCAL], [8])
