@@ -243,8 +243,10 @@ class MemoryStore:
         if self._pins:
             self._records, self._pins = self._records.copy(), 0
         batch, self._batch = self._batch, []
-        for submitted in batch:
-            answer(submitted, self._run(submitted))
+        # Nobody hears of a change before all of its commit are made: who reads then sees them together.
+        outcomes = [self._run(submitted) for submitted in batch]
+        for submitted, outcome in zip(batch, outcomes, strict=True):
+            answer(submitted, outcome)
         is_idle = not self._waiting and self._drained is None
         self._timer = None if is_idle else asyncio.get_running_loop().call_soon(self._start)
 
