@@ -199,7 +199,8 @@ class Custody:
         lost = [number for number in before if number in self.taken]
         for number in before:
             if number not in owned:
-                self._has_lost = True
+                # One that was handed over has its seal here, and is known by that.
+                self._has_lost = self._has_lost or number not in self._standings
                 self._acceptor.served.lose(number)
                 self.states.pop(number, None)
                 self.taken.discard(number)
