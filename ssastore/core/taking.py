@@ -28,7 +28,7 @@ from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
 from ssastore.core.standing import Standing, pack_stands, unpack_parts
 from ssastore.core.totals import SliceTotal, Tally, unpack_totals
-from ssastore.env import ControlStore, Store, WriteTxn
+from ssastore.env import ControlStore, Store, WriteTxn, spawn
 from ssastore.errors import BadFrame, CorruptObject, Unavailable
 from ssastore.keyspace import GROUP_BITS
 from ssastore.limits import (
@@ -171,6 +171,8 @@ class Taker:
         message = Changes(copying.iid, copying.moves, copying.session, copying.seen)
         header, body = await self._ask(message, (int, bool, int))
         entries = Page(False, b"", header[2], bytes(body)).entries()
+        if not copying.is_sealed:
+            await self._pace.spend(len(body))
         self.byte_count += len(body) + await self._fetch_blobs(copying, entries)
         if entries:
             change = partial(fill_keys, plane=copying.plane, entries=entries, cover=self._cover)
@@ -200,9 +202,13 @@ class Taker:
         """Let FILLED be durable, if what is here is what the source has."""
         plane = copying.plane
         message = Total(copying.iid, copying.moves)
-        asked = self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
         # Both count at the same time: nobody votes for these slices meanwhile.
-        (_, body), own = await asyncio.gather(asked, self._totals(plane, copying.held))
+        counting = spawn("count what was taken", self._totals(plane, copying.held))
+        try:
+            _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
+            own = await counting
+        finally:
+            counting.cancel()
         totals = unpack_totals(body)
         for part, held in copying.held.items():
             total = totals.get(part)
