@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import re
+import selectors
 import shutil
 import subprocess
 import sys
@@ -71,13 +72,14 @@ async def hand_over(control: ControlStore, group: int) -> tuple[Handover, str]:
     assert item is not None
     watch: Any = control.watch(key, item.revision)
     async with asyncio.timeout(_HANDOVER_S), aclosing(watch):
-        ordering = asyncio.ensure_future(order_move(control, _PLANE << GROUP_BITS | group, target))
+        await order_move(control, _PLANE << GROUP_BITS | group, target)
         async for event in watch:
             found = GroupRecord.decode(event.value).planes[_PLANE]
             if found.state == MOVING:
                 began = time.time()
             elif found.state == ACTIVE and found.owner == target:
-                await ordering
+                if not began:
+                    raise BenchError("the record was never seen MOVING")
                 return Handover(began, time.time()), target
     raise AssertionError("a watch does not end")
 
@@ -169,13 +171,14 @@ def _line_of(server: Server, timeout_s: float) -> Any:
     """The next line of JSON that a process prints. Raises BenchError."""
     pipe = server.process.stdout
     assert pipe is not None
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        line = pipe.readline()
-        if line:
-            return json.loads(line)
-        server.check()
-    raise BenchError(f"{server.name} did not answer in {timeout_s:.0f} s")
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        if not selector.select(timeout_s):
+            raise BenchError(f"{server.name} did not answer in {timeout_s:.0f} s")
+    line = pipe.readline()
+    if not line:
+        raise BenchError(f"{server.name} ended\n{server.log_end()}")
+    return json.loads(line)
 
 
 async def _moved(found: Context, group: int) -> tuple[Handover, str]:

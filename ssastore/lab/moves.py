@@ -31,12 +31,13 @@ from typing import Any
 
 import click
 
-from ssastore.client import AsyncClient
+from ssastore.client import AsyncBucket, AsyncClient
 from ssastore.config import open_control
 from ssastore.core.numbers import part_piece
 from ssastore.core.recut import halves_of
+from ssastore.errors import SsaStoreError
 from ssastore.judge.verdicts import judge, read_history
-from ssastore.keyspace import SLICE_DEPTH_MIN
+from ssastore.keyspace import SLICE_DEPTH_MIN, group_of
 from ssastore.lab import context
 from ssastore.lab.load import BUCKET as LOADED
 from ssastore.lab.load import Settings
@@ -86,26 +87,38 @@ async def _all_of(objects: int, *, create: bool) -> int:
                 if create:
                     await bucket.put(f"k{number}", content_of(number))
                 else:
-                    wrong += await bucket.get(f"k{number}") != content_of(number)
+                    wrong += not await _is_there(bucket, number)
 
         await asyncio.gather(*[work() for _ in range(_AT_ONCE)])
     return wrong
 
 
+async def _is_there(bucket: AsyncBucket, number: int) -> bool:
+    try:
+        return await bucket.get(f"k{number}") == content_of(number)
+    except SsaStoreError as error:
+        print(f"k{number}: {error}", file=sys.stderr)
+        return False
+
+
 async def hottest(history: str, control: str, secrets_file: str) -> None:
-    """Print the group that most calls of a history went to, a half of its plane 0, and who could have it."""
+    """Print the group that most calls of a history went to, its busier half, and who could have that."""
     calls: Counter[int] = Counter()
     async with AsyncClient.from_env() as client:
         bucket = client.bucket(LOADED)
         for key, ops in read_history(history).items():
-            calls[(await bucket.locate(key)).group] += len(ops)
-    group = calls.most_common(1)[0][0]
+            calls[(await bucket.locate(key)).position] += len(ops)
+    groups: Counter[int] = Counter()
+    for position, count in calls.items():
+        groups[group_of(position)] += count
+    group = groups.most_common(1)[0][0]
+    halves = [part_piece(part) for part in halves_of(group, SLICE_DEPTH_MIN + 1)]
+    half = max(halves, key=lambda piece: sum(count for place, count in calls.items() if place in piece))
     store = open_control(control, secrets_file)
     try:
         cluster = await read_cluster(store)
     finally:
         await store.close()
-    half = part_piece(halves_of(group, SLICE_DEPTH_MIN + 1)[1])
     serving = {name for record in cluster.groups for name in record.owners}
     free = sorted(serving - set(cluster.groups[group].owners))
     print(f"{group:03x} {half} {free[0] if free else ''}")
@@ -236,6 +249,8 @@ def play(stage: Stage, objects: int, clients: int, outage_s: float, *, is_short:
         if load.poll() is None:
             load.kill()
             load.wait()
+    if load.returncode:
+        raise SystemExit(f"moves: the load ended with {load.returncode}: see what it said above")
     told = json.loads(output)
     histories = read_history(settings.history)
     calls = [op for ops in histories.values() for op in ops]

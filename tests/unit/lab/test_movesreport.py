@@ -17,13 +17,14 @@ def calls(*took_ms: int, began_ms: int = 0) -> list[Op]:
     ]
 
 
-def test_calls_count_for_the_phase_in_which_they_began() -> None:
-    found = [*calls(*range(1, 101)), *calls(900, began_ms=200)]
+def test_calls_count_for_every_phase_in_which_they_were_under_way() -> None:
+    found = [*calls(*range(1, 101)), *calls(900, began_ms=190)]
     row = row_of(Phase("before", 0, 150 * MS, 7), found)
     assert (row.calls, row.moves, row.seconds) == (100, 7, 0.15)
     assert (row.p50_ms, row.p99_ms, row.slowest_ms) == (51, 100, 100)
-    assert row_of(Phase("after", 150 * MS, 300 * MS), found).slowest_ms == 900
-    assert row_of(Phase("nothing", 400 * MS, 500 * MS), found).calls == 0
+    for began_ms in (180, 500, 1000):
+        assert row_of(Phase("stall", began_ms * MS, (began_ms + 80) * MS), found).slowest_ms == 900
+    assert row_of(Phase("nothing", 2000 * MS, 2100 * MS), found).calls == 0
 
 
 GOOD = Result(
@@ -47,6 +48,7 @@ def test_a_run_is_good_only_when_nothing_went_wrong() -> None:
         {"violations": ["k"]},
         {"undecided": ["k"]},
         {"lost": ["k"]},
+        {"rows": [*GOOD.rows, Row("stall", 1, 0, 0, 0, 0, 0)]},
     ):
         assert not replace(GOOD, **wrong).is_good, wrong  # type: ignore[arg-type]
 
