@@ -316,7 +316,7 @@ def _all_that_is_left(fenced: Mapping[int, set[int]], cfgs: Mapping[int, int]) -
     """(Planes to copy from, parts to fill so) where too few mates fenced any part.
 
     Sources are what this disk holds and all mates that fenced. Parts of which most mates are left come first;
-    those of other mates have a round of their own, so that no mate that is left is passed over for another part.
+    those of other mates have a round of their own: no mate that is left is passed over for another part.
     """
     mates_of = {part: tuple(mate for mate in sorted(fenced) if part in fenced[mate]) for part in cfgs}
     mates = max(mates_of.values(), key=len)
