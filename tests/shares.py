@@ -15,6 +15,7 @@ one prints as it goes, what the others say comes at the end.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,8 @@ def verdict(codes: list[int]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run all."""
+    # A shell starts what it puts in the background with Ctrl-C ignored: labs under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as marks, tempfile.TemporaryDirectory() as told:
         running = [start(number, arguments, Path(marks), Path(told)) for number in range(SHARES)]
         codes = [process.wait() for process in running]
