@@ -40,7 +40,11 @@ class _Ended:
     def get(self, *_: object) -> NoReturn:
         raise lmdb.BadTxnError("the state of the store that this belongs to is not there any more")
 
-    cursor = stat = get
+    def cursor(self, *_: object) -> NoReturn:
+        self.get()
+
+    def stat(self, *_: object) -> NoReturn:
+        self.get()
 
 
 class Snapshot:
