@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import selectors
 import subprocess
 import sys
 from collections.abc import Collection
@@ -65,17 +64,7 @@ class Generator:
         return self._answer(timeout_s)
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:
-        pipe = self._server.process.stdout
-        assert pipe is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            if not selector.select(timeout_s):
-                raise BenchError(f"the load generator of {self._target} did not answer in {timeout_s:.0f} s")
-        # A line is written at once and is shorter than a pipe's buffer, so it comes whole.
-        line = pipe.readline()
-        if not line:
-            raise BenchError(f"the load generator of {self._target} ended\n{self._server.log_end()}")
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = self._server.answer(timeout_s)
         if "error" in answer:
             raise BenchError(f"{self._target}: {answer['error']}\n{self._server.log_end()}")
         return answer

@@ -13,7 +13,6 @@ import asyncio
 import json
 import os
 import re
-import selectors
 import shutil
 import subprocess
 import sys
@@ -167,20 +166,6 @@ def _copied_as_a_file(directory: Path, size: int) -> float:
     return best
 
 
-def _line_of(server: Server, timeout_s: float) -> Any:
-    """The next line of JSON that a process prints. Raises BenchError."""
-    pipe = server.process.stdout
-    assert pipe is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        if not selector.select(timeout_s):
-            raise BenchError(f"{server.name} did not answer in {timeout_s:.0f} s")
-    line = pipe.readline()
-    if not line:
-        raise BenchError(f"{server.name} ended\n{server.log_end()}")
-    return json.loads(line)
-
-
 async def _moved(found: Context, group: int) -> tuple[Handover, str]:
     control = open_control(found.control, found.secrets_file)
     try:
@@ -202,7 +187,7 @@ def measure(directory: Path, mib: int, size: int) -> Result:
             "stall", lab.on_client_host(argv), directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         servers.append(load)
-        group = _line_of(load, _FILL_S)["group"]
+        group = load.answer(_FILL_S)["group"]
         watches = {host: RouteWatch(lab, host, directory) for host in found.hosts if host != "client"}
         servers += [watch.server for watch in watches.values()]
         time.sleep(_CALM_S)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import random
+import selectors
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError
 
@@ -112,6 +115,20 @@ class Server:
         """Raises BenchError, with the end of its log, when it has ended."""
         if self.process.poll() is not None:
             raise BenchError(f"{self.name} ended with code {self.process.returncode}\n{self.log_end()}")
+
+    def answer(self, timeout_s: float) -> Any:
+        """The next line of JSON that it prints. Raises BenchError: none came in time, or it has ended."""
+        pipe = self.process.stdout
+        assert pipe is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            if not selector.select(timeout_s):
+                raise BenchError(f"{self.name} did not answer in {timeout_s:.0f} s")
+        # A line is written at once and is shorter than a pipe's buffer, so it comes whole.
+        line = pipe.readline()
+        if not line:
+            raise BenchError(f"{self.name} ended\n{self.log_end()}")
+        return json.loads(line)
 
     def log_end(self) -> str:
         """The last lines of its log."""

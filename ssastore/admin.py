@@ -23,13 +23,10 @@ from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, Randomness
 from ssastore.errors import SsaStoreError
-from ssastore.keyspace import Slice, minimal_cover
+from ssastore.keyspace import minimal_cover
 from ssastore.messages import Report, StartScrub
+from ssastore.probing import ASK_MS, Prober, worker_iids
 from ssastore.transport.connection import Identity
-from ssastore.transport.pool import Pool
-
-_ASK_MS = 1500
-_ALL_TAILS = 0x7FFFFFFF
 
 
 class ClusterWatch:
@@ -45,21 +42,11 @@ class ClusterWatch:
     ) -> None:
         self._view = view
         self._control = control
-        cluster = view.cluster()
-        # Without hints every question is dialled, so it proves the route and the steering too.
-        self._pool = Pool(
-            cluster.record.network,
-            cluster.nodes[0].port,
-            identity,
-            links=links,
-            randomness=randomness,
-            deadline_ms=_ASK_MS,
-            use_hints=False,
-        )
+        self._prober = Prober(view, identity, links, randomness)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.close()
+        await self._prober.close()
 
     async def report(self) -> dict[str, Any]:
         """What every node says; ``ready`` is true when all workers answered as themselves."""
@@ -86,7 +73,7 @@ class ClusterWatch:
         """Who has a lease, and which node coordinates; None when the control store does not say: then nobody
         is missed for that."""
         try:
-            async with asyncio.timeout(_ASK_MS / 1000):
+            async with asyncio.timeout(ASK_MS / 1000):
                 return await read_presence(self._control), await coordinator_of(self._control)
         except (SsaStoreError, TimeoutError, OSError):
             return None, None
@@ -94,27 +81,24 @@ class ClusterWatch:
     async def start_scrub(self) -> dict[str, Any]:
         """Have every worker begin a scrub pass: its number at each, and who did not answer."""
         cluster = self._view.cluster()
-        record, groups = cluster.record, cluster.groups
         wanted = [
-            (node.name, index, piece)
+            (node.name, index, iid)
             for node in cluster.nodes
-            for index in range(node.workers)
-            for piece in [s for s in owned_slices(groups, node.name) if s.lane % node.workers == index][:1]
+            for index, iid in sorted(worker_iids(cluster, node).items())
         ]
-        begun = await asyncio.gather(*[self._begin_scrub(piece) for *_, piece in wanted])
+        begun = await asyncio.gather(*[self._begin_scrub(iid) for *_, iid in wanted])
         numbers = {f"{name} worker {at}": number for (name, at, _), number in zip(wanted, begun, strict=True)}
         return {
             "schema": "ssastore.scrub/1",
-            "cluster_id": record.cluster_id,
+            "cluster_id": cluster.record.cluster_id,
             "passes": {worker: number for worker, number in numbers.items() if number},
             "silent": [worker for worker, number in numbers.items() if not number],
         }
 
-    async def _begin_scrub(self, piece: Slice) -> int:
+    async def _begin_scrub(self, iid: int) -> int:
         """The number of the pass; 0 when the worker does not answer."""
-        iid = piece.first | _ALL_TAILS
         try:
-            header, _ = await self._pool.call(StartScrub(iid), iid)
+            header, _ = await self._prober.ask(StartScrub(iid))
         except SsaStoreError:
             return 0
         number = header[2]
@@ -123,8 +107,9 @@ class ClusterWatch:
     async def _node(self, record: NodeRecord, cluster: Cluster) -> dict[str, Any]:
         name, network = record.name, cluster.record.network
         slices = owned_slices(cluster.groups, name)
+        iids = worker_iids(cluster, record)
         asked = await asyncio.gather(
-            *[self._worker(name, index, slices, record.workers) for index in range(record.workers)]
+            *[self._worker(name, index, iids.get(index)) for index in range(record.workers)]
         )
         return {
             "name": name,
@@ -134,13 +119,11 @@ class ClusterWatch:
             "workers": asked,
         }
 
-    async def _worker(self, name: str, index: int, slices: list[Slice], workers: int) -> dict[str, Any]:
-        mine = [piece for piece in slices if piece.lane % workers == index]
-        if not mine:
+    async def _worker(self, name: str, index: int, iid: int | None) -> dict[str, Any]:
+        if iid is None:
             return {"worker": index, "ok": True, "idle": True}
         try:
-            iid = mine[0].first | _ALL_TAILS
-            _, body = await self._pool.call(Report(iid), iid)
+            _, body = await self._prober.ask(Report(iid))
             found = msgpack.unpackb(body, strict_map_key=False)
         except SsaStoreError as error:
             return {"worker": index, "ok": False, "error": str(error)}

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
-from ssastore.coordination import Prober, guardian_of
+from ssastore.coordination import guardian_of
 from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
@@ -31,6 +31,7 @@ from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.limits import GOAWAY_MS
 from ssastore.observe import configure_logging
+from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
 from ssastore.routes.netlink import NetlinkRoutes
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run

@@ -18,6 +18,7 @@ import asyncio
 import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference
 from ssastore.core.collect import Collector
@@ -293,7 +294,7 @@ class Mender:
             return Mended(elsewhere=silent)
         for plane, mark in rows.items():
             if plane != own and mark is not None:
-                await self._tools.store.submit(lambda txn, mark=mark: take_mark(txn, stored_key, mark))  # type: ignore[misc]
+                await self._tools.store.submit(partial(take_mark, stored_key=stored_key, mark=mark))
         mine = self._own_row(stored_key)
         for plane, mark in rows.items():
             if mark != mine:

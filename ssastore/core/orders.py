@@ -8,17 +8,15 @@ replace/TARGET/WORKER         the same of slices whose owners are lost: they are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from ssastore.core.fields import decode_fields, encode_fields, require
 from ssastore.core.numbers import in_order, number_of_slice, slice_from_text, slice_name
-from ssastore.errors import ConfigError
 
 _PREFIX = "recover/"
 MOVE_PREFIX = "move/"
 REPLACE_PREFIX = "replace/"
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +29,17 @@ class RecoverOrder:
     "Do not trust the state of this environment, although nothing is known against it."
 
     def encode(self) -> bytes:
-        return json.dumps({"format": _FORMAT, **asdict(self)}).encode()
+        return encode_fields(asdict(self))
 
     @staticmethod
     def decode(value: bytes) -> RecoverOrder:
         """Inverse of ``encode``. ConfigError: not such a record."""
-        try:
-            found = json.loads(value)
-            is_known = found.pop("format") == _FORMAT
-            order = RecoverOrder(**found)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"an order to recover: not such a record: {error}") from error
-        if not is_known or type(order.accept_data_loss) is not bool or type(order.rebuild) is not bool:
-            raise ConfigError("an order to recover: another format, or no booleans")
-        return order
+        found = decode_fields(value, "order to recover", _RECOVER_FIELDS)
+        require(all(type(flag) is bool for flag in found.values()), "an order to recover has booleans", found)
+        return RecoverOrder(**found)
+
+
+_RECOVER_FIELDS = set(RecoverOrder.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +54,15 @@ class MoveOrder:
 
     def encode(self) -> bytes:
         names = {slice_name(number): self.slices[number] for number in in_order(self.slices)}
-        return json.dumps({"format": _FORMAT, "slices": names}).encode()
+        return encode_fields({"slices": names})
 
     @staticmethod
     def decode(value: bytes) -> MoveOrder:
         """Inverse of ``encode``. ConfigError: not such a record."""
-        try:
-            found = json.loads(value)
-            is_known = found.pop("format") == _FORMAT and found.keys() == {"slices"}
-            slices = {
-                number_of_slice(slice_from_text(name)): source for name, source in found["slices"].items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"an order to move: not such a record: {error}") from error
-        if not is_known or not all(type(source) is str for source in slices.values()):
-            raise ConfigError("an order to move: another format, or no slices")
-        return MoveOrder(slices)
+        found = decode_fields(value, "order to move", {"slices"})["slices"]
+        is_named = type(found) is dict and all(type(source) is str for source in found.values())
+        require(is_named, "an order to move names a node for each slice", found)
+        return MoveOrder({number_of_slice(slice_from_text(name)): source for name, source in found.items()})
 
 
 def move_name(target: str, worker: int) -> str:

@@ -169,7 +169,7 @@ def _digest(found: object, what: str) -> str:
 
 def _name(found: object) -> str:
     # The rule for names is the record's; an address is needed to make one.
-    return NodeRecord(found, "fd00::1").name  # type: ignore[arg-type]
+    return NodeRecord(found, "fd00::1").name  # type: ignore[arg-type]  # the record checks
 
 
 def _count(found: object) -> int:
@@ -179,9 +179,9 @@ def _count(found: object) -> int:
 
 
 def _number(found: object) -> float:
-    if type(found) not in (int, float) or not 0 <= found < _FIGURE_END:  # type: ignore[operator]
+    if type(found) not in (int, float) or not 0 <= found < _FIGURE_END:  # type: ignore[operator]  # a number, by type
         raise ConfigError(f"plan: a figure must be a number from 0, got {found!r}")
-    return float(found)  # type: ignore[arg-type]
+    return float(found)  # type: ignore[arg-type]  # a number, by type
 
 
 def _replicas(found: object) -> int:
