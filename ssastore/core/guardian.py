@@ -213,7 +213,10 @@ class Guardian:
         async def keep() -> None:
             while True:
                 await asyncio.sleep(LEASE_MS / 3000)
-                await self._election.stand()
+                try:
+                    await self._election.stand()
+                except (SsaStoreError, OSError) as error:
+                    log.warning("lease.not_kept", extra={"reason": str(error)})
 
         keeping = spawn("keep the coordinator's lease", keep())
         try:
