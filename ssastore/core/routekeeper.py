@@ -4,6 +4,9 @@
                                   ^
                                   every DRIFT_EVERY_MS: read back, repair what somebody else changed
 
+A change is compared with what was read or set last: to read a thousand routes takes longer than to
+change one, and a slice that has moved waits for it.
+
 A node accepts what it owns; a router sends it to the node's address.  Both are told by the
 same records, in no order: a packet that comes to a node before the node accepts it is
 sent back to the router, and one that comes to a former owner is refused; clients dial again.
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Network
 
@@ -24,7 +27,7 @@ from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.groups import GroupRecord
 from ssastore.core.ownership import OwnedPrefixes
-from ssastore.core.routeplan import Action, Change, diff, take
+from ssastore.core.routeplan import Action, Change, after, diff, take
 from ssastore.env import Route, Routes
 from ssastore.errors import RouteRefused
 from ssastore.keyspace import GROUPS, Slice
@@ -36,32 +39,47 @@ Wanted = Callable[[Iterable[GroupRecord], Iterable[NodeRecord]], set[Route]]
 "The routes of a host, of all group records and all nodes."
 
 
-@lru_cache(maxsize=4 * GROUPS)
-def _prefix(service: IPv6Network, piece: Slice) -> str:
-    """Kept: while a plan goes on, thousands are the same as a moment ago."""
-    return str(piece.network(service))
+class _Spelled:
+    """The routes of nodes as text. Kept: while a plan goes on, thousands are the same as a moment ago."""
+
+    def __init__(self, service: IPv6Network) -> None:
+        self._owned = OwnedPrefixes()
+        self._prefix_of = lru_cache(maxsize=4 * GROUPS)(lambda piece: str(piece.network(service)))
+        self._routes: dict[str, tuple[Sequence[Slice], str | None, set[Route]]] = {}
+        "By node, with what they were made of."
+
+    def show(self, groups: Iterable[GroupRecord]) -> None:
+        """Learn records."""
+        self._owned.show(groups)
+
+    def of(self, node: str, via: str | None = None) -> set[Route]:
+        """The fewest routes for exactly what a node owns."""
+        pieces = self._owned.of(node)
+        known = self._routes.get(node)
+        if known is None or known[0] is not pieces or known[1] != via:
+            routes = {Route(self._prefix_of(piece), via) for piece in pieces}
+            known = self._routes[node] = pieces, via, routes
+        return known[2]
 
 
 def accepted_by(service: IPv6Network, node: str) -> Wanted:
     """``local`` for the fewest prefixes that are exactly what a node owns."""
-    owned = OwnedPrefixes()
+    spelled = _Spelled(service)
 
     def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
-        owned.show(groups)
-        return {Route(_prefix(service, piece)) for piece in owned.of(node)}
+        spelled.show(groups)
+        return set(spelled.of(node))
 
     return wanted
 
 
 def announced_to_router(service: IPv6Network) -> Wanted:
     """Every node's prefixes by way of its node address."""
-    owned = OwnedPrefixes()
+    spelled = _Spelled(service)
 
     def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
-        owned.show(groups)
-        return {
-            Route(_prefix(service, piece), node.address) for node in nodes for piece in owned.of(node.name)
-        }
+        spelled.show(groups)
+        return set().union(*[spelled.of(node.name, node.address) for node in nodes])
 
     return wanted
 
@@ -79,6 +97,10 @@ class RouteKeeper:
         self._routes = routes
         self._wanted_of = wanted
         self._wanted: set[Route] = set()
+        self._installed: set[Route] = set()
+        "As it was read back or set last."
+        self._read_at = 0.0
+        "When it is read back the next time."
         self._refused: dict[Change, RouteRefused] = {}
         "Of what is wanted, what could not be had the last time."
 
@@ -89,19 +111,18 @@ class RouteKeeper:
         """
         self._view.changed.clear()
         self._wanted = self._wanted_of(self._view.groups.values(), self._view.nodes.values())
-        self._apply()
+        self._apply(reads_back=True)
         for error in self._refused.values():
             raise error
 
     async def run(self) -> None:
         """Follow the view, which others run, and repair what drifts, for ever. After ``begin``."""
         changed, loop = self._view.changed, asyncio.get_running_loop()
-        wait_s, next_at = DRIFT_EVERY_MS / 1000, 0.0
+        self._read_at, next_at = loop.time() + DRIFT_EVERY_MS / 1000, 0.0
         while True:
-            if self._prune_at is not None:
-                wait_s = min(wait_s, max(0.0, self._prune_at - loop.time()))
+            due_at = self._read_at if self._prune_at is None else min(self._read_at, self._prune_at)
             try:
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout_at(due_at):
                     await changed.wait()
                 # A slice that has moved is led to its new owner at once; of a plan, which changes
                 # many groups one after the other, those that follow are one change.
@@ -109,14 +130,14 @@ class RouteKeeper:
             except TimeoutError:
                 pass
             next_at = loop.time() + ROUTES_GATHERED_MS / 1000
-            wait_s = DRIFT_EVERY_MS / 1000
+            is_unsure = False
             try:
                 self._turn()
             except RouteRefused as error:
                 log.warning("routes.not_kept", extra={"reason": str(error)})
-                wait_s = RECOVERY_RETRY_MS / 1000
-            if self._refused:
-                wait_s = RECOVERY_RETRY_MS / 1000
+                is_unsure = True
+            if is_unsure or self._refused:
+                self._read_at = min(self._read_at, loop.time() + RECOVERY_RETRY_MS / 1000)
 
     def _turn(self) -> None:
         is_changed = self._view.changed.is_set()
@@ -131,7 +152,10 @@ class RouteKeeper:
         is_changed = is_changed or is_pruning or bool(self._refused)
         if is_pruning:
             self._prune_at = None
-        changes = self._apply(and_remove=self._prune_at is None)
+        reads_back = now >= self._read_at
+        if reads_back:
+            self._read_at = now + DRIFT_EVERY_MS / 1000
+        changes = self._apply(reads_back=reads_back, and_remove=self._prune_at is None)
         if changes:
             log.log(
                 logging.INFO if is_changed else logging.WARNING,
@@ -139,13 +163,16 @@ class RouteKeeper:
                 extra={"changes": changes},
             )
 
-    def _apply(self, *, and_remove: bool = True) -> list[str]:
+    def _apply(self, *, reads_back: bool, and_remove: bool = True) -> list[str]:
         """Make what is installed what is wanted, but for what is refused; the changes it took."""
-        changes = diff(self._wanted, self._routes.installed())
+        if reads_back:
+            self._installed = self._routes.installed()
+        changes = diff(self._wanted, self._installed)
         if not and_remove:
             changes = [change for change in changes if change.action is Action.ADD]
         known = self._refused.keys()
         taken, self._refused = take(changes, self._routes)
+        self._installed = after(self._installed, taken)
         for change, error in self._refused.items():
             if change not in known:  # It is tried again and again.
                 log.warning("routes.not_kept", extra={"change": str(change), "reason": str(error)})

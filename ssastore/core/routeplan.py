@@ -105,6 +105,17 @@ def take(changes: Iterable[Change], routes: Routes) -> tuple[list[Change], dict[
     return taken, refused
 
 
+def after(installed: set[Route], taken: Iterable[Change]) -> set[Route]:
+    """What is installed when changes of ``installed`` have been made."""
+    routes = {route.prefix: route for route in installed}
+    for change in taken:
+        if change.action is Action.ADD:
+            routes[change.route.prefix] = change.route
+        else:
+            routes.pop(change.route.prefix, None)
+    return set(routes.values())
+
+
 def _shortest_first(route: Route) -> tuple[int, int, str]:
     network, _ = parse(route)
     return network.prefixlen, int(network.network_address), route.via or ""

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+from collections.abc import Mapping
 from typing import Any
 
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
@@ -32,6 +34,14 @@ ROUTE_PROTOCOL = 74
 
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
+
+_RTMSG = struct.Struct("=8BI")
+"linux/rtnetlink.h: family, length of destination and of source, tos, table, protocol, scope, type; flags."
+_DST_LENGTH_AT = 1
+_RTA_DST = 1
+_RTA_GATEWAY = 5
+_ANY_ADDRESS = bytes(16)
+"A default route has no destination."
 
 LOOPBACK_INDEX = 1
 "lo is the first interface of every network namespace."
@@ -66,10 +76,10 @@ class NetlinkRoutes:
         pattern = rtmsg()
         pattern.update(family=socket.AF_INET6, table=self._table, proto=ROUTE_PROTOCOL)
         try:
-            found = self._rtnetlink.dump(RTM_GETROUTE, pattern)
+            found = self._rtnetlink.dump_plainly(RTM_GETROUTE, pattern, _RTMSG)
         except OSError as error:
             raise RouteRefused(f"reading the routes: {error.strerror}") from error
-        routes = {_route_of(message) for message in found}
+        routes = {_route_of(fields[_DST_LENGTH_AT], attributes) for fields, attributes in found}
         self._ours = {route.prefix: route for route in routes}
         return routes
 
@@ -124,6 +134,11 @@ class NetlinkRoutes:
         return message
 
 
-def _route_of(message: Any) -> Route:
-    prefix = f"{message.get_attr('RTA_DST', '::')}/{message['dst_len']}"
-    return Route(prefix, message.get_attr("RTA_GATEWAY"))
+def _route_of(length: int, attributes: Mapping[int, bytes]) -> Route:
+    gateway = attributes.get(_RTA_GATEWAY)
+    prefix = f"{_text_of(attributes.get(_RTA_DST, _ANY_ADDRESS))}/{length}"
+    return Route(prefix, None if gateway is None else _text_of(gateway))
+
+
+def _text_of(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET6, address)

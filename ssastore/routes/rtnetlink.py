@@ -14,8 +14,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from pyroute2.netlink import (
     NLM_F_ACK,
@@ -42,6 +42,8 @@ DUMP_ATTEMPTS = 8
 "A table that changes while it is read is read again; one that never rests is an error."
 
 NLMSGERR_ATTR_MSG = 1
+
+T = TypeVar("T")
 
 _HEADER = struct.Struct("=IHHII")
 _ERROR = struct.Struct("=i")
@@ -84,17 +86,41 @@ class Rtnetlink:
             OSError: the kernel refused; errno and its own words.
         """
         self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
-        self._collect(type(message))
+        self._collect(lambda datagram, part: None)
 
     def dump(self, kind: int, pattern: Any) -> list[Any]:
-        """All objects that match the fields of ``pattern``, as of one moment.
+        """All objects that match the fields of ``pattern``, as of one moment, decoded by pyroute2.
 
         Raises:
             OSError: the kernel refused; EAGAIN when the table changed during every attempt.
         """
+        message_class = type(pattern)
+
+        def decode(datagram: bytes, part: _Part) -> Any:
+            message = message_class(datagram, offset=part.offset)
+            message.decode()
+            return message
+
+        return self._dump(kind, pattern, decode)
+
+    def dump_plainly(
+        self, kind: int, pattern: Any, fields: struct.Struct
+    ) -> list[tuple[tuple[Any, ...], dict[int, bytes]]]:
+        """The same as numbers and bytes: the fixed fields, and the attributes by type.
+
+        pyroute2 takes 0.3 ms for one object, and a router may have some thousand routes.
+        """
+
+        def decode(datagram: bytes, part: _Part) -> tuple[tuple[Any, ...], dict[int, bytes]]:
+            found = fields.unpack_from(datagram, part.start)
+            return found, _attributes(datagram, part.start + _aligned(fields.size), part.end)
+
+        return self._dump(kind, pattern, decode)
+
+    def _dump(self, kind: int, pattern: Any, decode: Callable[[bytes, _Part], T]) -> list[T]:
         for _ in range(DUMP_ATTEMPTS):
             self._send(kind, pattern, NLM_F_REQUEST | NLM_F_DUMP)
-            found, is_whole = self._collect(type(pattern))
+            found, is_whole = self._collect(decode)
             if is_whole:
                 return found
         raise OSError(errno.EAGAIN, "the table changed during every attempt to read it")
@@ -106,9 +132,9 @@ class Rtnetlink:
         message.encode()
         self._socket.send(message.data)
 
-    def _collect(self, message_class: Any) -> tuple[list[Any], bool]:
+    def _collect(self, decode: Callable[[bytes, _Part], T]) -> tuple[list[T], bool]:
         """The objects up to the end of the answer, and whether they are of one moment."""
-        found: list[Any] = []
+        found: list[T] = []
         is_whole = True
         while True:
             datagram = self._socket.recv(RECEIVE_BYTES)
@@ -120,9 +146,7 @@ class Rtnetlink:
                 if part.kind in (NLMSG_DONE, NLMSG_ERROR):
                     _raise_if_refused(datagram, part)
                     return found, is_whole
-                message = message_class(datagram, offset=part.offset)
-                message.decode()
-                found.append(message)
+                found.append(decode(datagram, part))
 
 
 def _parts(datagram: bytes) -> Iterator[_Part]:

@@ -367,3 +367,44 @@ def test_the_first_change_is_made_at_once_and_those_that_follow_together() -> No
         assert host.routes.installed() == await host.expected(ROUTER)
 
     play(work, ROUTER)
+
+
+def counted_reads(host: Host) -> list[float]:
+    """When the routes of a host are read back, from now on."""
+    reads: list[float] = []
+    installed, loop = host.routes.installed, asyncio.get_running_loop()
+
+    def counted() -> set[Route]:
+        reads.append(loop.time())
+        return installed()
+
+    host.routes.installed = counted  # type: ignore[method-assign]
+    return reads
+
+
+def test_a_change_of_owner_does_not_wait_until_all_routes_are_read() -> None:
+    """Of a plan there are many, and on a router thousands of routes: they are read from time to time."""
+
+    async def work(host: Host) -> None:
+        reads = counted_reads(host)
+        for group in range(100, 400, 10):
+            await host.give(group, "n2")
+            await asyncio.sleep(2 * ROUTES_GATHERED_MS / 1000)
+        assert not reads
+        assert host.routes.installed() == await host.expected(ROUTER)
+
+    play(work, ROUTER)
+
+
+def test_routes_are_read_back_while_one_change_follows_the_other() -> None:
+    async def work(host: Host) -> None:
+        reads = counted_reads(host)
+        removed = min(host.keeper._wanted)
+        host.routes.remove(removed)
+        for group in range(0, 0x400, 32):
+            await host.give(group, "n2")
+            await asyncio.sleep(DRIFT_EVERY_MS / 8000)
+        assert 2 <= len(reads) <= 5
+        assert host.routes.installed() == await host.expected(ROUTER)
+
+    play(work, ROUTER)
