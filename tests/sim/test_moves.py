@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.groups import GROUP_PREFIX
+from ssastore.core.groups import GROUP_PREFIX, GroupRecord, PlaneOwner, group_key
+from ssastore.core.numbers import group_of_slice, plane_of_slice
 from ssastore.core.planner import owned_slices
 from ssastore.core.records import slice_range
 from ssastore.core.settings import MoveSettings, change_move_settings
 from ssastore.core.standing import State
 from ssastore.keyspace import GROUPS, slice16_of
-from ssastore.limits import DRAIN_MS, MOVE_BATCH
+from ssastore.limits import DRAIN_MS, MOVE_BATCH, ORDER_EVERY_MS
 from ssastore.rebalance import Move, MoveState, move_states, order_moves, ordered_moves
 from ssastore.sim.fabric import Fabric, draw_moves
 from ssastore.sim.runner import tell
@@ -99,6 +100,12 @@ async def _pause(stage: Stage, is_paused: bool) -> None:
     await change_move_settings(stage.cluster.control, change)
 
 
+async def _owner(stage: Stage, number: int) -> PlaneOwner:
+    item = await stage.cluster.control.get(group_key(group_of_slice(number)))
+    assert item is not None
+    return GroupRecord.decode(item.value).planes[plane_of_slice(number)]
+
+
 async def _states(stage: Stage, moves: list[Move]) -> set[MoveState]:
     return set((await move_states(stage.cluster.control, moves)).values())
 
@@ -133,17 +140,27 @@ def test_what_is_paused_is_not_begun_or_is_called_off_and_goes_on_when_resumed()
 
 
 def test_what_is_sealed_comes_to_its_end_although_moves_are_paused() -> None:
+    """Paused at the seal, while the source stands still for longer than a target looks at its settings: it is not
+    called off, and one handover is enough."""
+
     async def pause_at_the_seal(stage: Stage) -> None:
         await stage.open()
         Fabric(stage.cluster)
         await stage.work()
         moves = (await draw_moves(stage.cluster, stage.world.stream("moves"), 4))[:1]
         await order_moves(stage.cluster.control, moves)
-        source = stage.cluster.named((await ordered_moves(stage.cluster.control))[0][1])[0].engine
-        assert source is not None
-        while source.custody.states.get(moves[0].number) is not State.SEALED:
+        source = stage.cluster.named((await ordered_moves(stage.cluster.control))[0][1])[0]
+        assert source.engine is not None
+        number = moves[0].number
+        epoch = (await _owner(stage, number)).epoch
+        while source.engine.custody.states.get(number) is not State.SEALED:
             await stage.pause(0.0002)
+        source.host.pause()
         await _pause(stage, True)
+        await stage.pause(1.2 * ORDER_EVERY_MS / 1000)
+        assert await _states(stage, moves) == {MoveState.COPYING}
+        source.host.resume()
         await until_done(stage, moves)
+        assert (await _owner(stage, number)).epoch == epoch + 2
 
     play(pause_at_the_seal, 3, shape=replace(SHAPE, operations=20))
