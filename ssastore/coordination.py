@@ -31,8 +31,9 @@ def _owners(view: ClusterView) -> Collection[str]:
     return {owner for record in view.groups.values() for found in record.views() for owner in found.owners}
 
 
-async def _order(control: ControlStore, lost: Collection[str]) -> int:
-    return len(await order_lost(control, lost))
+async def _order(control: ControlStore, lost: Collection[str], absent: Collection[str]) -> tuple[int, str]:
+    ordered = await order_lost(control, lost, absent)
+    return len(ordered.moves), ordered.left
 
 
 async def recall(control: ControlStore, name: str) -> int:

@@ -50,12 +50,13 @@ class Prober:
         return await self._pool.call(message, message.iid)
 
     async def reaches(self, name: str) -> bool:
-        """Whether any worker of a node answers."""
+        """Whether all workers of a node answer: what one of them has is silent while it is away."""
         cluster = self._view.cluster()
         iids = [
             iid for node in cluster.nodes if node.name == name for iid in worker_iids(cluster, node).values()
         ]
-        return any(await asyncio.gather(*[self._answers(iid) for iid in iids]))
+        answers = await asyncio.gather(*[self._answers(iid) for iid in iids])
+        return bool(answers) and all(answers)
 
     async def _answers(self, iid: int) -> bool:
         try:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
+from typing import NamedTuple
 
 from ssastore.core.cluster import (
     CLUSTER_ID_BYTES,
@@ -55,7 +56,7 @@ from ssastore.core.plans import FILL, RECOVER, Plan, make_plan
 from ssastore.core.recutting import abort_merge, order_merge, order_split
 from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Write
-from ssastore.errors import ConfigError
+from ssastore.errors import ConfigError, TryLater
 from ssastore.keyspace import Slice
 from ssastore.limits import CONTROL_OPS_MAX
 
@@ -63,6 +64,7 @@ __all__ = [
     "Cluster",
     "Move",
     "MoveState",
+    "Ordered",
     "Plan",
     "RecoverOrder",
     "abort_merge",
@@ -168,6 +170,7 @@ def plan_lost(
     cluster: Cluster,
     lost: Collection[str],
     *,
+    absent: Collection[str] = (),
     sizes: Mapping[int, int] | None = None,
     accept_data_loss: bool = False,
 ) -> Plan:
@@ -177,6 +180,8 @@ def plan_lost(
     owned it may come back, and nobody else could rebuild it.
 
     Args:
+        absent: nodes that are not there now and may come back. They keep what they have, and no slice is
+            rebuilt that would have to wait for them: with its owner, should that be back first, it votes.
         sizes: bytes of one plane of a group, by group; None where nobody knows.
         accept_data_loss: nothing stays: of what nobody can rebuild the targets take what is left, once they
             are ordered to do that as well (``RecoverOrder``).
@@ -190,24 +195,25 @@ def plan_lost(
     left = [node for node in cluster.nodes if node.name not in lost]
     before = layout_of(cluster.groups)
     after = replan(before, left, before.replicas, only_ownerless=True)
-    stuck = set() if accept_data_loss else _not_rebuildable(cluster, lost)
+    stuck = set() if accept_data_loss else _not_rebuildable(cluster, lost, absent)
     plan = make_plan(before, with_parts_of(after, before, stuck), left, lost=lost, sizes=sizes)
     if stuck and not plan.changes:
         raise ConfigError(
             f"of {len(stuck)} groups, as {min(stuck)}, fewer than {_majority(before.replicas)} planes are "
-            "left, which are needed to rebuild the others: bring a lost node back, or accept the loss of data"
+            "left and there, as are needed to rebuild another: bring a node back, or accept the loss of data"
         )
     return plan
 
 
-def _not_rebuildable(cluster: Cluster, lost: Collection[str]) -> set[Slice]:
-    """The parts of which a plane is lost, and fewer than a majority are left that hold their data."""
+def _not_rebuildable(cluster: Cluster, lost: Collection[str], absent: Collection[str]) -> set[Slice]:
+    """The parts of which a plane is lost, and less than a majority are at nodes that are there, with data."""
+    gone = {*lost, *absent}
     return {
         part_piece(found.part)
         for record in cluster.groups
         for found in record.parts
         if any(plane.owner in lost for plane in found.planes)
-        and sum(plane.owner not in lost and plane.state != RECOVERING for plane in found.planes)
+        and sum(plane.owner not in gone and plane.state != RECOVERING for plane in found.planes)
         < _majority(len(found.planes))
     }
 
@@ -264,20 +270,34 @@ async def order_plan(control: ControlStore, plan: Plan) -> list[Move]:
     Raises:
         ConfigError: it was made for another ownership (what it has itself changed so far is none), or has
             steps that this version cannot take.
+        TryLater: groups that it splits are busy; all else is ordered. Call again.
         Unavailable: the control store does not answer.
     """
     before = plan.undone(layout_of((await read_cluster(control)).groups))
     plan.require(before)
     moves = moves_of(plan, before)
-    await _order_steps(control, plan, moves)
+    ordered = await _order_steps(control, plan, moves)
+    if ordered.left:
+        raise TryLater(f"{ordered.left}; all else is ordered: apply the plan again")
     return moves
 
 
-async def order_lost(control: ControlStore, lost: Collection[str]) -> list[Move]:
-    """Have all slices of nodes that are lost for good rebuilt at the others: what was ordered in this call.
+class Ordered(NamedTuple):
+    """What a call has ordered."""
+
+    moves: list[Move]
+    left: str
+    "What it could not order now, and why; empty when that is nothing."
+
+
+async def order_lost(control: ControlStore, lost: Collection[str], absent: Collection[str] = ()) -> Ordered:
+    """Have all slices of nodes that are lost for good rebuilt at the others, as far as they can be now.
 
     To be called again and again: what is ordered to a node that is not lost goes on, and what could not be
     rebuilt the last time may be possible now.
+
+    Args:
+        absent: see ``plan_lost``.
 
     Raises:
         ConfigError: an unknown node, too few that are left, or too few planes of all that is lost.
@@ -285,16 +305,23 @@ async def order_lost(control: ControlStore, lost: Collection[str]) -> list[Move]
     """
     await forget_lost(control, lost)
     cluster = await read_cluster(control)
-    ordered = {move.number: move.target for move, _, _ in await ordered_moves(control) if move.lost}
-    cluster = replace(cluster, groups=tuple(_as_ordered(record, ordered) for record in cluster.groups))
+    names = {node.name for node in cluster.nodes}
+    targets = {
+        move.number: move.target
+        for move, _, _ in await ordered_moves(control)
+        if move.lost and move.target in names
+    }
+    cluster = replace(cluster, groups=tuple(_as_ordered(record, targets) for record in cluster.groups))
     if not any(
         owner in lost for record in cluster.groups for view in record.views() for owner in view.owners
     ):
-        return []
-    plan = plan_lost(cluster, lost)
-    moves = moves_of(plan, layout_of(cluster.groups))
-    await _order_steps(control, plan, moves)
-    return moves
+        return Ordered([], "")
+    plan = plan_lost(cluster, lost, absent=absent)
+    ordered = await _order_steps(control, plan, moves_of(plan, layout_of(cluster.groups)))
+    if stuck := _not_rebuildable(cluster, lost, absent):
+        waiting = f"{len(stuck)} groups, as {min(stuck)}, wait for a node that has another plane of them"
+        return Ordered(ordered.moves, "; ".join(filter(None, (waiting, ordered.left))))
+    return ordered
 
 
 async def remove_node(control: ControlStore, name: str) -> None:
@@ -342,17 +369,29 @@ def _as_ordered(record: GroupRecord, ordered: Mapping[int, str]) -> GroupRecord:
     return record
 
 
-async def _order_steps(control: ControlStore, plan: Plan, moves: Sequence[Move]) -> None:
-    """Split what a plan splits, and order its moves."""
+async def _order_steps(control: ControlStore, plan: Plan, moves: Sequence[Move]) -> Ordered:
+    """Split what a plan splits, and order its moves; a group that cannot be split now waits alone."""
     lost = {move.lost for move in moves if move.lost}
     if lost:
         await forget_lost(control, lost)
+    busy: dict[int, str] = {}
     for recut in plan.splits:
-        await order_split(control, number_of_part(recut.whole), [number_of_part(p) for p in recut.pieces])
+        pieces = [number_of_part(piece) for piece in recut.pieces]
+        try:
+            await order_split(control, number_of_part(recut.whole), pieces)
+        except ConfigError as error:
+            busy[recut.whole.group] = str(error)
     groups = {record.group: record for record in (await read_cluster(control)).groups}
     # What is not there is merged already: all moves were done then.
-    left = [m for m in moves if groups[group_of_slice(m.number)].at(part_of_slice(m.number)) is not None]
-    await order_moves(control, left)
+    wanted = [
+        move
+        for move in moves
+        if (group := group_of_slice(move.number)) not in busy
+        and groups[group].at(part_of_slice(move.number)) is not None
+    ]
+    await order_moves(control, wanted)
+    left = f"{len(busy)} groups could not be split: {next(iter(busy.values()))}" if busy else ""
+    return Ordered(wanted, left)
 
 
 async def merge_as_planned(control: ControlStore, plan: Plan) -> bool:

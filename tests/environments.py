@@ -26,6 +26,7 @@ from ssastore.core.standing import State
 from ssastore.env import Write
 from ssastore.errors import Unavailable
 from ssastore.keyspace import GROUP_BITS, GROUPS, group_of, iid_of, plane_of
+from ssastore.limits import MOVE_BYTES_PER_S_MAX
 from ssastore.messages import Accept, Kind, Prepare, Status, decode_request
 from ssastore.store.memory import MemoryStore
 from ssastore.wire import Body
@@ -72,7 +73,7 @@ class Node:
             replicas=3,
             workers=dict.fromkeys(NODES, 1),
             cover=lambda txn, ballot: self.acceptor.ceiling.cover(txn, ballot, NOW_MS),
-            bytes_per_s=1 << 40,
+            bytes_per_s_max=MOVE_BYTES_PER_S_MAX,
         )
         self.replacer = Replacer(custody=self.custody, control=self.control, worker=0)
         self.following: asyncio.Task[None] | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ssastore.cli.lost import accept_alive_option
 from ssastore.cli.steer import rate_option
 from ssastore.core.numbers import slice_name
 
@@ -30,21 +31,32 @@ _GROUP_DIGITS = 3
 @click.argument("plan_file", metavar="PLAN", type=click.Path())
 @click.option("--wait/--no-wait", "is_waiting", default=True, help="Show progress until all of it is done.")
 @rate_option
+@accept_alive_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.pass_obj
 def apply_command(
-    context: str | None, plan_file: str, is_waiting: bool, bytes_per_s: int | None, as_json: bool
+    context: str | None,
+    plan_file: str,
+    is_waiting: bool,
+    bytes_per_s: int | None,
+    accept_alive: bool,
+    as_json: bool,
 ) -> int:
     """Carry out a plan that `ssastore plan --out FILE` wrote.
 
     It is refused when the ownership has changed since. Interrupting the wait stops nothing; the same
     command shows the progress again.
     """
+    from ssastore.cli.lost import require_lost
     from ssastore.cli.steer import set_rate, told
     from ssastore.core.planfile import decode_plan
+    from ssastore.core.plans import RECOVER
+    from ssastore.lab.context import find
     from ssastore.rebalance import merge_as_planned, order_plan
 
     plan = decode_plan(Path(plan_file).read_bytes())
+    lost = {change.source for change in plan.changes if change.kind == RECOVER}
+    require_lost(find(context), lost, accept_alive=accept_alive)
 
     async def order(control: ControlStore) -> tuple[list[Move], MoveSettings]:
         return await order_plan(control, plan), await set_rate(control, bytes_per_s)

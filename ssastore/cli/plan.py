@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ssastore.cli.lost import accept_alive_option
+
 if TYPE_CHECKING:
     from ssastore.core.cluster import Cluster, NodeRecord
     from ssastore.core.estimate import Estimate
@@ -32,6 +34,7 @@ _GROUP_DIGITS = 3
     is_flag=True,
     help="With --lost: also what too few replicas are left of; targets then wait for `recover`.",
 )
+@accept_alive_option
 @click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight; may be repeated.")
 @click.option("--replicas", type=int, help="More planes than now.")
 @click.option(
@@ -49,6 +52,7 @@ def plan_command(
     drain: tuple[str, ...],
     lost: tuple[str, ...],
     accept_data_loss: bool,
+    accept_alive: bool,
     weight: tuple[str, ...],
     replicas: int | None,
     move: tuple[str, ...],
@@ -62,6 +66,7 @@ def plan_command(
     changed; a plan says for which ownership it was made, and is good for no other.
     """
     from ssastore.cli.control import with_control
+    from ssastore.cli.lost import require_lost
     from ssastore.cli.steer import sizes_of, told
     from ssastore.core.planfile import encode_plan
     from ssastore.core.settings import read_move_settings
@@ -70,6 +75,7 @@ def plan_command(
     from ssastore.rebalance import plan_by_hand, plan_change, plan_lost, read_cluster
 
     found = find(context)
+    require_lost(found, lost, accept_alive=accept_alive)
     _, report = fetch(found.admin_port, "/status")
 
     async def read(control: ControlStore) -> tuple[Cluster, MoveSettings]:
@@ -85,7 +91,8 @@ def plan_command(
     elif lost:
         if drain or weight or replicas:
             raise click.UsageError("--lost is a plan of its own")
-        plan = plan_lost(cluster, lost, sizes=sizes, accept_data_loss=accept_data_loss)
+        absent = [node["name"] for node in report["nodes"] if node["alive"] is False]
+        plan = plan_lost(cluster, lost, absent=absent, sizes=sizes, accept_data_loss=accept_data_loss)
     else:
         nodes = _nodes_after(cluster, set(drain), dict(_weight_of(text) for text in weight))
         plan = plan_change(cluster, nodes, replicas=replicas, sizes=sizes)
@@ -137,7 +144,7 @@ def _nodes_after(cluster: Cluster, leaving: set[str], weights: dict[str, int]) -
 
 
 def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], bytes_per_s: int) -> Estimate:
-    """What is moved and what is rebuilt go on side by side, each at a rate of its own."""
+    """What is moved and what is rebuilt go on side by side, the latter never faster than recoveries."""
     from ssastore.cli.steer import workers_of
     from ssastore.core.estimate import Estimate, estimate
     from ssastore.core.layout import layout_of
@@ -154,7 +161,7 @@ def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], bytes_per_s: 
     workers = workers_of(cluster)
     parts = (
         estimate(moved, sizes, workers, bytes_per_s),
-        estimate(rebuilt, sizes, workers, RECOVERY_BYTES_PER_S),
+        estimate(rebuilt, sizes, workers, min(bytes_per_s, RECOVERY_BYTES_PER_S)),
     )
     return Estimate(sum(part.bytes for part in parts), max(part.seconds for part in parts))
 
@@ -168,8 +175,8 @@ def _show_left(plan: Plan) -> None:
     for node in plan.figures.nodes:
         if node.name in lost and node.loads[1]:
             print(
-                f"{node.name} keeps {node.loads[1] * GROUPS:g} slices: too few of their planes are left, "
-                "bring a lost node back and plan again"
+                f"{node.name} keeps {node.loads[1] * GROUPS:g} slices: too few of their planes are there, "
+                "bring a node back and plan again"
             )
 
 

@@ -19,10 +19,11 @@ from ssastore.core.caller import Caller
 from ssastore.core.filling import Cover, fill_range
 from ssastore.core.merge import merge_rows
 from ssastore.core.numbers import numbered_slice, slice_number
+from ssastore.core.pace import SharedPace
 from ssastore.core.pages import KIND_AT, Page, Rows, pull_page, stored_key_of
 from ssastore.core.standing import Standing, pack_stands, write_standing
 from ssastore.env import Store, WriteTxn
-from ssastore.errors import BadFrame, CorruptObject, SsaStoreError
+from ssastore.errors import BadFrame, CorruptObject, ObjectNotFound, SsaStoreError
 from ssastore.keyspace import iid_of, position_of_blob
 from ssastore.limits import CHUNK_BYTES, FENCE_BUDGET_MS, PULL_PAGE_BYTES, STREAM_CHUNKS_INFLIGHT
 from ssastore.messages import GetBlob, Kind, Pull
@@ -40,7 +41,7 @@ class Copier:
     Args:
         filled: called when a slice is complete and durable, with its new standing.
         cover: see ``core.filling``.
-        bytes_per_s: what the sources are asked for, at most.
+        pace: what the sources are asked for.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class Copier:
         mates: Caller,
         filled: Callable[[int, Standing], None],
         cover: Cover,
-        bytes_per_s: int,
+        pace: SharedPace,
     ) -> None:
         self._store = store
         self._mates = mates
         self._filled = filled
         self._cover = cover
-        self._bytes_per_s = bytes_per_s
+        self._pace = pace
         self.byte_count = 0
         "Copied since the start."
 
@@ -68,14 +69,12 @@ class Copier:
             sources: planes to copy from, or LOCAL.
 
         Raises:
-            CorruptObject: a source's record is damaged.
+            CorruptObject: a source's record is damaged, or no source has a good copy of a blob.
             SsaStoreError, OSError: a source does not answer, or not under the cfg of the standing.
         """
-        loop = asyncio.get_running_loop()
         stands = {part: standing.cfg for part, standing in standings.items()}
         after: bytes | None = b""
         while after is not None:
-            started = loop.time()
             pages = await asyncio.gather(
                 *[self._page(plane if mate == LOCAL else mate, stands, after, mate) for mate in sources]
             )
@@ -87,7 +86,7 @@ class Copier:
             await self._replace(plane, (after, horizon), merged, standings)
             self.byte_count += size
             after = horizon
-            await asyncio.sleep(max(0.0, size / self._bytes_per_s - (loop.time() - started)))
+            await self._pace.spend(size)
 
     async def _page(self, plane: int, stands: dict[int, int], after: bytes, source: int) -> Page:
         if source == LOCAL:
@@ -141,19 +140,26 @@ class Copier:
                     return 0  # Content cannot be out of date.
             except CorruptObject:
                 pass  # A good copy replaces it.
-        failure: Exception = CorruptObject("a blob that only this disk has is damaged", stored_key)
+        failure: Exception | None = None
+        whys = []
         for mate in sources:
             iid = iid_of(position_of_blob(digest), mate)
             try:
                 _, body = await self._mates.call(GetBlob(iid, digest), iid, within_ms=FENCE_BUDGET_MS)
+            except (CorruptObject, ObjectNotFound) as error:
+                whys.append(f"plane {mate}: {error}")
+                continue
             except (SsaStoreError, OSError) as error:
                 failure = error
                 continue
             if len(body) <= CHUNK_BYTES and blake3(body).digest() == digest:
                 await self._store.submit(partial(_put, stored_key, bytes(body)), size=len(body))
                 return len(body)
-            failure = CorruptObject(f"plane {mate} sent a blob that does not match its digest", stored_key)
-        raise failure
+            whys.append(f"plane {mate}: what it sent does not match the digest")
+        if failure is not None and not whys:
+            raise failure
+        # A matter of this blob, whatever else is wrong: no other slice has to wait for it.
+        raise CorruptObject(f"no good copy of a blob, {'; '.join(whys) or 'here'}", stored_key) from failure
 
 
 def _put(stored_key: bytes, content: bytes, txn: WriteTxn) -> None:

@@ -20,7 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ssastore.core.cluster import NODE_PREFIX, NodeRecord
 from ssastore.core.election import Deposed, Election, GuardedControl
@@ -39,6 +39,8 @@ from ssastore.limits import (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 RECOVERED = "its slices are being recovered at other nodes"
 FREE = "it owns nothing"
 REACHED = "its lease is gone, but it answers: only the control store does not hear from it"
@@ -50,12 +52,13 @@ class Deeds:
 
     owners: Callable[[], Collection[str]]
     "Names of all nodes that own something, as far as is known."
-    order: Callable[[ControlStore, Collection[str]], Coroutine[Any, Any, int]]
-    "Let everything of lost nodes be recovered at others, as far as it can be; how much was ordered."
+    order: Callable[[ControlStore, Collection[str], Collection[str]], Coroutine[Any, Any, tuple[int, str]]]
+    """Let everything of lost nodes be recovered at others, as far as it can be without those that are absent;
+    how much was ordered, and what could not be."""
     recall: Callable[[ControlStore, str], Awaitable[int]]
     "Take back what was ordered of a node and is not begun; how much."
     reaches: Callable[[str], Awaitable[bool]]
-    "Whether a node answers at its addresses."
+    "Whether a node answers at all of its addresses."
 
 
 @dataclass(slots=True)
@@ -181,13 +184,15 @@ class Guardian:
         found = judge(self._watch, nodes, self._deeds.owners(), settings)
         says = dict(found.says)
         if found.lost:
-            says |= await self._order(control, found.lost)
+            says |= await self._order(control, found.lost, self._watch.missed.keys() - found.lost)
         await self._tell(control, says, presence.absent)
         # What this round took is no time in which nobody looked.
         self._watch.seen_s = asyncio.get_running_loop().time()
         return True
 
-    async def _order(self, control: ControlStore, lost: frozenset[str]) -> Mapping[str, str]:
+    async def _order(
+        self, control: ControlStore, lost: frozenset[str], others: Collection[str]
+    ) -> Mapping[str, str]:
         """Order what can be, from time to time: more can be when other nodes have come back. What to say."""
         now_s = asyncio.get_running_loop().time()
         tried_s, nodes, said = self._tried
@@ -199,15 +204,18 @@ class Guardian:
         says = dict.fromkeys(reached, REACHED)
         if left := [name for name in sorted(lost) if name not in reached]:
             try:
-                count = await self._keeping_office(self._deeds.order(control, left))
+                # Who is absent may be back soon: nothing is begun that had to wait for that.
+                absent = [*reached, *sorted(others)]
+                count, waiting = await self._keeping_office(self._deeds.order(control, left, absent))
             except ConfigError as error:
                 says |= dict.fromkeys(left, f"not recovered by itself: {error}")
             else:
+                says |= dict.fromkeys(left if waiting else (), f"{RECOVERED}, but {waiting}")
                 log.warning("node.recovered_elsewhere", extra={"nodes": left, "slices": count})
         self._tried = now_s, lost, says
         return says
 
-    async def _keeping_office(self, work: Coroutine[Any, Any, int]) -> int:
+    async def _keeping_office(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what may take longer than the lease lasts: to plan for many nodes takes seconds."""
 
         async def keep() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ssastore.core.cluster import NodeRecord, node_key
-from ssastore.core.clusterreading import decode_group, decode_node, read_cluster, read_nodes
+from ssastore.core.clusterreading import decode_group, decode_node, read_cluster
 from ssastore.core.groups import GROUP_PREFIX, MOVING, RECOVERING, GroupRecord, group_key
 from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.numbers import (
@@ -111,23 +111,29 @@ def _check_target(record: GroupRecord, plane: int, target: str, nodes: Mapping[s
 async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
     """Take orders back: what is not finished is called off by its target; a recovery, if it is not begun.
 
+    Also orders to nodes that are no members any more.  What is not ordered is left alone.
+
     Raises:
-        ConfigError: an unknown node. Unavailable: the control store does not answer.
+        ConfigError: a record is not understood. Unavailable: the control store does not answer.
     """
-    nodes = {node.name: node for node in await read_nodes(control)}
-    taken: dict[str, set[int]] = {}
+    taken: dict[tuple[str, bool], set[int]] = {}
     for move in moves:
-        if move.target not in nodes:
-            raise ConfigError(f"the cluster has no node {move.target}")
-        taken.setdefault(_order_of(move, nodes), set()).add(move.number)
-    for key, slice16s in sorted(taken.items()):
-        await _change_order(control, key, removed=slice16s)
+        taken.setdefault((move.target, bool(move.lost)), set()).add(move.number)
+    for item, is_lost in await _orders(control):
+        slices = taken.get((_target_of(item.key), is_lost), set())
+        if not slices.isdisjoint(MoveOrder.decode(item.value).slices):
+            await _change_order(control, item.key, removed=slices)
 
 
 def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
     """Key of the order that a move belongs to."""
     name = replace_name if move.lost else move_name
     return name(move.target, lane_of_slice(move.number) % nodes[move.target].workers)
+
+
+def _target_of(key: str) -> str:
+    """The node that an order is for."""
+    return key.split("/")[1]
 
 
 async def _change_order(
@@ -140,10 +146,11 @@ async def _change_order(
         unchanged = [Compare(key, item.revision if item is not None else 0)]
         if added:
             # A node can be removed while somebody plans for it, and must not be while it has an order.
-            target = key.split("/")[1]
-            node = await control.get(node_key(target))
+            node = await control.get(node_key(_target_of(key)))
             if node is None:
-                raise ConfigError(f"{target} has been removed from the cluster meanwhile: plan again")
+                raise ConfigError(
+                    f"{_target_of(key)} has been removed from the cluster meanwhile: plan again"
+                )
             unchanged.append(Compare(node.key, node.revision))
         value = MoveOrder(slices).encode() if slices else None
         if (value is None and item is None) or await control.transact(unchanged, [Write(key, value)]):
@@ -170,7 +177,7 @@ def _state_of(move: Move, group: GroupRecord) -> MoveState:
 async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveState]]:
     """All moves that are ordered and not done, with the node that each slice is taken from."""
     sources = {
-        Move(number, item.key.split("/")[1], source if is_lost else ""): source
+        Move(number, _target_of(item.key), source if is_lost else ""): source
         for item, is_lost in await _orders(control)
         for number, source in MoveOrder.decode(item.value).slices.items()
     }
@@ -192,7 +199,7 @@ async def forget_lost(control: ControlStore, lost: Collection[str]) -> None:
     """
     for item, is_lost in await _orders(control):
         slices = MoveOrder.decode(item.value).slices
-        if item.key.split("/")[1] in lost:
+        if _target_of(item.key) in lost:
             await _change_order(control, item.key, removed=slices)
         elif not is_lost and any(source in lost for source in slices.values()):
             stuck = {number for number, source in slices.items() if source in lost}

@@ -75,6 +75,11 @@ def replace_name(target: str, worker: int) -> str:
     return f"{REPLACE_PREFIX}{target}/{worker}"
 
 
+def replace_name_beside(recover_key: str) -> str:
+    """Key of the order to replace owners to the worker that ``recover_key`` is of."""
+    return REPLACE_PREFIX + recover_key.removeprefix(_PREFIX)
+
+
 def order_name(node: str, worker: int) -> str:
     """Key of a worker's order in the control store."""
     return f"{_PREFIX}{node}/{worker}"

@@ -6,6 +6,8 @@ import asyncio
 
 _STEP_S = 0.25
 "Longest wait until a rate that was changed has its effect."
+_REST_S = 0.0001
+"Shortest wait: a clock may not show less, and who is let through late makes up for it."
 _CREDIT_S = 0.1
 "What was not used lately may be made up for: a page's own time is no time lost."
 
@@ -28,7 +30,7 @@ class SharedPace:
         turn = self._asked
         left = turn - self._allow()
         while left > 0:
-            await asyncio.sleep(min(left / self.bytes_per_s, _STEP_S))
+            await asyncio.sleep(max(_REST_S, min(left / self.bytes_per_s, _STEP_S)))
             left = turn - self._allow()
 
     def correct(self, more: int) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,8 +45,10 @@ from ssastore.core.numbers import (
     plane_of_slice,
     slice_number,
 )
-from ssastore.core.orders import RecoverOrder
+from ssastore.core.orders import MoveOrder, RecoverOrder, replace_name_beside
+from ssastore.core.pace import SharedPace
 from ssastore.core.recorded import replace_records
+from ssastore.core.settings import read_move_settings
 from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
 from ssastore.env import Compare, ControlStore, Item, Store, Write
 from ssastore.errors import BadFrame, ConfigError, CorruptObject, SsaStoreError
@@ -91,18 +93,20 @@ class Recovery:
         replicas: int,
         workers: Mapping[str, int],
         cover: Cover,
-        bytes_per_s: int = RECOVERY_BYTES_PER_S,
+        bytes_per_s_max: int = RECOVERY_BYTES_PER_S,
     ) -> None:
         self._custody = custody
         self._control = control
         self._mates = mates
         self._replicas = replicas
         self._workers = workers
-        self._copier = Copier(
-            store=store, mates=mates, filled=custody.filled, cover=cover, bytes_per_s=bytes_per_s
-        )
-        self.accepts_data_loss = False
-        "Ordered by an operator."
+        self._bytes_per_s_max = bytes_per_s_max
+        self._pace = SharedPace(bytes_per_s_max)
+        self._copier = Copier(store=store, mates=mates, filled=custody.filled, cover=cover, pace=self._pace)
+        self.accepted: frozenset[int] = frozenset()
+        "Slices of which an operator accepts a loss of data: what was lost when the order came, and no more."
+        self._accepted_by = 0
+        "Revision of that order."
         self.progress = Progress()
 
     def describe(self) -> dict[str, Any]:
@@ -119,11 +123,13 @@ class Recovery:
 
     def work(self) -> list[int]:
         """Slices to recover, in address order."""
+        # A plane that has no mates has nobody to ask; it is never rebuilt by itself.
+        return in_order(self._lost() if self._replicas > 1 else self._lost() & self.accepted)
+
+    def _lost(self) -> set[int]:
         custody = self._custody
         begun = {s for s, state in custody.states.items() if state in (State.RECOVERING, State.FILLED)}
-        wanted = begun | {s for s in custody.taken if custody.states.get(s) is State.QUARANTINED}
-        # A plane that has no mates has nobody to ask; it is never rebuilt by itself.
-        return in_order(wanted) if self._replicas > 1 or self.accepts_data_loss else []
+        return begun | {s for s in custody.taken if custody.states.get(s) is State.QUARANTINED}
 
     async def run(self) -> None:
         """Recover whatever is to be recovered, for ever."""
@@ -136,9 +142,12 @@ class Recovery:
                 await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
 
     async def obey(self, name: str) -> None:
-        """Look for an operator's order under a key of the control store and carry it out, for ever."""
+        """Look for settings, and for an operator's order under a key of the control store; carry it out, for
+        ever."""
         while True:
             try:
+                settings = await read_move_settings(self._control)
+                self._pace.bytes_per_s = min(settings.bytes_per_s, self._bytes_per_s_max)
                 item = await self._control.get(name)
                 if item is not None:
                     await self._obey(item)
@@ -157,11 +166,18 @@ class Recovery:
             await self._control.transact(unchanged, [Write(item.key, rest.encode())])
             return
         custody.take_all()
-        self.accepts_data_loss = order.accept_data_loss
+        left: Collection[int] = await self._accept(item) if order.accept_data_loss else self.work()
         custody.wake()
-        if not self.work():
-            self.accepts_data_loss = False
-            await self._control.transact(unchanged, [Write(item.key, None)])
+        if not left and await self._control.transact(unchanged, [Write(item.key, None)]):
+            self.accepted = frozenset()
+
+    async def _accept(self, item: Item) -> set[int]:
+        """Accept a loss of what is lost now, or is this worker's to replace; what of it is not done."""
+        replacing = await self._control.get(replace_name_beside(item.key))
+        to_replace = set(MoveOrder.decode(replacing.value).slices) if replacing is not None else set()
+        if self._accepted_by != item.revision:
+            self.accepted, self._accepted_by = frozenset(self._lost() | to_replace), item.revision
+        return (self._lost() | to_replace) & self.accepted
 
     async def round(self) -> None:
         """Try every slice once."""
@@ -170,7 +186,7 @@ class Recovery:
             try:
                 for batch in batches:
                     if not await self._recover(batch):
-                        break  # The others have the same mates.
+                        break  # The others have the same mates, which do not answer.
             except (SsaStoreError, OSError) as error:
                 self.progress.waiting = str(error)
         waiting = self.progress.waiting
@@ -207,18 +223,19 @@ class Recovery:
         return held is None or held.record.planes[plane_of_slice(number)].state == ACTIVE
 
     async def _recover(self, batch: Sequence[int]) -> bool:
-        """All four steps for the slices of one batch; whether any of them is recovered."""
+        """All four steps for the slices of one batch; False when its mates do not answer."""
         plane = plane_of_slice(batch[0])
         held = await self._begin(plane, [part_of_slice(number) for number in batch])
         filled = [part for part in held if self._is(plane, part, State.FILLED)]
         left = [part for part in held if part not in filled]
+        fenced: list[int] = []
         if left:
             sources, fenced = await self._fence(plane, {part: held[part].record.cfg for part in left})
             filled += await self._fill(plane, {part: held[part] for part in fenced}, sources)
         await self._finish(plane, {part: held[part] for part in filled})
         done = [part for part in filled if slice_number(plane, part) not in self._custody.states]
         self.progress.slices += len(done)
-        return bool(done)
+        return bool(done or fenced)
 
     def _is(self, plane: int, part: int, state: State) -> bool:
         return self._custody.states.get(slice_number(plane, part)) is state
@@ -265,8 +282,9 @@ class Recovery:
         # The mates that fenced most of them; of several with as many, the lowest plane.
         best = sorted(planes, key=lambda mate: (-len(fenced[mate]), mate))[:needed]
         common = [part for part in cfgs if len(best) == needed and all(part in fenced[m] for m in best)]
-        if self.accepts_data_loss and not common:
-            return _all_that_is_left(fenced, cfgs)
+        accepted = {part: cfg for part, cfg in cfgs.items() if slice_number(plane, part) in self.accepted}
+        if accepted and not common:
+            return _all_that_is_left(fenced, accepted)
         if len(common) < len(cfgs):
             short = ", ".join(f"plane {mate}: {len(fenced[mate])}" for mate in planes)
             self.progress.waiting = (

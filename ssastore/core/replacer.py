@@ -9,8 +9,9 @@ and votes for nothing; should it live on without the control store, its mates re
 knows, once they are fenced.  The rest is a recovery like any other: the slice is this worker's and does
 not vote, so ``core.recovery`` fences, copies and finishes.
 
-What is begun is not called off, as there is nobody to give it back to.  An order that is taken back
-leaves the rest with its owner.  May die anywhere: everything that it knows is in the control store.
+While moves are paused nothing is begun.  What is begun is not called off, as there is nobody to give it
+back to.  An order that is taken back leaves the rest with its owner.  May die anywhere: everything that it
+knows is in the control store.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from ssastore.core.held import Held
 from ssastore.core.numbers import group_of_slice, in_order, part_of_slice, plane_of_slice
 from ssastore.core.orders import MoveOrder, replace_name
 from ssastore.core.recorded import read_records, replace_records
+from ssastore.core.settings import read_move_settings
 from ssastore.env import Compare, ControlStore, Write
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import ORDER_EVERY_MS, RECOVERY_RETRY_MS
 from ssastore.messages import STANDS_MAX
 
 log = logging.getLogger(__name__)
+
+PAUSED = "an operator has paused what is ordered (ssastore resume)"
 
 
 class Replacer:
@@ -67,7 +71,10 @@ class Replacer:
         ordered, custody = MoveOrder.decode(item.value).slices, self._custody
         known = await read_records(self._control, [s for s in ordered if s not in custody.owned])
         lost = [s for s in in_order(ordered) if _owner(known, s) == ordered[s] and s not in custody.owned]
-        await self._begin(lost, known)
+        if lost and (await read_move_settings(self._control)).is_paused:
+            self._waiting = PAUSED
+        else:
+            await self._begin(lost, known)
         if lost or any(number in custody.states for number in ordered):
             return True
         # All that others did not take meanwhile votes here.

@@ -423,8 +423,8 @@ class Lossy:
         self.direct = cluster.client()
 
     async def impatient(self) -> AsyncBucket:
-        """The bucket of a client that waits 200 ms, and is connected."""
-        bucket = self._cluster.client(links=self._links, deadline_ms=200).bucket("lossy")
+        """The bucket of a client that waits a second, and is connected: others may be at work here."""
+        bucket = self._cluster.client(links=self._links, deadline_ms=1000).bucket("lossy")
         await bucket.get(self.key)
         return bucket
 

@@ -84,6 +84,22 @@ def test_what_a_dead_node_had_is_recovered_by_itself_whatever_happens_to_coordin
         assert says(lab, dead) == "" and lab.cli("moves").stdout == "nothing is moving\n"
 
 
+def test_a_node_without_its_first_worker_is_recovered_although_the_other_one_answers(tmp_path: Path) -> None:
+    """The one that stands still is that which keeps the lease. What both have is rebuilt at others."""
+    options = ("--nodes", "4", "--replicas", "3", "--workers", "2", f"--recover-after={AFTER_S}")
+    with running_lab(tmp_path, "half", *options) as lab:
+        half = next(name for name in ("n1", "n2") if name != coordinator(lab))
+        stopped = lab.worker_pid(half)
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: says(lab, half) in (RECOVERED, FREE), "it is ordered", WAIT_S)
+        wait_until(lambda: node_of(lab, half)["slices"] == 0, "all of it is begun at others", WAIT_S)
+        wait_until(lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", WAIT_S)
+        others = [node for node in lab.status()["nodes"] if node["name"] != half]
+        assert not any(worker["silent"] for node in others for worker in node["workers"])
+        os.kill(stopped, signal.SIGCONT)
+        lab.cli("ready", "--wait", "30")
+
+
 def test_a_node_that_stands_still_and_comes_back_in_time_keeps_what_it_has(tmp_path: Path) -> None:
     """Its lease ends, and it gets another. Meanwhile two of four nodes are gone: nothing is recovered."""
     options = ("--nodes", "4", "--replicas", "3", "--workers", "1", f"--recover-after={AFTER_S}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssastore.judge.verdicts import judge, read_history, share_of_success
+from ssastore.limits import LEASE_MS
 from tests.faults import load_on
 from tests.lab.test_apply import CHECK, FILL, carry_out, slices_of
 from tests.labs import RunningLab, running_lab
@@ -39,11 +40,18 @@ def test_what_a_lost_node_had_is_rebuilt_under_load_and_its_ghost_is_harmless(tm
     with running_lab(tmp_path, "lost", "--nodes", "5", "--replicas", "3", "--workers", "1") as lab:
         lab.python(FILL, str(OBJECTS))
         before = slices_of(lab)
+        for command in (("plan", "--lost", LOST), ("apply", str(path))):
+            lab.cli("plan", "--lost", LOST, "--accept-alive", "--out", str(path))
+            alive = lab.cli(*command, check=False)
+            assert alive.returncode == 2 and f"{LOST} answers: it is not lost" in alive.stderr
+        assert slices_of(lab) == before
         with load_on(lab, tmp_path, name="lost") as load:
             lab.cli("node", "kill", LOST)
             began = time.monotonic()
             rebuilt = carry_out(lab, path, "--lost", LOST)
             took_s = time.monotonic() - began
+            # Ended just now, it had a lease for a while: that is waited for.
+            assert took_s > LEASE_MS / 3000
             after = slices_of(lab)
             assert routes_to(lab, LOST) == []
             lab.cli("node", "start", LOST)

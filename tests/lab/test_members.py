@@ -40,7 +40,8 @@ def plans(lab: RunningLab, path: Path) -> None:
     assert lab.cli("plan", "--weight", "n4=3", "--json").stdout != path.read_text()
     for arguments, text in {
         ("--drain", "n9"): "the cluster has no node n9; it has n1, n2, n3, n4",
-        ("--lost", "n1"): "fewer than 1 planes are left",
+        ("--lost", "n1"): "n1 answers: it is not lost",
+        ("--lost", "n1", "--accept-alive"): "fewer than 1 planes are left",
         ("--weight", "n4"): "'n4' is not NODE=N",
         ("--replicas", "2"): "replicas",
     }.items():

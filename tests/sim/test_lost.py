@@ -51,7 +51,7 @@ def test_no_call_fails_when_a_node_is_lost_with_all_that_it_has() -> None:
         lost.host.power_off()
         work = stage.start_work()
         before = (await control.list(""))[1]
-        moves = await order_lost(control, [lost.name])
+        moves, _ = await order_lost(control, [lost.name])
         await until_done(stage)
         changed = (await control.list(""))[1] - before
         assert len(moves) > 2000 and fabric.moves == len(moves)

@@ -140,8 +140,8 @@ def test_what_is_paused_is_not_begun_or_is_called_off_and_goes_on_when_resumed()
 
 
 def test_what_is_sealed_comes_to_its_end_although_moves_are_paused() -> None:
-    """Paused at the seal, while the source stands still for longer than a target looks at its settings: it is not
-    called off, and one handover is enough."""
+    """Paused at the seal, while the source stands still until the target has looked at its settings: it is
+    not called off, and one handover is enough."""
 
     async def pause_at_the_seal(stage: Stage) -> None:
         await stage.open()

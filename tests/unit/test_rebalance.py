@@ -20,6 +20,7 @@ from ssastore.core.numbers import (
     plane_of_slice,
     slice_number,
 )
+from ssastore.core.orders import REPLACE_PREFIX, MoveOrder, replace_name
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.plans import RECOVER
 from ssastore.core.recut import halves_of, ready_for_merge
@@ -452,15 +453,15 @@ async def test_recoveries_are_ordered_shown_and_gone_on_with() -> None:
 
 async def test_all_of_a_lost_node_is_ordered_by_one_call_again_and_again() -> None:
     control, cluster = await five()
-    moves = await order_lost(control, ["n2"])
-    assert len(moves) == owned_by(cluster, "n2")
-    assert await order_lost(control, ["n2"]) == []
+    moves, left = await order_lost(control, ["n2"])
+    assert len(moves) == owned_by(cluster, "n2") and not left
+    assert await order_lost(control, ["n2"]) == ([], "")
     assert len(await ordered_moves(control)) == len(moves)
     # One of the targets is lost as well, in the middle of it.
     begun = [move for move in moves if move.target == "n3"][:5]
     await begin(control, begun, is_done=False)
     before = await read_cluster(control)
-    more = await order_lost(control, ["n2", "n3"])
+    more = (await order_lost(control, ["n2", "n3"])).moves
     assert not (await control.list("replace/n3/"))[0]
     again = {move.number: move for move in more}
     for move in begun:
@@ -474,6 +475,51 @@ async def test_all_of_a_lost_node_is_ordered_by_one_call_again_and_again() -> No
         assert not {"n2", "n3"} & set(owners) or len({"n2", "n3"} & set(record.owners)) == 2
     with pytest.raises(ConfigError, match="fewer than 2 planes"):
         await order_lost(control, ["n2", "n3"])
+
+
+async def test_no_recovery_is_begun_that_would_wait_for_a_node_that_is_not_there() -> None:
+    """Of three planes one is lost, and one at a node that may be back soon, as the lost one may. With either
+    the slice votes, unless it is being rebuilt elsewhere."""
+    control, cluster = await five()
+    waiting = {record.group for record in cluster.groups if {"n2", "n3"} <= set(record.owners)}
+    with_n2 = {record.group for record in cluster.groups if "n2" in record.owners}
+    moves, left = await order_lost(control, ["n2"], ["n3"])
+    assert {group_of_slice(move.number) for move in moves} == with_n2 - waiting and waiting
+    assert left.startswith(f"{len(waiting)} groups, as ") and "wait for a node" in left
+    plan = plan_lost(cluster, ["n2"], absent=["n3"])
+    assert plan.figures.moved_groups == len(with_n2 - waiting)
+    more, left = await order_lost(control, ["n2"])
+    assert {group_of_slice(move.number) for move in more} == waiting and not left
+    with pytest.raises(ConfigError, match="fewer than 2 planes are left and there"):
+        plan_lost(cluster, ["n2"], absent=["n1", "n3", "n4", "n5"])
+
+
+async def test_orders_to_a_node_that_is_no_member_count_for_nothing() -> None:
+    """They are ordered to others, and can be taken back."""
+    control, cluster = await five()
+    numbers = [s for record in cluster.groups for s in record.slices() if record.owners[s >> 12] == "n2"]
+    stale = MoveOrder(dict.fromkeys(numbers, "n2")).encode()
+    await control.transact([], [Write(replace_name("gone", 0), stale)])
+    moves, left = await order_lost(control, ["n2"])
+    assert [move.number for move in moves] == sorted(numbers) and not left
+    await abort_moves(control, [move for move, _, _ in await ordered_moves(control)])
+    assert await ordered_moves(control) == [] and not (await control.list(REPLACE_PREFIX))[0]
+
+
+async def test_a_group_that_is_busy_holds_up_no_other_one_of_a_plan() -> None:
+    control = MemoryControlStore()
+    await form(control)
+    await control.transact([], [Write(node_key("n4"), NodeRecord("n4", "fd00::4").encode())])
+    cluster = await read_cluster(control)
+    busy = slice_of(0, 7).split()[1], slice_of(0, 9).split()[0]
+    plan = plan_by_hand(cluster, moves=[(half, "n4") for half in busy])
+    record = cluster.groups[7].begin_recovery(1, 9)
+    await control.transact([], [Write(group_key(7), record.encode())])
+    with pytest.raises(TryLater, match="1 groups could not be split: group 007 is recovered"):
+        await order_plan(control, plan)
+    assert [move for move, _, _ in await ordered_moves(control)] == [Move(number_of_slice(busy[1]), "n4")]
+    await control.transact([], [Write(group_key(7), record.finish_recovery(1).encode())])
+    assert len(await order_plan(control, plan)) == 2 == len(await ordered_moves(control))
 
 
 async def test_handovers_of_lost_nodes_are_called_off() -> None:
@@ -498,7 +544,7 @@ async def test_a_node_that_owns_nothing_is_removed() -> None:
         await remove_node(control, "n2")
     with pytest.raises(ConfigError, match="no node n9"):
         await remove_node(control, "n9")
-    await begin(control, await order_lost(control, ["n2"]))
+    await begin(control, (await order_lost(control, ["n2"])).moves)
     await remove_node(control, "n2")
     after = await read_cluster(control)
     assert [node.name for node in after.nodes] == ["n1", "n3", "n4", "n5"]

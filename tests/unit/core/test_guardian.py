@@ -35,6 +35,8 @@ class Cluster:
         self.owners = set(NAMES)
         self.reached: set[str] = set()
         self.orders: list[tuple[str, tuple[str, ...]]] = []
+        self.left_out: set[str] = set()
+        "Of the last order, who was said to be absent."
         self.refuses = ""
         self.takes_s = 0.0
         self.asks_s = 0.0
@@ -55,7 +57,10 @@ class Cluster:
         await self.store.transact([], [Write(alive_key(name), b"?") for name in names])
 
     def guardian(self, name: str) -> Guardian:
-        async def order(control: ControlStore, lost: Collection[str]) -> int:
+        async def order(
+            control: ControlStore, lost: Collection[str], absent: Collection[str]
+        ) -> tuple[int, str]:
+            self.left_out = set(absent)
             if self.refuses:
                 raise ConfigError(self.refuses)
             await asyncio.sleep(self.takes_s)
@@ -66,7 +71,7 @@ class Cluster:
                     await control.transact([], [Write(ORDER_KEY + node, name.encode())])
                     count += 1
             self.orders.append((name, tuple(lost)))
-            return count
+            return count, f"some wait for {sorted(absent)}" if absent else ""
 
         async def recall(control: ControlStore, node: str) -> int:
             await control.transact([], [Write(ORDER_KEY + node, None)])
@@ -208,6 +213,24 @@ def test_a_node_that_answers_is_not_recovered_although_its_lease_is_gone() -> No
         cluster.reached = set()
         await asyncio.sleep(LOST_ORDER_EVERY_MS / 1000 + 2)
         assert await cluster.ordered() == ["n2", "n3"]
+
+    play(scenario)
+
+
+def test_who_is_absent_for_less_long_is_told_to_who_orders() -> None:
+    """So that nothing is begun that had to wait for it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.start("n1")
+        await cluster.gone("n2")
+        await asyncio.sleep(AFTER_S - 5)
+        await cluster.gone("n3")
+        await asyncio.sleep(10)
+        assert await cluster.ordered() == ["n2"] and cluster.left_out == {"n3"}
+        assert await cluster.says("n2") == f"{RECOVERED}, but some wait for ['n3']"
+        await cluster.back("n3")
+        await asyncio.sleep(LOST_ORDER_EVERY_MS / 1000 + 2)
+        assert cluster.left_out == set() and await cluster.says("n2") == RECOVERED
 
     play(scenario)
 

@@ -17,12 +17,15 @@ from ssastore.core.pages import stored_key_of
 from ssastore.core.records import blob_key, record_key
 from ssastore.core.recovery import _all_that_is_left
 from ssastore.core.register import LIVE, Slot, Value, make_ballot
+from ssastore.core.settings import MOVE_SETTINGS_KEY, MoveSettings
 from ssastore.core.standing import Standing, State
 from ssastore.env import Compare, Write
 from ssastore.errors import OutOfStep, Unavailable
 from ssastore.keyspace import GROUP_BITS, group_of, iid_of, position_of_blob
-from ssastore.messages import Kind, PutBlob
+from ssastore.limits import MOVE_BYTES_PER_S_MIN, ORDER_EVERY_MS
+from ssastore.messages import STANDS_MAX, Kind, PutBlob
 from tests.environments import GROUPS_USED, NODES, Node, World
+from tests.registermodel import run_virtually
 
 GROUP, OTHER, *_ = GROUPS_USED
 A = 0
@@ -245,6 +248,53 @@ async def test_damaged_record_of_a_mate_holds_up_its_own_slice_only(world: World
     assert lost.state(GROUP) is State.ACTIVE
 
 
+async def test_blob_that_no_mate_has_holds_up_its_own_slice_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of other content at one mate, missing at the other; each slice in a batch of its own, or all in one."""
+    content = content_in(GROUP)
+    digest: bytes = blake3(content).digest()
+    for name in ("b", "c"):
+        node = world.nodes[name]
+        await world.ask(node, PutBlob(iid_of(position_of_blob(digest), node.plane), digest, b""), content)
+    b, c = world.nodes["b"], world.nodes["c"]
+    locator = position_of_blob(digest) >> 32
+    await b.store.submit(lambda txn: txn.put(blob_key(b.plane << 28 | locator, digest), b"something else"))
+    await c.store.submit(lambda txn: txn.delete(blob_key(c.plane << 28 | locator, digest)))
+    for env_id, batch in ((50, 1), (51, STANDS_MAX)):
+        monkeypatch.setattr("ssastore.core.recovery.STANDS_MAX", batch)
+        lost = await world.replace("a", env_id)
+        await lost.recovery.round()
+        assert [lost.state(group) is State.ACTIVE for group in GROUPS_USED] == [False, True, True, True]
+        assert "no good copy of a blob, plane 1: " in lost.recovery.describe()["waiting"]
+    await world.ask(c, PutBlob(iid_of(position_of_blob(digest), c.plane), digest, b""), content)
+    await lost.recovery.round()
+    assert lost.state(GROUP) is State.ACTIVE
+
+
+def test_a_recovery_goes_no_faster_than_slices_may_move() -> None:
+    """On virtual time: 480 KB from two mates, at the rate that is set while the node runs."""
+
+    async def scenario() -> None:
+        world = await World().form()
+        for group in GROUPS_USED:
+            for name in ("b", "c"):
+                await world.accept(world.nodes[name], group, 5, bytes(60_000))
+        lost = await world.replace("a", 50)
+        obeying = asyncio.ensure_future(lost.recovery.obey(order_name("a", 0)))
+        settings = MoveSettings(MOVE_BYTES_PER_S_MIN)
+        await world.control.transact([], [Write(MOVE_SETTINGS_KEY, settings.encode())])
+        await asyncio.sleep(ORDER_EVERY_MS / 1000 + 0.1)
+        began_s = asyncio.get_running_loop().time()
+        await lost.recovery.round()
+        took_s = asyncio.get_running_loop().time() - began_s
+        obeying.cancel()
+        assert lost.state(GROUP) is State.ACTIVE and 0.3 < took_s < 0.6
+        world.close()
+
+    run_virtually(scenario)
+
+
 async def test_blobs_that_are_here_are_not_fetched(world: World) -> None:
     """An old copy of the directory still holds most of them, and content cannot be out of date."""
     content = content_in(GROUP)
@@ -306,7 +356,7 @@ async def test_data_loss_is_accepted_on_order_only(world: World) -> None:
     await obey(lost, RecoverOrder(accept_data_loss=True))
     assert {lost.state(group) for group in GROUPS_USED} == {State.ACTIVE}
     assert (await world.prepare(lost, GROUP, 8, cfg=2))[1] == make_ballot(5, 9, 1)
-    assert not lost.recovery.accepts_data_loss, "for this time only"
+    assert not lost.recovery.accepted, "for this time only"
 
 
 async def test_without_any_mate_the_order_keeps_what_the_disk_holds(world: World) -> None:

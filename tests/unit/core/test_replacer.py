@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +12,11 @@ from ssastore.core.boot import Environment
 from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.moving import begin_move
 from ssastore.core.numbers import slice_number
-from ssastore.core.orders import MoveOrder, replace_name
+from ssastore.core.orders import MoveOrder, RecoverOrder, order_name, replace_name
 from ssastore.core.recut import halves_of
 from ssastore.core.recutting import order_split
 from ssastore.core.register import make_ballot
+from ssastore.core.settings import change_move_settings
 from ssastore.core.standing import State
 from ssastore.env import Compare, Write
 from ssastore.errors import ConfigError, NotMine, OutOfStep, Unavailable
@@ -183,6 +185,50 @@ async def test_a_busy_group_waits_and_the_others_go_on(world: World) -> None:
     assert "one slice at a time" in d.replacer.describe()["waiting"]
     await d.recovery.round()
     assert d.state(OTHER) is State.ACTIVE and await d.replacer.round()
+
+
+async def test_nothing_is_begun_while_moves_are_paused(world: World) -> None:
+    d = await spare(world, "d", 70)
+    await order(world, d, groups=[GROUP])
+    await d.replacer.round()
+    await order(world, d)
+    await change_move_settings(world.control, lambda known: replace(known, is_paused=True))
+    assert await d.replacer.round()
+    assert [d.state(group) for group in GROUPS_USED] == [State.RECOVERING, *[State.ACTIVE] * 3]
+    assert [(await world.record(group)).owners[A] for group in GROUPS_USED] == ["d", "a", "a", "a"]
+    assert "paused" in d.replacer.describe()["waiting"]
+    await d.recovery.round()
+    assert d.custody.is_voting(A << GROUP_BITS | GROUP), "what was begun is finished"
+    await change_move_settings(world.control, lambda known: replace(known, is_paused=False))
+    assert await d.replacer.round()
+    assert states(d) == {State.ACTIVE, State.RECOVERING}
+
+
+async def test_a_loss_is_accepted_of_what_was_lost_when_it_was_said(world: World) -> None:
+    """And of what the node was told to replace by then. What is lost later is another matter."""
+    for node in world.nodes.values():
+        node.is_down = True
+    d = await spare(world, "d", 70)
+    first, second, later, _ = GROUPS_USED
+    await order(world, d, groups=[first])
+    await d.replacer.round()
+    await order(world, d, groups=[first, second])
+    name = order_name("d", 0)
+    await world.control.transact([], [Write(name, RecoverOrder(accept_data_loss=True).encode())])
+    item = await world.control.get(name)
+    assert item is not None
+    await d.recovery._obey(item)
+    await order(world, d, groups=[first, second, later])
+    await d.replacer.round()
+    await d.recovery._obey(item)
+    await d.recovery.round()
+    assert [d.state(g) for g in (first, second, later)] == [State.ACTIVE, State.ACTIVE, State.RECOVERING]
+    assert await world.control.get(name) is not None, "all of it is to be seen done"
+    await order(world, d, groups=[later])
+    await d.recovery._obey(item)
+    assert await world.control.get(name) is None and not d.recovery.accepted
+    await d.recovery.round()
+    assert d.state(later) is State.RECOVERING
 
 
 async def test_an_order_that_is_taken_back_begins_nothing_more(world: World) -> None:
