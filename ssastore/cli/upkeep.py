@@ -25,6 +25,7 @@ _FIGURES = (
     "repaired",
     "unrepaired",
     "elsewhere",
+    "unheard",
     "collected",
     "not_compared",
 )
@@ -186,6 +187,8 @@ def _show(health: str, silent: list[str], took_s: float, result: dict[str, Any])
     )
     for reason, count in result["why"].items():
         print(f"  not healed: {count} x {reason}")
+    if result["unheard"]:
+        print(f"  not all replicas answered for {result['unheard']} entries, however often they were asked")
     if result["not_compared"]:
         print(f"  {result['not_compared']} slices could not be compared with all of their replicas")
     for reason in result["broke_off"]:

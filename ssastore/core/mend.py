@@ -19,6 +19,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference
 from ssastore.core.collect import Collector
@@ -59,6 +60,8 @@ class Mended:
     "Why the copy here is not good now; empty when it is."
     elsewhere: str = ""
     "The same of another plane's."
+    silent: str = ""
+    "Who did not answer: nothing is known against that copy, nor for it."
     is_young: bool = False
     "The planes differ, and it may be a write on its way."
     rows: Rows = field(default_factory=dict)
@@ -70,7 +73,20 @@ class Mended:
 
     @property
     def is_good(self) -> bool:
-        return not (self.here or self.elsewhere or self.is_young)
+        return not (self.here or self.elsewhere or self.silent or self.is_young)
+
+
+class Left(NamedTuple):
+    """Entries that could not be healed, or not be compared, when they were looked at last."""
+
+    here: int
+    "Copies here that are not good."
+    elsewhere: int
+    "Of those that are good here: copies of others that are not."
+    unheard: int
+    "Entries that not all planes answered for."
+    why: dict[str, int]
+    "How many there are of the first two, for each reason."
 
 
 class Tally:
@@ -147,12 +163,12 @@ class Mender:
             self._left[stored_key] = found
         return found
 
-    def left(self) -> tuple[int, int, dict[str, int]]:
-        """(copies here that are not good, copies elsewhere, how many for each reason), as far as is known."""
+    def left(self) -> Left:
+        """What is not known to be good now."""
         here = [found.here for found in self._left.values() if found.here]
         elsewhere = [found.elsewhere for found in self._left.values() if found.elsewhere and not found.here]
-        reasons = Counter([*here, *elsewhere])
-        return len(here), len(elsewhere), dict(sorted(reasons.items()))
+        unheard = sum(bool(found.silent) for found in self._left.values())
+        return Left(len(here), len(elsewhere), unheard, dict(sorted(Counter([*here, *elsewhere]).items())))
 
     async def _mend(self, stored_key: bytes, before: Mended | None) -> Mended:
         fault = ""
@@ -216,7 +232,7 @@ class Mender:
         rows, silent = await self._rows(stored_key)
         own = stored_key[0] >> 4
         if _are_alike(rows):
-            return Mended(elsewhere=silent)
+            return Mended(silent=silent)
         if self._is_young(rows, before):
             return Mended(is_young=True, rows=rows)
         fault = _fault_of(rows, own)
@@ -233,14 +249,14 @@ class Mender:
             here = "too few of its other copies can be read" if fault else ""
         after, silent = await self._rows(stored_key)
         if _are_alike(after):
-            return Mended(fault, elsewhere=silent)
+            return Mended(fault, silent=silent)
         if _newest(after) != _newest(rows):
             return Mended(fault, is_young=True, rows=after)  # Another plane heals, or a client writes.
         if self._is_shut(stored_key):
             return Mended(fault)  # No ACC passes, and nobody needs it: its bucket is being or was deleted.
         if _fault_of(after, own):
             return Mended(fault, here=here or "the planes did not come to agree", rows=rows)
-        return Mended(fault, elsewhere=silent or _whom(after), rows=rows)
+        return Mended(fault, elsewhere=_whom(after), silent=silent, rows=rows)
 
     async def _agree(self, stored_key: bytes, rows: Rows) -> None:
         """Do this plane's part that all hold a record alike. Raises SsaStoreError."""
@@ -291,7 +307,7 @@ class Mender:
         rows, silent = await self._rows(stored_key)
         own = stored_key[0] >> 4
         if _are_alike(rows):
-            return Mended(elsewhere=silent)
+            return Mended(silent=silent)
         for plane, mark in rows.items():
             if plane != own and mark is not None:
                 await self._tools.store.submit(partial(take_mark, stored_key=stored_key, mark=mark))
@@ -301,7 +317,7 @@ class Mender:
                 await self._tell(stored_key, plane)
         fault = "" if rows[own] == mine else "missing" if rows[own] is None else "stale"
         after, silent = await self._rows(stored_key)
-        return Mended(fault, elsewhere=silent or ("" if _are_alike(after) else _whom(after)))
+        return Mended(fault, elsewhere="" if _are_alike(after) else _whom(after), silent=silent)
 
     # -- blobs --------------------------------------------------------------------------------------
 
@@ -313,21 +329,22 @@ class Mender:
         young_ms = self._tools.clock.now_ms() - YOUNG_MS
         lacking = [plane for plane, has in held.items() if not _has_all(has, wanted)]
         if not lacking:
-            return Mended(elsewhere=silent)
+            return Mended(silent=silent)
         if all(ref.at_ms > young_ms for ref in wanted):
             return Mended(is_young=True)
         for plane in lacking:
             if plane != own:
                 await self._tell(stored_key, plane)
-        elsewhere = silent or next((f"plane {p} lacks a blob" for p in lacking if p != own), "")
+        elsewhere = next((f"plane {p} lacks a blob" for p in lacking if p != own), "")
         if own not in lacking:
-            return Mended(elsewhere=elsewhere)
+            return Mended(elsewhere=elsewhere, silent=silent)
         try:
             await self._repairer.fetch_blob(blob_of(stored_key), wanted, is_here=held[own][0])
         except SsaStoreError as error:
             log.warning("blob.not_healed", extra={"key": stored_key[:64].hex(), "reason": str(error)})
-            return Mended("missing", here="no plane that answers has a good copy", elsewhere=elsewhere)
-        return Mended("missing", elsewhere=elsewhere)
+            here = "no plane that answers has a good copy"
+            return Mended("missing", here=here, elsewhere=elsewhere, silent=silent)
+        return Mended("missing", elsewhere=elsewhere, silent=silent)
 
     async def _held(self, stored_key: bytes) -> tuple[dict[int, _Held], str]:
         """By plane, whether the blob is there and its references; and why some did not tell."""

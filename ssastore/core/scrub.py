@@ -24,7 +24,7 @@ from blake3 import blake3
 
 from ssastore.core.blobstore import Reference, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
-from ssastore.core.mend import YOUNG_MS, Mended, Mender, Tally
+from ssastore.core.mend import YOUNG_MS, Left, Mended, Mender, Tally
 from ssastore.core.numbers import WHOLE_SLICES, in_order, part_of_slice, plane_of_slice, slice_number
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
 from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, peek_slot
@@ -57,6 +57,9 @@ _REST_TO_WORK = 9
 
 _LOOK_AGAIN_S = (1.0, 2.0, 4.0)
 "After the end of a pass, until what is in doubt is looked at again. Together longer than a write is young."
+
+_MORE_LOOKS = 3
+"When it is only that mates did not answer: they may be busy."
 
 _LOOKS_MAX = 20
 "Further ones follow as long as each leaves less in doubt than the one before."
@@ -91,6 +94,8 @@ class Progress:
     "Entries of which a mate has no good copy, as seen from here."
     collected: int = 0
     "References and records that were dropped."
+    unheard: int = 0
+    "Entries that a mate did not answer for, however often; else nothing is wrong with them."
     not_compared: int = 0
     "Slices of mates that could not be asked, and own ones that do not vote."
     looking_again: int = 0
@@ -101,7 +106,7 @@ class Progress:
     @property
     def is_healthy(self) -> bool:
         """Whether every copy was read and compared, and all of them are good."""
-        left = self.unrepaired + self.elsewhere + self.not_compared
+        left = self.unrepaired + self.elsewhere + self.unheard + self.not_compared
         return self.ended_ms > 0 and not left and not self.broke_off
 
 
@@ -219,10 +224,10 @@ class Scrub:
         last, waiting = self.last, len(self._tools.acceptor.doubts)
         if self.current is not None:
             self._count(self.current)
-        here, elsewhere, reasons = self._mender.left()
+        left = self._mender.left()
         return {
-            "health": self._health(here + elsewhere),
-            "left": {"here": here, "elsewhere": elsewhere, "why": reasons},
+            "health": self._health(left),
+            "left": left._asdict(),
             "repaired": self._counts.repaired,
             "not_repaired": self._counts.failed,
             "pending": waiting,
@@ -230,17 +235,17 @@ class Scrub:
             "last": asdict(last) if last is not None else None,
         }
 
-    def _health(self, left: int) -> str:
+    def _health(self, left: Left) -> str:
         last = self.last
-        if left:
-            return f"{left} copies not good"
+        if bad := left.here + left.elsewhere:
+            return f"{bad} copies not good"
         if last is None:
             return "not checked yet"
         if last.broke_off:
             return "the last pass broke off"
         if last.unrepaired + last.elsewhere >= DOUBTS_MAX:
             return f"{last.unrepaired + last.elsewhere} copies not good"  # Too many to be watched.
-        if last.not_compared:
+        if last.not_compared or left.unheard or last.unheard >= DOUBTS_MAX:
             return "not all replicas could be compared"
         # What the pass left may have been healed since: then nothing of it is left.
         return "healthy"
@@ -384,7 +389,10 @@ class Scrub:
                     del self._doubts[stored_key]
                 else:
                     self._doubts[stored_key] = found
-            if look + 1 >= len(_LOOK_AGAIN_S) and len(self._doubts) == before:
+            patience = len(_LOOK_AGAIN_S)
+            if all(found.silent and not found.here for found in self._doubts.values()):
+                patience += _MORE_LOOKS
+            if look + 1 >= patience and len(self._doubts) == before:
                 break
         progress.looking_again = 0
         for found in self._doubts.values():
@@ -425,3 +433,4 @@ def _between(rows: list[Row], after: bytes, upto: bytes) -> list[Row]:
 def _count_left(found: Mended, progress: Progress) -> None:
     progress.unrepaired += bool(found.here)
     progress.elsewhere += bool(found.elsewhere and not found.here)
+    progress.unheard += bool(found.silent and not found.elsewhere and not found.here)

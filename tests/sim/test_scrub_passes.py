@@ -164,6 +164,7 @@ def test_two_rotten_copies_of_three_wait_and_every_pass_says_so() -> None:
             assert left == {
                 "here": 1,
                 "elsewhere": 0,
+                "unheard": 0,
                 "why": {"too few of its other copies can be read": 1},
             }
         assert len([key for node in ward.nodes for key in rotten_keys(node)]) == 2
@@ -209,6 +210,34 @@ def test_a_node_that_is_away_is_missed() -> None:
         passes = await ward.scrub()
         assert ward.health() == ["not all replicas could be compared"] * 3
         assert all(done.not_compared and not done.is_healthy for done in passes)
+
+    play(work)
+
+
+def test_a_mate_that_is_too_slow_to_answer_is_no_bad_copy() -> None:
+    """A pass has something to look at again when a mate stands still: nothing is known against any copy then,
+    and it is not called healthy. The mate goes on, and some seconds later it is."""
+
+    async def work(ward: Ward) -> None:
+        await ward.write(6)
+        (hurt, key), (other, _), (third, _) = next(iter(ward.copies(Kind.OBJECT).values()))
+        hurt.disk.lose(key)
+        scrub_of_other = engine_of(other).upkeep.scrub
+        scrub_of_other.request()
+        while scrub_of_other.current is None or not scrub_of_other.current.looking_again:
+            await ward.stage.pause(0.01)
+        await ward.stage.pause(0.5)
+        assert not ward.differing(), "it is healed before it is looked at again"
+        third.host.pause()
+        while scrub_of_other.last is None:
+            await ward.stage.pause(0.1)
+        done, report = scrub_of_other.last, scrub_of_other.report()
+        assert report["health"] == "not all replicas could be compared"
+        assert done.unheard and not done.is_healthy and not done.unrepaired + done.elsewhere
+        assert report["left"]["here"] == report["left"]["elsewhere"] == 0 < report["left"]["unheard"]
+        third.host.resume()
+        await ward.stage.pause(40)
+        assert scrub_of_other.report()["health"] == "healthy"
 
     play(work)
 
