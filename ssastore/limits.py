@@ -320,6 +320,17 @@ RECOVER_AFTER_S = 600
 RECOVER_AFTER_S_MIN = 10
 RECOVER_AFTER_S_MAX = 30 * 24 * 3600
 
+# -- how much is stored -----------------------------------------------------------------------------
+
+USAGE_EVERY_MS = 3_600_000
+"Time from one note of what the cluster stores to the next."
+USAGE_NOTES_MAX = 14 * 24
+"Two weeks: growth of a month ago says little of the next one. One record of some 15 KiB."
+USAGE_LOOK_MS = 60_000
+"How often the node that coordinates looks whether a note is due."
+FORECAST_SPAN_MIN_MS = 24 * USAGE_EVERY_MS
+"A forecast needs notes of a day: use goes with the hours."
+
 # -- plans ------------------------------------------------------------------------------------------
 
 PLAN_STEPS_MAX = 500_000

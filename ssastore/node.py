@@ -27,6 +27,7 @@ from ssastore.coordination import guardian_of
 from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
+from ssastore.core.usage import Historian
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.limits import GOAWAY_MS
@@ -186,6 +187,8 @@ class Supervisor:
         prober = Prober(view, identity, TcpLinks(), SystemRandomness())
         guardian = guardian_of(control, view, name, prober.reaches, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))
+        historian = Historian(control, name, prober.used_bytes, lambda: view.record.replicas, SystemClock())
+        self._jobs.append(spawn("note what is stored", historian.run()))
         return prober
 
     async def _keep(self, index: int) -> None:

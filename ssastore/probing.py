@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgpack
+
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
@@ -57,6 +59,21 @@ class Prober:
         ]
         answers = await asyncio.gather(*[self._answers(iid) for iid in iids])
         return bool(answers) and all(answers)
+
+    async def used_bytes(self) -> int | None:
+        """What all workers store that own something, together; None when one of them does not answer."""
+        cluster = self._view.cluster()
+        iids = [iid for node in cluster.nodes for iid in worker_iids(cluster, node).values()]
+        found = await asyncio.gather(*[self._used(iid) for iid in iids])
+        return None if None in found else sum(filter(None, found))
+
+    async def _used(self, iid: int) -> int | None:
+        try:
+            _, body = await self.ask(Report(iid))
+            used = msgpack.unpackb(body, strict_map_key=False)["used_bytes"]
+        except (SsaStoreError, OSError, ValueError, KeyError, TypeError):
+            return None
+        return used if type(used) is int else None
 
     async def _answers(self, iid: int) -> bool:
         try:

@@ -93,7 +93,12 @@ class Worker:
         return Heartbeat(engine.outside.control, self._config.name, engine.environment, SystemClock())
 
     def _describe(self) -> dict[str, Any]:
-        return {"pid": os.getpid(), "uptime_s": round(time.monotonic() - self._started, 1)}
+        disk = os.statvfs(self._config.data_dir)
+        return {
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "disk_free_bytes": disk.f_bavail * disk.f_frsize,
+        }
 
 
 def main() -> None:

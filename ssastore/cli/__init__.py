@@ -19,6 +19,7 @@ _COMMANDS = {
     "exec": ("lab", "Run a command on a host of the lab."),
     "ready": ("lab", "Wait until every worker of the lab answers."),
     "status": ("lab", "Nodes, prefixes and figures of the lab."),
+    "df": ("df", "What is stored, what there is room for, and when it is full."),
     "scrub": ("upkeep", "Read, compare and repair every copy."),
     "recover": ("recover", "Let a node rebuild slices whose state it lost."),
     "plan": ("plan", "Show what must move when nodes come, go or weigh something else."),

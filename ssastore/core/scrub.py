@@ -26,7 +26,7 @@ from ssastore.core.blobstore import Reference, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
 from ssastore.core.mend import YOUNG_MS, Left, Mended, Mender, Tally
 from ssastore.core.numbers import WHOLE_SLICES, in_order, part_of_slice, plane_of_slice, slice_number
-from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
+from ssastore.core.records import BOOKKEEPING_FIRST, PLACE_BYTES, in_plane, split_place
 from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, peek_slot
 from ssastore.core.repair import RepairCounts
 from ssastore.core.survey import (
@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 16 << 10
 "What it costs to ask about a run of slices that are all empty."
+
+_SYSTEM_BUCKET = bytes(8)
+"Id of the bucket of buckets, as it stands in a stored key: its records are nobody's objects."
 
 _BOOKKEEPING_BATCH = 500
 _BOOKKEEPING_END = b"\xff" * 8
@@ -80,6 +83,8 @@ class Progress:
     slices: int = 0
     slices_done: int = 0
     records: int = 0
+    objects: int = 0
+    "Copies here of objects that exist, of the records."
     bytes: int = 0
     rotten: int = 0
     missing: int = 0
@@ -120,6 +125,7 @@ class _Finds:
     "Sealed well, and not what their digest says."
     old_promises: list[bytes] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
+    objects: int = 0
 
 
 class Pace:
@@ -285,6 +291,7 @@ class Scrub:
                 page = survey(txn, number, after, b"", self._visitor(finds))
                 finds.blobs = [key for key in finds.blobs if not _has_references(txn, key)]
             progress.records += page.seen
+            progress.objects += finds.objects
             progress.bytes += page.size
             for stored_key in [*page.rotten, *finds.wrong_blobs]:
                 await self._mend(stored_key, progress)
@@ -318,6 +325,8 @@ class Scrub:
                     finds.old_references.append((stored_key, reference))
             elif kind in RECORD_KINDS:
                 accepted, state, *_ = peek_slot(value)
+                is_object = kind == Kind.OBJECT and state == LIVE
+                finds.objects += is_object and not stored_key.startswith(_SYSTEM_BUCKET, PLACE_BYTES)
                 if state != LIVE and is_idle(decode_slot(value, NO_BALLOT), dead_ms):
                     (finds.dead if accepted != NO_BALLOT else finds.old_promises).append(stored_key)
 
