@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ssastore.core.cluster import (
     CLUSTER_KEY,
     FORMING_KEY,
@@ -14,6 +16,7 @@ from ssastore.core.cluster import (
 from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
 from ssastore.env import ControlStore, Item
 from ssastore.errors import ConfigError, TryLater
+from ssastore.keyspace import GROUPS
 
 _READS_MAX = 3
 "Nodes and groups are read one after the other; a change in between may need a second look."
@@ -70,9 +73,15 @@ def decode_node(item: Item) -> NodeRecord:
 
 
 def decode_group(item: Item) -> GroupRecord:
-    record = GroupRecord.decode(item.value)
+    record = _group_record(item.value)
     _require_key(item, group_key(record.group))
     return record
+
+
+@lru_cache(maxsize=GROUPS)
+def _group_record(value: bytes) -> GroupRecord:
+    """Kept: who coordinates reads all groups again and again, and between two times few have changed."""
+    return GroupRecord.decode(value)
 
 
 def _require_key(item: Item, key: str) -> None:
