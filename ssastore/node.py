@@ -26,16 +26,17 @@ from ssastore.config import NodeConfig, load, load_secrets, open_control, write_
 from ssastore.coordination import guardian_of
 from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.forwarding import Forwarding
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.core.usage import Historian
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError
-from ssastore.limits import GOAWAY_MS
+from ssastore.limits import DRAIN_MS, GOAWAY_MS
 from ssastore.observe import configure_logging
 from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
 from ssastore.routes.netlink import NetlinkRoutes
-from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
+from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
 from ssastore.transport.connection import Identity
 from ssastore.transport.steering import attach_lane_steering
 from ssastore.transport.tcp import TcpLinks
@@ -173,7 +174,13 @@ class Supervisor:
         """AnyIP for exactly the cover of what this node owns, from now on."""
         routes = NetlinkRoutes()
         wanted = accepted_by(view.record.network, self._config.name)
-        keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS)
+        # A host that drops what is not its own would only make clients wait.
+        forwarding = (
+            Forwarding(view.record.network, self._config.name, DRAIN_MS / 1000)
+            if forwards_packets()
+            else None
+        )
+        keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS, forwarding=forwarding)
         keeper.begin()
         self._jobs.append(spawn("keep routes", keeper.run()))
         self._jobs[-1].add_done_callback(lambda _: routes.close())

@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 COLLECT_AFTER_OBJECTS = 20_000
@@ -35,6 +36,16 @@ class SystemRandomness:
     def below(self, bound: int) -> int:
         """See ``env.Randomness``."""
         return secrets.randbelow(bound)
+
+
+def forwards_packets() -> bool:
+    """Whether this host sends on packets that are not for it, also those of connections that it has.
+
+    The second takes ``net.ipv4.tcp_early_demux=0`` (for IPv6 too): with it set, the kernel looks for a
+    connection before it looks for a route, and one whose address has moved away hangs.
+    """
+    settings = {"net/ipv6/conf/all/forwarding": "1", "net/ipv4/tcp_early_demux": "0"}
+    return all((Path("/proc/sys") / name).read_text().strip() == value for name, value in settings.items())
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

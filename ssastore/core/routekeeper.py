@@ -9,7 +9,8 @@ change one, and a slice that has moved waits for it.
 
 A node accepts what it owns; a router sends it to the node's address.  Both are told by the
 same records, in no order: a packet that comes to a node before the node accepts it is
-sent back to the router, and one that comes to a former owner is refused; clients dial again.
+sent back to the router, and one that comes to a former owner is refused at first (clients
+dial again) and then sent on to the new one (``forwarding.py``).
 
 While the control store is out of reach the routes stay as they are.  A change that the
 kernel refuses (somebody else holds the prefix) holds up no other, and is tried again.
@@ -25,6 +26,7 @@ from ipaddress import IPv6Network
 
 from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.forwarding import Forwarding
 from ssastore.core.groups import GroupRecord
 from ssastore.core.ownership import OwnedPrefixes
 from ssastore.core.routeplan import Action, Change, after, diff, take
@@ -87,14 +89,27 @@ def announced_to_router(service: IPv6Network) -> Wanted:
 class RouteKeeper:
     """The routes of one host. Of others' routes it knows nothing (``env.Routes``)."""
 
-    def __init__(self, view: ClusterView, routes: Routes, wanted: Wanted, *, linger_ms: int = 0) -> None:
-        """``linger_ms``: what is not wanted any more stays so long. A node that gave a slice away goes on
-        accepting its addresses for a while, to say that they are not its own any more."""
+    def __init__(
+        self,
+        view: ClusterView,
+        routes: Routes,
+        wanted: Wanted,
+        *,
+        linger_ms: int = 0,
+        forwarding: Forwarding | None = None,
+    ) -> None:
+        """
+        Args:
+            linger_ms: what is not wanted any more stays so long. A node that gave a slice away goes on
+                accepting its addresses for a while, to say that they are not its own any more.
+            forwarding: where packets for them go afterwards; None: nowhere.
+        """
         self._view = view
         self._linger_s = linger_ms / 1000
         self._prune_at: float | None = None
         "When what lingers is removed; None while nothing does."
         self._routes = routes
+        self._forwarding = forwarding
         self._wanted_of = wanted
         self._wanted: set[Route] = set()
         self._installed: set[Route] = set()
@@ -120,7 +135,9 @@ class RouteKeeper:
         changed, loop = self._view.changed, asyncio.get_running_loop()
         self._read_at, next_at = loop.time() + DRIFT_EVERY_MS / 1000, 0.0
         while True:
-            due_at = self._read_at if self._prune_at is None else min(self._read_at, self._prune_at)
+            due_at = min(
+                at for at in (self._read_at, self._prune_at, self._forwarded_until) if at is not None
+            )
             try:
                 async with asyncio.timeout_at(due_at):
                     await changed.wait()
@@ -148,10 +165,14 @@ class RouteKeeper:
         if is_changed and self._linger_s:
             self._prune_at = now + self._linger_s
         is_pruning = self._prune_at is not None and now >= self._prune_at
+        until = self._forwarded_until
         # What was refused a moment ago did not drift.
-        is_changed = is_changed or is_pruning or bool(self._refused)
+        is_changed = is_changed or is_pruning or bool(self._refused) or (until is not None and now >= until)
         if is_pruning:
             self._prune_at = None
+            if self._forwarding is not None:
+                given = [route.prefix for route in self._installed - self._wanted if route.via is None]
+                self._forwarding.give(given, now)
         reads_back = now >= self._read_at
         if reads_back:
             self._read_at = now + DRIFT_EVERY_MS / 1000
@@ -163,16 +184,34 @@ class RouteKeeper:
                 extra={"changes": changes},
             )
 
+    @property
+    def _forwarded_until(self) -> float | None:
+        return None if self._forwarding is None else self._forwarding.next_at
+
+    def _forwarded(self) -> set[Route]:
+        """What this host sends on at the moment."""
+        if self._forwarding is None:
+            return set()
+        now = asyncio.get_running_loop().time()
+        return self._forwarding.routes(self._view.groups.values(), self._view.nodes.values(), now)
+
     def _apply(self, *, reads_back: bool, and_remove: bool = True) -> list[str]:
         """Make what is installed what is wanted, but for what is refused; the changes it took."""
         if reads_back:
             self._installed = self._routes.installed()
-        changes = diff(self._wanted, self._installed)
+        forwarded = self._forwarded()
+        changes = diff(self._wanted | forwarded, self._installed)
         if not and_remove:
             changes = [change for change in changes if change.action is Action.ADD]
         known = self._refused.keys()
         taken, self._refused = take(changes, self._routes)
         self._installed = after(self._installed, taken)
+        not_forwarded = [error for change, error in self._refused.items() if change.route in forwarded]
+        if not_forwarded:
+            # The new owner is on no link of ours. What keeps its place would be in the way of what is wanted.
+            log.warning("routes.not_forwarded", extra={"reason": str(not_forwarded[0])})
+            self._forwarding = None
+            return [*map(str, taken), *self._apply(reads_back=False, and_remove=and_remove)]
         for change, error in self._refused.items():
             if change not in known:  # It is tried again and again.
                 log.warning("routes.not_kept", extra={"change": str(change), "reason": str(error)})

@@ -138,7 +138,7 @@ class Lab:
         hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
         if self._options.control == ETCD:
             hosts.append(ETCD_HOST)
-        self._fabric = Fabric.build(self._service, hosts, mtu=MTU)
+        self._fabric = Fabric.build(self._service, hosts, mtu=MTU, forwarding=True)
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def simulate(self) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.forwarding import Forwarding
 from ssastore.core.groups import MOVING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.planner import owned_slices
 from ssastore.core.routekeeper import RouteKeeper, Wanted, accepted_by, announced_to_router
@@ -59,10 +60,12 @@ class Control(MemoryControlStore):
 class Host:
     """One host that keeps its routes."""
 
-    def __init__(self, control: Control, wanted: Wanted, linger_ms: int = 0) -> None:
+    def __init__(
+        self, control: Control, wanted: Wanted, linger_ms: int = 0, forwarding: Forwarding | None = None
+    ) -> None:
         self.control, self.routes = control, MemoryRoutes(LINK)
         self.view = ClusterView(control)
-        self.keeper = RouteKeeper(self.view, self.routes, wanted, linger_ms=linger_ms)
+        self.keeper = RouteKeeper(self.view, self.routes, wanted, linger_ms=linger_ms, forwarding=forwarding)
 
     def record(self, group: int) -> GroupRecord:
         return self.view.groups[group]
@@ -80,10 +83,12 @@ class Host:
 
 
 @asynccontextmanager
-async def running(wanted: Wanted, linger_ms: int = 0) -> AsyncIterator[Host]:
+async def running(
+    wanted: Wanted, linger_ms: int = 0, forwarding: Forwarding | None = None
+) -> AsyncIterator[Host]:
     control = Control()
     await form_cluster(control, SERVICE, 3, NODES, now_ms=1, random_bytes=Seeded(1).bytes)
-    host = Host(control, wanted, linger_ms)
+    host = Host(control, wanted, linger_ms, forwarding)
     await host.view.load()
     host.keeper.begin()
     running = [asyncio.ensure_future(work) for work in (host.view.run(), host.keeper.run())]
@@ -152,6 +157,62 @@ def test_a_node_goes_on_accepting_what_it_gave_away_for_a_while() -> None:
             assert host.routes.installed() == await host.expected(N1) < during
 
     run_virtually(scenario)
+
+
+def test_what_a_node_gave_away_is_sent_on_when_it_is_not_accepted_any_more() -> None:
+    """Without a moment between the two, and until its time is over."""
+
+    async def scenario() -> None:
+        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=10)) as host:
+            sent_on = Route(MOVED, "fd00::2")
+            before = host.routes.installed()
+            await host.give(0x3FF, "n2")
+            await asyncio.sleep(A_MOMENT_S)
+            assert before < host.routes.installed() and sent_on not in host.routes.installed()
+            await asyncio.sleep(0.5)
+            assert host.routes.installed() == await host.expected(N1) | {sent_on}
+            await asyncio.sleep(DRIFT_EVERY_MS / 1000)
+            assert sent_on in host.routes.installed()
+            await asyncio.sleep(10)
+            assert host.routes.installed() == await host.expected(N1)
+
+    run_virtually(scenario)
+
+
+def test_what_goes_further_is_sent_further_and_what_comes_back_is_accepted() -> None:
+    async def scenario() -> None:
+        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=10)) as host:
+            await host.give(0x3FF, "n2")
+            await host.give(0x3FE, "n2")
+            await asyncio.sleep(1)
+            assert Route("2001:db8:5a:1:3fe::/79", "fd00::2") in host.routes.installed()
+            await host.control.transact([], [Write(node_key("n5"), NodeRecord("n5", "fd00::5").encode())])
+            await host.give(0x3FF, "n5")
+            await host.give(0x3FE, "n1")
+            await asyncio.sleep(1)
+            expected = await host.expected(N1)
+            assert host.routes.installed() == expected | {Route(MOVED, "fd00::5")}
+
+    run_virtually(scenario)
+
+
+def test_where_nothing_can_be_sent_on_what_was_given_away_goes_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The new owner is on another link: the kernel refuses it as next hop."""
+
+    async def scenario() -> None:
+        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=10)) as host:
+            await host.control.transact([], [Write(node_key("n5"), NodeRecord("n5", "fd77::5").encode())])
+            await host.give(0x3FF, "n5")
+            await asyncio.sleep(1)
+            assert host.routes.installed() == await host.expected(N1)
+            await host.give(0x3FE, "n2")
+            await asyncio.sleep(1)
+            assert host.routes.installed() == await host.expected(N1)
+
+    run_virtually(scenario)
+    assert [record.message for record in caplog.records] == ["routes.not_forwarded"]
 
 
 def test_router_learns_of_a_node_that_came_later() -> None:
