@@ -6,6 +6,7 @@ changed then; a slice that has moved must be announced within milliseconds.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 
 from ssastore.core.groups import GroupRecord
@@ -24,7 +25,8 @@ class OwnedPrefixes:
 
     def __init__(self, groups: Iterable[GroupRecord] = ()) -> None:
         self._records: dict[int, GroupRecord] = {}
-        self._ranges: dict[str, set[_Range]] = {}
+        self._ranges: dict[str, list[_Range]] = {}
+        "In order."
         self._pieces: dict[str, list[Slice]] = {}
         "Of those whose ranges did not change since somebody asked."
         self.show(groups)
@@ -40,17 +42,18 @@ class OwnedPrefixes:
             gone = set(_owned(before)) if before is not None else set()
             come = set(_owned(record))
             for owner, piece in gone - come:
-                self._ranges[owner].remove(piece)
+                ranges = self._ranges[owner]
+                del ranges[bisect_left(ranges, piece)]
                 self._pieces.pop(owner, None)
             for owner, piece in come - gone:
-                self._ranges.setdefault(owner, set()).add(piece)
+                insort(self._ranges.setdefault(owner, []), piece)
                 self._pieces.pop(owner, None)
 
     def of(self, node: str) -> Sequence[Slice]:
         """The fewest prefixes that are exactly what a node owns, in address order."""
         pieces = self._pieces.get(node)
         if pieces is None:
-            pieces = self._pieces[node] = _cover(sorted(self._ranges.get(node, ())))
+            pieces = self._pieces[node] = _cover(self._ranges.get(node, ()))
         return pieces
 
 

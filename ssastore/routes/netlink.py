@@ -18,7 +18,6 @@ import errno
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
 from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, rt_type
@@ -39,7 +38,10 @@ _RTMSG = struct.Struct("=8BI")
 "linux/rtnetlink.h: family, length of destination and of source, tos, table, protocol, scope, type; flags."
 _DST_LENGTH_AT = 1
 _RTA_DST = 1
+_RTA_OIF = 4
 _RTA_GATEWAY = 5
+_INDEX = struct.Struct("=I")
+_Request = tuple[bytes, list[tuple[int, bytes]]]
 _ANY_ADDRESS = bytes(16)
 "A default route has no destination."
 
@@ -84,54 +86,48 @@ class NetlinkRoutes:
         return routes
 
     def add(self, route: Route) -> None:
-        message = self._message(route)
+        request = _encoded(route, self._table)
         try:
             if route.prefix not in self._ours:
-                self._create(route, message)
+                self._create(route, request)
             else:
-                self._rtnetlink.request(RTM_NEWROUTE, message, NLM_F_CREATE | NLM_F_REPLACE)
+                self._rtnetlink.request_plainly(RTM_NEWROUTE, *request, NLM_F_CREATE | NLM_F_REPLACE)
         except OSError as error:
             raise RouteRefused(f"{route}: {error.strerror}") from error
         self._ours[route.prefix] = route
 
     def remove(self, route: Route) -> None:
         try:
-            self._rtnetlink.request(RTM_DELROUTE, self._message(route))
+            self._rtnetlink.request_plainly(RTM_DELROUTE, *_encoded(route, self._table))
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise RouteRefused(f"{route}: {error.strerror}") from error
         if self._ours.get(route.prefix) == route:
             del self._ours[route.prefix]
 
-    def _create(self, route: Route, message: Any) -> None:
+    def _create(self, route: Route, request: _Request) -> None:
         """Install a route whose prefix has none that we know of."""
         try:
-            self._rtnetlink.request(RTM_NEWROUTE, message, NLM_F_CREATE | NLM_F_EXCL)
+            self._rtnetlink.request_plainly(RTM_NEWROUTE, *request, NLM_F_CREATE | NLM_F_EXCL)
         except FileExistsError:
             # Ours from an earlier life of this process may be replaced, somebody else's may not.
             self.installed()
             if route.prefix not in self._ours:
                 raise
-            self._rtnetlink.request(RTM_NEWROUTE, message, NLM_F_CREATE | NLM_F_REPLACE)
+            self._rtnetlink.request_plainly(RTM_NEWROUTE, *request, NLM_F_CREATE | NLM_F_REPLACE)
 
-    def _message(self, route: Route) -> Any:
-        try:
-            network, _ = parse(route)
-        except ValueError as error:
-            raise RouteRefused(f"{route}: {error}") from error
-        message = rtmsg()
-        message.update(
-            family=socket.AF_INET6,
-            dst_len=network.prefixlen,
-            table=self._table,
-            proto=ROUTE_PROTOCOL,
-            type=rt_type["local" if route.via is None else "unicast"],
-        )
-        # The kernel tells routes of one prefix apart by next hop and device alone: a removal of
-        # ``local`` without device would take the next hop that has come in its place.
-        where = ["RTA_OIF", LOOPBACK_INDEX] if route.via is None else ["RTA_GATEWAY", route.via]
-        message["attrs"] = [["RTA_DST", str(network.network_address)], where]
-        return message
+
+def _encoded(route: Route, table: int) -> _Request:
+    try:
+        network, via = parse(route)
+    except ValueError as error:
+        raise RouteRefused(f"{route}: {error}") from error
+    kind = rt_type["local" if via is None else "unicast"]
+    fields = _RTMSG.pack(socket.AF_INET6, network.prefixlen, 0, 0, table, ROUTE_PROTOCOL, 0, kind, 0)
+    # The kernel tells routes of one prefix apart by next hop and device alone: a removal of
+    # ``local`` without device would take the next hop that has come in its place.
+    where = (_RTA_OIF, _INDEX.pack(LOOPBACK_INDEX)) if via is None else (_RTA_GATEWAY, via.packed)
+    return fields, [(_RTA_DST, network.network_address.packed), where]
 
 
 def _route_of(length: int, attributes: Mapping[int, bytes]) -> Route:

@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from pyroute2.netlink import (
@@ -86,6 +86,23 @@ class Rtnetlink:
             OSError: the kernel refused; errno and its own words.
         """
         self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
+        self._collect(lambda datagram, part: None)
+
+    def request_plainly(
+        self, kind: int, fields: bytes, attributes: Iterable[tuple[int, bytes]], flags: int = 0
+    ) -> None:
+        """The same of fixed fields and attributes that are packed already.
+
+        pyroute2 takes 0.2 ms to encode one, and a slice that has moved may change ten routes.
+        """
+        pieces = [fields]
+        for number, value in attributes:
+            size = _ATTRIBUTE.size + len(value)
+            pieces += [_ATTRIBUTE.pack(size, number), value, bytes(_aligned(size) - size)]
+        payload = b"".join(pieces)
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        flags |= NLM_F_REQUEST | NLM_F_ACK
+        self._socket.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
         self._collect(lambda datagram, part: None)
 
     def dump(self, kind: int, pattern: Any) -> list[Any]:
