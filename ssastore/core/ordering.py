@@ -95,9 +95,23 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
             # As if it were done: of one group the moves are made one after the other.
             groups[group] = finish_move(begin_move(record, plane, move.target, 1, zones), plane)
         orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
+    await _supersede(control, orders)
     for key, slices in orders.items():
         await _change_order(control, key, added=slices)
     return sorted(orders)
+
+
+async def _supersede(control: ControlStore, orders: Mapping[str, Mapping[int, str]]) -> None:
+    """Take slices out of older orders to other workers.
+
+    One that was carried out stays until the rest of it is: its target would fetch the slice back.
+    """
+    items, _ = await control.list(MOVE_PREFIX)
+    for item in items:
+        known = MoveOrder.decode(item.value).slices
+        elsewhere = {number for key, slices in orders.items() if key != item.key for number in slices}
+        if not elsewhere.isdisjoint(known):
+            await _change_order(control, item.key, removed=elsewhere)
 
 
 def _check_target(record: GroupRecord, plane: int, target: str, nodes: Mapping[str, NodeRecord]) -> None:

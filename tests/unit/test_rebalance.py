@@ -538,6 +538,28 @@ async def test_handovers_of_lost_nodes_are_called_off() -> None:
     assert (found.state, found.owner, found.epoch) == (ACTIVE, moving.owners[0], moving.planes[0].epoch + 1)
 
 
+async def test_a_slice_that_is_ordered_elsewhere_is_in_no_older_order() -> None:
+    """An order stays until all of it is done: who had taken one slice of it would fetch that back."""
+    control, cluster = await five()
+    group = next(g for g in range(100) if cluster.groups[g].owners == cluster.groups[g + 1].owners)
+    first, second, source = (
+        slice_number(0, group),
+        slice_number(0, group + 1),
+        cluster.groups[group].owners[0],
+    )
+    target = next(node.name for node in FIVE if node.name not in cluster.groups[group].owners)
+    (key,) = await order_moves(control, [Move(first, target), Move(second, target)])
+    record = cluster.groups[group]
+    taken = replace(record, planes=(PlaneOwner(target, 3), *record.planes[1:]))
+    await control.transact([], [Write(group_key(group), taken.encode())])
+    (back,) = await order_moves(control, [Move(first, source)])
+    orders = {name: await control.get(name) for name in (key, back)}
+    assert {name: MoveOrder.decode(item.value).slices for name, item in orders.items() if item} == {
+        key: {second: source},
+        back: {first: target},
+    }
+
+
 async def test_a_node_that_owns_nothing_is_removed() -> None:
     control, _ = await five()
     with pytest.raises(ConfigError, match="n2 owns"):
