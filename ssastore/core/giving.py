@@ -62,7 +62,9 @@ GIVEN = frozenset((Copy.TYPE, Changes.TYPE, Seal.TYPE, Total.TYPE, Fetch.TYPE))
 
 _LOOK_EVERY_S = 0.5
 _CHANGES_A_PAGE = 1000
-_DROPPED_AT_ONCE = 500
+_RECORDS_DROPPED_AT_ONCE = 100
+DROPPED_AT_ONCE = 16
+"Slices that are dropped in one look after them."
 
 
 class Giver:
@@ -158,7 +160,9 @@ class Giver:
         return [latest, is_more, page.checksum], page.body
 
     async def _seal(self, moves: dict[int, int]) -> Reply:
-        sealed = [number for number, h in moves.items() if await self._custody.seal(number, h)]
+        # Together, so that one commit makes all of them durable: nobody votes for them meanwhile.
+        outcomes = await asyncio.gather(*[self._custody.seal(number, h) for number, h in moves.items()])
+        sealed = [number for number, is_sealed in zip(moves, outcomes, strict=True) if is_sealed]
         return [pack_parts(map(part_of_slice, sealed))], b""
 
     async def _total(self, moves: dict[int, int]) -> Reply:
@@ -248,13 +252,21 @@ class Giver:
     # -- what is left of slices ---------------------------------------------------------------------
 
     async def _drop_strays(self) -> None:
+        """A few each time: it is in no hurry, and clients wait for the same disk."""
         now = asyncio.get_running_loop().time()
         strays = self._custody.strays()
         known, self._stray_since = self._stray_since, {}
         for number in strays:
-            since = self._stray_since[number] = known.get(number, now)
-            if now - since >= self._drain_s and await self._is_elsewhere(number):
-                await self._drop(number)
+            self._stray_since[number] = known.get(number, now)
+        due = [number for number in strays if now - self._stray_since[number] >= self._drain_s]
+        going: list[int] = []
+        for number in due:
+            if len(going) == DROPPED_AT_ONCE:
+                break
+            if await self._is_elsewhere(number):
+                going.append(number)
+        if going:
+            await self._drop(going)
 
     async def _is_elsewhere(self, number: int) -> bool:
         """Whether the control store still says that others answer for all of a slice."""
@@ -270,17 +282,21 @@ class Giver:
             if overlaps(slice_number(plane, found.part), number)
         )
 
-    async def _drop(self, number: int) -> None:
-        """Delete what is stored of a slice, the floor excepted: that never goes back."""
+    async def _drop(self, slices: Iterable[int]) -> None:
+        """Delete what is stored of slices, the floors excepted: those never go back."""
         custody = self._custody
-        standing = custody.standing(number)
-        await custody.note_standings({number: Standing(0, standing.cfg, standing.seal or 1)})
-        while number in custody.strays():
-            if not await self._store.submit(lambda txn: _drop_some(txn, number)):
-                break
-        if number in custody.strays():
-            await custody.note_standings({number: Standing(0, standing.cfg)})
-            self.dropped += 1
+        strays = set(custody.strays())  # The records were read one after the other.
+        known = {number: custody.standing(number) for number in slices if number in strays}
+        await custody.note_standings({n: Standing(0, s.cfg, s.seal or 1) for n, s in known.items()})
+        for number in known:
+            while number in custody.strays():
+                if not await self._store.submit(lambda txn, number=number: _drop_some(txn, number)):
+                    break
+        strays = set(custody.strays())
+        dropped = {n: Standing(0, s.cfg) for n, s in known.items() if n in strays}
+        await custody.note_standings(dropped)
+        self.dropped += len(dropped)
+        for number in dropped:
             log.info("slice.dropped", extra={"slice": slice_name(number)})
 
 
@@ -289,7 +305,7 @@ def _drop_some(txn: WriteTxn, number: int) -> int:
     keys = []
     for key, _ in walk(txn, *slice_range(number)):
         keys.append(key)
-        if len(keys) == _DROPPED_AT_ONCE:
+        if len(keys) == _RECORDS_DROPPED_AT_ONCE:
             break
     for key in keys:
         txn.delete(key)
