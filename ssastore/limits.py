@@ -128,11 +128,21 @@ BLOB_GRACE_MS = 24 * 60 * 60 * 1000
 PULL_PAGE_BYTES = 1 * MIB
 "Records of one page of a recovery, give or take one."
 
+PULL_PAGE_ROWS = 500
+"And so many of them at most: short records take longer than their bytes, and clients wait meanwhile."
+
 PULL_SCAN_BYTES_MAX = 2 * CHUNK_BYTES
 "Stored bytes that are read for one page: blobs are read to be verified, and only named in it."
 
 RECOVERY_BYTES_PER_S = 64 * MIB
 "What a node that is being rebuilt takes from its mates, at most: they serve clients meanwhile."
+
+RECOVERIES_AT_ONCE = 32
+"Slices that one worker recovers together. Each changes its group's cfg: calls under way have to learn that."
+
+RECOVERY_REST_TO_WORK = 1
+"""How many times as long a worker rests as it recovers. More would leave slices without their third copy for
+longer; none lets clients wait for the same core and disk."""
 
 RECOVERY_RETRY_MS = 1_000
 "Wait after a round of a recovery that could not do everything."
@@ -159,10 +169,23 @@ MERGE_MS_MAX = 30_000
 "When a merge of parts is called off to which a plane has not said that it is ready: its node may be down."
 
 MOVES_AT_ONCE = 4
-"Batches that one worker takes over at the same time."
+"Batches that one worker takes over at the same time when an operator has set a rate; else it is one."
+
+MOVE_REST_TO_WORK = 4
+"""How many times as long a worker rests as it takes slices over, unless an operator has set a rate: whoever
+waits for the same core or disk is served then."""
+
+RECORDS_READ_SINGLY = 64
+"Group records that are asked for one by one, together; of more all are listed, which takes the time of 500."
+
+MOVE_PIECE_BYTES = 128 * KIB
+"What a worker that takes slices over gently stores in one change, give or take a record: a turn of 1 ms."
+
+MOVE_ROW_BYTES = 1 * KIB
+"For how much of it a short record counts: to store one takes some 10 us, however short."
 
 MOVE_BYTES_PER_S = 128 * MIB
-"What one worker takes from sources, at most, unless set otherwise: they serve clients meanwhile."
+"What one worker takes from sources, at most, between its rests: they serve clients meanwhile."
 
 MOVE_BYTES_PER_S_MIN = 1 * MIB
 MOVE_BYTES_PER_S_MAX = 1 << 40
@@ -387,6 +410,9 @@ assert METADATA_BYTES_MAX + KEY_BYTES_MAX + SEGMENTS_MAX * 48 + 256 <= FRAME_HEA
 assert FRAME_BODY_BYTES_MAX + 4 * KIB <= STORED_VALUE_BYTES_MAX
 assert KEY_BYTES_MAX + 13 + 17 + 3 <= STORED_KEY_BYTES_MAX
 assert SCAN_PAGE_BYTES_MAX + METADATA_BYTES_MAX + KEY_BYTES_MAX < FRAME_BODY_BYTES_MAX
+assert MOVE_PIECE_BYTES + INLINE_BYTES_MAX + METADATA_BYTES_MAX <= LOG_CHANGE_BYTES_MAX, (
+    "a piece of a slice goes to the log"
+)
 assert PULL_PAGE_BYTES + INLINE_BYTES_MAX + 16 * KIB < FRAME_BODY_BYTES_MAX, "a page must fit a frame"
 assert COMMIT_BYTES_MAX >= STORED_VALUE_BYTES_MAX, "one largest write must fit a commit"
 assert LOG_FILE_BYTES % LOG_BLOCK_BYTES == 0

@@ -2,7 +2,7 @@
 
 All sources are read side by side, in key order.  What they agree to be over (every page
 goes at least that far) is merged, its blobs are fetched, and it replaces what the store
-held there, in one transaction.  Then the next pages are asked for, from that key on: an
+held there, piece by piece and with rests.  Then the next pages are asked for, from that key on: an
 interrupted copy goes on in the middle while the process lives, and at the slice's
 beginning after its death.
 """
@@ -16,16 +16,16 @@ from functools import partial
 from blake3 import blake3
 
 from ssastore.core.caller import Caller
-from ssastore.core.filling import Cover, fill_range
+from ssastore.core.filling import Bounds, Cover, fill_range, pieces_of
 from ssastore.core.merge import merge_rows
 from ssastore.core.numbers import numbered_slice, slice_number
-from ssastore.core.pace import SharedPace
+from ssastore.core.pace import SharedPace, Stint
 from ssastore.core.pages import KIND_AT, Page, Rows, pull_page, stored_key_of
 from ssastore.core.standing import Standing, pack_stands, write_standing
 from ssastore.env import Store, WriteTxn
 from ssastore.errors import BadFrame, CorruptObject, ObjectNotFound, SsaStoreError
 from ssastore.keyspace import iid_of, position_of_blob
-from ssastore.limits import CHUNK_BYTES, FENCE_BUDGET_MS, PULL_PAGE_BYTES, STREAM_CHUNKS_INFLIGHT
+from ssastore.limits import CHUNK_BYTES, FENCE_BUDGET_MS, STREAM_CHUNKS_INFLIGHT
 from ssastore.messages import GetBlob, Kind, Pull
 
 ANY_TAIL = 0x7FFFFFFF
@@ -61,12 +61,15 @@ class Copier:
         self.byte_count = 0
         "Copied since the start."
 
-    async def copy(self, plane: int, standings: dict[int, Standing], sources: Sequence[int]) -> None:
+    async def copy(
+        self, plane: int, standings: dict[int, Standing], sources: Sequence[int], stint: Stint
+    ) -> None:
         """Copy parts into ``plane``; the page is durable before the next one is asked for.
 
         Args:
             standings: by part, what the slice is when it is complete.
             sources: planes to copy from, or LOCAL.
+            stint: rests after each piece.
 
         Raises:
             CorruptObject: a source's record is damaged, or no source has a good copy of a blob.
@@ -83,7 +86,9 @@ class Copier:
             merged = merge_rows([page.rows() for page in pages], horizon)
             size = sum(len(page.body) for page in pages)
             size += await self._fetch_blobs(plane, merged, [mate for mate in sources if mate != LOCAL])
-            await self._replace(plane, (after, horizon), merged, standings)
+            for bounds, piece, length in pieces_of(merged, (after, horizon)):
+                await self._replace(plane, bounds, piece, standings, length)
+                await stint.rest()
             self.byte_count += size
             after = horizon
             await self._pace.spend(size)
@@ -103,9 +108,10 @@ class Copier:
     async def _replace(
         self,
         plane: int,
-        bounds: tuple[bytes, bytes | None],
+        bounds: Bounds,
         merged: Rows,
         standings: dict[int, Standing],
+        size: int,
     ) -> None:
         """Put the merged rows in the place of what was between two keys."""
         done: dict[int, Standing] = {}
@@ -117,7 +123,7 @@ class Copier:
             for number, standing in done.items():
                 write_standing(txn, number, standing)
 
-        await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
+        await self._store.submit(change, size=size)
         for number, standing in done.items():
             self._filled(number, standing)
 

@@ -16,7 +16,11 @@ from ssastore.core.register import LIVE, NO_BALLOT, Ballot, decode_slot, peek_sl
 from ssastore.env import WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import GROUP_BITS
+from ssastore.limits import MOVE_PIECE_BYTES, MOVE_ROW_BYTES
 from ssastore.messages import RECORD_KINDS, Kind
+
+Bounds = tuple[bytes, bytes | None]
+"Behind a plain key, up to another or the end."
 
 Cover = Callable[[WriteTxn, Ballot], None]
 """``core.ceiling.Ceiling.cover`` at the time of the call."""
@@ -26,7 +30,7 @@ def fill_range(
     txn: WriteTxn,
     plane: int,
     parts: Sequence[int],
-    bounds: tuple[bytes, bytes | None],
+    bounds: Bounds,
     merged: Rows,
     cover: Cover,
 ) -> list[int]:
@@ -68,6 +72,25 @@ def fill_range(
     return ended
 
 
+def pieces_of(rows: Rows, bounds: Bounds) -> Iterator[tuple[Bounds, Rows, int]]:
+    """Rows in key order between two bounds as several changes for the log of a store, with their sizes.
+
+    A change of a whole page is a commit of its own, for which every other write of the environment waits.
+    """
+    after, last = bounds
+    piece: Rows = {}
+    size = 0
+    for key, value in rows.items():
+        length = max(len(key) + len(value), MOVE_ROW_BYTES)
+        if piece and size + length > MOVE_PIECE_BYTES:
+            end = next(reversed(piece))
+            yield (after, end), piece, size
+            after, piece, size = end, {}, 0
+        piece[key] = value
+        size += length
+    yield (after, last), piece, size
+
+
 def fill_keys(txn: WriteTxn, plane: int, entries: Mapping[bytes, bytes | None], cover: Cover) -> None:
     """Put rows of a page of changes in the place of what is under their keys. Blobs are there already."""
     records = [
@@ -102,9 +125,7 @@ def _own_floor(txn: WriteTxn, slice16: int) -> Ballot:
         return NO_BALLOT  # The mates' floors are as high as any that this plane could need.
 
 
-def _keys(
-    txn: WriteTxn, plane: int, parts: Sequence[int], bounds: tuple[bytes, bytes | None]
-) -> Iterator[bytes]:
+def _keys(txn: WriteTxn, plane: int, parts: Sequence[int], bounds: Bounds) -> Iterator[bytes]:
     """Stored keys of the parts' slices within the bounds, those of rotten records included."""
     after, last = bounds
     for part in parts:

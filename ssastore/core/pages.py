@@ -23,7 +23,7 @@ from ssastore.core.numbers import locators_of_slice, parts_in_order, slice_numbe
 from ssastore.core.records import slice_range
 from ssastore.env import ReadTxn
 from ssastore.errors import CorruptObject
-from ssastore.limits import PULL_PAGE_BYTES, PULL_SCAN_BYTES_MAX
+from ssastore.limits import PULL_PAGE_BYTES, PULL_PAGE_ROWS, PULL_SCAN_BYTES_MAX
 from ssastore.messages import Kind
 
 END_KIND = 0xFF
@@ -107,7 +107,8 @@ def pull_page(txn: ReadTxn, plane: int, parts: Sequence[int], after: bytes) -> P
         is_blob = key[KIND_AT] == Kind.BLOB
         sent = b"" if is_blob else bytes(value)
         length = _ROW.size + len(key) + len(sent)
-        if pieces and (size + length > PULL_PAGE_BYTES or read > PULL_SCAN_BYTES_MAX):
+        is_full = size + length > PULL_PAGE_BYTES or len(pieces) == 3 * PULL_PAGE_ROWS
+        if pieces and (is_full or read > PULL_SCAN_BYTES_MAX):
             return _page(True, last, pieces)
         pieces += [_ROW.pack(len(key), len(sent)), key, sent]
         size += length

@@ -14,7 +14,7 @@ from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
 from ssastore.core.held import Held
 from ssastore.core.numbers import group_of_part, group_of_slice
 from ssastore.env import Compare, ControlStore, Write
-from ssastore.limits import MOVE_BATCH
+from ssastore.limits import RECORDS_READ_SINGLY
 
 
 async def read_records(control: ControlStore, slices: Iterable[int]) -> dict[int, Held]:
@@ -22,7 +22,7 @@ async def read_records(control: ControlStore, slices: Iterable[int]) -> dict[int
     wanted = {group_key(group_of_slice(number)) for number in slices}
     if not wanted:
         return {}
-    if len(wanted) <= MOVE_BATCH:
+    if len(wanted) <= RECORDS_READ_SINGLY:
         # All groups are 4096: to read them for every batch took longer than to move it.
         found = await asyncio.gather(*[control.get(key) for key in sorted(wanted)])
         items = [item for item in found if item is not None]

@@ -46,7 +46,7 @@ from ssastore.core.numbers import (
     slice_number,
 )
 from ssastore.core.orders import MoveOrder, RecoverOrder, replace_name_beside
-from ssastore.core.pace import SharedPace
+from ssastore.core.pace import SharedPace, Stint
 from ssastore.core.recorded import replace_records
 from ssastore.core.settings import read_move_settings
 from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
@@ -56,10 +56,12 @@ from ssastore.keyspace import LANES
 from ssastore.limits import (
     FENCE_BUDGET_MS,
     ORDER_EVERY_MS,
+    RECOVERIES_AT_ONCE,
     RECOVERY_BYTES_PER_S,
+    RECOVERY_REST_TO_WORK,
     RECOVERY_RETRY_MS,
 )
-from ssastore.messages import STANDS_MAX, Fence
+from ssastore.messages import Fence
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class Recovery:
         self._bytes_per_s_max = bytes_per_s_max
         self._pace = SharedPace(bytes_per_s_max)
         self._copier = Copier(store=store, mates=mates, filled=custody.filled, cover=cover, pace=self._pace)
+        self._stint = Stint(RECOVERY_REST_TO_WORK)
         self.accepted: frozenset[int] = frozenset()
         "Slices of which an operator accepts a loss of data: what was lost when the order came, and no more."
         self._accepted_by = 0
@@ -147,7 +150,10 @@ class Recovery:
         while True:
             try:
                 settings = await read_move_settings(self._control)
-                self._pace.bytes_per_s = min(settings.bytes_per_s, self._bytes_per_s_max)
+                self._pace.bytes_per_s = min(
+                    settings.bytes_per_s or RECOVERY_BYTES_PER_S, self._bytes_per_s_max
+                )
+                self._stint.rest_to_work = RECOVERY_REST_TO_WORK if settings.is_gentle else 0
                 item = await self._control.get(name)
                 if item is not None:
                     await self._obey(item)
@@ -181,11 +187,14 @@ class Recovery:
 
     async def round(self) -> None:
         """Try every slice once."""
+        self._stint.begin()
         was_waiting, self.progress.waiting = self.progress.waiting, ""
         for batches in self._batches(self.work()):
             try:
                 for batch in batches:
-                    if not await self._recover(batch):
+                    is_any = await self._recover(batch)
+                    await self._stint.rest()
+                    if not is_any:
                         break  # The others have the same mates, which do not answer.
             except (SsaStoreError, OSError) as error:
                 self.progress.waiting = str(error)
@@ -198,7 +207,7 @@ class Recovery:
             )
 
     def _batches(self, work: Iterable[int]) -> Iterable[list[list[int]]]:
-        """Slices of one plane, at most STANDS_MAX together; in one list those whose mates are the same.
+        """Slices of one plane, some together; in one list those whose mates are the same.
 
         Of a group one slice at a time: it has one slot.
         """
@@ -213,7 +222,7 @@ class Recovery:
             lane = lane_of_slice(number)
             mates = tuple((name, lane % self._workers.get(name, LANES)) for name in held.record.owners)
             lists = batches.setdefault((plane_of_slice(number), mates), [[]])
-            if len(lists[-1]) == STANDS_MAX:
+            if len(lists[-1]) == RECOVERIES_AT_ONCE:
                 lists.append([])
             lists[-1].append(number)
         return batches.values()
@@ -317,7 +326,7 @@ class Recovery:
                 part: Standing(found.record.planes[plane].epoch + 1, found.record.cfg)
                 for part, found in held.items()
             }
-            await self._copier.copy(plane, standings, sources)
+            await self._copier.copy(plane, standings, sources, self._stint)
             return list(held)
         except CorruptObject as error:
             self.progress.waiting = f"a mate's record is damaged: {error}"

@@ -9,6 +9,9 @@ and votes for nothing; should it live on without the control store, its mates re
 knows, once they are fenced.  The rest is a recovery like any other: the slice is this worker's and does
 not vote, so ``core.recovery`` fences, copies and finishes.
 
+Some are begun at a time: each changes its group's cfg, which calls that are under way have to learn, and
+the other planes are read while they serve clients.
+
 While moves are paused nothing is begun.  What is begun is not called off, as there is nobody to give it
 back to.  An order that is taken back leaves the rest with its owner.  May die anywhere: everything that it
 knows is in the control store.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssastore.core.custody import Custody
@@ -30,8 +33,7 @@ from ssastore.core.recorded import read_records, replace_records
 from ssastore.core.settings import read_move_settings
 from ssastore.env import Compare, ControlStore, Write
 from ssastore.errors import ConfigError, SsaStoreError
-from ssastore.limits import ORDER_EVERY_MS, RECOVERY_RETRY_MS
-from ssastore.messages import STANDS_MAX
+from ssastore.limits import ORDER_EVERY_MS, RECOVERIES_AT_ONCE, RECOVERY_RETRY_MS
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,12 @@ class Replacer:
         self._order_name = replace_name(custody.node, worker)
         self._begun = 0
         self._waiting = ""
+        self._revision = 0
+        "Of the order that the next two are about."
+        self._elsewhere: set[int] = set()
+        "Slices of it that others had taken when they were looked at."
+        self._looked_at = -1
+        "The last slice that was, in address order: who has to wait for its group keeps no other waiting."
 
     def describe(self) -> dict[str, Any]:
         """Figures for status."""
@@ -68,21 +76,49 @@ class Replacer:
         item = await self._control.get(self._order_name)
         if item is None:
             return False
+        if item.revision != self._revision:
+            self._revision, self._looked_at = item.revision, -1
+            self._elsewhere.clear()
         ordered, custody = MoveOrder.decode(item.value).slices, self._custody
-        known = await read_records(self._control, [s for s in ordered if s not in custody.owned])
-        lost = [s for s in in_order(ordered) if _owner(known, s) == ordered[s] and s not in custody.owned]
-        if lost and (await read_move_settings(self._control)).is_paused:
-            self._waiting = PAUSED
-        else:
-            await self._begin(lost, known)
-        if lost or any(number in custody.states for number in ordered):
+        left = [number for number in in_order(ordered) if number not in custody.owned]
+        under_way = sum(number in custody.states for number in ordered)
+        some = self._next_of([number for number in left if number not in self._elsewhere])
+        if some and under_way < RECOVERIES_AT_ONCE:
+            lost, known = await self._lost(some, ordered)
+            self._elsewhere.update(set(some).difference(lost))
+            if lost and (await read_move_settings(self._control)).is_paused:
+                self._waiting = PAUSED
+            else:
+                await self._begin(lost[: RECOVERIES_AT_ONCE - under_way], known)
+        if under_way or not self._elsewhere.issuperset(left):
             return True
-        # All that others did not take meanwhile votes here.
+        # All that others did not take meanwhile votes here. They are looked at once more, all together.
+        lost, _ = await self._lost(left, ordered)
+        self._elsewhere.difference_update(lost)
+        if lost:
+            return True
         await self._control.transact([Compare(item.key, item.revision)], [Write(item.key, None)])
         return False
 
+    def _next_of(self, left: Sequence[int]) -> list[int]:
+        """The next slices to look at, of those that are left, in turn."""
+        behind = [number for number in left if number > self._looked_at]
+        before = [number for number in left if number <= self._looked_at]
+        some = [*behind, *before][:RECOVERIES_AT_ONCE]
+        if some:
+            self._looked_at = some[-1]
+        return some
+
+    async def _lost(
+        self, slices: Sequence[int], ordered: Mapping[int, str]
+    ) -> tuple[list[int], dict[int, Held]]:
+        """Those slices that are still their lost owner's, and the records that say so."""
+        known = await read_records(self._control, slices)
+        owned = self._custody.owned
+        return [s for s in slices if _owner(known, s) == ordered[s] and s not in owned], known
+
     async def _begin(self, lost: Iterable[int], known: Mapping[int, Held]) -> None:
-        """Begin slices, many together; of a group one at a time."""
+        """Begin slices together; of a group one at a time."""
         custody, busy = self._custody, 0
         by_group: dict[int, tuple[int, GroupRecord]] = {}
         for number in lost:
@@ -97,12 +133,10 @@ class Replacer:
             by_group.setdefault(group_of_slice(number), (part, begun))
         if busy > 1:
             self._waiting = f"{busy} slices wait, the last one as {self._waiting}"
-        wanted = list(by_group.values())
-        for first in range(0, len(wanted), STANDS_MAX):
-            some = dict(wanted[first : first + STANDS_MAX])
-            if await replace_records(self._control, custody, some, known):
-                self._begun += len(some)
-                log.warning("recovery.begun_elsewhere", extra={"slices": len(some)})
+        wanted = dict(by_group.values())
+        if wanted and await replace_records(self._control, custody, wanted, known):
+            self._begun += len(wanted)
+            log.warning("recovery.begun_elsewhere", extra={"slices": len(wanted)})
 
 
 def _owner(known: Mapping[int, Held], number: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ssastore.core.filling import Cover, fill_range
+from ssastore.core.filling import Cover, fill_range, pieces_of
 from ssastore.core.floors import raise_floor, read_floor
 from ssastore.core.pages import Rows, end_key, stored_key_of
 from ssastore.core.records import (
@@ -19,6 +19,7 @@ from ssastore.core.records import (
 )
 from ssastore.core.register import LIVE, NO_BALLOT, TOMBSTONE, Slot, Value, make_ballot
 from ssastore.errors import CorruptObject
+from ssastore.limits import LOG_CHANGE_BYTES_MAX
 from ssastore.messages import Kind
 from ssastore.store.memory import MemoryStore
 
@@ -138,3 +139,26 @@ async def test_ceiling_covers_what_mates_had_promised() -> None:
     merged = {key_of(b"a"): slot_of(), key_of(b"b"): high, end_key(GROUP): NO_BALLOT}
     await fill(MemoryStore(), merged, cover=lambda txn, ballot: covered.append(ballot))
     assert covered == [B2]
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 400])
+async def test_pieces_of_rows_leave_what_all_of_them_do(count: int) -> None:
+    """And each goes to the log of a store: a larger change lets every other write wait for a commit."""
+    merged = {key_of(b"%04d" % n): slot_of(data=b"new" * (n % 7) * 1000) for n in range(count)}
+    merged[end_key(GROUP)] = NO_BALLOT
+    whole, pieced = await store_with(b"0007", b"0007x", b"9999"), await store_with(b"0007", b"0007x", b"9999")
+    assert await fill(whole, merged) == [GROUP]
+    ended: list[int] = []
+    after = b""
+    for bounds, piece, size in pieces_of(merged, (b"", None)):
+        assert bounds[0] == after and sum(map(len, piece.values())) <= size <= LOG_CHANGE_BYTES_MAX
+        ended += await fill(pieced, piece, *bounds)
+        after = bounds[1] or b""
+    assert ended == [GROUP] and names_in(pieced) == names_in(whole) == [b"%04d" % n for n in range(count)]
+
+
+def test_short_records_make_pieces_of_some_hundred() -> None:
+    """What a record takes of the event loop does not end with its bytes."""
+    merged = {key_of(b"%04d" % n): b"x" for n in range(1000)}
+    lengths = [len(piece) for _, piece, _ in pieces_of(merged, (b"", None))]
+    assert sum(lengths) == 1000 and max(lengths) <= 150

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from ssastore.core import replacer
 from ssastore.core.boot import Environment
 from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
-from ssastore.core.moving import begin_move
+from ssastore.core.moving import begin_move, cancel_move
 from ssastore.core.numbers import slice_number
 from ssastore.core.orders import MoveOrder, RecoverOrder, order_name, replace_name
 from ssastore.core.recut import halves_of
@@ -282,3 +283,24 @@ async def test_who_owns_a_slice_by_now_is_left_alone(world: World) -> None:
     await order(world, e, groups=[GROUP])
     assert not await e.replacer.round() and not await is_ordered(world, e)
     assert (await world.record(GROUP)).planes[A] == PlaneOwner("d", 3, ACTIVE, 70)
+
+
+async def test_so_many_are_begun_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each changes its group's cfg. Who has to wait for its group keeps no other waiting."""
+    monkeypatch.setattr(replacer, "RECOVERIES_AT_ONCE", 1)
+    world.nodes["a"].stop()
+    d = await spare(world, "d", 70)
+    busy = await world.record(GROUP)
+    await write(world, begin_move(busy, 1, "e", 99, ZONES))
+    await order(world, d)
+    silent = []
+    for _ in range(12):
+        assert await d.replacer.round()
+        silent.append(list(d.custody.states.values()).count(State.RECOVERING))
+        await d.recovery.round()
+    assert max(silent) == 1 and d.replacer.describe()["begun"] == 3
+    await write(world, cancel_move(await world.record(GROUP), 1))
+    for _ in range(4):
+        await d.replacer.round()
+        await d.recovery.round()
+    assert states(d) == {State.ACTIVE} and not await d.replacer.round() and not await is_ordered(world, d)

@@ -10,12 +10,15 @@ import pytest
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.settings import MoveSettings, change_move_settings, read_move_settings
 from ssastore.errors import ConfigError
+from ssastore.limits import MOVE_BYTES_PER_S
 
 
 def test_round_trip_and_defaults() -> None:
     for settings in (MoveSettings(), MoveSettings(5 << 20, is_paused=True)):
         assert MoveSettings.decode(settings.encode()) == settings
     assert MoveSettings.of(None) == MoveSettings()
+    assert MoveSettings().is_gentle and not MoveSettings(5 << 20).is_gentle
+    assert MoveSettings().bound < MOVE_BYTES_PER_S and MoveSettings(5 << 20).bound == 5 << 20
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,8 @@ def test_round_trip_and_defaults() -> None:
         b"[]",
         b'{"format": 2, "bytes_per_s": 1048576, "is_paused": false}',
         b'{"format": 1, "bytes_per_s": 1, "is_paused": false}',
+        b'{"format": 1, "bytes_per_s": -1, "is_paused": false}',
+        b'{"format": 1, "bytes_per_s": false, "is_paused": false}',
         b'{"format": 1, "bytes_per_s": 1048576, "is_paused": 0}',
         b'{"format": 1, "bytes_per_s": 1048576}',
     ],
