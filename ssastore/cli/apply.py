@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FOLLOW_S = 1.0
+"Between two looks at all groups, which take the control store some 0.1 s."
 _POLL_S = 0.25
 _GROUP_DIGITS = 3
 
@@ -194,7 +196,7 @@ async def _left(
         return None
     cluster = await read_cluster(control)
     slices = [(move.number, move.target) for move, _, _ in found]
-    return estimate(slices, sizes_of(cluster, report), workers_of(cluster), settings.bytes_per_s)
+    return estimate(slices, sizes_of(cluster, report), workers_of(cluster), settings.bound)
 
 
 def _moves_json(
@@ -247,11 +249,12 @@ def _follow(context: str | None, moves: Sequence[Move], *, is_shown: bool) -> in
             while True:
                 # In this order: what is no longer ordered shows in what is read after.
                 is_left = bool(await ordered_moves(control))
-                states = await move_states(control, moves)
-                done = sum(state is MoveState.DONE for state in states.values())
-                bar.update(done - bar.pos)
+                if not is_left or not bar.hidden:
+                    states = await move_states(control, moves)
+                    done = sum(state is MoveState.DONE for state in states.values())
+                    bar.update(done - bar.pos)
                 if not is_left:
                     return done
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(_FOLLOW_S)
 
     return _with_control(context, follow)

@@ -102,7 +102,7 @@ def plan_command(
     if as_json:
         print(text.decode(), end="")
     else:
-        _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bytes_per_s), settings), cluster)
+        _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bound), settings), cluster)
     return 0
 
 

@@ -17,20 +17,23 @@ if TYPE_CHECKING:
     from ssastore.lab.context import Context
 
 _POLL_S = 0.25
+_GENTLE = "gentle"
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """Bytes a second: a number, or one with K, M or G for powers of 1024."""
+    """Bytes a second: a number, or one with K, M or G for powers of 1024; or "gentle", which is 0."""
 
     name = "rate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from ssastore.limits import MOVE_BYTES_PER_S_MAX, MOVE_BYTES_PER_S_MIN
 
+        if value == _GENTLE:
+            return 0
         digits, unit = (value[:-1], value[-1:]) if value[-1:].upper() in _UNITS else (value, "")
         if not digits.isdecimal():
-            self.fail(f"{value!r} is no number of bytes a second, like 32M", param, ctx)
+            self.fail(f"{value!r} is no number of bytes a second, like 32M, and not gentle", param, ctx)
         rate = int(digits) * _UNITS.get(unit.upper(), 1)
         if not MOVE_BYTES_PER_S_MIN <= rate <= MOVE_BYTES_PER_S_MAX:
             self.fail(f"{value!r} is not in the range 1M to 1024G", param, ctx)
@@ -42,7 +45,8 @@ rate_option = click.option(
     "bytes_per_s",
     type=Rate(),
     metavar="BYTES_PER_S",
-    help="From now on each worker that slices go to copies at most so much a second (like 32M).",
+    help="From now on each worker that slices go to copies as fast as it can, at most so much a second "
+    "(like 32M); or `gentle`, as at first: it rests most of the time, so that clients hardly notice.",
 )
 
 
@@ -153,7 +157,7 @@ def workers_of(cluster: Cluster) -> Mapping[str, int]:
 
 def told(found: Estimate | None, settings: MoveSettings) -> str:
     """One line about what is left."""
-    rate = f"{settings.bytes_per_s / 2**20:.0f} MiB/s a worker"
+    rate = "a gentle pace" if settings.is_gentle else f"{settings.bytes_per_s / 2**20:.0f} MiB/s a worker"
     if found is None:
         return f"at {rate}"
     return f"about {found.bytes / 2**20:.1f} MiB to copy, {found.seconds:.0f} s or more at {rate}"

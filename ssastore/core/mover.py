@@ -41,7 +41,7 @@ from ssastore.core.numbers import (
     slice_number,
 )
 from ssastore.core.orders import MoveOrder, move_name
-from ssastore.core.pace import SharedPace
+from ssastore.core.pace import Gate, SharedPace, Stint
 from ssastore.core.recorded import read_records, replace_records
 from ssastore.core.settings import MOVE_SETTINGS_KEY, MoveSettings
 from ssastore.core.taking import Taker
@@ -50,7 +50,9 @@ from ssastore.errors import ConfigError, CorruptObject, SsaStoreError
 from ssastore.keyspace import LANES
 from ssastore.limits import (
     MOVE_BATCH,
+    MOVE_BYTES_PER_S,
     MOVE_REST_MS,
+    MOVE_REST_TO_WORK,
     MOVE_SILENT_MS,
     MOVES_AT_ONCE,
     ORDER_EVERY_MS,
@@ -110,11 +112,13 @@ class Mover:
         self._workers = workers
         self._order_name = move_name(custody.node, worker)
         self._settings = MoveSettings()
-        self._pace = SharedPace(self._settings.bytes_per_s)
+        self._pace = SharedPace(MOVE_BYTES_PER_S)
         self._taker = Taker(
             custody=custody, store=store, control=control, mates=mates, cover=cover, pace=self._pace
         )
-        self._gate = asyncio.Semaphore(MOVES_AT_ONCE)
+        self._gate = Gate(1)
+        self._stints: dict[_Batch, Stint] = {}
+        "Of the batches that are under way."
         self.progress = MoveProgress()
 
     def describe(self) -> dict[str, Any]:
@@ -167,7 +171,11 @@ class Mover:
     async def _obey(self) -> Item | None:
         """Do as settings and order say now; the order."""
         settings = MoveSettings.of(await self._control.get(MOVE_SETTINGS_KEY))
-        self._settings, self._pace.bytes_per_s = settings, settings.bytes_per_s
+        self._settings = settings
+        self._pace.bytes_per_s = settings.bytes_per_s or MOVE_BYTES_PER_S
+        self._gate.let(1 if settings.is_gentle else MOVES_AT_ONCE)
+        for stint in self._stints.values():
+            stint.rest_to_work = self._rest_to_work
         item = await self._control.get(self._order_name)
         await self._cancel_unwanted(_slices_of(item))
         return item
@@ -207,22 +215,29 @@ class Mover:
 
     # -- a batch ------------------------------------------------------------------------------------
 
+    @property
+    def _rest_to_work(self) -> int:
+        return MOVE_REST_TO_WORK if self._settings.is_gentle else 0
+
     async def _try(self, batch: _Batch) -> None:
         """One attempt; what cannot get on for long is called off."""
         loop, progress = asyncio.get_running_loop(), self.progress
         async with self._gate:
             if self._settings.is_paused:
                 batch = batch._replace(parts=tuple(map(part_of_slice, self._begun(batch))))
+            stint = self._stints[batch] = Stint(self._rest_to_work)
             try:
-                await self._move(batch)
+                await self._move(batch, stint)
             except CorruptObject as error:
                 progress.waiting = f"a record at the source is damaged: {error}"
                 if len(batch.parts) > 1:
                     # One damaged record must hold up no slice but its own.
                     for part in batch.parts:
-                        await self._try_alone(batch._replace(parts=(part,)))
+                        await self._try_alone(batch._replace(parts=(part,)), stint)
             except (SsaStoreError, OSError) as error:
                 progress.waiting = str(error)
+            finally:
+                del self._stints[batch]
         now = loop.time()
         for number in batch.slices:
             if number not in self._custody.incoming:
@@ -233,22 +248,23 @@ class Mover:
     def _begun(self, batch: _Batch) -> list[int]:
         return [number for number in batch.slices if number in self._custody.incoming]
 
-    async def _try_alone(self, batch: _Batch) -> None:
+    async def _try_alone(self, batch: _Batch, stint: Stint) -> None:
         try:
-            await self._move(batch)
+            await self._move(batch, stint)
         except (SsaStoreError, OSError) as error:
             self.progress.waiting = str(error)
 
-    async def _move(self, batch: _Batch) -> None:
-        """All five steps for the slices of a batch."""
+    async def _move(self, batch: _Batch, stint: Stint) -> None:
+        """All five steps for the slices of a batch, and the rest that is due for them."""
         plane = batch.plane
         held = await self._begin(batch)
         filled = {part: found for part, found in held.items() if self._is_filled(plane, part, found)}
         left = {part: found for part, found in held.items() if part not in filled}
         if left:
-            await self._taker.fill(plane, left)
+            await self._taker.fill(plane, left, stint)
         await self._change({part: finish_move(found.record, plane) for part, found in held.items()}, held)
         self.progress.slices += sum(s in self._custody.owned for s in batch.slices)
+        await stint.rest()
 
     def _is_filled(self, plane: int, part: int, held: Held) -> bool:
         epoch = held.record.planes[plane].epoch

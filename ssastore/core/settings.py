@@ -17,6 +17,7 @@ from ssastore.limits import (
     MOVE_BYTES_PER_S,
     MOVE_BYTES_PER_S_MAX,
     MOVE_BYTES_PER_S_MIN,
+    MOVE_REST_TO_WORK,
     RECOVER_AFTER_S,
     RECOVER_AFTER_S_MAX,
     RECOVER_AFTER_S_MIN,
@@ -30,14 +31,26 @@ RECOVERY_SETTINGS_KEY = "setting/recovery"
 class MoveSettings:
     """How fast slices move."""
 
-    bytes_per_s: int = MOVE_BYTES_PER_S
-    "What one worker takes from others, at most, all its moves together."
+    bytes_per_s: int = 0
+    """What one worker takes from others, at most, all its moves together, as fast as that goes; 0: gently,
+    with rests (``limits.MOVE_REST_TO_WORK``), so that clients hardly notice."""
     is_paused: bool = False
     "Nothing is begun, and what is not sealed yet is called off; its order stays."
 
     def __post_init__(self) -> None:
-        require_int("bytes_per_s", self.bytes_per_s, MOVE_BYTES_PER_S_MIN, MOVE_BYTES_PER_S_MAX)
+        if self.bytes_per_s != 0 or type(self.bytes_per_s) is not int:
+            require_int("bytes_per_s", self.bytes_per_s, MOVE_BYTES_PER_S_MIN, MOVE_BYTES_PER_S_MAX)
         require(type(self.is_paused) is bool, "is_paused must be true or false", self.is_paused)
+
+    @property
+    def is_gentle(self) -> bool:
+        """Whether clients come first."""
+        return self.bytes_per_s == 0
+
+    @property
+    def bound(self) -> int:
+        """Bytes a second that one worker cannot exceed."""
+        return self.bytes_per_s or MOVE_BYTES_PER_S // (1 + MOVE_REST_TO_WORK)
 
     def encode(self) -> bytes:
         return encode_fields(asdict(self))

@@ -18,12 +18,12 @@ from blake3 import blake3
 from ssastore.core.blobstore import is_good_blob
 from ssastore.core.caller import Caller
 from ssastore.core.custody import Custody
-from ssastore.core.filling import Cover, fill_keys, fill_range
+from ssastore.core.filling import Cover, fill_keys, fill_range, pieces_of
 from ssastore.core.floors import raise_floor, read_floor
 from ssastore.core.groups import group_key
 from ssastore.core.held import Held
 from ssastore.core.numbers import group_of_part, numbered_slice, part_piece, slice_number
-from ssastore.core.pace import SharedPace
+from ssastore.core.pace import SharedPace, Stint
 from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
 from ssastore.core.standing import Standing, pack_stands, unpack_parts
@@ -55,6 +55,7 @@ class _Copying:
     held: dict[int, Held]
     iid: int
     moves: bytes
+    stint: Stint
     session: int = 0
     seen: int = 0
     is_sealed: bool = False
@@ -96,11 +97,14 @@ class Taker:
         self.byte_count = 0
         "Taken since the start."
 
-    async def fill(self, plane: int, held: dict[int, Held]) -> None:
-        """Let slices be FILLED. Raises SsaStoreError, OSError: it has to begin again."""
+    async def fill(self, plane: int, held: dict[int, Held], stint: Stint) -> None:
+        """Let slices be FILLED; rest in between as ``stint`` says.
+
+        Raises SsaStoreError, OSError: it has to begin again.
+        """
         moves = [(part, found.record.planes[plane].epoch) for part, found in sorted(held.items())]
         iid = numbered_slice(slice_number(plane, min(held))).first | _ANY_TAIL
-        await self._fill(_Copying(plane, held, iid, pack_stands(moves)))
+        await self._fill(_Copying(plane, held, iid, pack_stands(moves), stint))
 
     async def _fill(self, copying: _Copying) -> None:
         plane, held = copying.plane, copying.held
@@ -114,6 +118,7 @@ class Taker:
             count, is_more = await self._take_changes(copying)
             if count <= MOVE_TAIL_KEYS and not is_more:
                 break
+            await copying.stint.rest()
         slices = [slice_number(plane, part) for part in held]
         self.sealed.update(slices)
         copying.is_sealed = True
@@ -125,46 +130,60 @@ class Taker:
             self.sealed.difference_update(slices)
 
     async def _copy(self, copying: _Copying) -> None:
-        """Take all pages. A few are on their way to the disk while the next one is asked for: what is
-        stored after them, FILLED at last, is durable only when they are."""
+        """Take all pages. In a hurry, the next one is asked for while one is stored, and a few are on their
+        way to the disk: what is stored after them, FILLED at last, is durable only when they are."""
         storing: deque[asyncio.Future[Any]] = deque()
-        after: bytes | None = b""
+        following: asyncio.Future[Page] | None = None
+        after = b""
         try:
-            while after is not None:
+            page = await self._page(copying, after)
+            while True:
+                if page.truncated and not copying.stint.rest_to_work:
+                    following = spawn("ask for the next page", self._page(copying, page.last))
                 if len(storing) == MOVE_PAGES_INFLIGHT:
                     await storing.popleft()
-                after = await self._copy_page(copying, after, storing)
+                await self._store_page(copying, page, after, storing)
+                if not page.truncated:
+                    break
+                after = page.last
+                page = await (following or self._page(copying, after))
+                following = None
         finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
             outcomes = await asyncio.gather(*storing, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _copy_page(
-        self, copying: _Copying, after: bytes, storing: deque[asyncio.Future[Any]]
-    ) -> bytes | None:
-        """The last key of the page behind a key; None when nothing comes after it."""
+    async def _page(self, copying: _Copying, after: bytes) -> Page:
+        """The page behind a key, when it is its turn."""
         message = Copy(copying.iid, copying.moves, copying.session, after)
         header, body = await self._ask(message, (int, bool, bytes, int))
         copying.session = header[0]
         page = Page(header[1], header[2], header[3], bytes(body))
-        rows: dict[bytes, Any] = page.rows()
-        await self._pace.spend(len(page.body))
-        size = len(page.body) + await self._fetch_blobs(copying, rows)
-        bounds = after, page.last if page.truncated else None
         if page.truncated and page.last <= after:
             raise BadFrame("a page of a copy does not get on")
-        change = partial(
-            fill_range,
-            plane=copying.plane,
-            parts=sorted(copying.held),
-            bounds=bounds,
-            merged=rows,
-            cover=self._cover,
-        )
-        storing.append(self._store.submit(change, size=2 * PULL_PAGE_BYTES))
+        await self._pace.spend(len(page.body))
+        return page
+
+    async def _store_page(
+        self, copying: _Copying, page: Page, after: bytes, storing: deque[asyncio.Future[Any]]
+    ) -> None:
+        """Store a page, or begin to; its blobs are durable before."""
+        rows: dict[bytes, Any] = page.rows()
+        size = len(page.body) + await self._fetch_blobs(copying, rows)
+        bounds = after, page.last if page.truncated else None
+        fill = partial(fill_range, plane=copying.plane, parts=sorted(copying.held), cover=self._cover)
+        if copying.stint.rest_to_work:
+            for piece_bounds, piece, length in pieces_of(rows, bounds):
+                await self._store.submit(partial(fill, bounds=piece_bounds, merged=piece), size=length)
+                await copying.stint.rest()
+        else:
+            change = partial(fill, bounds=bounds, merged=rows)
+            storing.append(self._store.submit(change, size=2 * PULL_PAGE_BYTES))
         self.byte_count += size
-        return bounds[1]
 
     async def _take_changes(self, copying: _Copying) -> tuple[int, bool]:
         """How many there were, and whether there are more."""
@@ -176,7 +195,7 @@ class Taker:
         self.byte_count += len(body) + await self._fetch_blobs(copying, entries)
         if entries:
             change = partial(fill_keys, plane=copying.plane, entries=entries, cover=self._cover)
-            await self._store.submit(change, size=2 * PULL_PAGE_BYTES)
+            await self._store.submit(change, size=2 * len(body))
         copying.seen = header[0]
         return len(entries), header[1]
 

@@ -32,7 +32,7 @@ def moves_around_an_outage(lab: RunningLab, directory: Path, pid: int) -> None:
     lab.cli("node", "add", "n5")
     lab.cli("plan", "--out", str(plan))
     with load_on(lab, directory, name="moves") as load:
-        lab.cli("apply", str(plan), "--no-wait")
+        lab.cli("apply", str(plan), "--rate", "1G", "--no-wait")
         wait_until(lambda: node_of(lab, "n5")["slices"] > 100, "slices move")
         os.kill(pid, signal.SIGSTOP)
         try:

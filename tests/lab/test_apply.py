@@ -46,7 +46,7 @@ def slices_of(lab: RunningLab) -> dict[str, int]:
 
 def carry_out(lab: RunningLab, path: Path, *arguments: str) -> Any:
     lab.cli("plan", *arguments, "--out", str(path))
-    return json.loads(lab.cli("apply", str(path), "--json", timeout=250).stdout)
+    return json.loads(lab.cli("apply", str(path), "--rate", "1G", "--json", timeout=250).stdout)
 
 
 def test_slices_move_to_a_new_node_and_away_from_another_under_load(tmp_path: Path) -> None:

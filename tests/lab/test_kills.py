@@ -114,7 +114,7 @@ def play(lab: RunningLab, nodes: Nodes, group: int, who: str, step: str, turn: i
         nodes.kill(victim)
         nodes.start(victim)
     # What is left of a slow one need not be slow.
-    ask(lab, lambda control: change_move_settings(control, lambda known: MoveSettings()))
+    ask(lab, lambda control: change_move_settings(control, lambda known: MoveSettings(FAST)))
     ask(lab, lambda control: until_state(control, move, ACTIVE, target))
     took_s = time.monotonic() - began
     wait_until(lambda: not ask(lab, ordered_moves), "nothing is ordered any more")
