@@ -1,9 +1,10 @@
 """A slice is handed over while clients use it: what they notice, how fast it is copied, when routes follow.
 
-    python -m bench.handover [--mib 50] [--size 4096] [--json]
+    python -m bench.handover [--mib 50] [--size 4096] [--gentle] [--json]
 
 A lab of four nodes, R=3: every group has one node that owns none of its planes, and the slice of plane 0 goes
-there.  Beside it the same bytes are copied as a file, and synced.
+there: as fast as it can, or with the rests that a target takes unless a rate is set.  Beside it the
+same bytes are copied as a file, and synced.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from bench.targets.ssastore import Ssastore
 from bench.workloads import MIB, percentile
 from ssastore.config import open_control
 from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, group_key
+from ssastore.core.settings import MoveSettings, change_move_settings
 from ssastore.env import ControlStore
 from ssastore.keyspace import GROUP_BITS
 from ssastore.lab.context import Context
+from ssastore.limits import MOVE_BYTES_PER_S_MAX
 from ssastore.rebalance import order_move, read_cluster
 
 _NODES = 4
@@ -166,15 +169,16 @@ def _copied_as_a_file(directory: Path, size: int) -> float:
     return best
 
 
-async def _moved(found: Context, group: int) -> tuple[Handover, str]:
+async def _moved(found: Context, group: int, settings: MoveSettings) -> tuple[Handover, str]:
     control = open_control(found.control, found.secrets_file)
     try:
+        await change_move_settings(control, lambda known: settings)
         return await hand_over(control, group)
     finally:
         await control.close()
 
 
-def measure(directory: Path, mib: int, size: int) -> Result:
+def measure(directory: Path, mib: int, size: int, settings: MoveSettings) -> Result:
     """One handover in a lab of its own. Raises BenchError, LeftOut."""
     objects = mib * MIB // size
     lab = Ssastore(_REPLICAS, nodes=_NODES)
@@ -191,7 +195,7 @@ def measure(directory: Path, mib: int, size: int) -> Result:
         watches = {host: RouteWatch(lab, host, directory) for host in found.hosts if host != "client"}
         servers += [watch.server for watch in watches.values()]
         time.sleep(_CALM_S)
-        handover, target = asyncio.run(_moved(found, group))
+        handover, target = asyncio.run(_moved(found, group, settings))
         time.sleep(_CALM_S)
         output, _ = load.process.communicate(timeout=START_S)
         calls: list[Call] = [tuple(call) for call in json.loads(output)]
@@ -223,13 +227,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.handover", description=__doc__.splitlines()[0])
     parser.add_argument("--mib", type=int, default=50, help="MiB of objects in the slice; default 50")
     parser.add_argument("--size", type=int, default=4096, help="bytes of an object, to 65536; default 4096")
+    parser.add_argument("--gentle", action="store_true", help="at the pace that is the default")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
     arguments.data.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="handover-", dir=arguments.data) as name:
         try:
-            result = measure(Path(name), arguments.mib, arguments.size)
+            settings = MoveSettings(0 if arguments.gentle else MOVE_BYTES_PER_S_MAX)
+            result = measure(Path(name), arguments.mib, arguments.size, settings)
         except (BenchError, LeftOut) as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
