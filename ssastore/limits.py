@@ -138,7 +138,8 @@ RECOVERY_BYTES_PER_S = 64 * MIB
 "What a node that is being rebuilt takes from its mates, at most: they serve clients meanwhile."
 
 RECOVERIES_AT_ONCE = 32
-"Slices that one worker recovers together. Each changes its group's cfg: calls under way have to learn that."
+"""Slices of lost nodes that one worker has begun. Each changes its group's cfg, which calls under way have to
+learn, and while it waits for its mates nothing else of its group can move."""
 
 RECOVERY_REST_TO_WORK = 1
 """How many times as long a worker rests as it recovers. More would leave slices without their third copy for

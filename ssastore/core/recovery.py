@@ -56,12 +56,11 @@ from ssastore.keyspace import LANES
 from ssastore.limits import (
     FENCE_BUDGET_MS,
     ORDER_EVERY_MS,
-    RECOVERIES_AT_ONCE,
     RECOVERY_BYTES_PER_S,
     RECOVERY_REST_TO_WORK,
     RECOVERY_RETRY_MS,
 )
-from ssastore.messages import Fence
+from ssastore.messages import STANDS_MAX, Fence
 
 log = logging.getLogger(__name__)
 
@@ -192,12 +191,12 @@ class Recovery:
         for batches in self._batches(self.work()):
             try:
                 for batch in batches:
-                    is_any = await self._recover(batch)
-                    await self._stint.rest()
-                    if not is_any:
+                    if not await self._recover(batch):
                         break  # The others have the same mates, which do not answer.
+                    await self._stint.rest()
             except (SsaStoreError, OSError) as error:
                 self.progress.waiting = str(error)
+            self._stint.begin()  # To wait for mates was no work.
         waiting = self.progress.waiting
         if not waiting or waiting != was_waiting:
             left = len(self.work())
@@ -207,7 +206,7 @@ class Recovery:
             )
 
     def _batches(self, work: Iterable[int]) -> Iterable[list[list[int]]]:
-        """Slices of one plane, some together; in one list those whose mates are the same.
+        """Slices of one plane, at most STANDS_MAX together; in one list those whose mates are the same.
 
         Of a group one slice at a time: it has one slot.
         """
@@ -222,7 +221,7 @@ class Recovery:
             lane = lane_of_slice(number)
             mates = tuple((name, lane % self._workers.get(name, LANES)) for name in held.record.owners)
             lists = batches.setdefault((plane_of_slice(number), mates), [[]])
-            if len(lists[-1]) == RECOVERIES_AT_ONCE:
+            if len(lists[-1]) == STANDS_MAX:
                 lists.append([])
             lists[-1].append(number)
         return batches.values()

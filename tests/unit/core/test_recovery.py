@@ -262,7 +262,7 @@ async def test_blob_that_no_mate_has_holds_up_its_own_slice_only(
     await b.store.submit(lambda txn: txn.put(blob_key(b.plane << 28 | locator, digest), b"something else"))
     await c.store.submit(lambda txn: txn.delete(blob_key(c.plane << 28 | locator, digest)))
     for env_id, batch in ((50, 1), (51, STANDS_MAX)):
-        monkeypatch.setattr("ssastore.core.recovery.RECOVERIES_AT_ONCE", batch)
+        monkeypatch.setattr("ssastore.core.recovery.STANDS_MAX", batch)
         lost = await world.replace("a", env_id)
         await lost.recovery.round()
         assert [lost.state(group) is State.ACTIVE for group in GROUPS_USED] == [False, True, True, True]
