@@ -141,6 +141,9 @@ RECOVERIES_AT_ONCE = 32
 """Slices of lost nodes that one worker has begun. Each changes its group's cfg, which calls under way have to
 learn, and while it waits for its mates nothing else of its group can move."""
 
+RECOVERY_PATIENCE_MS = 10_000
+"Slices that are begun for longer wait for a mate that has gone. Others are begun beside them."
+
 RECOVERY_REST_TO_WORK = 1
 """How many times as long a worker rests as it recovers. More would leave slices without their third copy for
 longer; none lets clients wait for the same core and disk."""

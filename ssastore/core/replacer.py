@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssastore.core.custody import Custody
@@ -33,7 +33,7 @@ from ssastore.core.recorded import read_records, replace_records
 from ssastore.core.settings import read_move_settings
 from ssastore.env import Compare, ControlStore, Write
 from ssastore.errors import ConfigError, SsaStoreError
-from ssastore.limits import ORDER_EVERY_MS, RECOVERIES_AT_ONCE, RECOVERY_RETRY_MS
+from ssastore.limits import ORDER_EVERY_MS, RECOVERIES_AT_ONCE, RECOVERY_PATIENCE_MS, RECOVERY_RETRY_MS
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,11 @@ class Replacer:
         self._begun = 0
         self._waiting = ""
         self._revision = 0
-        "Of the order that the next two are about."
+        "Of the order that the next one is about."
         self._elsewhere: set[int] = set()
         "Slices of it that others had taken when they were looked at."
+        self._begun_at: dict[int, float] = {}
+        "When slices were begun that do not vote yet."
         self._looked_at = -1
         "The last slice that was, in address order: who has to wait for its group keeps no other waiting."
 
@@ -77,11 +79,11 @@ class Replacer:
         if item is None:
             return False
         if item.revision != self._revision:
-            self._revision, self._looked_at = item.revision, -1
+            self._revision = item.revision
             self._elsewhere.clear()
         ordered, custody = MoveOrder.decode(item.value).slices, self._custody
         left = [number for number in in_order(ordered) if number not in custody.owned]
-        under_way = sum(number in custody.states for number in ordered)
+        under_way = self._under_way()
         some = self._next_of([number for number in left if number not in self._elsewhere])
         if some and under_way < RECOVERIES_AT_ONCE:
             lost, known = await self._lost(some, ordered)
@@ -90,7 +92,8 @@ class Replacer:
                 self._waiting = PAUSED
             else:
                 await self._begin(lost[: RECOVERIES_AT_ONCE - under_way], known)
-        if under_way or not self._elsewhere.issuperset(left):
+        is_any_silent = any(number in custody.states for number in ordered)
+        if is_any_silent or not self._elsewhere.issuperset(left):
             return True
         # All that others did not take meanwhile votes here. They are looked at once more, all together.
         lost, _ = await self._lost(left, ordered)
@@ -99,6 +102,12 @@ class Replacer:
             return True
         await self._control.transact([Compare(item.key, item.revision)], [Write(item.key, None)])
         return False
+
+    def _under_way(self) -> int:
+        """How many slices are begun, but for those that wait for so long that no other waits for them."""
+        now, states = asyncio.get_running_loop().time(), self._custody.states
+        self._begun_at = {number: at for number, at in self._begun_at.items() if number in states}
+        return sum(now - at < RECOVERY_PATIENCE_MS / 1000 for at in self._begun_at.values())
 
     def _next_of(self, left: Sequence[int]) -> list[int]:
         """The next slices to look at, of those that are left, in turn."""
@@ -117,7 +126,7 @@ class Replacer:
         owned = self._custody.owned
         return [s for s in slices if _owner(known, s) == ordered[s] and s not in owned], known
 
-    async def _begin(self, lost: Iterable[int], known: Mapping[int, Held]) -> None:
+    async def _begin(self, lost: Sequence[int], known: Mapping[int, Held]) -> None:
         """Begin slices together; of a group one at a time."""
         custody, busy = self._custody, 0
         by_group: dict[int, tuple[int, GroupRecord]] = {}
@@ -136,6 +145,8 @@ class Replacer:
         wanted = dict(by_group.values())
         if wanted and await replace_records(self._control, custody, wanted, known):
             self._begun += len(wanted)
+            now = asyncio.get_running_loop().time()
+            self._begun_at.update((n, now) for n in lost if part_of_slice(n) in wanted)
             log.warning("recovery.begun_elsewhere", extra={"slices": len(wanted)})
 
 

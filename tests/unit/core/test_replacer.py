@@ -304,3 +304,19 @@ async def test_so_many_are_begun_at_a_time(world: World, monkeypatch: pytest.Mon
         await d.replacer.round()
         await d.recovery.round()
     assert states(d) == {State.ACTIVE} and not await d.replacer.round() and not await is_ordered(world, d)
+
+
+@pytest.mark.parametrize(("patience_ms", "begun"), [(10_000, 1), (0, 4)])
+async def test_slices_that_wait_for_a_mate_hold_up_no_others_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch, patience_ms: int, begun: int
+) -> None:
+    monkeypatch.setattr(replacer, "RECOVERIES_AT_ONCE", 1)
+    monkeypatch.setattr(replacer, "RECOVERY_PATIENCE_MS", patience_ms)
+    world.nodes["a"].stop()
+    world.nodes["b"].is_down = True
+    d = await spare(world, "d", 70)
+    await order(world, d)
+    for _ in range(6):
+        assert await d.replacer.round()
+        await d.recovery.round()
+    assert d.replacer.describe()["begun"] == begun
