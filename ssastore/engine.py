@@ -44,6 +44,7 @@ from ssastore.core.settle import Settler
 from ssastore.core.steady import SteadyClock
 from ssastore.core.tools import Tools, UpkeepRules
 from ssastore.core.upkeep import Upkeep
+from ssastore.core.widener import Widener
 from ssastore.env import Clock, ControlStore, Links, Randomness, Store, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS
@@ -119,6 +120,7 @@ class Engine:
     mover_type: type[Mover] = Mover
     joiner_type: type[Joiner] = Joiner
     replacer_type: type[Replacer] = Replacer
+    widener_type: type[Widener] = Widener
     rules = UpkeepRules()
     "When background work is due."
 
@@ -159,14 +161,14 @@ class Engine:
         self.acceptor.ceiling.open(outside.store)
         self.mates = self._pool(outside, place, record, MATE_BUDGET_MS)
         "How other nodes are reached."
-        self.proposer: Proposer | None = None
-        "None with one replica."
         self._describe_process = describe_process
         self._background: list[asyncio.Task[None]] = []
-        settler = None
-        if record.replicas > 1:
-            settler = self._propose()
-        self.upkeep = self._make_upkeep(settler, rules)
+        self.proposer = self.proposer_type(self.ballots, self.clock, outside.randomness)
+        self.coordinator = self.coordinator_type(
+            self.acceptor, self.proposer, outside.store, self.mates, self.clock
+        )
+        self.service.coordinator = self.coordinator
+        self.upkeep = self._make_upkeep(rules)
         self.service.start_scrub = self.upkeep.scrub.request
         self._peers, self._peer_pool = peers, peer_pool
         self._take_custody(store)
@@ -212,47 +214,39 @@ class Engine:
     def _pool(cls, outside: Outside, place: Place, record: ClusterRecord, deadline_ms: int) -> Pool:
         """How other nodes are reached; nothing connects before the first call."""
         secret = place.credentials.cluster_secret
-        return cls.pool_type(
+        pool = cls.pool_type(
             record.network,
             place.port,
-            Identity("node", place.owner, secret, record.replicas, record.cluster_id),
+            Identity("node", place.owner, secret, cluster_id=record.cluster_id),
             links=outside.links,
             randomness=outside.randomness,
             deadline_ms=deadline_ms,
         )
+        pool.replicas = record.replicas
+        return pool
 
-    def _propose(self) -> Settler:
-        """Let the worker carry calls through the acceptors of all planes."""
-        outside = self.outside
-        self.proposer = self.proposer_type(self.ballots, self.clock, outside.randomness)
-        self.service.coordinator = self.coordinator_type(
-            self.acceptor, self.proposer, outside.store, self.mates, self.clock
-        )
-        return self.settler_type(self.proposer, self.ballots, self.clock)
-
-    def _make_upkeep(self, settler: Settler | None, rules: UpkeepRules) -> Upkeep:
+    def _make_upkeep(self, rules: UpkeepRules) -> Upkeep:
         tools = Tools(
             store=self.outside.store,
             acceptor=self.acceptor,
             clock=self.clock,
             caller=self.mates,
             registers=Registers(self.mates, self.outside.randomness),
-            coordinator=self.service.coordinator,
-            settler=settler,
+            coordinator=self.coordinator,
+            settler=self.settler_type(self.proposer, self.ballots, self.clock),
             rules=rules,
         )
         return self.upkeep_type(tools)
 
     def _take_custody(self, store: NotedStore) -> None:
         """Let the worker follow its groups' records, rebuild what it lost, hand over and take over."""
-        outside, place, record = self.outside, self.place, self.holding.record
-        proposer = self.proposer
+        outside, place = self.outside, self.place
         self.custody = self.service.custody = self.custody_type(
             node=place.node,
             environment=self.environment,
             acceptor=self.acceptor,
             store=outside.store,
-            forget=proposer.forget if proposer is not None else lambda: None,
+            forget=self.proposer.forget,
             tell=self.service.serve,
         )
         self.giver = self.service.giver = self.giver_type(
@@ -269,12 +263,18 @@ class Engine:
         )
         self.joiner = self.joiner_type(self.custody, outside.control)
         self.replacer = self.replacer_type(custody=self.custody, control=outside.control, worker=place.worker)
+        self.widener = self.widener_type(
+            custody=self.custody,
+            control=outside.control,
+            workers=self.holding.workers,
+            worker=place.worker,
+            taker=self.mover.taker,
+        )
         self.recovery = self.recovery_type(
             custody=self.custody,
             store=outside.store,
             control=outside.control,
             mates=self._peer_pool,
-            replicas=record.replicas,
             workers=self.holding.workers,
             cover=self._cover,
         )
@@ -294,6 +294,7 @@ class Engine:
             "obey orders": partial(self.recovery.obey, order),
             "replace lost owners": self.replacer.run,
             "move slices": self.mover.run,
+            "make planes": self.widener.run,
             "give slices": self.giver.run,
             "merge parts": self.joiner.run,
             "tell marks": self._tell_marks,
@@ -373,6 +374,7 @@ class Engine:
                 "recovery": self.recovery.describe(),
                 "replacements": self.replacer.describe(),
                 "moves": self.mover.describe(),
+                "planes": self.widener.describe(),
                 "merges": self.joiner.describe(),
                 "connections": len(service.sessions),
                 "accepted": counters.accepted,

@@ -12,7 +12,7 @@
     ├─ Conflict                      the state of the store forbids it (a condition is false, a name is taken)
     │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty
     ├─ TryLater                      may work soon; the library has already retried within the deadline
-    │    Overloaded, OutOfStep, Unavailable (ConnectionError)
+    │    Overloaded, OutOfStep, Recounted, Unavailable (ConnectionError)
     │      NoMajority
     ├─ NotMine                       the slice is not served there; the library re-dials, users never see it
     ├─ OutcomeUnknown                the request was sent and the answer never came
@@ -128,6 +128,21 @@ class NoMajority(Unavailable):
 
 class OutOfStep(TryLater):
     """Nodes, or asker and node, know different configurations of a group; who is behind learns of it soon."""
+
+
+_COUNTS = ("1", "2", "3", "4", "5")
+
+
+class Recounted(TryLater):
+    """The group has another number of planes than the request was made for. The library asks again.
+
+    Attributes:
+        replicas: how many it has, which is all that the message says; 0 when that made no sense.
+    """
+
+    def __init__(self, message: str = "", retry_after_ms: int = 1000) -> None:
+        super().__init__(message, retry_after_ms)
+        self.replicas = int(message) if message in _COUNTS else 0
 
 
 class Overloaded(TryLater):

@@ -89,7 +89,7 @@ async def _serve(
     loop, (s3_fd, admin_fd), (view, control) = asyncio.get_running_loop(), descriptors, known
     cluster = view.cluster()
     record = cluster.record
-    identity = Identity("node", "gateway", credentials.cluster_secret, record.replicas, record.cluster_id)
+    identity = Identity("node", "gateway", credentials.cluster_secret, cluster_id=record.cluster_id)
     client = AsyncClient(
         record.network,
         port=cluster.nodes[0].port,
@@ -97,6 +97,7 @@ async def _serve(
         links=links,
         identity=identity,
     )
+    client.pool.replicas = record.replicas
     clock, randomness = SystemClock(), SystemRandomness()
     s3 = S3Server(
         client.objects,

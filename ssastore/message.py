@@ -8,10 +8,11 @@ from enum import IntEnum
 from typing import Any, ClassVar, TypeVar
 
 from ssastore.errors import BadFrame
+from ssastore.keyspace import PLANES_MAX
 from ssastore.limits import SHARDS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.wire import Header
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 NONCE_BYTES = 16
 OP_ID_BYTES = 16
 DIGEST_BYTES = 32
@@ -54,6 +55,8 @@ class Status(IntEnum):
     "The group has a later configuration than the request; the text is its cfg."
     BEHIND = 17
     "The request has a later cfg than this acceptor knows; the text is the acceptor's."
+    RECOUNT = 18
+    "The group has another number of planes than the request was made for; the text is how many."
     COVERAGE = 100
     "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
 
@@ -115,6 +118,12 @@ class Message:
 
     def check(self) -> None:
         """Raise BadFrame when a field is out of its range."""
+
+
+def check_replicas(replicas: int) -> None:
+    """A number of planes that a request was made for; 0: its answer is of this plane and counts alone."""
+    if not 0 <= replicas <= PLANES_MAX:
+        raise BadFrame("no such number of planes")
 
 
 def require(claim: bool, what: str) -> None:

@@ -51,6 +51,7 @@ from ssastore.message import (
     Status,
     check_operation,
     check_place,
+    check_replicas,
     require,
 )
 from ssastore.wire import Header
@@ -160,19 +161,25 @@ class Proof(Message):
 @dataclass(slots=True)
 class Get(Message):
     """Read what one plane has accepted. Reply: cfg, accepted ballot, state, modified_ms, metadata;
-    body: inline data unless ``head_only``."""
+    body: inline data unless ``head_only``.
+
+    ``replicas``, here and below: of how many planes the answer is to be one. Who knows another number
+    refuses (RECOUNT), so that no majority is one of a number of planes that the group no longer has.
+    """
 
     TYPE = 16
-    TYPES = (int, int, int, int, int, int, bytes, bool)
+    TYPES = (int, int, int, int, int, int, bytes, bool, int)
     iid: int
     kind: int
     bucket: int
     shards: int
     key: bytes
     head_only: bool
+    replicas: int = 0
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, self.key)
+        check_replicas(self.replicas)
         require(self.kind in RECORD_KINDS, "no such kind of record")
 
 
@@ -254,7 +261,7 @@ class Scan(Message):
     """
 
     TYPE = 19
-    TYPES = (int, int, int, int, int, int, int, bytes, bytes, bytes, int, bool)
+    TYPES = (int, int, int, int, int, int, int, bytes, bytes, bytes, int, bool, int)
     iid: int
     kind: int
     bucket: int
@@ -265,9 +272,11 @@ class Scan(Message):
     delimiter: bytes
     limit: int
     with_witness: bool
+    replicas: int = 0
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, b"-")
+        check_replicas(self.replicas)
         require(self.kind in RECORD_KINDS, "no such kind of record")
         require(0 <= self.shard < max(self.shards, 1), "no such shard")
         require(self.limit > 0, "limit must be positive")
@@ -287,16 +296,18 @@ class Shut(Message):
     """
 
     TYPE = 20
-    TYPES = (int, int, int, int, int, int, int, bool)
+    TYPES = (int, int, int, int, int, int, int, bool, int)
     iid: int
     bucket: int
     shards: int
     shard: int
     attempt: int
     shut: bool
+    replicas: int = 0
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, b"-")
+        check_replicas(self.replicas)
         require(0 <= self.shard < max(self.shards, 1), "no such shard")
         require(0 < self.attempt < U64_END, "attempt out of range")
 
@@ -309,12 +320,14 @@ class PutBlob(Message):
     """
 
     TYPE = 24
-    TYPES = (int, int, int, bytes, bytes)
+    TYPES = (int, int, int, bytes, bytes, int)
     iid: int
     digest: bytes
     reference: bytes
+    replicas: int = 0
 
     def check(self) -> None:
+        check_replicas(self.replicas)
         require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
         require(len(self.reference) <= STORED_KEY_BYTES_MAX, "reference too long")
 
@@ -324,11 +337,13 @@ class GetBlob(Message):
     """Read a blob. Reply body: all of it; the reader verifies the digest."""
 
     TYPE = 25
-    TYPES = (int, int, int, bytes)
+    TYPES = (int, int, int, bytes, int)
     iid: int
     digest: bytes
+    replicas: int = 0
 
     def check(self) -> None:
+        check_replicas(self.replicas)
         require(len(self.digest) == DIGEST_BYTES, "digest of the wrong length")
 
 

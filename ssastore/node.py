@@ -190,7 +190,7 @@ class Supervisor:
         """From now on. The prober is to be closed at the end."""
         secret = load_secrets(self._config.secrets_file).cluster_secret
         record, name = view.record, self._config.name
-        identity = Identity("node", name, secret, record.replicas, record.cluster_id)
+        identity = Identity("node", name, secret, cluster_id=record.cluster_id)
         prober = Prober(view, identity, TcpLinks(), SystemRandomness())
         guardian = guardian_of(control, view, name, prober.reaches, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))

@@ -70,7 +70,6 @@ class Node:
             store=self.store,
             control=self.control,
             mates=world,
-            replicas=3,
             workers=dict.fromkeys(NODES, 1),
             cover=lambda txn, ballot: self.acceptor.ceiling.cover(txn, ballot, NOW_MS),
             bytes_per_s_max=MOVE_BYTES_PER_S_MAX,

@@ -129,6 +129,9 @@ class Network:
         await self._travel()
         return answer
 
+    def now(self) -> Network:
+        return self
+
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         def change(slot: Slot) -> tuple[bool, Ballot, Ballot, bytes]:
             return slot.prepare(ballot), slot.seen, slot.accepted, bytes(slot.value)

@@ -92,7 +92,7 @@ class Acceptor:
     """The requests of one worker's environment.
 
     Args:
-        replicas: planes 0 to ``replicas - 1`` hold data.
+        replicas: planes of all groups that nothing else was said of.
         worker: index of this worker; ``workers`` is how many share the node by lane.
     """
 
@@ -106,7 +106,7 @@ class Acceptor:
         "Writes that were tried; when it stands still, nothing of the slices has changed."
         self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {
             Get.TYPE: votes.get,
-            Read.TYPE: votes.get,
+            Read.TYPE: votes.read,
             Scan.TYPE: self._scan,
             GetBlob.TYPE: self._get_blob,
             Survey.TYPE: self._survey,
@@ -165,6 +165,7 @@ class Acceptor:
 
     def _scan(self, request: Scan, txn: ReadTxn) -> Reply:
         locator, cfg = self.served.check_shard(request), self.served.cfg_of(request.iid)
+        self.served.check_count(request)
         if request.shards:
             fields, page = scan_page(txn, record_key(locator, request.kind, request.bucket, b""), request)
             return [*fields, cfg], page
@@ -172,7 +173,9 @@ class Acceptor:
         return [found, cfg, self.served.last_locator(request.iid)], b""
 
     def _get_blob(self, request: GetBlob, txn: ReadTxn) -> Reply:
-        return blobstore.get_blob(request, self.served.check_blob(request), txn)
+        locator = self.served.check_blob(request)
+        self.served.check_count(request)
+        return blobstore.get_blob(request, locator, txn)
 
     def _references(self, request: References, txn: ReadTxn) -> Reply:
         return blobstore.list_references(request, self.served.check_blob(request), txn)
@@ -219,12 +222,14 @@ class Acceptor:
 
     def _put_blob(self, request: PutBlob, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator, cfg = self.served.check_blob(request), self.served.cfg_of(request.iid)
+        self.served.check_count(request)
         existed = blobstore.put_blob(request, locator, txn, body, now_ms)
         return [existed, cfg], b""
 
     def _shut(self, request: Shut, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         self.served.check_shard(request)
         cfg = self.served.cfg_of(request.iid)
+        self.served.check_count(request)
         set_shut(request, self.served.mark_locator(request.iid, request.shards), txn)
         return [cfg, self.served.last_locator(request.iid)], b""
 

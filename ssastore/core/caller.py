@@ -18,6 +18,7 @@ from ssastore.errors import (
     Overloaded,
     PeerError,
     PreconditionFailed,
+    Recounted,
     RequestError,
     SsaStoreError,
     StoreFull,
@@ -44,6 +45,7 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
     Status.SILENT: Unavailable,
     Status.STALE: OutOfStep,
     Status.BEHIND: OutOfStep,
+    Status.RECOUNT: Recounted,
 }
 "The exception of each refusal."
 
@@ -58,7 +60,7 @@ class Caller(Protocol):
 
     @property
     def replicas(self) -> int:
-        """How many planes hold data, 0 while nobody has told."""
+        """How many planes hold data of most groups, 0 while nobody has told (``core.counts``)."""
         ...
 
     async def replica_count(self) -> int:

@@ -3,7 +3,7 @@
 Pure.  The values are JSON because an operator who has nothing left but a generic
 client of the control store must be able to read who owns what.
 
-    cluster        ClusterRecord  what never changes: identity, prefix, replicas, hash
+    cluster        ClusterRecord  identity, prefix, hash; how many replicas there are to be
     forming        FormingRecord  only while the first layout is being written
     node/NAME      NodeRecord     one storage node
     group/a3f      GroupRecord    who owns the slices of a group (``core.groups``)
@@ -179,9 +179,10 @@ def _check_owners(record: GroupRecord, replicas: int, names: set[str]) -> None:
         f"group {GROUP_NAMES[record.group]}" if record.split is None else f"part {part_piece(record.part)}"
     )
     owners = record.owners
-    if len(owners) != replicas:
+    # A cluster that is given more replicas has groups with fewer for a while.
+    if len(owners) > replicas:
         raise ConfigError(f"{where} has {len(owners)} planes, the cluster {replicas}")
-    if len(set(owners)) != replicas:
+    if len(set(owners)) != len(owners):
         raise ConfigError(f"two planes of {where} are on one node: {', '.join(owners)}")
     for owner in owners:
         if owner not in names:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import lru_cache
+from typing import Any
 
 from ssastore.core.cluster import (
     CLUSTER_KEY,
@@ -14,7 +17,7 @@ from ssastore.core.cluster import (
     node_key,
 )
 from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
-from ssastore.env import ControlStore, Item
+from ssastore.env import ControlStore, Event, Item
 from ssastore.errors import ConfigError, TryLater
 from ssastore.keyspace import GROUPS
 
@@ -87,3 +90,11 @@ def _group_record(value: bytes) -> GroupRecord:
 def _require_key(item: Item, key: str) -> None:
     if item.key != key:
         raise ConfigError(f"the control store holds the record of {key} under {item.key}")
+
+
+async def group_events(control: ControlStore, revision: int) -> AsyncIterator[Event]:
+    """Changes of group records after a revision; the watch is closed however the loop over it ends."""
+    watch: Any = control.watch(GROUP_PREFIX, revision)
+    async with aclosing(watch):
+        async for event in watch:
+            yield event

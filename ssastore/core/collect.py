@@ -46,11 +46,18 @@ class Collector:
                 due = due_entries(txn, first, before_ms)
             if not due:
                 return
-            if self._tools.settler is None:
-                await self._tools.store.submit(partial(drop_tombstones, due=due, before_ms=before_ms))
-            else:
-                await self._collect_everywhere(due, before_ms)
+            await self._tools.store.submit(partial(self._drop_alone, due=due, before_ms=before_ms))
+            await self._collect_everywhere([e for e in due if not self._is_alone(e[1])], before_ms)
             first = due[-1][0] + b"\0"
+
+    def _is_alone(self, stored_key: bytes) -> bool:
+        """Whether a record has one replica; a rotten entry of the queue is nobody's."""
+        return not stored_key or self._tools.replicas_of(stored_key) == 1
+
+    def _drop_alone(self, txn: WriteTxn, due: Sequence[tuple[bytes, bytes]], before_ms: int) -> int:
+        """Drop those of one replica; how many went."""
+        alone = [entry for entry in due if self._is_alone(entry[1])]
+        return drop_tombstones(txn, alone, before_ms) if alone else 0
 
     async def _collect_everywhere(self, due: list[tuple[bytes, bytes]], before_ms: int) -> None:
         done: list[bytes] = []
@@ -62,8 +69,6 @@ class Collector:
 
     async def _collect_queued(self, queue_key: bytes, stored_key: bytes, before_ms: int) -> bool:
         """Work on one entry of the queue; whether it is done with."""
-        if not stored_key:
-            return True  # A rotten entry: the tombstone itself is found by a scrub.
         with self._tools.store.read() as txn:
             slot = _dead_slot(txn, stored_key)
         if slot is None:
@@ -81,15 +86,15 @@ class Collector:
             slot = _dead_slot(txn, stored_key)
         if slot is None or not is_idle(slot, before_ms):
             return False
-        if self._tools.settler is None:
+        if self._is_alone(stored_key):
             due = [(b"", stored_key)]
-            return await self._tools.store.submit(partial(drop_tombstones, due=due, before_ms=before_ms)) > 0
+            return await self._tools.store.submit(partial(self._drop_alone, due=due, before_ms=before_ms)) > 0
         return await self._collect(stored_key, slot.seen)
 
     async def _collect(self, stored_key: bytes, seen: Ballot) -> bool:
         tools = self._tools
         name = tools.names.of_stored(stored_key)
-        if name is None or tools.settler is None or tools.coordinator is None:
+        if name is None:
             return False
         try:
             return await tools.settler.collect(name.label, tools.coordinator.planes_of(name), seen)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from blake3 import blake3
 
 from ssastore.core.approach import PLANE_BUDGET_MS
 from ssastore.core.caller import Caller
+from ssastore.core.counts import Counts
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
 from ssastore.core.quorum import every_plane
 from ssastore.core.reach import Reach
@@ -27,6 +29,7 @@ from ssastore.errors import (
     ObjectNotFound,
     ObjectTooLarge,
     OutOfStep,
+    Recounted,
     RequestError,
     SsaStoreError,
     Unavailable,
@@ -83,6 +86,7 @@ class Blobs:
         self._caller = caller
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
         self._reach = Reach(caller)
+        self._counts = Counts(caller)
 
     async def put(self, content: Body, reference: bytes = b"") -> bytes:
         """Store a blob of at most CHUNK_BYTES; its digest. The same content is stored once."""
@@ -90,24 +94,31 @@ class Blobs:
             raise ObjectTooLarge(f"a blob has at most {CHUNK_BYTES} bytes, got {len(content)}")
         digest: bytes = blake3(content).digest()
         position = position_of_blob(digest)
-        replicas = self._caller.replicas or await self._caller.replica_count()
 
-        async def store(plane: int) -> int:
+        async def store(plane: int, replicas: int) -> int:
             iid = iid_of(position, plane)
-            header, _ = await self._caller.call(PutBlob(iid, digest, reference), iid, content)
+            header, _ = await self._caller.call(PutBlob(iid, digest, reference, replicas), iid, content)
             cfg: int = header[3]
             return cfg
 
+        try:
+            await self._put(position, store, await self._counts.at(position))
+        except Recounted as error:
+            await self._counts.again(position, error, partial(self._put, position, store))
+        return digest
+
+    async def _put(self, position: int, store: Callable[..., Awaitable[int]], replicas: int) -> None:
         if replicas == 1:
-            await store(0)
-            return digest
+            await store(0, 1)
+            return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._caller.deadline_ms / 1000
         while True:
             try:
                 async with self._reach.limit(position, replicas):
-                    await every_plane(store, replicas, cfg_of=lambda cfg: cfg, linger_s=LINGER_S)
-                return digest
+                    ask = partial(store, replicas=replicas)
+                    await every_plane(ask, replicas, cfg_of=lambda cfg: cfg, linger_s=LINGER_S)
+                return
             except OutOfStep:
                 # A plane that stored it under the old cfg may not have handed it to the rebuilt one.
                 if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
@@ -117,7 +128,12 @@ class Blobs:
     async def get(self, digest: bytes) -> Body:
         """A blob, verified; from the next plane when one lacks it. Raises ObjectNotFound, CorruptObject."""
         position = position_of_blob(digest)
-        replicas = self._caller.replicas or await self._caller.replica_count()
+        try:
+            return await self._get(digest, position, await self._counts.at(position))
+        except Recounted as error:
+            return await self._counts.again(position, error, partial(self._get, digest, position))
+
+    async def _get(self, digest: bytes, position: int, replicas: int) -> Body:
         failure: SsaStoreError = ObjectNotFound("no such blob")
         iids = [iid_of(position, plane) for plane in range(replicas)]
         iids.sort(key=self._suspects.is_suspect)
@@ -125,7 +141,7 @@ class Blobs:
             # The last one gets all the time that there is: being slow is better than failing.
             within_ms = None if iid == iids[-1] else PLANE_BUDGET_MS
             try:
-                _, content = await self._caller.call(GetBlob(iid, digest), iid, within_ms=within_ms)
+                _, content = await self._caller.call(GetBlob(iid, digest, replicas), iid, within_ms=within_ms)
                 self._suspects.answered(iid)
                 if blake3(content).digest() == digest:
                     return content

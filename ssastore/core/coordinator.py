@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.birth import birth_of
@@ -29,10 +29,11 @@ from ssastore.errors import (
     OutcomeUnknown,
     OutOfStep,
     Overloaded,
+    Recounted,
     SsaStoreError,
     Unavailable,
 )
-from ssastore.keyspace import position_of, slice16_of
+from ssastore.keyspace import PLANES_MAX, position_of, slice16_of
 from ssastore.messages import BALLOT_BYTES, Accept, Collect, Delete, Get, Prepare, Put, Read, Status
 
 MATE_BUDGET_MS = 800
@@ -42,19 +43,26 @@ PROPOSED = frozenset((Put.TYPE, Delete.TYPE, Read.TYPE))
 "Requests that start a proposer when there are several replicas."
 
 
+class _Foreign(NamedTuple):
+    """What somebody said of a group that has no plane here."""
+
+    cfg: int
+    planes: int
+
+
 class _Planes:
-    """The acceptors of one name, for the proposer: ``core.proposer.Planes``."""
+    """The acceptors of one name, for the proposer: ``core.proposer.Planes``.
 
-    def __init__(self, coordinator: Coordinator, name: RecordName, foreign_cfg: int | None = None) -> None:
+    As they are known when it is made: who votes for another configuration refuses.
+    """
+
+    def __init__(self, coordinator: Coordinator, name: RecordName, foreign: _Foreign | None = None) -> None:
         self._coordinator = coordinator
-        self._foreign_cfg = foreign_cfg
+        self._foreign = foreign
+        self._record = name
         self._name = name.fields
-        self.count = coordinator.acceptor.replicas
-
-    @property
-    def cfg(self) -> int:
-        """See ``core.proposer.Planes``."""
-        served = self._coordinator.acceptor.served
+        served = coordinator.acceptor.served
+        self.count = served.count_at(self._name(0)[0])
         for plane in range(self.count):
             iid = self._name(plane)[0]
             cfg = served.cfgs.get(slice16_of(iid))
@@ -62,10 +70,15 @@ class _Planes:
                 number = served.slice_at(iid)
                 cfg = served.cfgs.get(number) or served.sealed.get(number)
             if cfg is not None:
-                return cfg
-        if self._foreign_cfg is not None:
-            return self._foreign_cfg
-        raise Unavailable("no plane of this name votes here")
+                self.cfg = cfg
+                return
+        if foreign is None:
+            raise Unavailable("no plane of this name votes here")
+        self.cfg, self.count = foreign
+
+    def now(self) -> _Planes:
+        """See ``core.proposer.Planes``."""
+        return _Planes(self._coordinator, self._record, self._foreign)
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         """See ``core.proposer.Planes``."""
@@ -128,7 +141,7 @@ class Coordinator:
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
     def planes_of(self, name: RecordName) -> Collecting:
-        """The acceptors of a record of which a plane votes here."""
+        """The acceptors of a record of which a plane votes here. Raises Unavailable: none does."""
         return _Planes(self, name)
 
     async def planes_anywhere(self, name: RecordName) -> Collecting:
@@ -137,19 +150,24 @@ class Coordinator:
         Who votes refuses another cfg than its own, so a wrong word costs a round and no more. Raises
         SsaStoreError when no plane answers.
         """
-        planes = range(self.acceptor.replicas)
         served = self.acceptor.served
-        if any(served.slice_at(name.fields(plane)[0]) in served.active for plane in planes):
+        if any(served.slice_at(name.fields(plane)[0]) in served.active for plane in range(PLANES_MAX)):
             return _Planes(self, name)
         failure: SsaStoreError = Unavailable("no plane was asked")
-        for plane in planes:
-            message = Get(*name.fields(plane), True)
+        count, plane = self.mates.replicas or self.acceptor.replicas, 0
+        while plane < count:
+            message = Get(*name.fields(plane), True, count)
             try:
                 header, _ = await self.mates.call(message, message.iid, within_ms=MATE_BUDGET_MS)
-            except SsaStoreError as error:
+            except Recounted as error:
+                # Every other count is more, or was taken from an answer: so this ends.
+                count, plane = error.replicas, 0 if error.replicas > count else plane + 1
                 failure = error
                 continue
-            return _Planes(self, name, header[2])
+            except SsaStoreError as error:
+                failure, plane = error, plane + 1
+                continue
+            return _Planes(self, name, _Foreign(header[2], count))
         raise failure
 
     async def ask_mate(self, message: Prepare | Accept | Collect, body: bytes) -> Reply:
@@ -179,8 +197,9 @@ class Coordinator:
         self.acceptor.served.check_call(request)
         position = position_of(request.iid)
         record = RecordName(position, request.kind, request.bucket, request.shards, request.key)
-        name, planes = record.label, self.planes_of(record)
+        name = record.label
         try:
+            planes = self.planes_of(record)
             if isinstance(request, Read):
                 ballot, value = await self._proposer.read(name, planes)
                 data = b"" if request.head_only else bytes(value.data)

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.boot import Environment
+from ssastore.core.clusterreading import group_events
 from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord
 from ssastore.core.heirs import Legacy, merge_legacy, note_legacy, split_legacy
-from ssastore.core.held import Held, is_moving, read_listing, seen_from, slices_by_group
+from ssastore.core.held import Held, is_moving, read_listing, seen_from, share_of_node, slices_by_group
 from ssastore.core.marks import Watermark, recall, remember
 from ssastore.core.numbers import (
     WHOLE_SLICES,
@@ -47,7 +47,8 @@ from ssastore.core.standing import (
     write_standing,
 )
 from ssastore.core.strays import stored_beside, strays_among
-from ssastore.env import ControlStore, Event, Store, WatchCompacted, WriteTxn, spawn
+from ssastore.core.widening import FILLED_PLANE
+from ssastore.env import ControlStore, Store, WatchCompacted, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import plane_of
 from ssastore.limits import FENCE_BUDGET_MS, RECOVERY_RETRY_MS
@@ -106,6 +107,8 @@ class Custody:
         "By slice, those that are being handed over to this worker."
         self.outgoing: dict[int, Held] = {}
         "And by it."
+        self.filling: dict[int, Held] = {}
+        "Slices that this worker makes of other planes' (``core.widening``)."
         self._merging: dict[int, Held] = {}
         "Groups of this worker of which parts are being merged."
         self._adopting: dict[int, asyncio.Future[None]] = {}
@@ -126,12 +129,15 @@ class Custody:
         listing = self.read_listing(items, self._base)
         if is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first:
             self.groups.update(listing.untouched)
+            for group, (record, _) in listing.untouched.items():
+                self._acceptor.served.count(group, len(record.planes))
             self._acceptor.served.vote_first(listing.cfgs)
         else:
             for held in listing.untouched.values():
                 self._take(*held)
         for held in listing.others:
             self._take(*held)
+        self._count_alike()
         self.wake()
         if is_first:
             self.taken = {s for s, state in self.states.items() if state is State.QUARANTINED}
@@ -141,7 +147,7 @@ class Custody:
         """Apply every change of a group record, for ever."""
         while True:
             try:
-                async for event in _events(control, self._revision):
+                async for event in group_events(control, self._revision):
                     self._revision = event.revision
                     if event.value is not None:
                         self.apply(GroupRecord.decode(event.value), event.revision)
@@ -163,24 +169,37 @@ class Custody:
     def apply(self, record: GroupRecord, revision: int) -> None:
         """Judge a group's slices here by its record, unless a later one is known."""
         if self._take(record, revision):
+            self._count_alike()
             self.wake()
+
+    def _count_alike(self) -> None:
+        """When all groups have as many planes now, say so."""
+        if self._acceptor.served.count_alike(len(self.groups)):
+            self._tell()
+
+    def count_of(self, group: int) -> int:
+        """How many planes a group of this worker has, and so how many make a majority."""
+        return self._acceptor.served.count_of(group)
 
     def _take(self, record: GroupRecord, revision: int) -> bool:
         """Whether the group concerns this worker, or did."""
         known = self.groups.get(record.group)
         if known is not None and known.revision >= revision:
             return True
-        owned, incoming = self._share(record)
+        owned, incoming, filling = share_of_node(record, self.node, self._acceptor.served.is_of_lane)
         before = self._mine.get(record.group, ())
-        if not (owned or incoming or before or known):
+        if not (owned or incoming or filling or before or known):
             return False
         held = self.groups[record.group] = Held(record, revision)
+        self._acceptor.served.count(record.group, len(record.planes))
         self._merging.pop(record.group, None)
         if record.merging is not None:
             self._merging[record.group] = held
         for number in known.record.slices() if known is not None else ():
             self.incoming.pop(number, None)
             self.outgoing.pop(number, None)
+        self.filling.pop(slice_number(FILLED_PLANE, record.group), None)
+        self.filling.update((number, held) for number in filling)
         self.incoming.update((number, seen_from(held, number)) for number in incoming)
         self.outgoing.update(
             (number, seen_from(held, number)) for number in owned if is_moving(record, number)
@@ -211,17 +230,6 @@ class Custody:
                     self.taken.add(number)
         self._forget()
         self._tell()
-
-    def _share(self, record: GroupRecord) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The slices of a group that are this worker's, and those that are handed over to it."""
-        owned: list[int] = []
-        incoming: list[int] = []
-        for view in record.views():
-            for plane, found in enumerate(view.planes):
-                number = slice_number(plane, view.part)
-                if self.node in (found.owner, found.target) and self._acceptor.served.is_of_lane(number):
-                    (owned if found.owner == self.node else incoming).append(number)
-        return tuple(owned), tuple(incoming)
 
     def held(self, number: int) -> Held | None:
         """The record of a slice's group as it is seen from its part; None: no such slice is known now."""
@@ -356,7 +364,11 @@ class Custody:
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""
         touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
-        return strays_among(touched, self._acceptor.owned | self.incoming.keys()) if touched else []
+        return strays_among(touched, self._here()) if touched else []
+
+    def _here(self) -> frozenset[int]:
+        """Slices that are this worker's, or on their way to it."""
+        return self._acceptor.owned | self.incoming.keys() | self.filling.keys()
 
     def find_strays(self) -> None:
         """Look for such data on the disk, after a start or a loss: what was never touched has no standing."""
@@ -364,7 +376,7 @@ class Custody:
             return
         self._has_lost = False
         with self._store.read() as txn:
-            found = stored_beside(txn, self._acceptor.owned | self.incoming.keys())
+            found = stored_beside(txn, self._here())
         for number in found:
             self._standings.setdefault(number, UNTOUCHED)
 
@@ -477,11 +489,3 @@ class Custody:
     def _log_silent(self) -> None:
         if self.states:
             log.error("slices.silent", extra=self.describe())
-
-
-async def _events(control: ControlStore, revision: int) -> AsyncIterator[Event]:
-    """Changes of group records after a revision; the watch is closed however the loop over it ends."""
-    watch: Any = control.watch(GROUP_PREFIX, revision)
-    async with aclosing(watch):
-        async for event in watch:
-            yield event

@@ -269,7 +269,7 @@ class Giver:
             await self._drop(going)
 
     async def _is_elsewhere(self, number: int) -> bool:
-        """Whether the control store still says that others answer for all of a slice."""
+        """Whether the control store still says that others answer for all of a slice, or nobody ever did."""
         item = await self._control.get(group_key(group_of_slice(number)))
         if item is None:
             return False
@@ -277,7 +277,8 @@ class Giver:
         self._custody.apply(record, item.revision)
         plane = plane_of_slice(number)
         return all(
-            found.planes[plane].state == ACTIVE and self._custody.node != found.planes[plane].owner
+            plane >= len(found.planes)
+            or (found.planes[plane].state == ACTIVE and self._custody.node != found.planes[plane].owner)
             for found in record.parts
             if overlaps(slice_number(plane, found.part), number)
         )

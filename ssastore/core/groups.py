@@ -41,7 +41,7 @@ from ssastore.core.numbers import (
     slice_number,
 )
 from ssastore.errors import ConfigError
-from ssastore.keyspace import GROUPS, REPLICAS_ALLOWED, SLICE_DEPTH_MIN
+from ssastore.keyspace import GROUPS, PLANES_MAX, SLICE_DEPTH_MIN
 from ssastore.limits import GROUP_PARTS_MAX
 
 GROUP_PREFIX = "group/"
@@ -87,6 +87,8 @@ class PlaneOwner:
     "Of a slice that is MOVING: the node that it is handed over to."
     target_env: int = 0
     "And the environment there."
+    target_plane: int = 0
+    "Where the plane itself stays, and its target makes another one of it: which (``core.widening``)."
 
     @property
     def complete_epoch(self) -> int:
@@ -101,7 +103,7 @@ class PlaneOwner:
         if self.state not in (ACTIVE, RECOVERING, MOVING):
             raise ConfigError(f"this version knows no slice state {self.state!r}")
         require_int("env", self.env, 0, (1 << 32) - 1)
-        if self.state == ACTIVE and self.since == 0 and not self.target and not self.target_env:
+        if self.state == ACTIVE and not (self.since or self.target or self.target_env or self.target_plane):
             return  # As nearly all are.
         is_named = self.state != RECOVERING or self.env > 0
         require(is_named, "what is recovered names its environment", self.env)
@@ -110,7 +112,8 @@ class PlaneOwner:
         is_name = self.target == "" or is_match(NAME, self.target)
         require(is_name, f"target must be {NAME_RULE}", self.target)
         has_target = bool(self.target) and self.target_env > 0 and self.since > 0
-        is_plain = not (self.target or self.target_env)
+        is_plain = not (self.target or self.target_env or self.target_plane)
+        require_int("target_plane", self.target_plane, 0, PLANES_MAX - 1)
         require(
             has_target if self.state == MOVING else is_plain,
             "what is moved, and nothing else, names its target",
@@ -167,7 +170,8 @@ class GroupRecord:
     def __post_init__(self) -> None:
         require_int("group", self.group, 0, GROUPS - 1)
         require_int("cfg", self.cfg, 1, 1 << 63)
-        require(len(self.planes) in REPLICAS_ALLOWED, "a group must have 1, 3 or 5 planes", len(self.planes))
+        # 2 and 4 while it is given more (``core.widening``).
+        require_int("planes of a group", len(self.planes), 1, PLANES_MAX)
         untouched = self.cfg == 1 and all(plane == PlaneOwner(plane.owner) for plane in self.planes)
         object.__setattr__(self, "is_untouched", untouched and self.split is None)
 
@@ -325,7 +329,7 @@ _SPLIT_FIELDS = {"group", "parts", "next_cfg", "merging"}
 _PART_FIELDS = {"part", "planes", "cfg"}
 _MERGING_FIELDS = {"part", "ready"}
 _PLANE_FIELDS = {"owner", "epoch", "state"}
-_MORE_PLANE_FIELDS = {"env", "since", "target", "target_env"}
+_MORE_PLANE_FIELDS = {"env", "since", "target", "target_env", "target_plane"}
 
 
 def _encode_plane(plane: PlaneOwner) -> dict[str, Any]:
@@ -337,6 +341,8 @@ def _encode_plane(plane: PlaneOwner) -> dict[str, Any]:
         fields["since"] = plane.since
     if plane.target:
         fields |= {"target": plane.target, "target_env": f"{plane.target_env:08x}"}
+    if plane.target_plane:
+        fields["target_plane"] = plane.target_plane
     return fields
 
 
@@ -396,6 +402,7 @@ def _decode_plane(found: Any) -> PlaneOwner:
         fields.get("since", 0),
         fields.get("target", ""),
         _decode_env(fields, "target_env"),
+        fields.get("target_plane", 0),
     )
 
 

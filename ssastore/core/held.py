@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from ssastore.core.groups import MOVING, GroupRecord, group_of_key
-from ssastore.core.numbers import group_of_slice, part_of_slice, plane_of_slice
+from ssastore.core.numbers import group_of_slice, part_of_slice, plane_of_slice, slice_number
 from ssastore.env import Item
 
 
@@ -64,6 +64,26 @@ def seen_from(held: Held, number: int) -> Held:
     view = held.record.at(part_of_slice(number))
     assert view is not None
     return Held(view, held.revision) if view is not held.record else held
+
+
+def share_of_node(
+    record: GroupRecord, node: str, is_of_lane: Callable[[int], bool]
+) -> tuple[tuple[int, ...], list[int], list[int]]:
+    """The slices of a group that are a worker's, that are handed over to it, and that it makes of others'."""
+    owned: list[int] = []
+    incoming: list[int] = []
+    filling: list[int] = []
+    for view in record.views():
+        for plane, found in enumerate(view.planes):
+            number = slice_number(plane, view.part)
+            if node in (found.owner, found.target) and is_of_lane(number):
+                if found.owner == node:
+                    owned.append(number)
+                elif found.target_plane:
+                    filling.append(slice_number(found.target_plane, view.part))
+                else:
+                    incoming.append(number)
+    return tuple(owned), incoming, filling
 
 
 def is_moving(record: GroupRecord, number: int) -> bool:

@@ -127,15 +127,27 @@ def empty_layout(replicas: int) -> Layout:
 
 
 def layout_of(groups: Iterable[GroupRecord]) -> Layout:
-    """The layout that the records of a cluster say; they may come in any order."""
+    """The layout that the records of a cluster say; they may come in any order.
+
+    Of groups that have fewer planes than others nobody owns the rest.
+    """
     records = sorted(groups, key=lambda record: record.group)
+    found = [
+        Part(part_piece(found.part), tuple([plane.owner for plane in found.planes]))
+        for record in records
+        for found in record.parts
+    ]
+    most = max([len(part.owners) for part in found], default=0)
     return Layout(
         tuple(
-            Part(part_piece(found.part), tuple(plane.owner for plane in found.planes))
-            for record in records
-            for found in record.parts
+            part if len(part.owners) == most else Part(part.piece, _padded(part.owners, most))
+            for part in found
         )
     )
+
+
+def _padded(owners: tuple[str, ...], planes: int) -> tuple[str, ...]:
+    return owners + (NOBODY,) * (planes - len(owners))
 
 
 def split_part(layout: Layout, piece: Slice, depth: int) -> Layout:

@@ -177,7 +177,7 @@ class Mender:
             if why:
                 return Mended("rotten", here=why)
             fault = "rotten"
-        if stored_key >= BOOKKEEPING_FIRST or self._tools.replicas == 1:
+        if stored_key >= BOOKKEEPING_FIRST or self._tools.replicas_of(stored_key) == 1:
             return Mended(fault)
         kind = split_place(stored_key)[1]
         if kind in RECORD_KINDS:
@@ -197,7 +197,7 @@ class Mender:
         own = stored_key[0] >> 4
         rows: Rows = {own: self._own_row(stored_key)}
         silent = ""
-        for plane in range(self._tools.replicas):
+        for plane in range(self._tools.replicas_of(stored_key)):
             if plane == own:
                 continue
             try:
@@ -269,7 +269,7 @@ class Mender:
         if lost:
             return  # Theirs is the next step.
         name = tools.names.of_stored(stored_key)
-        if name is None or tools.settler is None or tools.coordinator is None:
+        if name is None:
             raise CorruptObject("a stored key hashes to another place", stored_key)
         planes = tools.coordinator.planes_of(name)
         # Who has only promised, we or another, may have lost what it accepted: then a majority may lack it.
@@ -351,7 +351,7 @@ class Mender:
         own, digest = stored_key[0] >> 4, stored_key[5:37]
         held: dict[int, _Held] = {}
         silent = ""
-        for plane in range(self._tools.replicas):
+        for plane in range(self._tools.replicas_of(stored_key)):
             try:
                 if plane == own:
                     held[plane] = self._sweeper.references_here(int.from_bytes(stored_key[:4], "big"), digest)

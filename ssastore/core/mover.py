@@ -121,6 +121,11 @@ class Mover:
         "Of the batches that are under way."
         self.progress = MoveProgress()
 
+    @property
+    def taker(self) -> Taker:
+        """What fills slices here, at the pace of all moves."""
+        return self._taker
+
     def describe(self) -> dict[str, Any]:
         """Figures for status."""
         return {

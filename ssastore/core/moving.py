@@ -38,7 +38,7 @@ def begin_move(
     if target == found.owner or target in others:
         raise ConfigError(f"{where} has a plane at {target} already")
     shared = [owner for owner in others if zones[target] and zones.get(owner) == zones[target]]
-    if shared and _are_zones_apart(zones, len(record.planes)):
+    if shared and are_zones_apart(zones, len(record.planes)):
         raise ConfigError(f"{where} has a plane in zone {zones[target]} already, at {shared[0]}")
     moving = PlaneOwner(
         found.owner, found.epoch + 1, MOVING, found.env, found.complete_epoch, target, target_env
@@ -49,6 +49,8 @@ def begin_move(
 def finish_move(record: GroupRecord, plane: int) -> GroupRecord:
     """The record in which the target votes. ConfigError: the plane is not being moved."""
     found = _moving(record, plane)
+    if found.target_plane:
+        raise ConfigError(f"plane {plane} of group {record.group:03x} is copied, not moved")
     active = PlaneOwner(found.target, found.epoch + 1, ACTIVE, found.target_env)
     return record.replaced(plane, active, record.cfg)
 
@@ -56,7 +58,7 @@ def finish_move(record: GroupRecord, plane: int) -> GroupRecord:
 def cancel_move(record: GroupRecord, plane: int) -> GroupRecord:
     """The record in which the source votes as before. ConfigError: the plane is not being moved."""
     found = _moving(record, plane)
-    active = replace(found, epoch=found.epoch + 1, state=ACTIVE, target="", target_env=0)
+    active = replace(found, epoch=found.epoch + 1, state=ACTIVE, target="", target_env=0, target_plane=0)
     return record.replaced(plane, active, record.cfg)
 
 
@@ -67,6 +69,6 @@ def _moving(record: GroupRecord, plane: int) -> PlaneOwner:
     return found
 
 
-def _are_zones_apart(zones: Mapping[str, str], replicas: int) -> bool:
+def are_zones_apart(zones: Mapping[str, str], replicas: int) -> bool:
     """Whether there are enough zones for every plane of a group to have its own, as for a first layout."""
     return len({zone for zone in zones.values() if zone}) >= replicas

@@ -97,7 +97,7 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
         orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
     await _supersede(control, orders)
     for key, slices in orders.items():
-        await _change_order(control, key, added=slices)
+        await change_order(control, key, added=slices)
     return sorted(orders)
 
 
@@ -111,7 +111,7 @@ async def _supersede(control: ControlStore, orders: Mapping[str, Mapping[int, st
         known = MoveOrder.decode(item.value).slices
         elsewhere = {number for key, slices in orders.items() if key != item.key for number in slices}
         if not elsewhere.isdisjoint(known):
-            await _change_order(control, item.key, removed=elsewhere)
+            await change_order(control, item.key, removed=elsewhere)
 
 
 def _check_target(record: GroupRecord, plane: int, target: str, nodes: Mapping[str, NodeRecord]) -> None:
@@ -136,7 +136,7 @@ async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
     for item, is_lost in await _orders(control):
         slices = taken.get((_target_of(item.key), is_lost), set())
         if not slices.isdisjoint(MoveOrder.decode(item.value).slices):
-            await _change_order(control, item.key, removed=slices)
+            await change_order(control, item.key, removed=slices)
 
 
 def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
@@ -150,9 +150,10 @@ def _target_of(key: str) -> str:
     return key.split("/")[1]
 
 
-async def _change_order(
+async def change_order(
     control: ControlStore, key: str, *, added: Mapping[int, str] | None = None, removed: Iterable[int] = ()
 ) -> None:
+    """Add slices to an order, or take some back. Raises ConfigError: its node has been removed."""
     while True:
         item = await control.get(key)
         known = MoveOrder.decode(item.value).slices if item is not None else {}
@@ -214,10 +215,10 @@ async def forget_lost(control: ControlStore, lost: Collection[str]) -> None:
     for item, is_lost in await _orders(control):
         slices = MoveOrder.decode(item.value).slices
         if _target_of(item.key) in lost:
-            await _change_order(control, item.key, removed=slices)
+            await change_order(control, item.key, removed=slices)
         elif not is_lost and any(source in lost for source in slices.values()):
             stuck = {number for number, source in slices.items() if source in lost}
-            await _change_order(control, item.key, removed=stuck)
+            await change_order(control, item.key, removed=stuck)
     items, _ = await control.list(GROUP_PREFIX)
     for item in items:
         await _call_off(control, item, lost)

@@ -4,6 +4,8 @@ recover/NODE/WORKER           recover what is lost; removed when nothing is left
 move/TARGET/WORKER            take these slices over from other nodes; removed when all of them
                               are here, or none of them can come any more
 replace/TARGET/WORKER         the same of slices whose owners are lost: they are recovered here
+widen/TARGET/WORKER           make these slices, which groups with fewer planes do not have yet; removed
+                              when all of them vote
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ssastore.core.numbers import in_order, number_of_slice, slice_from_text, sl
 _PREFIX = "recover/"
 MOVE_PREFIX = "move/"
 REPLACE_PREFIX = "replace/"
+WIDEN_PREFIX = "widen/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ _RECOVER_FIELDS = set(RecoverOrder.__dataclass_fields__)
 class MoveOrder:
     """Take slices over from other nodes. What is moving and not ordered any more is called off.
 
-    Under a key of the other kind: recover them, as their owners are lost.  What was begun is finished.
+    Under a key of the second kind: recover them, as their owners are lost.  What was begun is finished.
+    Under one of the third: make them, where there are none.
     """
 
     slices: Mapping[int, str]
@@ -78,6 +82,11 @@ def replace_name(target: str, worker: int) -> str:
 def replace_name_beside(recover_key: str) -> str:
     """Key of the order to replace owners to the worker that ``recover_key`` is of."""
     return REPLACE_PREFIX + recover_key.removeprefix(_PREFIX)
+
+
+def widen_name(target: str, worker: int) -> str:
+    """Key of the order to one worker to make slices of planes that groups do not have yet."""
+    return f"{WIDEN_PREFIX}{target}/{worker}"
 
 
 def order_name(node: str, worker: int) -> str:

@@ -20,8 +20,10 @@ from ssastore.core.numbers import (
 )
 from ssastore.core.replies import Refusal
 from ssastore.keyspace import (
+    GROUPS,
     LOCATOR_BITS,
     PLANE_BITS,
+    PLANES_MAX,
     SLICE_BITS,
     TAIL_BITS,
     locator_of,
@@ -52,7 +54,7 @@ from ssastore.messages import (
 )
 
 _BITS_BELOW_SLICE16 = LOCATOR_BITS - SLICE_BITS
-_BITS_BELOW_PLANE = LOCATOR_BITS - PLANE_BITS
+_GROUP_MASK = GROUPS - 1
 _LOCATOR_MASK = (1 << (LOCATOR_BITS - PLANE_BITS)) - 1
 _shard_locator = lru_cache(maxsize=65536)(shard_locator)
 
@@ -82,10 +84,10 @@ def share_of(slices: frozenset[int], worker: int, workers: int) -> frozenset[int
 
 
 class Served:
-    """What one worker answers for: the planes that hold data, and its slices with their cfg.
+    """What one worker answers for: its slices with their cfg, and how many planes their groups have.
 
     Args:
-        replicas: planes 0 to ``replicas - 1`` hold data.
+        replicas: planes of all groups that nothing else was said of.
         worker: index of this worker; ``workers`` is how many share the node by lane.
     """
 
@@ -101,6 +103,39 @@ class Served:
         "The slices that vote, with the configuration that they vote under."
         self.sealed: dict[int, int] = {}
         "Those that are being handed over and vote no more, with theirs: calls are still proposed for them."
+        self.odd: dict[int, int] = {}
+        "By group, the number of planes where it is another one than ``replicas``: nearly always none."
+
+    def count(self, group: int, planes: int) -> None:
+        """From now on a group has so many planes. Said before any of its slices votes under a new cfg."""
+        if planes == self.replicas:
+            self.odd.pop(group, None)
+        else:
+            self.odd[group] = planes
+
+    def count_alike(self, groups: int) -> bool:
+        """Of so many groups, whether all have as many planes as the others, and more than before."""
+        if not self.odd or len(self.odd) < groups or len(set(self.odd.values())) > 1:
+            return False
+        _, self.replicas = self.odd.popitem()
+        self.odd.clear()
+        return True
+
+    def count_of(self, group: int) -> int:
+        """How many planes a group has, which is the majority's measure."""
+        return self.odd.get(group, self.replicas)
+
+    def count_at(self, iid: int) -> int:
+        """The same of the group that an IID is in."""
+        if not self.odd:
+            return self.replicas
+        return self.odd.get(slice16_of(iid) & _GROUP_MASK, self.replicas)
+
+    def check_count(self, request: Get | Scan | Shut | PutBlob | GetBlob) -> None:
+        """Refuse what is to be one of another number of planes. The slice is known to vote."""
+        count = self.count_at(request.iid)
+        if request.replicas != count and request.replicas:
+            raise Refusal(Status.RECOUNT, str(count))
 
     @property
     def active(self) -> KeysView[int]:
@@ -246,14 +281,14 @@ class Served:
     def check_plane(self, iid: int) -> int:
         """The plane of an IID, which must be one that holds data."""
         plane = plane_of(iid)
-        if not 0 <= plane < self.replicas:
+        if not 0 <= plane < PLANES_MAX:
             raise Refusal(Status.MISDIRECTED, f"plane {plane:x} holds no data here")
         return plane
 
     def _check_iid(self, iid: int) -> int:
         locator = locator_of(iid)
-        # Of nearly every request, in a few steps: a whole slice that votes, in a plane that holds data.
-        if locator >> _BITS_BELOW_PLANE >= self.replicas or locator >> _BITS_BELOW_SLICE16 not in self.cfgs:
+        # Of nearly every request, in one step: a whole slice that votes.
+        if locator >> _BITS_BELOW_SLICE16 not in self.cfgs:
             self.check_plane(iid)
             self.cfg_of(iid)
         return locator

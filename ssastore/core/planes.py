@@ -44,8 +44,10 @@ class Planes(Protocol):
     """The acceptors of one name, one a plane.
 
     Both calls raise Outrun, Stale, or OSError / SsaStoreError when the plane cannot be asked; OutcomeUnknown
-    when it was asked to accept and did not answer.  ``cfg`` is what they would be asked under now: a promise
-    says which one it was given under.
+    when it was asked to accept and did not answer.  ``count`` and ``cfg`` belong together: so many planes
+    has the group under that configuration, which is the one that they are asked under.  A round is held on
+    what ``now`` returns when it begins, and on nothing else: a majority of one count means nothing under
+    another configuration.
     """
 
     @property
@@ -53,6 +55,10 @@ class Planes(Protocol):
 
     @property
     def cfg(self) -> int: ...
+
+    def now(self) -> Planes:
+        """The planes as they are known now. Raises Unavailable: none of them votes here."""
+        ...
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
 

@@ -179,14 +179,14 @@ class Proposer:
         """
         call = _Call(operation, self._now_s() + CALL_BUDGET_S)
         async with self.alone(name):
-            cached = self._cache.take(name)
-            if cached is not None and operation.attempt == 1 and cached.cfg == planes.cfg:
-                outcome = await self._write_cached(name, planes, call, cached)
+            cached, now = self._cache.take(name), planes.now()
+            if cached is not None and operation.attempt == 1 and cached.cfg == now.cfg:
+                outcome = await self._write_cached(name, now, call, cached)
                 if outcome is not None:
                     return outcome
             while True:
                 try:
-                    outcome = await self._round(name, planes, call)
+                    outcome = await self._round(name, _look(planes, call), call)
                 except (Outrun, Stale) as error:
                     await self._back_off(call, error)
                     continue
@@ -204,10 +204,11 @@ class Proposer:
             self._cache.take(name)
             while True:
                 try:
-                    ballot, promises = await self._prepare(planes, call)
+                    now = planes.now()
+                    ballot, promises = await self._prepare(now, call)
                     newest = max(promises, key=lambda promise: promise.accepted)
                     if not _is_agreed(promises):
-                        await self._write_back(planes, promises[0].cfg, ballot, newest)
+                        await self._write_back(now, promises[0].cfg, ballot, newest)
                         return ballot, decode_value(newest.value)
                     return newest.accepted, decode_value(newest.value)
                 except (Outrun, Stale) as error:
@@ -334,9 +335,9 @@ class Proposer:
             if call.is_sent:
                 raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
             raise
-        # The cfg has changed while they were asked, one after the other: no majority was asked under one.
-        if any(promise.cfg != promises[0].cfg for promise in promises):
-            raise Stale("promises of two configurations in one round")
+        # So many are a majority under the configuration that they were asked under, and under no other.
+        if any(promise.cfg != planes.cfg for promise in promises):
+            raise Stale("promises of another configuration than the round's")
         return ballot, promises
 
     async def _write_back(self, planes: Planes, cfg: int, ballot: Ballot, newest: Promise) -> None:
@@ -368,6 +369,16 @@ class Proposer:
         delay = min(RETRY_BASE_MS << call.round, RETRY_CAP_MS)
         call.round += 1
         await asyncio.sleep(delay * (500 + self._randomness.below(1000)) / 1e6)
+
+
+def _look(planes: Planes, call: _Call) -> Planes:
+    """The planes as they are known now. Raises Unavailable, or OutcomeUnknown when a value was sent."""
+    try:
+        return planes.now()
+    except Unavailable as error:
+        if call.is_sent:
+            raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
+        raise
 
 
 def _is_agreed(promises: list[Promise]) -> bool:

@@ -22,6 +22,7 @@ from ssastore.errors import (
     ConfigError,
     Conflict,
     OutOfStep,
+    Recounted,
     RequestError,
     SsaStoreError,
     StoreFull,
@@ -36,8 +37,8 @@ T = TypeVar("T")
 HEDGE_S = 0.25
 "How long a plane may take before the next one is asked too."
 
-REFUSALS = (RequestError, AccessDenied, ConfigError, Conflict, BucketNotFound)
-"What any plane would answer: to ask another one is no use."
+REFUSALS = (RequestError, AccessDenied, ConfigError, Conflict, BucketNotFound, Recounted)
+"What any plane would answer, or what makes the question another one: to ask the next is no use."
 
 Asked = tuple[T | None, Exception | None]
 
@@ -132,6 +133,9 @@ async def gather_reachable(
     ]
     agreeing = _largest(answers, cfg_of)
     if len(agreeing) < replicas // 2 + 1:
+        for _, error in outcomes:
+            if isinstance(error, Recounted):
+                raise error
         raise _too_few(answers, replicas, next((error for _, error in outcomes if error is not None), None))
     return agreeing
 

@@ -37,6 +37,7 @@ from ssastore.core.filling import Cover
 from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord
 from ssastore.core.held import Held
 from ssastore.core.numbers import (
+    group_of_part,
     group_of_slice,
     in_order,
     lane_of_slice,
@@ -91,7 +92,6 @@ class Recovery:
         store: Store,
         control: ControlStore,
         mates: Caller,
-        replicas: int,
         workers: Mapping[str, int],
         cover: Cover,
         bytes_per_s_max: int = RECOVERY_BYTES_PER_S,
@@ -99,7 +99,6 @@ class Recovery:
         self._custody = custody
         self._control = control
         self._mates = mates
-        self._replicas = replicas
         self._workers = workers
         self._bytes_per_s_max = bytes_per_s_max
         self._pace = SharedPace(bytes_per_s_max)
@@ -126,7 +125,8 @@ class Recovery:
     def work(self) -> list[int]:
         """Slices to recover, in address order."""
         # A plane that has no mates has nobody to ask; it is never rebuilt by itself.
-        return in_order(self._lost() if self._replicas > 1 else self._lost() & self.accepted)
+        counts = self._custody.count_of
+        return in_order(s for s in self._lost() if s in self.accepted or counts(group_of_slice(s)) > 1)
 
     def _lost(self) -> set[int]:
         custody = self._custody
@@ -283,10 +283,12 @@ class Recovery:
 
     async def _fence(self, plane: int, cfgs: dict[int, int]) -> tuple[list[int], list[int]]:
         """(planes to copy from, parts that all of them have fenced)."""
-        planes = [mate for mate in range(self._replicas) if mate != plane]
+        # Groups of one batch have the same owners, and so as many planes.
+        replicas = self._custody.count_of(group_of_part(min(cfgs)))
+        planes = [mate for mate in range(replicas) if mate != plane]
         answers = await asyncio.gather(*[self._fence_one(mate, cfgs) for mate in planes])
         fenced = dict(zip(planes, answers, strict=True))
-        needed = self._replicas // 2 + 1
+        needed = replicas // 2 + 1
         # The mates that fenced most of them; of several with as many, the lowest plane.
         best = sorted(planes, key=lambda mate: (-len(fenced[mate]), mate))[:needed]
         common = [part for part in cfgs if len(best) == needed and all(part in fenced[m] for m in best)]

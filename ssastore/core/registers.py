@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +14,7 @@ import msgpack
 from ssastore.core.approach import PLANE_BUDGET_MS, Approach
 from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import Caller
+from ssastore.core.counts import Counts
 from ssastore.core.listing import Page, Row, merge_planes
 from ssastore.core.metadata import Metadata, decode_metadata
 from ssastore.core.place import expected_position
@@ -35,6 +36,7 @@ from ssastore.errors import (
     OutcomeUnknown,
     OutOfStep,
     PreconditionFailed,
+    Recounted,
     SsaStoreError,
     Unavailable,
 )
@@ -171,13 +173,26 @@ class Registers:
         self._caller = caller
         self._randomness = randomness
         self._approach = Approach(caller)
+        self._counts = Counts(caller)
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
         """Raises ObjectNotFound, Unavailable."""
-        replicas = self._caller.replicas or await self._caller.replica_count()
         position = expected_position(place.bucket, place.shards, key)
+        replicas = await self._counts.at(position)
+        try:
+            return await self._get(place, kind, key, position, replicas, head_only=head_only)
+        except Recounted as error:
+            return await self._counts.again(
+                position,
+                error,
+                lambda right: self._get(place, kind, key, position, right, head_only=head_only),
+            )
+
+    async def _get(
+        self, place: Place, kind: Kind, key: bytes, position: int, replicas: int, *, head_only: bool
+    ) -> Found:
         if replicas == 1:
-            message = Get(position, int(kind), place.bucket, place.shards, key, head_only)
+            message = Get(position, int(kind), place.bucket, place.shards, key, head_only, 1)
             return found_of(await self._caller.call(message, position))
 
         planes = self._approach.in_order(position, replicas)
@@ -194,7 +209,8 @@ class Registers:
         asked: list[asyncio.Future[tuple[Header, Body]]] = []
         iids = [iid_of(position, plane) for plane in planes[: len(planes) // 2 + 1]]
         for iid in iids:
-            wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or bool(asked))
+            part_only = head_only or bool(asked)
+            wanted = Get(iid, int(kind), place.bucket, place.shards, key, part_only, len(planes))
             future = self._caller.begin(wanted, iid)
             if future is None:
                 for other in asked:
@@ -218,7 +234,7 @@ class Registers:
 
         def ask(turn: int, full: bool) -> Awaitable[tuple[Header, Body]]:
             iid = iid_of(position, planes[turn])
-            wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or not full)
+            wanted = Get(iid, int(kind), place.bucket, place.shards, key, head_only or not full, replicas)
             return self._approach.ask(wanted, PLANE_BUDGET_MS)
 
         reply = await agreed_read(ask, replicas)
@@ -258,8 +274,7 @@ class Registers:
             metadata.encode(),
         )
         position = expected_position(place.bucket, place.shards, key)
-        replicas = self._caller.replicas or await self._caller.replica_count()
-        header, _ = await self._write(message, position, data, replicas)
+        header, _ = await self._write(message, position, data, await self._counts.at(position))
         modified_ms: int = header[2]
         return modified_ms
 
@@ -287,8 +302,7 @@ class Registers:
             once.born_ms,
         )
         position = expected_position(place.bucket, place.shards, key)
-        replicas = self._caller.replicas or await self._caller.replica_count()
-        header, _ = await self._write(message, position, b"", replicas)
+        header, _ = await self._write(message, position, b"", await self._counts.at(position))
         return bool(header[3])
 
     def _write(
@@ -327,24 +341,22 @@ class Registers:
 
         ``is_thorough`` asks all planes that can be reached: those that lag behind are brought up to date.
         """
-        replicas = self._caller.replicas or await self._caller.replica_count()
+        wanted = Scan(
+            0, int(kind), place.bucket, place.shards, shard, prefix, after, delimiter, max(1, limit), False
+        )
         position = position_of_part(place, shard)
+        work = partial(self._page, place, wanted, position, is_thorough=is_thorough)
+        return await self._counted(position, work)
 
+    async def _page(
+        self, place: Place, wanted: Scan, position: int, replicas: int, *, is_thorough: bool
+    ) -> Page:
+        kind, shard, prefix = Kind(wanted.kind), wanted.shard, wanted.prefix
         planes = self._approach.in_order(position, replicas)
 
         async def ask(turn: int) -> tuple[Page, int]:
-            iid = iid_of(position, planes[turn])
-            message = Scan(
-                iid,
-                int(kind),
-                place.bucket,
-                place.shards,
-                shard,
-                prefix,
-                after,
-                delimiter,
-                max(1, limit),
-                replicas > 1,
+            message = replace(
+                wanted, iid=iid_of(position, planes[turn]), with_witness=replicas > 1, replicas=replicas
             )
             within_ms = None if replicas == 1 else PLANE_BUDGET_MS
             header, body = await self._approach.ask(message, within_ms)
@@ -360,7 +372,7 @@ class Registers:
         return await merge_planes(
             pages,
             prefix,
-            delimiter,
+            wanted.delimiter,
             resolve=lambda key: self._row(place, kind, key),
             holds_any=lambda common: self._holds_any(place, kind, shard, common),
         )
@@ -396,41 +408,55 @@ class Registers:
 
     async def is_replicated(self) -> bool:
         """Whether planes can differ."""
-        return (self._caller.replicas or await self._caller.replica_count()) > 1
+        return self._counts.is_mixed or (self._caller.replicas or await self._caller.replica_count()) > 1
 
     async def shard_holds(self, place: Place, kind: Kind, shard: int) -> bool:
         """Whether any of a majority of planes holds a live record in a shard of a shut bucket.
 
         The agreed state cannot be asked for: to find it out may take a write, and the bucket takes none.
         """
-        replicas = self._caller.replicas or await self._caller.replica_count()
         position = position_of_part(place, shard)
 
-        async def ask(plane: int) -> tuple[bool, int]:
+        async def ask(plane: int, replicas: int) -> tuple[bool, int]:
             iid, after = iid_of(position, plane), b""
+            wanted = Scan(iid, int(kind), place.bucket, place.shards, shard, b"", after, b"", 1, False)
             while True:
-                message = Scan(iid, int(kind), place.bucket, place.shards, shard, b"", after, b"", 1, False)
+                message = replace(wanted, after=after, replicas=replicas)
                 header, body = await self._caller.call(message, iid)
                 rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
                 if rows or not header[2]:
                     return bool(rows), header[4]
                 after = header[3]
 
-        return any(found for _, (found, _) in await gather_majority(ask, replicas, cfg_of=_second))
+        async def holds(replicas: int) -> bool:
+            answers = await gather_majority(partial(ask, replicas=replicas), replicas, cfg_of=_second)
+            return any(found for _, (found, _) in answers)
+
+        return await self._counted(position, holds)
+
+    async def _counted(self, position: int, work: Callable[[int], Awaitable[T]]) -> T:
+        """Do something with the number of planes that a group has."""
+        try:
+            return await work(await self._counts.at(position))
+        except Recounted as error:
+            return await self._counts.again(position, error, work)
 
     async def slice_holds(self, place: Place, kind: Kind, group: int) -> bool:
         """Whether any of a majority of planes holds a live record of a hashed bucket in a group."""
-        replicas = self._caller.replicas or await self._caller.replica_count()
 
-        async def ask(plane: int, locator: int) -> tuple[bool, int, int]:
+        async def ask(plane: int, locator: int, replicas: int) -> tuple[bool, int, int]:
             iid = iid_of(locator << TAIL_BITS | ANY_TAIL, plane)
-            message = Scan(iid, int(kind), place.bucket, 0, 0, b"", b"", b"", 1, False)
+            message = Scan(iid, int(kind), place.bucket, 0, 0, b"", b"", b"", 1, False, replicas)
             header, _ = await self._caller.call(message, iid)
             return bool(header[2]), header[3], last_of(header[4:], locator)
 
+        async def gather(locator: int, replicas: int) -> list[tuple[int, tuple[bool, int, int]]]:
+            one = partial(ask, locator=locator, replicas=replicas)
+            return await gather_majority(one, replicas, cfg_of=itemgetter(1))
+
         locator, end = group << 16, (group + 1) << 16
         while locator < end:
-            answers = await gather_majority(partial(ask, locator=locator), replicas, cfg_of=itemgetter(1))
+            answers = await self._counted(locator << TAIL_BITS, partial(gather, locator))
             if any(found for _, (found, _, _) in answers):
                 return True
             locator = 1 + min(last for _, (_, _, last) in answers)
@@ -441,19 +467,22 @@ class Registers:
 
         Raises PreconditionFailed when a later deletion, with a higher ``attempt``, was there before.
         """
-        replicas = self._caller.replicas or await self._caller.replica_count()
         shard = part if place.shards else 0
 
-        async def ask(plane: int, locator: int) -> tuple[int, int]:
+        async def ask(plane: int, locator: int, replicas: int) -> tuple[int, int]:
             iid = iid_of(locator << TAIL_BITS | ANY_TAIL, plane)
             header, _ = await self._caller.call(
-                Shut(iid, place.bucket, place.shards, shard, attempt, shut), iid
+                Shut(iid, place.bucket, place.shards, shard, attempt, shut, replicas), iid
             )
             return header[2], last_of(header[3:], locator)
+
+        async def tell(locator: int, replicas: int) -> list[tuple[int, int]]:
+            one = partial(ask, locator=locator, replicas=replicas)
+            return await every_plane(one, replicas, cfg_of=itemgetter(0))
 
         locator = position_of_part(place, part) >> TAIL_BITS
         end = locator + 1 if place.shards else (part + 1) << 16
         while locator < end:
-            answers = await every_plane(partial(ask, locator=locator), replicas, cfg_of=itemgetter(0))
+            answers = await self._counted(locator << TAIL_BITS, partial(tell, locator))
             # A group may be split: what all of the majority have done counts.
             locator = 1 + min(last for _, last in answers)

@@ -66,7 +66,7 @@ class Repairer:
         except SsaStoreError as error:
             self.counts.failed += 1
             log.error("record.not_repaired", extra={"key": stored_key[:64].hex(), "reason": str(error)})
-            return _reason(error, self._tools.replicas)
+            return _reason(error, self._tools.replicas_of(stored_key))
         self.counts.repaired += 1
         log.warning("record.repaired", extra={"key": stored_key[:64].hex()})
         return ""
@@ -107,7 +107,7 @@ class Repairer:
         name = tools.names.of_stored(stored_key)
         if name is None:
             raise CorruptObject("a stored key hashes to another place", stored_key)
-        if tools.settler is None or tools.coordinator is None:
+        if tools.replicas_of(stored_key) == 1:
             raise CorruptObject("there is one replica: nobody else knows what was lost", stored_key)
         planes = tools.coordinator.planes_of(name)
         own, ceiling = stored_key[0] >> 4, tools.acceptor.ceiling.top
@@ -125,7 +125,7 @@ class Repairer:
         tools = self._tools
         marks: list[bytes] = []
         answered = 0
-        for plane in range(tools.replicas):
+        for plane in range(tools.replicas_of(stored_key)):
             if plane != stored_key[0] >> 4:
                 try:
                     mark = await tools.witness(stored_key, plane)
@@ -133,7 +133,7 @@ class Repairer:
                     continue
                 answered += 1
                 marks += [] if mark is None else [mark]
-        if answered <= tools.replicas // 2:
+        if answered <= tools.replicas_of(stored_key) // 2:
             raise Unavailable("too few planes can tell whether the bucket is shut")
 
         def change(txn: WriteTxn) -> None:
@@ -154,7 +154,7 @@ class Repairer:
         ``is_here``: the blob is, and only references are not.
         """
         locator, digest = int.from_bytes(stored_key[:4], "big"), stored_key[5:]
-        if self._tools.replicas == 1:
+        if self._tools.replicas_of(stored_key) == 1:
             raise CorruptObject("there is one replica: nobody else has this blob", stored_key)
         content = None if is_here else await self._blobs.get(digest)
         await self._tools.store.submit(
@@ -169,9 +169,9 @@ class Repairer:
         """
         tools = self._tools
         locator, digest = int.from_bytes(stored_key[:4], "big"), stored_key[5:37]
-        if tools.replicas == 1:
+        if tools.replicas_of(stored_key) == 1:
             raise CorruptObject("there is one replica: nobody else has this reference", stored_key)
-        for plane in range(tools.replicas):
+        for plane in range(tools.replicas_of(stored_key)):
             if plane == locator >> 28:
                 continue
             _, references = await self._sweeper.references_at(digest, plane)

@@ -25,7 +25,14 @@ from blake3 import blake3
 from ssastore.core.blobstore import Reference, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
 from ssastore.core.mend import YOUNG_MS, Left, Mended, Mender, Tally
-from ssastore.core.numbers import WHOLE_SLICES, in_order, part_of_slice, plane_of_slice, slice_number
+from ssastore.core.numbers import (
+    WHOLE_SLICES,
+    group_of_part,
+    in_order,
+    part_of_slice,
+    plane_of_slice,
+    slice_number,
+)
 from ssastore.core.records import BOOKKEEPING_FIRST, PLACE_BYTES, in_plane, split_place
 from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, peek_slot
 from ssastore.core.repair import RepairCounts
@@ -262,7 +269,8 @@ class Scrub:
         """Slices in a row: what is small is compared with one question a mate."""
         told: dict[int, tuple[int, bytes]] = {}
         rows = [self._mates_of(number) for number in slices]
-        for mates in zip(*rows, strict=True):
+        # Groups may have more planes or fewer; what is not asked about here is asked one by one.
+        for mates in zip(*rows, strict=False):
             told |= await self._tools.survey_slices([mate for mate in mates if mate < WHOLE_SLICES])
         with self._pace.working(), self._tools.store.read() as txn:
             holding = occupied(txn, slices)
@@ -277,7 +285,8 @@ class Scrub:
 
     def _mates_of(self, number: int) -> list[int]:
         """The slices of the same part in the other planes."""
-        replicas, part = self._tools.replicas, part_of_slice(number)
+        part = part_of_slice(number)
+        replicas = self._tools.acceptor.served.count_of(group_of_part(part))
         planes = [(plane_of_slice(number) + step) % replicas for step in range(1, replicas)]
         return [slice_number(plane, part) for plane in planes]
 

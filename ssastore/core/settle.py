@@ -42,6 +42,10 @@ class Collecting(Planes, Protocol):
         """Drop the record. Raises as ``Planes.accept``."""
         ...
 
+    def now(self) -> Collecting:
+        """See ``Planes``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -80,8 +84,9 @@ class Settler:
         can be chosen any more.  ``is_by_all``: only with the promises of all planes, so that no plane that
         may have lost its slot makes up a majority.  Raises SsaStoreError when it cannot be had now.
         """
-        need = planes.count if is_by_all else planes.count // 2 + 1
-        return await self._repeat(label, NO_BALLOT, lambda seen: self._settle(planes, need, seen))
+        return await self._repeat(
+            label, NO_BALLOT, lambda seen: self._settle(planes.now(), seen, is_by_all=is_by_all)
+        )
 
     async def collect(self, label: bytes, planes: Collecting, seen_here: Ballot) -> bool:
         """Drop a record that says "no object" from all planes; whether all of them did.
@@ -90,7 +95,7 @@ class Settler:
         there, since as a floor it counts as the time of what was forgotten.  Nothing is dropped before all
         planes are known to hold the record under one ballot.
         """
-        return await self._repeat(label, seen_here, lambda seen: self._collect(planes, seen))
+        return await self._repeat(label, seen_here, lambda seen: self._collect(planes.now(), seen))
 
     async def rebuild(self, label: bytes, planes: Planes, own: int, ceiling: int) -> tuple[Ballot, bytes]:
         """Ballot and value that the own plane may take as accepted in the place of a lost slot.
@@ -101,9 +106,14 @@ class Settler:
 
         Raises SsaStoreError when fewer than F+1 others can tell: then it must wait, never guess.
         """
-        others = [plane for plane in range(planes.count) if plane != own]
         above = make_ballot(ceiling, 0, 0)
-        return await self._repeat(label, above, lambda seen: self._rebuild(planes, others, seen))
+
+        async def rebuild(seen: _Seen) -> tuple[Ballot, bytes] | None:
+            now = planes.now()
+            others = [plane for plane in range(now.count) if plane != own]
+            return await self._rebuild(now, others, seen)
+
+        return await self._repeat(label, above, rebuild)
 
     async def _repeat(
         self, label: bytes, above: Ballot, round_of: Callable[[_Seen], Awaitable[T | None]]
@@ -119,13 +129,14 @@ class Settler:
                 await asyncio.sleep(_BACK_OFF_S * (1 << number))
         raise Unavailable("outrun by other proposers")
 
-    async def _settle(self, planes: Planes, need: int, seen: _Seen) -> Settled | None:
+    async def _settle(self, planes: Planes, seen: _Seen, *, is_by_all: bool) -> Settled | None:
+        need = planes.count if is_by_all else planes.count // 2 + 1
         everywhere = range(planes.count)
         ballot = self._ballots.next(seen.ballot, self._clock.now_ms())
         promises = await _ask(everywhere, lambda plane: planes.prepare(plane, ballot))
         if not _are_enough(promises, need, seen):
             return None
-        newest, value, encoded = _newest(list(promises.by_plane.values()))
+        newest, value, encoded = _newest(planes, list(promises.by_plane.values()))
         if len(promises.by_plane) == planes.count and _are_equal(promises):
             # All of them, and they promised: there is nothing else that could come up.
             return Settled(newest.cfg, newest.accepted, value, planes.count)
@@ -148,7 +159,7 @@ class Settler:
         seen.learn(promises.seen)
         if len(promises.by_plane) < planes.count:
             return False if promises.failures else None
-        newest, value, encoded = _newest(list(promises.by_plane.values()))
+        newest, value, encoded = _newest(planes, list(promises.by_plane.values()))
         if value.is_live or newest.accepted == NO_BALLOT:
             return False
         held = newest.accepted
@@ -170,7 +181,7 @@ class Settler:
         promises = await _ask(others, lambda plane: planes.prepare(plane, ballot))
         if not _is_majority(promises, planes, seen):
             return None
-        newest, _, encoded = _newest(list(promises.by_plane.values()))
+        newest, _, encoded = _newest(planes, list(promises.by_plane.values()))
         await _ask(others, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT))
         return ballot, encoded
 
@@ -197,10 +208,10 @@ class _Seen:
         self.ballot = max(self.ballot, seen)
 
 
-def _newest(promises: Sequence[Promise]) -> tuple[Promise, Value, bytes]:
+def _newest(planes: Planes, promises: Sequence[Promise]) -> tuple[Promise, Value, bytes]:
     """The promise with the newest value, that value, and its bytes."""
-    if any(promise.cfg != promises[0].cfg for promise in promises):
-        raise OutOfStep("promises of two configurations in one round")
+    if any(promise.cfg != planes.cfg for promise in promises):
+        raise OutOfStep("promises of another configuration than the round's")
     newest = max(promises, key=lambda promise: promise.accepted)
     if newest.accepted != NO_BALLOT:
         return newest, decode_value(newest.value), bytes(newest.value)

@@ -131,11 +131,12 @@ class Sweeper:
         if await self._read(place, kind, key, digest):
             return True
         settler, coordinator = self._tools.settler, self._tools.coordinator
-        if settler is None or coordinator is None:
-            return False  # With one replica what was read is all that there is.
         position = expected_position(place.bucket, place.shards, key)
         name = RecordName(position, int(kind), place.bucket, place.shards, key)
-        settled = await settler.settle(name.label, await coordinator.planes_anywhere(name))
+        planes = await coordinator.planes_anywhere(name)
+        if planes.count == 1:
+            return False  # With one replica what was read is all that there is.
+        settled = await settler.settle(name.label, planes)
         if not settled.value.is_live:
             return False
         return digest is None or await self._manifests.names(decode_metadata(settled.value.metadata), digest)
@@ -162,7 +163,7 @@ class Sweeper:
         """
         tools = self._tools
         locator, answered = int.from_bytes(stored_key[:4], "big"), 0
-        for plane in range(tools.replicas):
+        for plane in range(tools.replicas_of(stored_key)):
             if plane == locator >> 28:
                 continue
             try:
@@ -175,7 +176,7 @@ class Sweeper:
                 await tools.store.submit(
                     partial(adopt, locator=locator, digest=digest, body=None, references=standing)
                 )
-        return answered >= tools.replicas // 2
+        return answered >= tools.replicas_of(stored_key) // 2
 
     def references_here(self, locator: int, digest: bytes) -> tuple[bool, list[Reference]]:
         """Whether the blob is here and good, and its references."""

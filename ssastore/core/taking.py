@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,9 +49,14 @@ _TOTAL_BUDGET_MS = 10_000
 
 @dataclass(slots=True)
 class _Copying:
-    """One attempt to fill the slices of a batch: those of ``held``, each under its handover."""
+    """One attempt to fill the slices of a batch: those of ``held``, each under its handover.
+
+    They are of ``plane`` at the source, and of ``into`` here: of another one when a plane is not moved but
+    copied to be one more (``core.widening``).
+    """
 
     plane: int
+    into: int
     held: dict[int, Held]
     iid: int
     moves: bytes
@@ -97,19 +102,23 @@ class Taker:
         self.byte_count = 0
         "Taken since the start."
 
-    async def fill(self, plane: int, held: dict[int, Held], stint: Stint) -> None:
-        """Let slices be FILLED; rest in between as ``stint`` says.
+    async def fill(self, plane: int, held: dict[int, Held], stint: Stint, into: int | None = None) -> None:
+        """Let slices be FILLED, or those of the plane ``into`` with what ``plane`` has.
+
+        Rests in between as ``stint`` says.
 
         Raises SsaStoreError, OSError: it has to begin again.
         """
         moves = [(part, found.record.planes[plane].epoch) for part, found in sorted(held.items())]
         iid = numbered_slice(slice_number(plane, min(held))).first | _ANY_TAIL
-        await self._fill(_Copying(plane, held, iid, pack_stands(moves), stint))
+        await self._fill(
+            _Copying(plane, plane if into is None else into, held, iid, pack_stands(moves), stint)
+        )
 
     async def _fill(self, copying: _Copying) -> None:
-        plane, held = copying.plane, copying.held
+        into, held = copying.into, copying.held
         begun = {
-            slice_number(plane, part): Standing(0, found.record.cfg, copying.h(part))
+            slice_number(into, part): Standing(0, found.record.cfg, copying.h(part))
             for part, found in held.items()
         }
         await self._custody.note_standings(begun)
@@ -119,7 +128,7 @@ class Taker:
             if count <= MOVE_TAIL_KEYS and not is_more:
                 break
             await copying.stint.rest()
-        slices = [slice_number(plane, part) for part in held]
+        slices = [slice_number(into, part) for part in held]
         self.sealed.update(slices)
         copying.is_sealed = True
         try:
@@ -175,7 +184,7 @@ class Taker:
         rows: dict[bytes, Any] = page.rows()
         size = len(page.body) + await self._fetch_blobs(copying, rows)
         bounds = after, page.last if page.truncated else None
-        fill = partial(fill_range, plane=copying.plane, parts=sorted(copying.held), cover=self._cover)
+        fill = partial(fill_range, plane=copying.into, parts=sorted(copying.held), cover=self._cover)
         if copying.stint.rest_to_work:
             for piece_bounds, piece, length in pieces_of(rows, bounds):
                 await self._store.submit(partial(fill, bounds=piece_bounds, merged=piece), size=length)
@@ -194,7 +203,7 @@ class Taker:
             await self._pace.spend(len(body))
         self.byte_count += len(body) + await self._fetch_blobs(copying, entries)
         if entries:
-            change = partial(fill_keys, plane=copying.plane, entries=entries, cover=self._cover)
+            change = partial(fill_keys, plane=copying.into, entries=entries, cover=self._cover)
             await self._store.submit(change, size=2 * len(body))
         copying.seen = header[0]
         return len(entries), header[1]
@@ -219,10 +228,9 @@ class Taker:
 
     async def _compare(self, copying: _Copying) -> None:
         """Let FILLED be durable, if what is here is what the source has."""
-        plane = copying.plane
         message = Total(copying.iid, copying.moves)
         # Both count at the same time: nobody votes for these slices meanwhile.
-        counting = spawn("count what was taken", self._totals(plane, copying.held))
+        counting = spawn("count what was taken", self._totals(copying))
         try:
             _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
             own = await counting
@@ -238,17 +246,19 @@ class Taker:
                 )
         await self._custody.fill(
             {
-                slice_number(plane, part): Standing(copying.h(part) + 1, totals[part].cfg, copying.h(part))
+                slice_number(copying.into, part): Standing(
+                    copying.h(part) + 1, totals[part].cfg, copying.h(part)
+                )
                 for part in copying.held
             },
-            partial(_raise_floors, plane=plane, totals=totals),
+            partial(_raise_floors, plane=copying.into, totals=totals),
         )
 
-    async def _totals(self, plane: int, parts: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """Of each part, how many records are here, and their sum."""
+    async def _totals(self, copying: _Copying) -> dict[int, tuple[int, int]]:
+        """Of each part, how many records are here, and their sum as it is at the source."""
         totals = {}
-        for part in parts:
-            tally = Tally(slice_number(plane, part))
+        for part in copying.held:
+            tally = Tally(slice_number(copying.into, part), copying.plane)
             is_more = True
             while is_more:
                 with self._store.read() as txn:
@@ -274,7 +284,7 @@ class Taker:
 
         async def one(key: bytes) -> int | None:
             async with gate:
-                return await self._fetch_blob(copying, stored_key_of(key, copying.plane))
+                return await self._fetch_blob(copying, key)
 
         sizes = await asyncio.gather(*[one(key) for key in blobs])
         for key, size in zip(blobs, sizes, strict=True):
@@ -282,8 +292,9 @@ class Taker:
                 del rows[key]
         return sum(size for size in sizes if size is not None)
 
-    async def _fetch_blob(self, copying: _Copying, stored_key: bytes) -> int | None:
+    async def _fetch_blob(self, copying: _Copying, key: bytes) -> int | None:
         """The bytes that were fetched; None when the source has not got it any more."""
+        stored_key, source_key = stored_key_of(key, copying.into), stored_key_of(key, copying.plane)
         with self._store.read() as txn:
             if is_good_blob(txn, stored_key):
                 return 0
@@ -291,7 +302,7 @@ class Taker:
         guess = 0 if copying.is_sealed else self._blob_bytes
         if guess:
             await self._pace.spend(guess)
-        header, body = await self._ask(Fetch(copying.iid, copying.moves, stored_key), (bool,))
+        header, body = await self._ask(Fetch(copying.iid, copying.moves, source_key), (bool,))
         if not copying.is_sealed:
             self._pace.correct(len(body) - guess)
         if not header[0]:

@@ -20,6 +20,7 @@ from ssastore.core.survey import Row
 from ssastore.core.suspects import Suspects
 from ssastore.env import Clock, Store
 from ssastore.errors import BadFrame, OutcomeUnknown, SsaStoreError, Unavailable
+from ssastore.keyspace import GROUPS
 from ssastore.limits import BLOB_GRACE_MS, TOMBSTONE_KEPT_MS
 from ssastore.messages import Recheck, References, Survey, SurveySlices
 from ssastore.wire import Body, Header
@@ -61,11 +62,10 @@ class Tools:
         clock: Clock,
         caller: Caller,
         registers: Registers,
-        coordinator: Coordinator | None,
-        settler: Settler | None,
+        coordinator: Coordinator,
+        settler: Settler,
         rules: UpkeepRules,
     ) -> None:
-        """``coordinator`` and ``settler`` are None with one replica."""
         self.store = store
         self.acceptor = acceptor
         self.clock = clock
@@ -77,9 +77,9 @@ class Tools:
         self.names = Names()
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
-    @property
-    def replicas(self) -> int:
-        return self.acceptor.replicas
+    def replicas_of(self, stored_key: bytes) -> int:
+        """How many planes the group of a stored key has."""
+        return self.acceptor.served.count_of(int.from_bytes(stored_key[:2], "big") & (GROUPS - 1))
 
     async def survey(self, number: int, after: bytes, end: bytes, *, listing: bool) -> Surveyed:
         """A page of a slice at its owner (``core.survey``). Raises SsaStoreError."""

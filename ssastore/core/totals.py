@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from xxhash import xxh3_128_intdigest
 
-from ssastore.core.numbers import is_part_number
+from ssastore.core.numbers import is_part_number, plane_of_slice
 from ssastore.core.pages import KIND_AT
-from ssastore.core.records import slice_range
+from ssastore.core.records import in_plane, slice_range
 from ssastore.env import ReadTxn
 from ssastore.errors import BadFrame
 from ssastore.messages import BALLOT_BYTES, Kind
@@ -36,10 +36,11 @@ class SliceTotal(NamedTuple):
 
 
 class Tally:
-    """Counts a slice step by step, so that nobody waits for it."""
+    """Counts a slice step by step, so that nobody waits for it; with the keys that it has in ``plane``."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, plane: int | None = None) -> None:
         self._first, self._end = slice_range(number)
+        self._plane = plane_of_slice(number) if plane is None else plane
         self.records = 0
         self.sum = 0
 
@@ -49,7 +50,8 @@ class Tally:
         stop = self.records + _STEP_RECORDS
         for key, value in txn.scan(self._first, self._end):
             content = b"" if key[KIND_AT] == Kind.BLOB else bytes(value)
-            self.sum ^= xxh3_128_intdigest(len(key).to_bytes(2, "big") + key + content)
+            named = key if key[0] >> 4 == self._plane else in_plane(key, self._plane)
+            self.sum ^= xxh3_128_intdigest(len(named).to_bytes(2, "big") + named + content)
             self.records += 1
             self._first = key + b"\0"
             size += len(value)

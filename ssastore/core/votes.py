@@ -57,9 +57,25 @@ class Votes:
         self._ballots = ballots
         self._ceiling = ceiling
 
-    def get(self, request: Get | Read, txn: ReadTxn) -> Reply:
+    def get(self, request: Get, txn: ReadTxn) -> Reply:
         """What this plane has accepted; whether it is chosen, the asker finds out from a majority."""
         locator, cfg = self._served.check_record(request), self._served.cfg_of(request.iid)
+        self._served.check_count(request)
+        return self._accepted(request, locator, cfg, txn)
+
+    def read(self, request: Read, txn: ReadTxn) -> Reply:
+        """What is agreed, of a register with one replica."""
+        locator, cfg = self._served.check_record(request), self._served.cfg_of(request.iid)
+        self._check_alone(request)
+        return self._accepted(request, locator, cfg, txn)
+
+    def _check_alone(self, request: Put | Delete | Read) -> None:
+        """Refuse for now what only a majority can decide, for a plane that is none. The slice votes."""
+        if self._served.count_at(request.iid) != 1:
+            raise Refusal(Status.SILENT, "a replicated record is read and written through its proposer")
+
+    @staticmethod
+    def _accepted(request: Get | Read, locator: int, cfg: int, txn: ReadTxn) -> Reply:
         stored = txn.get(record_key(locator, request.kind, request.bucket, request.key))
         if stored is None:
             return [cfg, NO_BALLOT, 0, 0, b""], b""
@@ -85,8 +101,7 @@ class Votes:
         now_ms: int,
     ) -> Reply:
         """Both phases and the decision of a register with one replica."""
-        if self._served.replicas != 1:
-            raise Refusal(Status.BAD_REQUEST, "a write of a replicated record goes through its proposer")
+        self._check_alone(request)
         check_birth(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
         slot, floor = self._slot_and_floor(txn, stored_key)

@@ -150,6 +150,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     errors.Unavailable: _Row("ServiceUnavailable", says_why=True),
     errors.NoMajority: _Row("ServiceUnavailable", says_why=True),
     errors.OutOfStep: _Row("ServiceUnavailable"),
+    errors.Recounted: _Row("ServiceUnavailable"),
     errors.Overloaded: _Row("SlowDown"),
     errors.NotMine: _Row("ServiceUnavailable"),
     errors.OutcomeUnknown: _Row("InternalError"),

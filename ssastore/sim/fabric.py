@@ -45,6 +45,8 @@ class Fabric:
         "Slices that were cut from another one or merged."
         self.moves = 0
         "Slices that changed their owner."
+        self.added = 0
+        "Slices of planes that groups did not have before."
         self._task = spawn("fabric", self._follow())
 
     async def _follow(self) -> None:
@@ -60,6 +62,9 @@ class Fabric:
                     self._recut(view)
                 for plane, found in enumerate(view.planes):
                     number = slice_number(plane, view.part)
+                    if plane >= len(before.planes):
+                        self._add(number, before.planes[0], found)
+                        continue
                     former = _owner_of(before, number)
                     if found.owner != former.owner:
                         self._switch(number, former, found)
@@ -83,6 +88,17 @@ class Fabric:
             routing.withdraw_inside(piece)
             for node in self._cluster.nodes:
                 node.host.forget_inside(piece)
+
+    def _add(self, number: int, first: PlaneOwner, found: PlaneOwner) -> None:
+        """A group has a plane that it did not have."""
+        cluster, piece = self._cluster, numbered_slice(number)
+        self.added += 1
+        cluster.world.loop.note(f"slice {slice_name(number)} is made at {found.owner}")
+        if found.state == ACTIVE:
+            self._compare(slice_number(0, part_of_slice(number)), first, found, number)
+        for node in cluster.named(found.owner):
+            node.host.accept(piece)
+        cluster.world.network.routing.announce(piece, found.owner)
 
     def _switch(self, number: int, before: PlaneOwner, found: PlaneOwner) -> None:
         cluster, piece = self._cluster, numbered_slice(number)
@@ -113,10 +129,12 @@ class Fabric:
                 else:
                     node.host.reject(numbered_slice(number))
 
-    def _compare(self, number: int, before: PlaneOwner, found: PlaneOwner) -> None:
+    def _compare(self, number: int, before: PlaneOwner, found: PlaneOwner, made: int = -1) -> None:
+        """``made``: the slice at the target, if it is one of another plane."""
         source, target = self._disk_of(before), self._disk_of(found)
         if source is not None and target is not None:
-            self._cluster.invariants.handed_over(number, source.disk.contents, target.disk.contents)
+            made = number if made < 0 else made
+            self._cluster.invariants.handed_over(number, source.disk.contents, made, target.disk.contents)
 
     def _disk_of(self, owner: PlaneOwner) -> StoreHost | None:
         """The node whose disk is the environment that a record names."""

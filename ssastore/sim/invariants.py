@@ -30,10 +30,10 @@ from ssastore.core.acceptor import Acceptor
 from ssastore.core.custody import Custody
 from ssastore.core.groups import GroupRecord
 from ssastore.core.numbers import overlaps, plane_of_slice, slice_name, slice_number, whole_of
-from ssastore.core.records import FLOORS_FIRST, slice_range
+from ssastore.core.records import FLOORS_FIRST, in_plane, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
-from ssastore.keyspace import TAIL_BITS
+from ssastore.keyspace import GROUPS, TAIL_BITS
 from ssastore.messages import Accept, Kind, Prepare
 from ssastore.store.memory import Records
 from ssastore.store.seal import unseal
@@ -62,7 +62,7 @@ class Invariants:
     """Watches one cluster.
 
     Args:
-        replicas: number of its planes.
+        replicas: number of its planes at the beginning.
         note: puts what is broken into the story.
     """
 
@@ -133,11 +133,15 @@ class Invariants:
         acceptor = self._acceptors.get(node)
         return acceptor is not None and _slice_at(acceptor, key) not in acceptor.owned
 
-    def handed_over(self, number: int, source: Records, target: Records) -> None:
-        """The control store has made the target the owner of a slice; both disks as they are now."""
-        had, has = _good_records(source, number), _good_records(target, number)
+    def handed_over(self, number: int, source: Records, made: int, target: Records) -> None:
+        """The control store has made the target the owner of a slice, or of ``made``, the same in another
+        plane; both disks as they are now."""
+        had, has = _good_records(source, number), _good_records(target, made)
         for key in sorted(had.keys() | has.keys()):
-            if had.get(key) != has.get(key) and not (_is_rotten(source, key) or _is_rotten(target, key)):
+            there = in_plane(key, plane_of_slice(made)), in_plane(key, plane_of_slice(number))
+            if had.get(key) != has.get(key) and not (
+                _is_rotten(source, there[1]) or _is_rotten(target, there[0])
+            ):
                 what = "has not" if key not in has else "has more than" if key not in had else "has another"
                 self._broken(f"I16: the new owner of slice {slice_name(number)} {what} {key.hex()}")
 
@@ -158,7 +162,9 @@ class Invariants:
             self._broken(f"I5: a second value under ballot {ballot.hex()} of {key.hex()}, at {node}")
         holders = name.holders.setdefault(ballot, set())
         holders.add(plane)
-        if len(holders) == self._majority:
+        acceptor = self._acceptors.get(node)
+        count = acceptor.served.count_of(int.from_bytes(key[:2], "big") & (GROUPS - 1)) if acceptor else None
+        if len(holders) == (self._majority if count is None else count // 2 + 1):
             name.chosen[ballot] = decode_value(bytes(slot.value))
             self._check_chain(key, name, ballot)
 
@@ -245,10 +251,11 @@ def _slice_at(acceptor: Acceptor, key: bytes) -> int:
 
 
 def _good_records(records: Records, number: int) -> dict[bytes, bytes]:
-    """What is stored of a slice, but for what is rotten."""
+    """What is stored of a slice, but for what is rotten; by the key that it has in plane 0."""
     first, end = slice_range(number)
     keys = records.keys[bisect_left(records.keys, first) : bisect_left(records.keys, end)]
-    return {key: records.sealed[key] for key in keys if not _is_rotten(records, key)}
+    good = [key for key in keys if not _is_rotten(records, key)]
+    return {in_plane(key, 0): bytes(unseal(key, memoryview(records.sealed[key]))) for key in good}
 
 
 def _is_rotten(records: Records, key: bytes) -> bool:

@@ -13,7 +13,7 @@ import msgpack
 
 from ssastore.env import Randomness
 from ssastore.errors import AccessDenied, BadFrame, ConfigError, PeerError, UnexpectedMessage
-from ssastore.keyspace import HASH_NAME, RULE_VERSION, locator_of
+from ssastore.keyspace import HASH_NAME, PLANES_MAX, RULE_VERSION, locator_of
 from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BYTES_MAX, GREETING_TIMEOUT_MS
 from ssastore.messages import NONCE_BYTES, PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport.channel import FrameChannel
@@ -65,6 +65,8 @@ class Connection(FrameChannel):
         )
         self.welcome: Welcome | None = None
         self.slices: list[range] = []
+        self.replicas = 0
+        "Planes that groups have, as the worker last said; 0: nothing yet."
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._is_proved = False
         self._ahead_ms = 0.0
@@ -134,7 +136,7 @@ class Connection(FrameChannel):
     def _cover(self, header: Header, body: Body) -> None:
         if header[0] != Status.COVERAGE:
             raise UnexpectedMessage("expected the coverage")
-        if tuple(map(type, header)) != (int, int, int):
+        if tuple(map(type, header)) != (int, int, int, int) or not 0 < header[3] <= PLANES_MAX:
             raise BadFrame("coverage with other fields")
         try:
             _, runs, *parts = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
@@ -145,6 +147,7 @@ class Connection(FrameChannel):
         except (TypeError, ValueError, msgpack.UnpackException) as error:
             raise BadFrame("coverage is not a list of ranges") from error
         self.slices = slices
+        self.replicas = header[3]
         self._ahead_ms = header[2] - self._loop.time() * 1000
         self._on_coverage(self)
 

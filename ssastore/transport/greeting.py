@@ -7,8 +7,9 @@
 
 The MAC is HMAC-SHA-256 over both frames' headers, so role, cluster id, hash rule
 and replica count are bound into it and neither side can be led to believe another
-configuration.  A client that believes R=1 on an R=3 cluster would break
-consistency, so a mismatch is a ConfigError before the first request.
+configuration: a mismatch is a ConfigError before the first request.  A cluster may have
+more replicas than the client asks for, as it can get more while it runs; what keeps a client that knows
+an older number from harm is that every request says what it was made for.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def check_welcome(hello: Hello, welcome: Welcome) -> None:
         ("protocol version", PROTOCOL_VERSION, welcome.protocol),
         ("placement hash", HASH_NAME, welcome.hash_name),
         ("rule version", RULE_VERSION, welcome.rule_version),
-        ("replicas", hello.replicas or welcome.replicas, welcome.replicas),
+        ("replicas", max(hello.replicas, welcome.replicas), welcome.replicas),
         ("cluster id", hello.cluster_id or welcome.cluster_id, welcome.cluster_id),
     ):
         if mine != theirs:

@@ -337,7 +337,7 @@ class Pool:
                 connection.abort()
                 raise
         assert connection.welcome is not None
-        self.replicas, self.cluster_id = connection.welcome.replicas, connection.welcome.cluster_id
+        self.cluster_id = connection.welcome.cluster_id
         if self._watchdog is None:
             self._watchdog = spawn("pool watchdog", self._watch())
         return self._same_worker(connection) if self._use_hints else connection
@@ -356,7 +356,9 @@ class Pool:
         return fresh
 
     def _covered(self, connection: Connection) -> None:
-        """A worker said what it serves: newest word wins."""
+        """A worker said what it serves: newest word wins. Of planes, all groups have the lowest number."""
+        told = [known.replicas for known in self._connections if known.is_open and known.replicas]
+        self.replicas = min(told, default=self.replicas)
         if self._use_hints:
             self._hints.pop(connection, None)
             self._hints[connection] = set()

@@ -122,7 +122,7 @@ class Service:
         self.giver: Giver | None = None
         "The same, and slices may be handed over."
         self.coordinator: Coordinator | None = None
-        "Set when there are several replicas."
+        "Set where there may be several replicas: everywhere but in tests of less."
         self.counters = Counters()
         self.sessions: dict[Session, None] = {}
         "In the order of their beginning: a set would be walked in the order of memory addresses."
@@ -143,7 +143,7 @@ class Service:
     def conversation_of(self, kind: int, request: Any, body: Body) -> Coroutine[Any, Any, Reply] | None:
         """What a request needs that takes more than one transaction, if it does."""
         if kind in PROPOSED:
-            if self.coordinator is not None:
+            if self.coordinator is not None and self.acceptor.served.count_at(request.iid) > 1:
                 return self.coordinator.handle(request, bytes(body))
         elif kind in CUSTODIAL:
             if self.custody is not None:
@@ -158,10 +158,11 @@ class Service:
         There is no other plane to answer; the caller is told to try again when it is decided.
         """
         served = self.acceptor.served
-        if not served.sealed or served.replicas > 1 or self.custody is None or request.TYPE in _OF_A_WORKER:
+        if not served.sealed or self.custody is None or request.TYPE in _OF_A_WORKER:
             return None
         number = served.slice_at(request.iid)
-        return self._hold(self.custody, number) if number in served.sealed else None
+        is_alone = number in served.sealed and served.count_at(request.iid) == 1
+        return self._hold(self.custody, number) if is_alone else None
 
     async def _hold(self, custody: Custody, number: int) -> Reply:
         try:
@@ -266,9 +267,10 @@ class Session(FrameChannel):
             self.close()
 
     def cover(self) -> None:
-        """Say which slices the worker serves, and what time it is here."""
+        """Say which slices the worker serves, what time it is here, and how many planes groups have."""
         service = self._service
-        self.send([int(Status.COVERAGE), 0, service.clock.now_ms()], service.coverage)
+        header = [int(Status.COVERAGE), 0, service.clock.now_ms(), service.acceptor.replicas]
+        self.send(header, service.coverage)
 
     def cover_again(self) -> None:
         """The same to a peer that was told before."""

@@ -48,7 +48,7 @@ class MajoritySettler(Settler):
         seen.learn(promises.seen)
         if len(promises.by_plane) <= planes.count // 2:
             return None if promises.seen != NO_BALLOT else False
-        newest, value, encoded = _newest(list(promises.by_plane.values()))
+        newest, value, encoded = _newest(planes, list(promises.by_plane.values()))
         if value.state == LIVE or newest.accepted == NO_BALLOT:
             return False
         held = await _ask(

@@ -45,12 +45,6 @@ def test_what_a_node_owns_comes_from_the_layout() -> None:
         holding_of(layout, "d")
 
 
-async def test_with_several_replicas_it_proposes_and_with_one_it_does_not() -> None:
-    alone, replicated = await start(1), await start(3)
-    assert alone.service.coordinator is None and alone.proposer is None
-    assert replicated.service.coordinator is not None and replicated.proposer is not None
-
-
 @pytest.mark.parametrize("replicas", [1, 3])
 async def test_every_worker_collects_repairs_and_scrubs(replicas: int) -> None:
     jobs = (await start(replicas)).jobs()

@@ -235,6 +235,14 @@ def written(group: int, *owners: str) -> bytes:
     return GroupRecord(group, tuple(map(PlaneOwner, owners))).encode()
 
 
+async def test_a_group_may_have_fewer_planes_than_there_are_to_be() -> None:
+    """While a cluster is given more replicas, its groups get theirs one after the other."""
+    control = MemoryControlStore()
+    await form(control)
+    await control.transact([], [Write(group_key(7), written(7, "n1"))])
+    assert len((await read_cluster(control)).groups[7].planes) == 1
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -242,7 +250,7 @@ def written(group: int, *owners: str) -> bytes:
         (group_key(7), written(8, "n1", "n2", "n3"), "group/008 under group/007"),
         (group_key(7), written(7, "n1", "n2", "n1"), "two planes of group 007"),
         (group_key(7), written(7, "n1", "n2", "n9"), "unknown node"),
-        (group_key(7), written(7, "n1"), "1 planes"),
+        (group_key(7), written(7, "n1", "n2", "n3", "n4"), "4 planes"),
         (group_key(7), b"{}", "format"),
         ("group/xyz", written(7, "n1", "n2", "n3"), "group/007 under group/xyz"),
         (node_key("n1"), None, "n1, an unknown node"),

@@ -252,7 +252,7 @@ def greeting_example() -> tuple[Hello, Welcome]:
 def examples() -> dict[str, bytes]:
     hello, welcome = greeting_example()
     put = put_example()
-    get = Get(put.iid, put.kind, put.bucket, put.shards, put.key, False)
+    get = Get(put.iid, put.kind, put.bucket, put.shards, put.key, False, 3)
     moment = 1_700_000_000_000
     return {
         "hello": packed(hello.header(0)),

@@ -17,7 +17,7 @@ def _collect_at_a_majority(put: Put) -> None:
         promises = await settle._ask(everywhere, lambda plane: planes.prepare(plane, ballot))
         if not settle._is_majority(promises, planes, seen):
             return None
-        newest, value, encoded = settle._newest(list(promises.by_plane.values()))
+        newest, value, encoded = settle._newest(planes, list(promises.by_plane.values()))
         if value.is_live or newest.accepted == NO_BALLOT:
             return False
         accepted = await settle._ask(

@@ -29,7 +29,7 @@ def _from_one_plane(put: Put) -> None:
         promises = await settle._ask(others, lambda plane: planes.prepare(plane, ballot))
         if not settle._are_enough(promises, 1, seen):
             return None
-        newest, _, encoded = settle._newest(list(promises.by_plane.values()))
+        newest, _, encoded = settle._newest(planes, list(promises.by_plane.values()))
         await settle._ask(others, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT))
         return ballot, encoded
 

@@ -32,16 +32,16 @@ def _nothing_compared(put: Put) -> None:
         _, body = await self._ask(Total(copying.iid, copying.moves), ())
         totals: Mapping[int, SliceTotal] = unpack_totals(body)
         standings = {
-            slice_number(copying.plane, part): Standing(copying.h(part) + 1, total.cfg, copying.h(part))
+            slice_number(copying.into, part): Standing(copying.h(part) + 1, total.cfg, copying.h(part))
             for part, total in totals.items()
         }
-        last = partial(taking._raise_floors, plane=copying.plane, totals=totals)
+        last = partial(taking._raise_floors, plane=copying.into, totals=totals)
         await self._custody.fill(standings, last)
 
     put(Taker, "_compare", believe)
 
 
-def _no_seal(put: Put) -> None:
+def no_seal(put: Put) -> None:
     """The source says that it is sealed, and votes on."""
     _nothing_compared(put)
     put(Custody, "seal", _sealed_in_word)
@@ -140,7 +140,7 @@ def _last_changes_before_the_seal(put: Put) -> None:
 
 
 MUTANTS = [
-    Mutant("no-seal", "a source votes while its last changes are taken", _no_seal, _SCENARIO),
+    Mutant("no-seal", "a source votes while its last changes are taken", no_seal, _SCENARIO),
     Mutant("seal-forgotten", "a restart finds no seal", _seal_forgotten, _SCENARIO),
     Mutant("values-without-promises", "a slice is moved without its promises", _values_only, _SCENARIO),
     Mutant("blobs-outside-the-seal", "a sealed source takes blobs", _blobs_outside_the_seal, _SCENARIO),

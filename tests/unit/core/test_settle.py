@@ -215,7 +215,7 @@ def test_rotten_slot_that_comes_back_empty_is_caught(monkeypatch: pytest.MonkeyP
 class Hand:
     """Three planes that answer at once, or not at all."""
 
-    count = 3
+    count, cfg = 3, 1
 
     def __init__(self) -> None:
         self.slots: list[bytes | None] = [None] * 3
@@ -223,6 +223,9 @@ class Hand:
         self.lost: set[tuple[str, int]] = set()
         "Messages that do not arrive: what and where to."
         self.keeps_floor = True
+
+    def now(self) -> Hand:
+        return self
 
     def slot(self, plane: int) -> Slot:
         return decode_slot(self.slots[plane], self.floors[plane])

@@ -256,8 +256,8 @@ ENDS: dict[str, bytes] = {
     "hello again": packed(hello().header(0)),
     "missing field": packed(get_of().header(1)[:-1]),
     "extra field": packed([*get_of().header(1), 0]),
-    "integer for a boolean": packed([*get_of().header(1)[:-1], 1]),
-    "text for bytes": packed([*get_of().header(1)[:-2], "k", False]),
+    "integer for a boolean": packed([*get_of().header(1)[:-2], 1, 1]),
+    "text for bytes": packed([*get_of().header(1)[:-3], "k", False, 1]),
     "empty key": packed(spoilt(get_of(), key=b"").header(1)),
     "key that no store takes": packed(spoilt(get_of(), key=b"k" * 1200).header(1)),
     "kind of a blob": packed(spoilt(get_of(), kind=0x40).header(1)),
@@ -302,11 +302,11 @@ def foreign() -> Get:
 
 
 REFUSED: dict[str, tuple[Callable[[], Message], bytes, Status]] = {
-    "plane 1 of one": (lambda: at_plane(get_of(), 1), b"", Status.MISDIRECTED),
-    "plane 3": (lambda: at_plane(put_of(), 3), b"", Status.MISDIRECTED),
+    "plane 1 of one": (lambda: at_plane(get_of(), 1), b"", Status.NOT_MINE),
+    "plane 5": (lambda: at_plane(put_of(), 5), b"", Status.MISDIRECTED),
     "plane f": (lambda: at_plane(scan_of(), 15), b"", Status.MISDIRECTED),
     "plane -1": (lambda: at_plane(get_of(), -1), b"", Status.MISDIRECTED),
-    "plane 2 of a blob": (lambda: at_plane(blob_of(), 2), b"blob", Status.MISDIRECTED),
+    "plane 2 of a blob": (lambda: at_plane(blob_of(), 2), b"blob", Status.NOT_MINE),
     "locator of another key": (lambda: spoilt(get_of(), key=b"l"), b"", Status.MISDIRECTED),
     "locator of another bucket": (lambda: spoilt(put_of(), bucket=8), b"", Status.MISDIRECTED),
     "locator of another shard": (lambda: scan_of(shard=4), b"", Status.MISDIRECTED),

@@ -23,7 +23,7 @@ from tests.wires import HeldTransport, packed, turns
 SECRET = b"secret"
 CLUSTER = "ab" * 16
 NODE_MS = 1_900_000_000_000
-COVERAGE = packed([int(Status.COVERAGE), 0, NODE_MS], msgpack.packb([1, [[0, 16], [32, 48]]]))
+COVERAGE = packed([int(Status.COVERAGE), 0, NODE_MS, 1], msgpack.packb([1, [[0, 16], [32, 48]]]))
 PATIENCE_S = 30.0
 
 
@@ -119,18 +119,18 @@ async def failed(client: Client, error: type[BaseException]) -> BaseException:
         {"protocol": PROTOCOL_VERSION + 1},
         {"hash_name": "md5"},
         {"rule_version": 0},
-        {"replicas": 3},
+        {"replicas": 1},
         {"cluster_id": "cd" * 16},
     ],
 )
 async def test_other_cluster_is_a_config_error_and_gets_no_proof(changes: dict[str, Any]) -> None:
-    client = Client(replicas=1, cluster_id=CLUSTER)
+    client = Client(replicas=3, cluster_id=CLUSTER)
     hello = await client.hello()
     fields: dict[str, Any] = {
         "protocol": PROTOCOL_VERSION,
         "hash_name": hello.hash_name,
         "rule_version": 1,
-        "replicas": 1,
+        "replicas": 3,
         "cluster_id": CLUSTER,
         "nonce": b"n" * 16,
     }
@@ -314,15 +314,15 @@ async def test_request_whose_body_is_large_is_not_copied_with_the_others(client:
 
 
 async def test_coverage_may_change(client: Client) -> None:
-    client.transport.deliver(packed([100, 0, NODE_MS], msgpack.packb([2, [[5, 6]]])))
-    client.transport.deliver(packed([100, 0, NODE_MS], msgpack.packb([3, []])))
+    client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([2, [[5, 6]]])))
+    client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([3, []])))
     assert client.covered == [[range(16 << 16), range(32 << 16, 48 << 16)], [range(5 << 16, 6 << 16)], []]
     assert client.connection.slices == [] and client.connection.is_open
 
 
 async def test_coverage_of_a_part_of_a_slice(client: Client) -> None:
     client.transport.deliver(
-        packed([100, 0, NODE_MS], encode_coverage([5, number_of_slice(slice_of(0, 7).split()[1])], 2))
+        packed([100, 0, NODE_MS, 1], encode_coverage([5, number_of_slice(slice_of(0, 7).split()[1])], 2))
     )
     whole, half = client.connection.slices
     assert (whole, half) == (range(5 << 16, 6 << 16), range(0x00078000, 0x00080000))
@@ -333,11 +333,11 @@ async def test_coverage_of_a_part_of_a_slice(client: Client) -> None:
 async def test_coverage_says_what_time_it_is_at_the_node(client: Client) -> None:
     """By the node's clock, which goes on here by the loop's."""
     assert NODE_MS <= client.connection.node_ms() < NODE_MS + 5_000
-    client.transport.deliver(packed([100, 0, NODE_MS + 3_600_000], msgpack.packb([2, []])))
+    client.transport.deliver(packed([100, 0, NODE_MS + 3_600_000, 1], msgpack.packb([2, []])))
     assert NODE_MS + 3_600_000 <= client.connection.node_ms() < NODE_MS + 3_605_000
 
 
-@pytest.mark.parametrize("header", [[100, 0], [100, 0, "now"], [100, 0, 1, 2]])
+@pytest.mark.parametrize("header", [[100, 0, 1], [100, 0, "now", 1], [100, 0, 1, 6], [100, 0, 1, 2, 3]])
 async def test_coverage_with_other_fields_ends_the_connection(client: Client, header: list[Any]) -> None:
     client.transport.deliver(packed(header, msgpack.packb([2, []])))
     assert not client.connection.is_open
@@ -359,14 +359,14 @@ async def test_coverage_with_other_fields_ends_the_connection(client: Client, he
     ],
 )
 async def test_coverage_that_is_none_ends_the_connection(client: Client, body: bytes) -> None:
-    client.transport.deliver(packed([100, 0, NODE_MS], body))
+    client.transport.deliver(packed([100, 0, NODE_MS, 1], body))
     await turns()
     assert client.transport.is_lost and len(client.covered) == 1
 
 
 @pytest.mark.parametrize("run", [[-1, 5], [5, 5], [6, 5], [0, 65537], [2**63, 2**64 - 1]])
 async def test_impossible_run_of_slices_is_left_out(client: Client, run: list[int]) -> None:
-    client.transport.deliver(packed([100, 0, NODE_MS], msgpack.packb([2, [run, [7, 9]]])))
+    client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([2, [run, [7, 9]]])))
     assert client.connection.slices == [range(7 << 16, 9 << 16)]
 
 

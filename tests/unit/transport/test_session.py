@@ -135,7 +135,7 @@ async def test_greeting(node: Node) -> None:
     assert (welcome.cluster_id, welcome.replicas) == ("ab" * 16, 1)
     (mac, _), (coverage, body) = take(transport)
     assert is_proof(Proof.decode(mac).mac, SECRET, NODE_SIDE, first, welcome)
-    assert coverage == [Status.COVERAGE, 0, StillClock().now_ms()] and msgpack.unpackb(body) == [
+    assert coverage == [Status.COVERAGE, 0, StillClock().now_ms(), 1] and msgpack.unpackb(body) == [
         1,
         [[0, 4096]],
     ]

@@ -1,0 +1,180 @@
+"""Records of groups that get more planes, and orders for that: what is allowed, and what comes of it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Network
+
+import pytest
+
+from ssastore.control.memory import MemoryControlStore
+from ssastore.core.cluster import CLUSTER_KEY, ClusterRecord, NodeRecord
+from ssastore.core.clusterreading import read_cluster
+from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
+from ssastore.core.moving import cancel_move, finish_move
+from ssastore.core.numbers import slice_number
+from ssastore.core.orders import MoveOrder, widen_name
+from ssastore.core.recut import halves_of, split_part
+from ssastore.core.replicating import order_replicas, replica_state
+from ssastore.core.widening import begin_fill, begin_plane, finish_fill
+from ssastore.env import Write
+from ssastore.errors import ConfigError
+from ssastore.keyspace import GROUPS
+from ssastore.rebalance import form_cluster
+
+ZONES = dict.fromkeys("abcdef", "")
+ALONE = GroupRecord(5, (PlaneOwner("a"),))
+
+
+def wide(planes: int) -> GroupRecord:
+    """A group that got its planes one after the other."""
+    record = ALONE
+    for number, name in enumerate("bcdef"[: planes - 1], 1):
+        if number == 1:
+            record = finish_fill(begin_fill(record, name, 2, ZONES))
+        else:
+            record = begin_plane(record, name, number + 1, ZONES).finish_recovery(number)
+    return record
+
+
+def test_a_second_plane_is_filled_from_the_first_which_stays() -> None:
+    filling = begin_fill(ALONE, "b", 7, ZONES)
+    assert (filling.planes[0].state, filling.planes[0].target, filling.cfg) == (MOVING, "b", 1)
+    assert len(filling.planes) == 1 and GroupRecord.decode(filling.encode()) == filling
+    done = finish_fill(filling)
+    assert done.owners == ("a", "b") and [plane.state for plane in done.planes] == [ACTIVE, ACTIVE]
+    assert done.cfg == 2, "a majority of one plane and one of two are never under one configuration"
+    assert done.planes[1].env == 7 and done.planes[1].epoch == done.planes[0].epoch == 3
+    assert done.planes[0].complete_epoch == 1, "the first plane has all that it had"
+    assert GroupRecord.decode(done.encode()) == done
+
+
+def test_a_fill_is_called_off_like_a_move_and_does_not_become_one() -> None:
+    filling = begin_fill(ALONE, "b", 7, ZONES)
+    with pytest.raises(ConfigError, match="copied, not moved"):
+        finish_move(filling, 0)
+    called_off = cancel_move(filling, 0)
+    assert called_off.owners == ("a",) and called_off.planes[0].target_plane == 0
+    with pytest.raises(ConfigError, match="not being given a plane"):
+        finish_fill(called_off)
+    assert begin_fill(called_off, "c", 8, ZONES).planes[0].epoch == 4
+
+
+def test_later_planes_are_recovered() -> None:
+    two = wide(2)
+    begun = begin_plane(two, "c", 9, ZONES)
+    assert begun.planes[2] == PlaneOwner("c", 1, RECOVERING, 9) and begun.cfg == two.cfg + 1
+    assert begun.finish_recovery(2).planes[2].state == ACTIVE
+    five = wide(5)
+    assert five.owners == ("a", "b", "c", "d", "e") and five.cfg == 5
+    assert GroupRecord.decode(five.encode()) == five
+
+
+@pytest.mark.parametrize(
+    ("record", "owner", "why"),
+    [
+        (ALONE, "c", "one plane"),
+        (begin_plane(wide(2), "c", 9, ZONES), "d", "one slice at a time"),
+        (wide(2), "b", "has a plane at b already"),
+        (wide(2), "x", "unknown node"),
+        (wide(5), "f", "there are no more"),
+    ],
+)
+def test_no_plane_where_none_may_be(record: GroupRecord, owner: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        begin_plane(record, owner, 3, ZONES)
+
+
+def test_a_group_that_is_split_gets_none_before_it_is_merged() -> None:
+    record = split_part(ALONE, 5, halves_of(5, 17))
+    with pytest.raises(ConfigError, match="merged before"):
+        begin_fill(record, "b", 7, ZONES)
+
+
+def test_planes_are_in_zones_of_their_own_where_there_are_enough() -> None:
+    zones = {"a": "x", "b": "x", "c": "y"}
+    with pytest.raises(ConfigError, match="zone x already"):
+        begin_fill(ALONE, "b", 7, zones)
+    assert begin_fill(ALONE, "c", 7, zones)
+    assert begin_plane(finish_fill(begin_fill(ALONE, "c", 7, zones)), "b", 8, zones), "two zones for three"
+
+
+# -- orders -----------------------------------------------------------------------------------------
+
+
+async def formed(nodes: int, replicas: int = 1) -> MemoryControlStore:
+    members = [NodeRecord(f"n{at}", f"2001:db8::{at + 1:x}") for at in range(nodes)]
+    control = MemoryControlStore()
+    service = IPv6Network("2001:db8:5a:1::/64")
+    await form_cluster(control, service, replicas, members, now_ms=5, random_bytes=bytes)
+    return control
+
+
+async def ordered(control: MemoryControlStore, nodes: int) -> dict[int, str]:
+    items = [await control.get(widen_name(f"n{at}", 0)) for at in range(nodes)]
+    return {
+        number: item.key.split("/")[1]
+        for item in items
+        if item is not None
+        for number in MoveOrder.decode(item.value).slices
+    }
+
+
+async def test_every_group_is_ordered_two_more_planes_on_nodes_of_their_own() -> None:
+    control = await formed(4)
+    assert await order_replicas(control, 3) == 2 * GROUPS
+    cluster, made = await read_cluster(control), await ordered(control, 4)
+    assert cluster.record.replicas == 3 and len(made) == 2 * GROUPS
+    for record in cluster.groups:
+        owners = {record.owners[0], *(made[slice_number(plane, record.group)] for plane in (1, 2))}
+        assert len(owners) == 3
+    state = await replica_state(control)
+    assert (state.wanted, state.groups, state.left, state.ordered) == (3, {1: GROUPS}, 2 * GROUPS, 2 * GROUPS)
+
+
+async def test_to_order_again_orders_what_is_missing_and_nothing_twice() -> None:
+    control = await formed(4)
+    await order_replicas(control, 3)
+    before = await ordered(control, 4)
+    assert await order_replicas(control, 3) == 0
+    item = await control.get(widen_name("n1", 0))
+    assert item is not None
+    slices = dict(MoveOrder.decode(item.value).slices)
+    lost = [slices.popitem()[0] for _ in range(3)]
+    await control.transact([], [Write(item.key, MoveOrder(slices).encode())])
+    assert await order_replicas(control, 3) == 3
+    after = await ordered(control, 4)
+    assert after.keys() == before.keys()
+    assert all(after[number] == before[number] for number in before if number not in lost)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "replicas", "wanted", "why"),
+    [(2, 1, 3, "nodes"), (3, 3, 1, "planes are only added"), (3, 1, 2, "one of"), (4, 3, 5, "nodes")],
+)
+async def test_what_cannot_be_is_refused_and_changes_nothing(
+    nodes: int, replicas: int, wanted: int, why: str
+) -> None:
+    control = await formed(nodes, replicas)
+    before = await control.list("")
+    with pytest.raises(ConfigError, match=why):
+        await order_replicas(control, wanted)
+    assert await control.list("") == before
+
+
+async def test_split_groups_are_named() -> None:
+    control = await formed(3)
+    cluster = await read_cluster(control)
+    split = split_part(cluster.groups[5], 5, halves_of(5, 17))
+    await control.transact([], [Write(group_key(5), split.encode())])
+    with pytest.raises(ConfigError, match="ssastore merge 005"):
+        await order_replicas(control, 3)
+
+
+async def test_planes_that_are_being_rebuilt_do_not_count() -> None:
+    control = await formed(3)
+    cluster = ClusterRecord("ab" * 16, "2001:db8:5a:1::/64", 3, 5)
+    two = GroupRecord(5, (PlaneOwner("n0"), PlaneOwner("n1")), 2)
+    begun = begin_plane(two, "n2", 9, dict.fromkeys(("n0", "n1", "n2"), ""))
+    await control.transact([], [Write(CLUSTER_KEY, cluster.encode()), Write(group_key(5), begun.encode())])
+    state = await replica_state(control)
+    assert state.groups == {1: GROUPS - 1, 2: 1} and state.left == 2 * GROUPS - 1
