@@ -19,7 +19,7 @@ from ssastore.core.groups import ACTIVE
 from ssastore.core.replicating import replica_state
 from ssastore.keyspace import GROUPS
 from ssastore.rebalance import read_cluster
-from tests.lab.shared import ask, module_lab, wait_until
+from tests.lab.shared import ask, module_lab, s3_client, wait_until
 from tests.lab.test_moving import COUNT, LOAD
 from tests.labs import PYTHON, RunningLab
 
@@ -69,6 +69,9 @@ def test_one_replica_becomes_three_under_load_and_no_call_fails(
     group = int(json.loads(load.stdout.readline())["group"], 16)
     first = ask(lab, read_cluster).groups[group].owners[0]
 
+    s3, body = s3_client(lab), bytes(range(256)) * 4000
+    s3.put_object(Bucket="moved", Key="by the gateway", Body=body)
+
     # The command dies in the middle: what it ordered goes on, and a second one finds the rest.
     words = [PYTHON, "-m", "ssastore", "--context", lab.name, "replicas", "set", "3"]
     command = subprocess.Popen(words, env=lab.environment, stdout=subprocess.DEVNULL)
@@ -95,4 +98,5 @@ def test_one_replica_becomes_three_under_load_and_no_call_fails(
     # Who had everything alone is not needed any more.
     lab.cli("node", "kill", first)
     assert lab.python(OLD, str(COUNT)).split()[-1] == "3"
+    assert s3.get_object(Bucket="moved", Key="by the gateway")["Body"].read() == body
     lab.cli("node", "start", first)
