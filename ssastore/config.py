@@ -52,7 +52,7 @@ class NodeConfig:
     port: int = 7480
     "Native protocol, on all addresses of the host."
     workers: int = 1
-    "Processes that share the node by lane, 1 to 16."
+    "Processes that share the node by lane, 1 to 16, when it joins; then the cluster's record counts."
     map_bytes: int = MAP_BYTES_DEFAULT
     "Most that one worker can store; the file grows only as it is written."
     tombstone_kept_s: int = TOMBSTONE_KEPT_MS // 1000

@@ -26,6 +26,7 @@ from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.boot import Environment, make_durable, publish, start_environment
 from ssastore.core.changelog import NotedStore
 from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
+from ssastore.core.clusterreading import follow_nodes
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.custody import Custody
 from ssastore.core.giving import Giver
@@ -45,9 +46,9 @@ from ssastore.core.steady import SteadyClock
 from ssastore.core.tools import Tools, UpkeepRules
 from ssastore.core.upkeep import Upkeep
 from ssastore.core.widener import Widener
-from ssastore.env import Clock, ControlStore, Links, Randomness, Store, WriteTxn, spawn
+from ssastore.env import Clock, ControlStore, Links, Randomness, Store, WatchCompacted, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
-from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS
+from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS, RECOVERY_RETRY_MS
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 from ssastore.transport.session import Credentials, Service
@@ -140,6 +141,8 @@ class Engine:
         self.outside = outside = replace(outside, store=store)
         self.place = place
         self.holding = holding
+        self.workers = dict(holding.workers)
+        "Worker processes by node name, as far as is known now."
         self.clock = SteadyClock(outside.clock, asyncio.get_running_loop().time)
         "What ages are told by; the world's own may be set while a call is under way."
         self.environment = environment
@@ -257,7 +260,7 @@ class Engine:
             store=store,
             control=outside.control,
             mates=self._peer_pool,
-            workers=self.holding.workers,
+            workers=self.workers,
             worker=place.worker,
             cover=self._cover,
         )
@@ -266,7 +269,7 @@ class Engine:
         self.widener = self.widener_type(
             custody=self.custody,
             control=outside.control,
-            workers=self.holding.workers,
+            workers=self.workers,
             worker=place.worker,
             taker=self.mover.taker,
         )
@@ -275,7 +278,7 @@ class Engine:
             store=outside.store,
             control=outside.control,
             mates=self._peer_pool,
-            workers=self.holding.workers,
+            workers=self.workers,
             cover=self._cover,
         )
 
@@ -298,6 +301,7 @@ class Engine:
             "give slices": self.giver.run,
             "merge parts": self.joiner.run,
             "tell marks": self._tell_marks,
+            "follow nodes": self._follow_nodes,
         }
         jobs.update(self.upkeep.jobs())
         return jobs
@@ -320,6 +324,16 @@ class Engine:
         while True:
             await asyncio.sleep(_REAP_EVERY_S)
             self.service.reap()
+
+    async def _follow_nodes(self) -> None:
+        """Know how many workers other nodes have: what one of them has is asked of it together."""
+        while True:
+            try:
+                async for found in follow_nodes(self.outside.control):
+                    self.workers.update(found)
+            except (SsaStoreError, OSError, WatchCompacted) as error:
+                log.warning("nodes.not_followed", extra={"reason": str(error)})
+            await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
 
     async def _tell_marks(self) -> None:
         """Tell control store and peers how far the environment is, while it is being written to."""

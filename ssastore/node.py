@@ -17,6 +17,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -24,13 +25,14 @@ from pathlib import Path
 
 from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
 from ssastore.coordination import guardian_of
-from ssastore.core.cluster import Cluster
+from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.forwarding import Forwarding
+from ssastore.core.reworking import unnamed, worker_state
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.core.usage import Historian
 from ssastore.env import ControlStore, spawn
-from ssastore.errors import ConfigError, DataDirError
+from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.limits import DRAIN_MS, GOAWAY_MS
 from ssastore.observe import configure_logging
 from ssastore.probing import Prober
@@ -48,6 +50,9 @@ _RESTART_BASE_S = 0.1
 _RESTART_CAP_S = 5.0
 _STEADY_S = 10.0
 _STOP_S = 15.0
+_COUNT_EVERY_S = 1.0
+_AGAIN = -1
+"In the place of an exit code."
 
 EXIT_CONFIG = 2
 EXIT_DATA_DIR = 3
@@ -79,8 +84,11 @@ def open_listeners(port: int, workers: int) -> list[socket.socket]:
     return listeners
 
 
-def claim_data_dir(path: str, cluster_id: str, name: str, workers: int) -> None:
+def claim_data_dir(path: str, cluster_id: str, name: str, workers: int, *, are_named: bool = False) -> None:
     """Check that a directory is this node's, or make it so.
+
+    ``are_named``: the groups' records say which environments answer for the node's slices, so that it may
+    have another number of workers than before (``core.reworking``).
 
     Raises:
         DataDirError: not a directory, not writable, or of another cluster, node or worker count.
@@ -100,23 +108,42 @@ def claim_data_dir(path: str, cluster_id: str, name: str, workers: int) -> None:
         raise DataDirError(f"{path}: {error.strerror}") from None
     except ValueError:
         raise DataDirError(f"{marker} is not JSON") from None
+    differs = False
     for what, mine in identity.items():
         theirs = found.get(what) if isinstance(found, dict) else None
-        if theirs != mine:
+        if theirs == mine:
+            continue
+        differs = True
+        if what != "workers" or not are_named:
             raise DataDirError(f"{path} belongs to another {what}: {theirs}, not {mine}")
+    if differs:
+        write_private(marker, json.dumps(identity))
 
 
-def check_record(config: NodeConfig, cluster: Cluster) -> None:
-    """Raises ConfigError when the cluster does not know such a node: clients would look for another one."""
+def forget_workers(path: str, workers: int) -> list[str]:
+    """Remove the data of workers that a node has no more; their names. Others have all that was in it."""
+    gone = [
+        found
+        for found in sorted(Path(path).glob("worker-*"))
+        if found.name.removeprefix("worker-").isdecimal()
+        and int(found.name.removeprefix("worker-")) >= workers
+    ]
+    for found in gone:
+        shutil.rmtree(found)
+    return [found.name for found in gone]
+
+
+def check_record(config: NodeConfig, cluster: Cluster) -> NodeRecord:
+    """What the cluster knows of the node; how many workers it has is said there, and nowhere else.
+
+    Raises ConfigError when it knows no such node: clients would look for another one.
+    """
     record = next((node for node in cluster.nodes if node.name == config.name), None)
     if record is None:
         raise ConfigError(f"node {config.name!r} is not in the cluster")
-    for what, mine, theirs in (
-        ("port", config.port, record.port),
-        ("workers", config.workers, record.workers),
-    ):
-        if mine != theirs:
-            raise ConfigError(f"{what} = {mine}, and the cluster knows {config.name!r} with {what} {theirs}")
+    if config.port != record.port:
+        raise ConfigError(f"port = {config.port}, and the cluster knows {config.name!r} with {record.port}")
+    return record
 
 
 class Supervisor:
@@ -129,33 +156,40 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._failed: int | None = None
+        self._is_again = self._is_ended = False
+        "It ends to begin again, with another number of workers."
         self._jobs: list[asyncio.Task[None]] = []
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT, or until a worker finds that it must not run; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._end)
         control = open_control(self._config.control, self._config.secrets_file)
         try:
             return await self._serve(control)
         finally:
             await control.close()
 
+    def _end(self) -> None:
+        """Somebody says so: whatever else is going on, it does not begin again."""
+        self._is_ended = True
+        self._stopping.set()
+
     async def _serve(self, control: ControlStore) -> int:
         cluster = await read_cluster(control)
-        check_record(self._config, cluster)
-        claim_data_dir(
-            self._config.data_dir, cluster.record.cluster_id, self._config.name, self._config.workers
-        )
-        self._listeners = open_listeners(self._config.port, self._config.workers)
+        name, workers = self._config.name, check_record(self._config, cluster).workers
+        are_named = unnamed(cluster.groups, name) == 0
+        claim_data_dir(self._config.data_dir, cluster.record.cluster_id, name, workers, are_named=are_named)
+        self._listeners = open_listeners(self._config.port, workers)
         view = ClusterView(control)
         await view.load()
         if self._config.manage_routes:
             self._accept_addresses(view)
         prober = self._stand_for_coordinator(control, view)
         self._jobs.append(spawn("follow the cluster", view.run()))
-        keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(self._config.workers)]
+        self._jobs.append(spawn("keep the number of workers", self._keep_count(control, view, workers)))
+        keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(workers)]
         await self._stopping.wait()
         for process in self._running.values():
             process.terminate()
@@ -168,7 +202,30 @@ class Supervisor:
             job.cancel()
         await prober.close()
         log.info("node.stopped")
-        return self._failed or 0
+        return _AGAIN if self._is_again and not self._is_ended else self._failed or 0
+
+    async def _keep_count(self, control: ControlStore, view: ClusterView, workers: int) -> None:
+        """End when the cluster wants another number of workers; remove what earlier ones have left.
+
+        An environment is one worker's and the kernel steers by their number, so all of them begin anew.
+        """
+        name, has_left = self._config.name, True
+        while True:
+            await asyncio.sleep(_COUNT_EVERY_S)
+            known = view.nodes.get(name)
+            if known is not None and known.workers != workers:
+                log.warning("workers.changed", extra={"from": workers, "to": known.workers})
+                self._is_again = True
+                self._stopping.set()
+                return
+            try:
+                if has_left and not (await worker_state(control, name)).left:
+                    gone = forget_workers(self._config.data_dir, workers)
+                    if gone:
+                        log.warning("workers.forgotten", extra={"directories": gone})
+                    has_left = False
+            except (SsaStoreError, OSError) as error:
+                log.warning("workers.not_looked_at", extra={"reason": str(error)})
 
     def _accept_addresses(self, view: ClusterView) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
@@ -267,4 +324,6 @@ def main(config_path: str) -> int:
 
 
 async def _serve(config_path: str, config: NodeConfig) -> int:
-    return await Supervisor(config_path, config).serve()
+    while (code := await Supervisor(config_path, config).serve()) == _AGAIN:
+        log.info("node.begins_again")
+    return code

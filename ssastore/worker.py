@@ -24,7 +24,7 @@ from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
 from ssastore.env import spawn
-from ssastore.errors import ConfigError, DataDirError, SsaStoreError
+from ssastore.errors import ConfigError, DataDirError, SsaStoreError, Unavailable
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.store.lmdb import LmdbStore
@@ -75,9 +75,13 @@ class Worker:
         store = LmdbStore.open(path, map_bytes=config.map_bytes)
         control = open_control(config.control, config.secrets_file)
         holding = holding_of(await read_cluster(control), config.name)
+        workers = holding.workers[config.name]
+        if self._index >= workers:
+            # Its supervisor is about to begin again.
+            raise Unavailable(f"{config.name} has {workers} workers now, and this is number {self._index}")
         return await Engine.start(
             Outside(store, control, TcpLinks(), SystemClock(), SystemRandomness()),
-            Place(config.name, self._index, config.workers, load_secrets(config.secrets_file), config.port),
+            Place(config.name, self._index, workers, load_secrets(config.secrets_file), config.port),
             holding,
             describe_process=self._describe,
             rules=UpkeepRules(

@@ -98,3 +98,15 @@ async def group_events(control: ControlStore, revision: int) -> AsyncIterator[Ev
     async with aclosing(watch):
         async for event in watch:
             yield event
+
+
+async def follow_nodes(control: ControlStore) -> AsyncIterator[dict[str, int]]:
+    """Worker processes by node name: of all, then of each whose record changes. Raises as a watch."""
+    items, revision = await control.list(NODE_PREFIX)
+    yield {node.name: node.workers for node in map(decode_node, items)}
+    watch: Any = control.watch(NODE_PREFIX, revision)
+    async with aclosing(watch):
+        async for event in watch:
+            if event.value is not None:
+                node = NodeRecord.decode(event.value)
+                yield {node.name: node.workers}

@@ -22,7 +22,7 @@ from typing import Any
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.boot import Environment
 from ssastore.core.clusterreading import group_events
-from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord
+from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord, PlaneOwner
 from ssastore.core.heirs import Legacy, merge_legacy, note_legacy, split_legacy
 from ssastore.core.held import Held, is_moving, read_listing, seen_from, share_of_node, slices_by_group
 from ssastore.core.marks import Watermark, recall, remember
@@ -360,6 +360,10 @@ class Custody:
                 write_standing(txn, number, standing)
 
         await self._store.submit(write_all)
+
+    def is_of(self, found: PlaneOwner) -> bool:
+        """Whether a record names this environment, or may mean it."""
+        return found.owner == self.node and found.env in (0, self.environment.env_id)
 
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""

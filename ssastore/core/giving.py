@@ -278,7 +278,7 @@ class Giver:
         plane = plane_of_slice(number)
         return all(
             plane >= len(found.planes)
-            or (found.planes[plane].state == ACTIVE and self._custody.node != found.planes[plane].owner)
+            or (found.planes[plane].state == ACTIVE and not self._custody.is_of(found.planes[plane]))
             for found in record.parts
             if overlaps(slice_number(plane, found.part), number)
         )

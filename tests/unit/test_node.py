@@ -14,6 +14,7 @@ import pytest
 
 from ssastore import node
 from ssastore.config import NodeConfig
+from ssastore.errors import DataDirError
 
 
 async def test_worker_that_the_kernel_refuses_is_tried_again(
@@ -46,3 +47,22 @@ def test_claimed_directory_is_private_and_claimed_once(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o700
     assert (path / "node.json").stat().st_mode & 0o777 == 0o600
     assert [found.name for found in path.iterdir()] == ["node.json"]
+
+
+def test_another_number_of_workers_is_taken_only_where_environments_are_named(tmp_path: Path) -> None:
+    """Else a new worker with an empty disk would be the first environment of its lanes, and vote."""
+    path = str(tmp_path / "data")
+    node.claim_data_dir(path, "ab" * 16, "n1", 1)
+    with pytest.raises(DataDirError, match="workers"):
+        node.claim_data_dir(path, "ab" * 16, "n1", 2)
+    node.claim_data_dir(path, "ab" * 16, "n1", 2, are_named=True)
+    node.claim_data_dir(path, "ab" * 16, "n1", 2)
+    with pytest.raises(DataDirError, match="node"):
+        node.claim_data_dir(path, "ab" * 16, "n2", 2, are_named=True)
+
+
+def test_only_directories_of_workers_that_are_no_more_go(tmp_path: Path) -> None:
+    for name in ("worker-0", "worker-1", "worker-2", "worker-10", "worker-x", "other"):
+        (tmp_path / name).mkdir()
+    assert node.forget_workers(str(tmp_path), 2) == ["worker-10", "worker-2"]
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["other", "worker-0", "worker-1", "worker-x"]
