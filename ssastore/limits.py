@@ -358,6 +358,13 @@ USAGE_LOOK_MS = 60_000
 FORECAST_SPAN_MIN_MS = 24 * USAGE_EVERY_MS
 "A forecast needs notes of a day: use goes with the hours."
 
+# -- copies of the control store ---------------------------------------------------------------------
+
+CONTROL_COPY_LOOK_MS = 5_000
+"How soon after a change of the layout a node has it in its own copy, about. One file of some 800 KiB."
+CONTROL_COPY_EVERY_MS = 60_000
+"How often it looks for changes that it does not follow: environments that were claimed, settings."
+
 # -- plans ------------------------------------------------------------------------------------------
 
 PLAN_STEPS_MAX = 500_000

@@ -39,6 +39,7 @@ from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
 from ssastore.routes.netlink import NetlinkRoutes
 from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
+from ssastore.traces import CopyKeeper
 from ssastore.transport.connection import Identity
 from ssastore.transport.steering import attach_lane_steering
 from ssastore.transport.tcp import TcpLinks
@@ -187,6 +188,8 @@ class Supervisor:
         if self._config.manage_routes:
             self._accept_addresses(view)
         prober = self._stand_for_coordinator(control, view)
+        keeper = CopyKeeper(view, control, self._config.data_dir, SystemClock())
+        self._jobs.append(spawn("copy the control store", keeper.run()))
         self._jobs.append(spawn("follow the cluster", view.run()))
         self._jobs.append(spawn("keep the number of workers", self._keep_count(control, view, workers)))
         keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(workers)]

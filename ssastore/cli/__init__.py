@@ -43,6 +43,7 @@ _COMMANDS = {
     "s3": ("s3", "Settings for S3 tools."),
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway."),
+    "control": ("rebuild", "Make a lost control store anew, from what nodes have left of it."),
     "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),
 }
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from ssastore.core.ceiling import start_ceiling
 from ssastore.core.marks import Watermark, mark_name
 from ssastore.core.register import Ballots
-from ssastore.env import Compare, ControlStore, Item, Randomness, Store, Write, WriteTxn
+from ssastore.env import Compare, ControlStore, Item, Randomness, ReadTxn, Store, Write, WriteTxn
 from ssastore.errors import ConfigError, CorruptObject
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ async def start_environment(
         CorruptObject: the environment's own record is damaged.
     """
     with store.read() as txn:
-        stored = txn.get(ENVIRONMENT_KEY)
-        env_id, boot, sequence = _decode(bytes(stored)) if stored is not None else (0, 0, 0)
+        env_id, (boot, sequence) = read_environment(txn)
     told = await control.get(mark_name(env_id)) if env_id else None
     lost = ""
     if env_id:
@@ -103,6 +102,13 @@ async def start_environment(
     if await control.transact([Compare(name, unchanged)], [Write(name, mark.encode())]) is None:
         raise ConfigError(f"another process runs environment {env_id:08x} of {owner}")
     return Environment(env_id, boot + 1, await _first(control, owner, env_id), lost, sequence)
+
+
+def read_environment(txn: ReadTxn) -> tuple[int, Watermark]:
+    """Which environment a store is, and how far it is; 0 when it was never started. Raises CorruptObject."""
+    stored = txn.get(ENVIRONMENT_KEY)
+    env_id, boot, sequence = _decode(bytes(stored)) if stored is not None else (0, 0, 0)
+    return env_id, Watermark(boot, sequence)
 
 
 async def make_durable(store: Store, env_id: int, mark: Watermark, *, is_new: bool = False) -> None:

@@ -28,6 +28,8 @@ class ClusterView:
         self.nodes: dict[str, NodeRecord] = {}
         self.changed = asyncio.Event()
         "Set with every change; whoever waits for it clears it."
+        self.changes = 0
+        "How many there were."
         self._control = control
         self._revisions: dict[str, int] = {}
         "By prefix: of what is known here."
@@ -68,6 +70,10 @@ class ClusterView:
         else:
             groups = [GroupRecord.decode(item.value) for item in items]
             self.groups = {record.group: record for record in groups}
+        self._tell()
+
+    def _tell(self) -> None:
+        self.changes += 1
         self.changed.set()
 
     async def _follow(self, prefix: str) -> None:
@@ -102,4 +108,4 @@ class ClusterView:
             self.nodes[node.name] = node
         elif prefix == NODE_PREFIX:
             self.nodes = {name: node for name, node in self.nodes.items() if node_key(name) != event.key}
-        self.changed.set()
+        self._tell()

@@ -16,7 +16,8 @@ import json
 import struct
 from typing import NamedTuple
 
-from ssastore.core.records import mark_key
+from ssastore.core.records import MARKS_END, MARKS_FIRST, mark_key
+from ssastore.core.survey import walk
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import ConfigError, CorruptObject
 
@@ -65,6 +66,13 @@ def recall(txn: ReadTxn, env_id: int) -> Watermark:
     if stored is None or len(stored) != _STORED.size:
         return Watermark()
     return Watermark(*_STORED.unpack(stored))
+
+
+def read_marks(txn: ReadTxn) -> dict[int, Watermark]:
+    """What all other environments ever told here; damaged marks are left out."""
+    keys = [key for key, _ in walk(txn, MARKS_FIRST, MARKS_END)]
+    env_ids = [int.from_bytes(key[len(MARKS_FIRST) :], "big") for key in keys]
+    return {env_id: recall(txn, env_id) for env_id in env_ids}
 
 
 def remember(txn: WriteTxn, env_id: int, told: Watermark) -> Watermark:

@@ -23,8 +23,9 @@ from ssastore.limits import (
     RECOVER_AFTER_S_MIN,
 )
 
-MOVE_SETTINGS_KEY = "setting/moves"
-RECOVERY_SETTINGS_KEY = "setting/recovery"
+SETTING_PREFIX = "setting/"
+MOVE_SETTINGS_KEY = SETTING_PREFIX + "moves"
+RECOVERY_SETTINGS_KEY = SETTING_PREFIX + "recovery"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,73 @@
+"""What a node keeps of the control store beside its data, so that a lost one can be made anew.
+
+Pure, but for reading it.
+
+Everything that stands there for good: the cluster, its nodes and groups, who claimed which environment, what
+an operator has set.  Not what lives by a lease, no orders, no marks, which environments have themselves.
+
+It may be some seconds old.  What has happened since shows in the standings of the environments
+(``core.rebuilding``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ssastore.core.boot import ENV_PREFIX, FIRST_PREFIX
+from ssastore.core.cluster import CLUSTER_KEY, ClusterRecord, node_key
+from ssastore.core.clusterview import ClusterView
+from ssastore.core.fields import decode_fields, encode_fields, require, require_int
+from ssastore.core.groups import group_key
+from ssastore.core.settings import SETTING_PREFIX
+from ssastore.env import ControlStore
+from ssastore.errors import ConfigError
+
+_LISTED = (FIRST_PREFIX, ENV_PREFIX, SETTING_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCopy:
+    """Keys and values as they were at about one time."""
+
+    taken_ms: int
+    items: Mapping[str, bytes]
+
+    @property
+    def cluster_id(self) -> str:
+        """ConfigError: the copy is of no cluster."""
+        return ClusterRecord.decode(self.items.get(CLUSTER_KEY, b"")).cluster_id
+
+    def encode(self) -> bytes:
+        items = {key: self.items[key].decode() for key in sorted(self.items)}
+        return encode_fields({"taken_ms": self.taken_ms, "items": items})
+
+    @staticmethod
+    def decode(value: bytes) -> ControlCopy:
+        """Inverse of ``encode``. ConfigError: not such a record."""
+        found = decode_fields(value, "copy of the control store", {"taken_ms", "items"})
+        require_int("taken_ms", found["taken_ms"], 0, 1 << 63)
+        items = found["items"]
+        is_text = type(items) is dict and all(type(text) is str for text in items.values())
+        require(is_text, "items must be keys and values", type(items))
+        copy = ControlCopy(found["taken_ms"], {key: text.encode() for key, text in items.items()})
+        _ = copy.cluster_id
+        return copy
+
+
+async def read_copy(view: ClusterView, control: ControlStore, now_ms: int) -> ControlCopy:
+    """Take one: groups and nodes as they are followed, the rest from the control store.
+
+    Raises Unavailable; ConfigError: a value is no text.
+    """
+    items = {CLUSTER_KEY: view.record.encode()}
+    items |= {node_key(name): node.encode() for name, node in view.nodes.items()}
+    items |= {group_key(group): record.encode() for group, record in view.groups.items()}
+    for prefix in _LISTED:
+        items |= {found.key: found.value for found in (await control.list(prefix))[0]}
+    try:
+        for value in items.values():
+            value.decode()
+    except ValueError as error:
+        raise ConfigError("the control store holds what this version has not written") from error
+    return ControlCopy(now_ms, items)

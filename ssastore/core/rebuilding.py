@@ -1,0 +1,327 @@
+"""The control store made anew from what nodes have left of it: their copies, and their environments.
+
+Pure, but for writing it.  A copy may miss the last changes of a group.  What they were shows in the standings
+on the disks, as far as it matters: nobody votes for a plane under a later epoch without one that says so,
+a handover seals its source durably before it ends, a recovery fences mates before it copies.  So a plane
+
+    whose environment's standing fits the newest copy of the group's record    stays as it is
+    that is MOVING, and not sealed at its source                               stays at the source
+    that is MOVING and sealed, or RECOVERING                                   is in doubt
+    of which somebody has a standing for a later epoch than that record's      is in doubt, and his
+
+Whoever has a plane that is in doubt may lack votes that were given for it.  It is taken for a disk that was
+lost: its epoch is above all that anybody noted, so its environment does not vote and rebuilds the slice from
+the other planes (``core.recovery``).  That needs F+1 planes without doubt, else the group is *unclear* and
+nothing is written: the traces of another node may help.
+
+No epoch and no configuration that anybody noted is given again: where a disk knows more of a group than the
+record, all get higher ones.  Of several copies of a record the one with the highest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ssastore.core.boot import ENV_PREFIX, FIRST_PREFIX
+from ssastore.core.cluster import CLUSTER_KEY, NODE_PREFIX, Cluster, ClusterRecord, NodeRecord
+from ssastore.core.controlcopy import ControlCopy
+from ssastore.core.groups import (
+    ACTIVE,
+    GROUP_NAMES,
+    MOVING,
+    RECOVERING,
+    GroupRecord,
+    PlaneOwner,
+    group_key,
+)
+from ssastore.core.marks import Watermark, mark_name
+from ssastore.core.numbers import group_of_slice, lane_of_slice, overlaps, slice_name, slice_number
+from ssastore.core.recut import cancel_merge
+from ssastore.core.settings import SETTING_PREFIX
+from ssastore.core.standing import UNTOUCHED, Standing
+from ssastore.env import Compare, ControlStore, Write
+from ssastore.errors import ConfigError
+from ssastore.keyspace import GROUPS
+from ssastore.limits import CONTROL_OPS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """An environment, as its disk shows it."""
+
+    node: str
+    worker: int
+    env_id: int
+    mark: Watermark
+    standings: Mapping[int, Standing]
+    "Those that differ from UNTOUCHED, by slice."
+    told: Mapping[int, Watermark] = field(default_factory=dict)
+    "What other environments told it of themselves."
+
+    @property
+    def owner(self) -> str:
+        return f"{self.node}/{self.worker}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a node has left of a cluster."""
+
+    node: str
+    copy: ControlCopy
+    disks: tuple[Disk, ...]
+
+
+class Note(NamedTuple):
+    """A standing of a slice, and on whose disk it is."""
+
+    disk: Disk
+    number: int
+    standing: Standing
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a control store is to hold, and how that was found."""
+
+    items: dict[str, bytes] = field(default_factory=dict)
+    nodes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    "Nodes of which there are no traces here."
+    groups: int = 0
+    raised: list[str] = field(default_factory=list)
+    "Groups of which disks know more than their records: they get higher numbers."
+    doubtful: list[str] = field(default_factory=list)
+    "Slices that their owners have to rebuild from the other planes."
+    unclear: dict[str, str] = field(default_factory=dict)
+    "Groups that nothing can be said of, and why: while there are any, ``items`` must not be written."
+
+
+class _Unclear(Exception):
+    """Nobody can tell who owns a group, or what it holds."""
+
+
+def rebuild(traces: Sequence[Trace]) -> Rebuilt:
+    """What the control store held.
+
+    ConfigError: the traces are of several clusters or of none, or what they give breaks an invariant of
+    ``core.cluster``.
+    """
+    if not traces:
+        raise ConfigError("there are no traces of any node")
+    clusters = {trace.copy.cluster_id for trace in traces}
+    if len(clusters) > 1:
+        raise ConfigError(f"these are traces of {len(clusters)} clusters: {', '.join(sorted(clusters))}")
+    copies = sorted((trace.copy for trace in traces), key=lambda copy: copy.taken_ms)
+    disks = {disk.env_id: disk for trace in traces for disk in trace.disks}
+    made = Rebuilt()
+    newest = copies[-1].items
+    for key, value in newest.items():
+        if key == CLUSTER_KEY or key.startswith((NODE_PREFIX, SETTING_PREFIX)):
+            made.items[key] = value
+    for copy in copies:
+        made.items.update(_claims_of(copy))
+    for disk in disks.values():
+        made.items.setdefault(f"{ENV_PREFIX}{disk.env_id:08x}", disk.owner.encode())
+        made.items.setdefault(FIRST_PREFIX + disk.owner, f"{disk.env_id:08x}".encode())
+    made.items |= {mark_name(env_id): mark.encode() for env_id, mark in _marks_of(disks.values()).items()}
+    nodes = [NodeRecord.decode(value) for key, value in newest.items() if key.startswith(NODE_PREFIX)]
+    made.nodes = sorted(node.name for node in nodes)
+    made.missing = sorted(set(made.nodes) - {trace.node for trace in traces})
+    records = _rebuild_groups(made, copies, disks, {node.name: node.workers for node in nodes})
+    if not made.unclear:
+        record = ClusterRecord.decode(newest[CLUSTER_KEY])
+        Cluster(record, tuple(sorted(nodes, key=lambda node: node.name)), tuple(records)).check()
+    return made
+
+
+def _claims_of(copy: ControlCopy) -> dict[str, bytes]:
+    return {key: value for key, value in copy.items.items() if key.startswith((ENV_PREFIX, FIRST_PREFIX))}
+
+
+def _marks_of(disks: Iterable[Disk]) -> dict[int, Watermark]:
+    """By environment, the highest that its own disk and its peers' show."""
+    marks: dict[int, Watermark] = {}
+    for disk in disks:
+        for env_id, mark in ((disk.env_id, disk.mark), *disk.told.items()):
+            known = marks.get(env_id, Watermark())
+            marks[env_id] = Watermark(max(known.boot, mark.boot), max(known.sequence, mark.sequence))
+    return marks
+
+
+def _rebuild_groups(
+    made: Rebuilt, copies: Sequence[ControlCopy], disks: Mapping[int, Disk], workers: Mapping[str, int]
+) -> list[GroupRecord]:
+    """Put the records of all groups into ``made``, and say what is to be said of them."""
+    notes: dict[int, list[Note]] = {}
+    for disk in disks.values():
+        for number, standing in disk.standings.items():
+            notes.setdefault(group_of_slice(number), []).append(Note(disk, number, standing))
+    first = {
+        key.removeprefix(FIRST_PREFIX): int(value, 16)
+        for key, value in made.items.items()
+        if key.startswith(FIRST_PREFIX)
+    }
+    records = []
+    for group in range(GROUPS):
+        name = GROUP_NAMES[group]
+        found = [copy.items[key] for copy in copies if (key := group_key(group)) in copy.items]
+        try:
+            if not found:
+                raise _Unclear("no node has a record of it: it has no owner")
+            record = max(map(GroupRecord.decode, found), key=_age_of)
+            search = _Search(record, notes.get(group, []), disks, first, workers, bool(made.missing))
+            record = search.settled()
+        except _Unclear as error:
+            made.unclear[name] = str(error)
+            continue
+        made.groups += 1
+        made.raised += [name] if search.is_raised else []
+        made.doubtful += map(slice_name, search.doubtful)
+        made.items[group_key(group)] = record.encode()
+        records.append(record)
+    return records
+
+
+def _age_of(record: GroupRecord) -> tuple[int, int]:
+    """Later records of a group have higher ones, whatever store they stood in."""
+    return record.next_cfg, sum(plane.epoch for found in record.parts for plane in found.planes)
+
+
+class _Search:
+    """One group: its newest record, against what disks know of its slices."""
+
+    def __init__(
+        self,
+        record: GroupRecord,
+        notes: Sequence[Note],
+        disks: Mapping[int, Disk],
+        first: Mapping[str, int],
+        workers: Mapping[str, int],
+        is_incomplete: bool,
+    ) -> None:
+        self._record = record
+        self._notes = notes
+        self._disks = disks
+        self._first = first
+        self._workers = workers
+        self._is_incomplete = is_incomplete
+        self.is_raised = False
+        self.doubtful: list[int] = []
+
+    def settled(self) -> GroupRecord:
+        """The record that is to be written. Raises _Unclear."""
+        record = self._record
+        if record.is_untouched and not self._notes:
+            return record
+        if record.merging is not None:
+            record = cancel_merge(record)
+        for part in [found.part for found in record.parts]:
+            record = self._settle_part(_at(record, part))
+        known_cfg = max((note.standing.cfg for note in self._notes), default=0)
+        if known_cfg >= record.next_cfg:
+            self.is_raised = True
+            if self._is_incomplete and not self.doubtful:
+                raise _Unclear(
+                    "a recovery was begun that no node here knows of: add the traces of the others"
+                )
+            cfg = known_cfg + 1
+            for part in [found.part for found in record.parts]:
+                view = _at(record, part)
+                record = view.replaced(0, view.planes[0], cfg)
+        return record
+
+    def _settle_part(self, view: GroupRecord) -> GroupRecord:
+        doubts = []
+        for plane, found in enumerate(view.planes):
+            number = slice_number(plane, view.part)
+            known = [note for note in self._notes if note.number == number]
+            changed = self._settle_plane(number, found, known)
+            if changed is None:
+                doubts.append(plane)
+                changed = self._in_doubt(view, plane, found, known)
+            if changed != found:
+                view = view.replaced(plane, changed, view.cfg)
+        if doubts and len(view.planes) - len(doubts) < len(view.planes) // 2 + 1:
+            raise _Unclear(
+                f"{len(doubts)} of {len(view.planes)} planes are in doubt: too few are left to ask"
+            )
+        self.doubtful += [slice_number(plane, view.part) for plane in doubts]
+        return view
+
+    def _settle_plane(self, number: int, found: PlaneOwner, known: Sequence[Note]) -> PlaneOwner | None:
+        """The plane as it is to be; None when it is in doubt."""
+        own = self._disks.get(self._env_of(number, found))
+        if own is not None and any(
+            note.disk is own
+            and note.number != number
+            and note.standing.epoch
+            and overlaps(note.number, number)
+            for note in self._notes
+        ):
+            raise _Unclear("it was split or merged, and nobody noted how: add the traces of the others")
+        standing = UNTOUCHED if own is None else own.standings.get(number, UNTOUCHED)
+        if found.state == RECOVERING or standing.seal > found.epoch or _is_later(known, found):
+            return None
+        if found.state == MOVING:
+            # Only who was filled can have taken over, and only from who was sealed.
+            is_told = own is not None or found.target_env in self._disks
+            if standing.seal == found.epoch or not is_told:
+                return None
+            since = found.complete_epoch
+            found = replace(found, epoch=found.epoch + 1, state=ACTIVE, since=since, target="", target_env=0)
+        highest = _highest(known)
+        if highest <= found.epoch:
+            return found
+        self.is_raised = True
+        return replace(found, epoch=highest + 2, since=found.complete_epoch)
+
+    def _in_doubt(
+        self, view: GroupRecord, plane: int, found: PlaneOwner, known: Sequence[Note]
+    ) -> PlaneOwner:
+        """The plane as one whose owner has to rebuild it: the one who came last, if he may have it."""
+        others = [owner for at, owner in enumerate(view.owners) if at != plane]
+        owner, env_id = found.owner, self._env_of(slice_number(plane, view.part), found)
+        later = [note for note in known if note.standing.epoch > found.epoch and note.disk.node not in others]
+        if later:
+            latest = max(later, key=lambda note: note.standing.epoch)
+            owner, env_id = latest.disk.node, latest.disk.env_id
+        return PlaneOwner(owner, max(_highest(known), found.epoch) + 2, ACTIVE, env_id)
+
+    def _env_of(self, number: int, found: PlaneOwner) -> int:
+        """The environment of a plane; 0: nobody knows the owner's first one."""
+        worker = lane_of_slice(number) % self._workers.get(found.owner, 1)
+        return found.env or self._first.get(f"{found.owner}/{worker}", 0)
+
+
+def _is_later(known: Sequence[Note], found: PlaneOwner) -> bool:
+    return any(note.standing.epoch > found.epoch for note in known)
+
+
+def _highest(known: Sequence[Note]) -> int:
+    """The highest epoch that anybody noted of a slice."""
+    return max((max(note.standing.epoch, note.standing.seal) for note in known), default=0)
+
+
+def _at(record: GroupRecord, part: int) -> GroupRecord:
+    view = record.at(part)
+    assert view is not None
+    return view
+
+
+async def write_rebuilt(control: ControlStore, items: Mapping[str, bytes]) -> None:
+    """Write what ``rebuild`` gives into a control store that holds no cluster. May be repeated until it is.
+
+    Nobody takes a store for a cluster's that has no ``cluster``, which is written last.
+
+    Raises:
+        ConfigError: there is a cluster. Unavailable: the control store does not answer; call again.
+    """
+    is_free = Compare(CLUSTER_KEY, 0)
+    writes = [Write(key, items[key]) for key in sorted(items) if key != CLUSTER_KEY]
+    writes.append(Write(CLUSTER_KEY, items[CLUSTER_KEY]))
+    for first in range(0, len(writes), CONTROL_OPS_MAX):
+        if await control.transact([is_free], writes[first : first + CONTROL_OPS_MAX]) is None:
+            raise ConfigError("the control store holds a cluster already: rebuild into an empty one")
