@@ -400,6 +400,8 @@ class Engine:
                 "records": usage.records,
                 "used_bytes": usage.used_bytes,
                 "limit_bytes": usage.limit_bytes,
+                "heat": service.heat.describe(self.acceptor.served.slice_at),
+                "largest": self.upkeep.scrub.largest,
                 "scrub": self.upkeep.scrub.report(),
             }
         )

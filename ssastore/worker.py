@@ -101,6 +101,7 @@ class Worker:
         return {
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._started, 1),
+            "cpu_s": round(time.process_time(), 3),
             "disk_free_bytes": disk.f_bavail * disk.f_frsize,
         }
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssastore.cli.lost import accept_alive_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ssastore.core.cluster import Cluster, NodeRecord
     from ssastore.core.estimate import Estimate
     from ssastore.core.plans import Plan
     from ssastore.core.settings import MoveSettings
     from ssastore.env import ControlStore
     from ssastore.keyspace import Slice
+    from ssastore.lab.context import Context
 
 _CHANGES_SHOWN = 10
 _GROUP_DIGITS = 3
@@ -44,6 +47,16 @@ _GROUP_DIGITS = 3
     help="Only this: a slice, or part of one, to a node; repeats.",
 )
 @click.option("--merge", multiple=True, metavar="PART", help="Only this: the parts inside as one; repeats.")
+@click.option("--hot", is_flag=True, help="Only this: the piece of a slice whose move evens the calls best.")
+@click.option("--largest", is_flag=True, help="The same by bytes, as the last scrub has found them.")
+@click.option(
+    "--over",
+    "over_s",
+    type=click.FloatRange(0.5, 3600),
+    default=5.0,
+    show_default=True,
+    help="With --hot: count for so many seconds.",
+)
 @click.option("--out", type=click.Path(), help="Write the plan to this file, to be reviewed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable: the plan itself.")
 @click.pass_obj
@@ -57,6 +70,9 @@ def plan_command(
     replicas: int | None,
     move: tuple[str, ...],
     merge: tuple[str, ...],
+    hot: bool,
+    largest: bool,
+    over_s: float,
     out: str | None,
     as_json: bool,
 ) -> int:
@@ -83,7 +99,11 @@ def plan_command(
 
     cluster, settings = with_control(found, read)
     sizes = sizes_of(cluster, report)
-    if move or merge:
+    if hot or largest:
+        if drain or lost or weight or replicas or move or merge or (hot and largest):
+            raise click.UsageError("--hot and --largest are plans of their own")
+        plan = _even(found, cluster, report, sizes, None if largest else over_s, is_told=not as_json)
+    elif move or merge:
         if drain or lost or weight or replicas:
             raise click.UsageError("--move and --merge are a plan of their own")
         wanted = [_move_of(text) for text in move]
@@ -104,6 +124,37 @@ def plan_command(
     else:
         _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bound), settings), cluster)
     return 0
+
+
+def _even(
+    found: Context,
+    cluster: Cluster,
+    report: dict[str, Any],
+    sizes: dict[int, int],
+    over_s: float | None,
+    *,
+    is_told: bool,
+) -> Plan:
+    """The move that evens calls, counted for ``over_s``, or bytes; says what it is."""
+    from ssastore.cli.df import size
+    from ssastore.cli.hot import cores, hottest, largest, watched
+    from ssastore.rebalance import plan_by_hand
+
+    if over_s is None:
+        cooling = largest(cluster, report)
+        tell: Callable[[float], str] = size
+        told = f"{cooling.source} stores most, {size(cooling.before[0])}"
+    else:
+        earlier, later, seconds = watched(found.admin_port, over_s)
+        cooling = hottest(cluster, earlier, later, seconds)
+        tell = lambda rate: f"{rate:.0f} calls/s"  # noqa: E731
+        used = cores(earlier, later, seconds, cooling.source)
+        told = f"{cooling.source} has most to do, {tell(cooling.before[0])} and {used:.2f} cores of CPU"
+    if is_told:
+        print(told)
+        after = " and ".join(map(tell, cooling.after))
+        print(f"{tell(cooling.load)} of it to {cooling.target}, with {cooling.piece}: then {after}")
+    return plan_by_hand(cluster, moves=[(cooling.piece, cooling.target)], sizes=sizes)
 
 
 def _slice_of(text: str) -> Slice:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from blake3 import blake3
 
 from ssastore.core.blobstore import Reference, decode_reference, references_of
 from ssastore.core.collect import Collector, drop_promise, is_idle
+from ssastore.core.heat import Weights
 from ssastore.core.mend import YOUNG_MS, Left, Mended, Mender, Tally
 from ssastore.core.numbers import (
     WHOLE_SLICES,
@@ -133,6 +135,8 @@ class _Finds:
     old_promises: list[bytes] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     objects: int = 0
+    weights: Counter[int] = field(default_factory=Counter)
+    "Bytes by locator."
 
 
 class Pace:
@@ -182,6 +186,9 @@ class Scrub:
         self.current: Progress | None = None
         self.last: Progress | None = None
         "The last pass that was finished since the start."
+        self._weights = Weights()
+        self.largest: list[Any] = []
+        "Of that pass the largest slices (``core.heat``)."
 
     def request(self) -> int:
         """Have a pass begin; the number of the one that sees everything that is there now."""
@@ -210,6 +217,7 @@ class Scrub:
         mine = in_order(tools.acceptor.owned)
         progress = Progress(self._passes, tools.clock.now_ms(), slices=len(mine))
         self.current, self._doubts, self._mender.tally = progress, {}, Tally()
+        self._weights = Weights()
         try:
             for at in range(0, len(mine), SURVEY_SLICES_MAX):
                 await self._check_slices(mine[at : at + SURVEY_SLICES_MAX], progress)
@@ -221,6 +229,7 @@ class Scrub:
         finally:
             self.current, self._doubts = None, {}
         self._count(progress)
+        self.largest = self._weights.describe()
         progress.ended_ms = max(tools.clock.now_ms(), progress.began_ms + 1)
         self.last = progress
         log.info("scrub.done", extra={k: v for k, v in asdict(progress).items() if v})
@@ -294,6 +303,7 @@ class Scrub:
         mates = self._mates_of(number)
         asked = dict.fromkeys(mates, True)
         after = b""
+        weights: Counter[int] = Counter()
         while True:
             finds = _Finds()
             with self._pace.working(), self._tools.store.read() as txn:
@@ -301,6 +311,7 @@ class Scrub:
                 finds.blobs = [key for key in finds.blobs if not _has_references(txn, key)]
             progress.records += page.seen
             progress.objects += finds.objects
+            weights.update(finds.weights)
             progress.bytes += page.size
             for stored_key in [*page.rotten, *finds.wrong_blobs]:
                 await self._mend(stored_key, progress)
@@ -315,6 +326,7 @@ class Scrub:
             if not page.is_cut:
                 break
             after = page.last
+        self._weights.add(number, weights)
         progress.not_compared += sum(not answered for answered in asked.values())
 
     def _visitor(self, finds: _Finds) -> Any:
@@ -323,7 +335,8 @@ class Scrub:
         dead_ms = now_ms - 2 * rules.tombstone_kept_ms
 
         def visit(stored_key: bytes, value: memoryview | bytes) -> None:
-            kind = split_place(stored_key)[1]
+            locator, kind, _ = split_place(stored_key)
+            finds.weights[locator] += len(stored_key) + len(value)
             if kind == Kind.BLOB:
                 finds.blobs.append(stored_key)
                 if blake3(value).digest() != stored_key[5:]:

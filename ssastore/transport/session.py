@@ -18,6 +18,7 @@ from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, encode_coverage
 from ssastore.core.coordinator import PROPOSED, Coordinator
 from ssastore.core.custody import CUSTODIAL, Custody
 from ssastore.core.giving import GIVEN, Giver
+from ssastore.core.heat import Heat
 from ssastore.core.numbers import slice_name
 from ssastore.core.replies import Refusal, Reply
 from ssastore.env import Clock, Randomness, Store, spawn
@@ -124,6 +125,7 @@ class Service:
         self.coordinator: Coordinator | None = None
         "Set where there may be several replicas: everywhere but in tests of less."
         self.counters = Counters()
+        self.heat = Heat()
         self.sessions: dict[Session, None] = {}
         "In the order of their beginning: a set would be walked in the order of memory addresses."
         self.emptied = asyncio.Event()
@@ -288,12 +290,14 @@ class Session(FrameChannel):
             return
         service = self._service
         now_ms, counts = service.clock.now_ms(), service.counters.requests
+        note = service.heat.note
         with service.store.read() as txn:
             while frames and not self._choked and self._has_room():
                 header, body = frames.popleft()
                 request = decode_request(header)
                 request_id, kind = header[1], header[0]
                 counts[kind] = counts.get(kind, 0) + 1
+                note(request.iid)
                 try:
                     if kind in NODE_ONLY and self.role != "node":
                         raise Refusal(Status.DENIED, "only nodes may send this")
