@@ -22,7 +22,7 @@ from tests.labs import RunningLab, running_lab, start_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
-SHAPE = ("--nodes", "4", "--replicas", "3", "--workers", "2")
+SHAPE = ("--nodes", "4", "--replicas", "3", "--workers", "1")
 OBJECTS = 300
 LAG_S = 15
 
