@@ -41,14 +41,14 @@ def trace_command(data_dir: Path) -> int:
     "--data", type=click.Path(path_type=Path), help="A lab's directory: all of its nodes, its control store."
 )
 @click.option("--into", metavar="CONTROL", help="etcd://..., or the file of an embedded control store.")
-@click.option("--secrets-file", default="", help="With user and password of the etcd, if it wants any.")
+@click.option("--config", metavar="FILE", help="Settings of a node: they say how an etcd is opened.")
 @click.option("--write", "is_writing", is_flag=True, help="Write it; without, only what was found is shown.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def rebuild_command(
     sources: tuple[Path, ...],
     data: Path | None,
     into: str | None,
-    secrets_file: str,
+    config: str | None,
     is_writing: bool,
     as_json: bool,
 ) -> int:
@@ -58,9 +58,11 @@ def rebuild_command(
     meanwhile may vote for what is given to another. Orders are forgotten. Nothing is written while the owner
     of any slice is unclear.
     """
+    from ssastore.config import NodeConfig, load
     from ssastore.core.rebuilding import rebuild
     from ssastore.errors import ConfigError
 
+    settings = load(config, NodeConfig) if config is not None else None
     if data is not None:
         sources = (*sources, *sorted(path.parent for path in data.glob("nodes/*/node.json")))
         into = into or str(data / "control")
@@ -77,7 +79,7 @@ def rebuild_command(
         raise ConfigError(f"{len(made.unclear)} groups are unclear; nothing is written")
     if is_writing:
         assert into is not None
-        asyncio.run(_write(into, secrets_file, made))
+        asyncio.run(_write(into, settings.secrets_file if settings else "", made))
     if not as_json:
         print(f"written to {into}; start the nodes" if is_writing else "nothing is written: --write does it")
     return 0

@@ -107,8 +107,8 @@ def into_a_fresh_etcd(lab: RunningLab, directory: Path, expected: Cluster) -> No
             "--into",
             control,
             "--write",
-            "--secrets-file",
-            str(lab.data / "secrets.json"),
+            "--config",
+            str(lab.data / "config" / "n1.toml"),
         )
 
         async def read() -> Cluster:
