@@ -58,9 +58,12 @@ class ControlCopy:
 async def read_copy(view: ClusterView, control: ControlStore, now_ms: int) -> ControlCopy:
     """Take one: groups and nodes as they are followed, the rest from the control store.
 
-    Raises Unavailable; ConfigError: a value is no text.
+    Raises Unavailable; ConfigError: there is no cluster, or a value is no text.
     """
-    items = {CLUSTER_KEY: view.record.encode()}
+    cluster = await control.get(CLUSTER_KEY)
+    if cluster is None:
+        raise ConfigError("the control store holds no cluster")
+    items = {CLUSTER_KEY: cluster.value}
     items |= {node_key(name): node.encode() for name, node in view.nodes.items()}
     items |= {group_key(group): record.encode() for group, record in view.groups.items()}
     for prefix in _LISTED:
