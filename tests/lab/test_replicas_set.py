@@ -23,7 +23,7 @@ from tests.lab.shared import ask, module_lab, s3_client, wait_until
 from tests.lab.test_moving import COUNT, LOAD
 from tests.labs import PYTHON, RunningLab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
 OLD = """
 import asyncio, sys
@@ -79,7 +79,7 @@ def test_one_replica_becomes_three_under_load_and_no_call_fails(
     command.send_signal(signal.SIGKILL)
     command.wait()
     began = time.monotonic()
-    done = json.loads(lab.cli("replicas", "set", "3", "--json", timeout=150).stdout)
+    done = json.loads(lab.cli("replicas", "set", "3", "--json", timeout=240).stdout)
     took_s = time.monotonic() - began
     assert done["groups"] == {"3": GROUPS} and done["left"] == done["ordered"] == 0
 
