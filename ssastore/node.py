@@ -143,7 +143,9 @@ def check_record(config: NodeConfig, cluster: Cluster) -> NodeRecord:
     if record is None:
         raise ConfigError(f"node {config.name!r} is not in the cluster")
     if config.port != record.port:
-        raise ConfigError(f"port = {config.port}, and the cluster knows {config.name!r} with {record.port}")
+        raise ConfigError(
+            f"port = {config.port}, and the cluster knows {config.name!r} with port {record.port}"
+        )
     return record
 
 

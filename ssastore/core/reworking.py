@@ -1,4 +1,4 @@
-"""Another number of workers for a node of a cluster that runs (ADR 0019). Coroutines.
+"""Another number of workers for a node of a cluster that runs (ADR 0020). Coroutines.
 
     1  claim    ``reworking`` names the node: one at a time in a cluster                    (compare-and-set)
     2  name     the environments that answer for its slices by now, in the groups' records  (compare-and-set)

@@ -175,7 +175,6 @@ def test_damaged_data_is_refused(node: Callable[..., Done], tmp_path: Path) -> N
     [
         ({"name": "n9"}, "node 'n9' is not in the cluster"),
         ({"port": PORT + 1}, f"port = {PORT + 1}, and the cluster knows 'n1' with port {PORT}"),
-        ({"workers": 2}, "workers = 2, and the cluster knows 'n1' with workers 1"),
     ],
 )
 def test_node_that_the_cluster_does_not_know_is_a_wrong_setting(
