@@ -7,6 +7,7 @@ After some seconds that ends, with the data (DESIGN, section 6).
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Network
@@ -40,10 +41,14 @@ class Forwarding:
             first = int(network.network_address) & _IID_MASK
             self._gone[Slice(first, network.prefixlen - (128 - IID_BITS))] = now_s + self._keep_s
 
+    def forget(self) -> None:
+        """Nothing of all that is sent on any more."""
+        self._gone.clear()
+
     @property
-    def next_at(self) -> float | None:
-        """When the first of them is sent on no more; None while there is none."""
-        return min(self._gone.values(), default=None)
+    def next_at(self) -> float:
+        """When the first of them is sent on no more; for ever, while there is none."""
+        return min(self._gone.values(), default=math.inf)
 
     def routes(self, groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord], now_s: float) -> set[Route]:
         """The fewest routes that send what is still sent on to its owners."""

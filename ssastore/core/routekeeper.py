@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Network
@@ -106,8 +107,8 @@ class RouteKeeper:
         """
         self._view = view
         self._linger_s = linger_ms / 1000
-        self._prune_at: float | None = None
-        "When what lingers is removed; None while nothing does."
+        self._lingering: dict[Route, float] = {}
+        "Until when each of those that were given away is still accepted."
         self._routes = routes
         self._forwarding = forwarding
         self._wanted_of = wanted
@@ -135,9 +136,7 @@ class RouteKeeper:
         changed, loop = self._view.changed, asyncio.get_running_loop()
         self._read_at, next_at = loop.time() + DRIFT_EVERY_MS / 1000, 0.0
         while True:
-            due_at = min(
-                at for at in (self._read_at, self._prune_at, self._forwarded_until) if at is not None
-            )
+            due_at = min(self._read_at, self._forwarded_until, *self._lingering.values())
             try:
                 async with asyncio.timeout_at(due_at):
                     await changed.wait()
@@ -162,31 +161,33 @@ class RouteKeeper:
             self._view.changed.clear()
             self._wanted = self._wanted_of(self._view.groups.values(), self._view.nodes.values())
         now = asyncio.get_running_loop().time()
-        if is_changed and self._linger_s:
-            self._prune_at = now + self._linger_s
-        is_pruning = self._prune_at is not None and now >= self._prune_at
-        until = self._forwarded_until
+        lapsed = self._lapsed(now)
+        if self._forwarding is not None:
+            self._forwarding.give([route.prefix for route in lapsed], now)
         # What was refused a moment ago did not drift.
-        is_changed = is_changed or is_pruning or bool(self._refused) or (until is not None and now >= until)
-        if is_pruning:
-            self._prune_at = None
-            if self._forwarding is not None:
-                given = [route.prefix for route in self._installed - self._wanted if route.via is None]
-                self._forwarding.give(given, now)
+        is_due = bool(lapsed or self._refused) or now >= self._forwarded_until
         reads_back = now >= self._read_at
         if reads_back:
             self._read_at = now + DRIFT_EVERY_MS / 1000
-        changes = self._apply(reads_back=reads_back, and_remove=self._prune_at is None)
+        changes = self._apply(reads_back=reads_back)
         if changes:
             log.log(
-                logging.INFO if is_changed else logging.WARNING,
-                "routes.changed" if is_changed else "routes.repaired",
+                logging.INFO if is_changed or is_due else logging.WARNING,
+                "routes.changed" if is_changed or is_due else "routes.repaired",
                 extra={"changes": changes},
             )
 
+    def _lapsed(self, now: float) -> set[Route]:
+        """Of what was given away, what has been accepted long enough since; the rest goes on lingering."""
+        given = [route for route in self._installed - self._wanted if route.via is None]
+        until = {route: self._lingering.get(route, now + self._linger_s) for route in given}
+        self._lingering = {route: at for route, at in until.items() if at > now}
+        return until.keys() - self._lingering.keys()
+
     @property
-    def _forwarded_until(self) -> float | None:
-        return None if self._forwarding is None else self._forwarding.next_at
+    def _forwarded_until(self) -> float:
+        """When something is sent on no more."""
+        return math.inf if self._forwarding is None else self._forwarding.next_at
 
     def _forwarded(self) -> set[Route]:
         """What this host sends on at the moment."""
@@ -195,23 +196,24 @@ class RouteKeeper:
         now = asyncio.get_running_loop().time()
         return self._forwarding.routes(self._view.groups.values(), self._view.nodes.values(), now)
 
-    def _apply(self, *, reads_back: bool, and_remove: bool = True) -> list[str]:
+    def _apply(self, *, reads_back: bool) -> list[str]:
         """Make what is installed what is wanted, but for what is refused; the changes it took."""
         if reads_back:
             self._installed = self._routes.installed()
         forwarded = self._forwarded()
         changes = diff(self._wanted | forwarded, self._installed)
-        if not and_remove:
-            changes = [change for change in changes if change.action is Action.ADD]
+        changes = [
+            change for change in changes if change.action is Action.ADD or change.route not in self._lingering
+        ]
         known = self._refused.keys()
         taken, self._refused = take(changes, self._routes)
         self._installed = after(self._installed, taken)
         not_forwarded = [error for change, error in self._refused.items() if change.route in forwarded]
-        if not_forwarded:
+        if not_forwarded and self._forwarding is not None:
             # The new owner is on no link of ours. What keeps its place would be in the way of what is wanted.
             log.warning("routes.not_forwarded", extra={"reason": str(not_forwarded[0])})
-            self._forwarding = None
-            return [*map(str, taken), *self._apply(reads_back=False, and_remove=and_remove)]
+            self._forwarding.forget()
+            return [*map(str, taken), *self._apply(reads_back=False)]
         for change, error in self._refused.items():
             if change not in known:  # It is tried again and again.
                 log.warning("routes.not_kept", extra={"change": str(change), "reason": str(error)})

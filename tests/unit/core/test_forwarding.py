@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from ipaddress import IPv6Network
 
@@ -34,7 +35,7 @@ def forwarding(*prefixes: str, now_s: float = 0.0) -> Forwarding:
 
 def test_nothing_is_sent_on_at_first() -> None:
     made = Forwarding(SERVICE, "n1", KEEP_S)
-    assert made.next_at is None and made.routes(records({}), NODES, 0.0) == set()
+    assert made.next_at == math.inf and made.routes(records({}), NODES, 0.0) == set()
 
 
 def test_a_part_of_a_prefix_that_moved_is_sent_to_its_owner() -> None:
@@ -63,7 +64,7 @@ def test_it_ends_for_each_prefix_in_its_time() -> None:
     assert made.next_at == KEEP_S and len(made.routes(groups, NODES, KEEP_S - 1)) == 2
     assert made.routes(groups, NODES, KEEP_S) == {Route("2001:db8:5a:1:200::/80", "fd00::2")}
     assert made.next_at == KEEP_S + 10 and made.routes(groups, NODES, KEEP_S + 10) == set()
-    assert made.next_at is None
+    assert made.next_at == math.inf
 
 
 def test_an_owner_of_whom_no_record_is_known_gets_nothing() -> None:
