@@ -50,7 +50,7 @@ from ssastore.core.ordering import (
     order_recovery,
     ordered_moves,
 )
-from ssastore.core.orders import RecoverOrder, move_name, replace_name
+from ssastore.core.orders import RecoverOrder, move_name, replace_name, widen_name
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.plans import FILL, RECOVER, Plan, make_plan
 from ssastore.core.recutting import abort_merge, order_merge, order_split
@@ -176,8 +176,8 @@ def plan_lost(
 ) -> Plan:
     """What must happen so that the slices of nodes that are lost for good are rebuilt at the others.
 
-    Nothing else gets another owner.  A slice of which too few other planes are left stays where it is: who
-    owned it may come back, and nobody else could rebuild it.
+    Nothing else gets another owner, and planes that groups do not have yet get none.  A slice of which too
+    few other planes are left stays where it is: who owned it may come back, and nobody else could rebuild it.
 
     Args:
         absent: nodes that are not there now and may come back. They keep what they have, and no slice is
@@ -327,6 +327,8 @@ async def order_lost(control: ControlStore, lost: Collection[str], absent: Colle
 async def remove_node(control: ControlStore, name: str) -> None:
     """Take a node out of the cluster that owns nothing, and is to get nothing. It may join again.
 
+    Planes that it was to make, and has not begun, are ordered elsewhere when replicas are set again.
+
     Raises:
         ConfigError: there is no such node, it owns something, or it is ordered to take something over.
         Unavailable: the control store does not answer.
@@ -335,9 +337,11 @@ async def remove_node(control: ControlStore, name: str) -> None:
     if item is None:
         raise ConfigError(f"the cluster has no node {name}")
     await _check_idle_node(control, name)
-    orders = [order(name, w) for order in (move_name, replace_name) for w in range(decode_node(item).workers)]
+    workers = range(decode_node(item).workers)
+    orders = [order(name, w) for order in (move_name, replace_name) for w in workers]
     unchanged = [Compare(item.key, item.revision), *[Compare(key, 0) for key in orders]]
-    if await control.transact(unchanged, [Write(item.key, None)]) is None:
+    gone = [item.key, *[widen_name(name, w) for w in workers]]
+    if await control.transact(unchanged, [Write(key, None) for key in gone]) is None:
         raise ConfigError(f"{name} is ordered to take slices over: wait for it, or abort it")
     try:
         await _check_idle_node(control, name)

@@ -26,6 +26,7 @@ from ssastore.core.numbers import (
 from ssastore.core.orders import (
     MOVE_PREFIX,
     REPLACE_PREFIX,
+    WIDEN_PREFIX,
     MoveOrder,
     RecoverOrder,
     move_name,
@@ -210,7 +211,8 @@ async def _orders(control: ControlStore) -> list[tuple[Item, bool]]:
 async def forget_lost(control: ControlStore, lost: Collection[str]) -> None:
     """Take back what lost nodes were ordered to do, and moves away from them: none can come to an end.
 
-    A handover to one of them is called off, for its source and for the group that waits for it.
+    Planes that they were to make are ordered elsewhere when replicas are set again.  A handover to one of
+    them is called off, for its source and for the group that waits for it.
     """
     for item, is_lost in await _orders(control):
         slices = MoveOrder.decode(item.value).slices
@@ -219,6 +221,10 @@ async def forget_lost(control: ControlStore, lost: Collection[str]) -> None:
         elif not is_lost and any(source in lost for source in slices.values()):
             stuck = {number for number, source in slices.items() if source in lost}
             await change_order(control, item.key, removed=stuck)
+    items, _ = await control.list(WIDEN_PREFIX)
+    for item in items:
+        if _target_of(item.key) in lost:
+            await change_order(control, item.key, removed=MoveOrder.decode(item.value).slices)
     items, _ = await control.list(GROUP_PREFIX)
     for item in items:
         await _call_off(control, item, lost)

@@ -49,7 +49,8 @@ def replan(
     Args:
         nodes: all that may own something after, in any order; who drains or is gone is not listed.
         replicas: planes after; more than now makes new planes.
-        only_ownerless: nothing else gets another owner, however far from its share a node is then.
+        only_ownerless: nothing but what owners had that are not listed gets another one, however far from
+            its share a node is then. A plane that is not there yet stays nobody's.
 
     Raises:
         ConfigError: fewer nodes than replicas, or fewer planes than now.
@@ -130,7 +131,7 @@ class _Worktable:
 
     def _owners(self) -> tuple[list[list[int]], list[list[int]]]:
         """By plane and cell: owners as far as they may stay, and owners as they are."""
-        pool, mixed = len(self.number), len(self.number) + 1
+        mixed = len(self.number) + 1
         own: list[list[int]] = [[] for _ in range(self.replicas)]
         was: list[list[int]] = [[] for _ in range(self.replicas)]
         inside: list[Part] = []
@@ -141,12 +142,24 @@ class _Worktable:
                 continue
             count = max(1, (part.piece.end - part.piece.first) >> shift)
             is_mixed = any(other.owners != part.owners for other in inside)
-            numbers = [mixed if is_mixed else self.number.get(owner, pool) for owner in part.owners]
+            numbers = [mixed if is_mixed else self._number_of(owner) for owner in part.owners]
             for plane, number in enumerate(self._without_repeats(numbers)):
                 own[plane].extend([number] * count)
                 was[plane].extend([numbers[plane]] * count)
             inside.clear()
         return own, was
+
+    def _number_of(self, owner: str) -> int:
+        pool, mixed = len(self.number), len(self.number) + 1
+        # What is not there is no loss: like what is mixed it is left as it is.
+        return mixed if self._is_left_out(owner) else self.number.get(owner, pool)
+
+    def _name_of(self, number: int) -> str:
+        # Parts that are whole have mixed cells only in planes that are not there.
+        return NOBODY if number == self.cells.mixed else self.goals.names[number]
+
+    def _is_left_out(self, owner: str) -> bool:
+        return self.keeps_owners and owner == NOBODY
 
     def _without_repeats(self, numbers: Sequence[int]) -> list[int]:
         """Of owners in one zone (a label may be new) only the first is left; the pool has the others."""
@@ -170,9 +183,9 @@ class _Worktable:
         return Layout(tuple(parts))
 
     def _cut(self, part: Part, first: int, count: int, parts: list[Part]) -> None:
-        names, own = self.goals.names, self.cells.own
+        own = self.cells.own
         if all(plane[first : first + count].count(plane[first]) == count for plane in own):
-            parts.append(Part(part.piece, tuple(names[plane[first]] for plane in own)))
+            parts.append(Part(part.piece, tuple(self._name_of(plane[first]) for plane in own)))
             return
         for at, half in enumerate(part.piece.split()):
             self._cut(Part(half, part.owners), first + at * count // 2, count // 2, parts)
@@ -182,7 +195,7 @@ class _Worktable:
         owners = list(part.owners)
         units, cell_units = self.goals.units, 1 << (SLICE_DEPTH_MAX - SLICE_DEPTH_MIN - self.bits)
         for plane, owner in enumerate(owners):
-            if owner in self.number:
+            if owner in self.number or self._is_left_out(owner):
                 continue
             kept = {units[self.number[name]] for name in owners if name in self.number}
             target = min(

@@ -7,11 +7,13 @@ from ipaddress import IPv6Network
 import pytest
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import CLUSTER_KEY, ClusterRecord, NodeRecord
+from ssastore.core.cluster import CLUSTER_KEY, ClusterRecord, NodeRecord, node_key
 from ssastore.core.clusterreading import read_cluster
 from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
+from ssastore.core.layout import layout_of
 from ssastore.core.moving import cancel_move, finish_move
-from ssastore.core.numbers import slice_number
+from ssastore.core.numbers import part_of_slice, slice_number
+from ssastore.core.ordering import forget_lost
 from ssastore.core.orders import MoveOrder, widen_name
 from ssastore.core.recut import halves_of, split_part
 from ssastore.core.replicating import order_replicas, replica_state
@@ -19,7 +21,7 @@ from ssastore.core.widening import begin_fill, begin_plane, finish_fill
 from ssastore.env import Write
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS
-from ssastore.rebalance import form_cluster
+from ssastore.rebalance import form_cluster, moves_of, order_lost, plan_lost, remove_node
 
 ZONES = dict.fromkeys("abcdef", "")
 ALONE = GroupRecord(5, (PlaneOwner("a"),))
@@ -178,3 +180,63 @@ async def test_planes_that_are_being_rebuilt_do_not_count() -> None:
     await control.transact([], [Write(CLUSTER_KEY, cluster.encode()), Write(group_key(5), begun.encode())])
     state = await replica_state(control)
     assert state.groups == {1: GROUPS - 1, 2: 1} and state.left == 2 * GROUPS - 1
+
+
+# -- nodes that are lost meanwhile ------------------------------------------------------------------
+
+
+async def half_way(nodes: int) -> MemoryControlStore:
+    """Every other group has got its second and third plane, as they are ordered; the rest has one."""
+    control = await formed(nodes)
+    await order_replicas(control, 3)
+    made, zones = await ordered(control, nodes), {f"n{at}": "" for at in range(nodes)}
+    for record in (await read_cluster(control)).groups[::2]:
+        second, third = (made[slice_number(plane, record.group)] for plane in (1, 2))
+        two = finish_fill(begin_fill(record, second, 7, zones))
+        wanted = begin_plane(two, third, 8, zones).finish_recovery(2)
+        await control.transact([], [Write(group_key(record.group), wanted.encode())])
+    return control
+
+
+async def test_groups_that_have_all_planes_are_recovered_while_others_wait_for_theirs() -> None:
+    """Nobody owns the planes that are not there yet; they are no loss, and no recovery makes them."""
+    control = await half_way(5)
+    groups = (await read_cluster(control)).groups
+    moves, left = await order_lost(control, ["n4"])
+    whole = {record.group for record in groups if "n4" in record.owners and len(record.planes) == 3}
+    alone = [record for record in groups if record.owners == ("n4",)]
+    assert {part_of_slice(move.number) for move in moves} == whole and len(moves) == len(whole)
+    assert alone and left.startswith(f"{len(alone)} groups, as "), "nobody else has what one plane holds"
+    assert {move.target for move in moves} == {"n0", "n1", "n2", "n3"}
+    cluster = await read_cluster(control)
+    plan = plan_lost(cluster, ["n4"], accept_data_loss=True)
+    lost = sum(record.owners.count("n4") for record in groups)
+    assert not plan.splits and len(moves_of(plan, layout_of(groups))) == lost
+
+
+async def test_what_a_lost_node_was_to_make_is_ordered_elsewhere_by_the_same_command() -> None:
+    control = await formed(5)
+    await order_replicas(control, 3)
+    before = await ordered(control, 5)
+    was = {number for number, target in before.items() if target == "n4"}
+    await forget_lost(control, ["n4"])
+    assert was and await control.get(widen_name("n4", 0)) is None
+    kept = await ordered(control, 5)
+    assert kept == {number: target for number, target in before.items() if number not in was}
+    assert await order_replicas(control, 3) == len(was)
+    assert (await ordered(control, 5)).keys() == before.keys()
+
+
+async def test_a_node_that_is_removed_leaves_no_order_behind() -> None:
+    """A node that owns nothing yet is told what to make, and is gone for good before it begins."""
+    control = await formed(4)
+    joined = NodeRecord("n4", "2001:db8::5")
+    await control.transact([], [Write(node_key("n4"), joined.encode())])
+    await order_replicas(control, 3)
+    before = await ordered(control, 5)
+    assert "n4" in before.values()
+    await remove_node(control, "n4")
+    assert await control.get(widen_name("n4", 0)) is None
+    assert await order_replicas(control, 3) == list(before.values()).count("n4")
+    after = await ordered(control, 5)
+    assert after.keys() == before.keys() and "n4" not in after.values()
