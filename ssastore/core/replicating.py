@@ -8,17 +8,19 @@ what is ordered, or is there, is left as it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord
+from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecord
 from ssastore.core.clusterreading import read_cluster
 from ssastore.core.groups import ACTIVE, GROUP_NAMES
 from ssastore.core.layout import NOBODY, Layout, Part, layout_of
+from ssastore.core.membership import read_presence
 from ssastore.core.numbers import (
     lane_of_slice,
     number_of_part,
     part_of_slice,
+    plane_of_slice,
     slice_number,
 )
 from ssastore.core.ordering import change_order
@@ -48,6 +50,9 @@ class Replicas:
 async def order_replicas(control: ControlStore, replicas: int) -> int:
     """Let every group have so many planes; how many slices are ordered with this call.
 
+    What is ordered already goes on, unless who is to make it cannot: because it has got another plane of the
+    group since, or is no member, or is absent while enough others are there.  That is ordered elsewhere.
+
     Raises:
         ConfigError: fewer than now, too few nodes, or groups that are split: nothing was ordered then.
         Unavailable: the control store does not answer.
@@ -66,10 +71,16 @@ async def order_replicas(control: ControlStore, replicas: int) -> int:
         raise ConfigError(
             f"{len(split)} groups are split, as {split[0]}: merge them first (ssastore merge {split[0]})"
         )
+    absent = (await read_presence(control)).absent
+    there = [node for node in cluster.nodes if node.name not in absent]
+    nodes = there if len(there) >= replicas else cluster.nodes
     known = await _ordered(control)
-    wanted = _targets(cluster, known, replicas)
+    void = _void(cluster, known, {node.name for node in nodes})
+    wanted = _targets(cluster, {s: target for s, target in known.items() if s not in void}, nodes, replicas)
     if replicas > record.replicas:
         await _record(control, record, replicas)
+    if void:
+        await _take_back(control, void)
     workers = {node.name: node.workers for node in cluster.nodes}
     orders: dict[str, dict[int, str]] = {}
     for number, target in wanted.items():
@@ -109,10 +120,30 @@ async def _ordered(control: ControlStore) -> dict[int, str]:
     }
 
 
-def _targets(cluster: Cluster, ordered: Mapping[int, str], replicas: int) -> dict[int, str]:
-    """By slice that there is not and that nobody is to make, who gets it."""
+def _void(cluster: Cluster, ordered: Mapping[int, str], names: Collection[str]) -> set[int]:
+    """Slices that are not there and that who is to make them cannot make."""
+    owners = {record.group: record.owners for record in cluster.groups}
+    return {
+        number
+        for number, target in ordered.items()
+        if plane_of_slice(number) >= len(has := owners[part_of_slice(number)])
+        and (target not in names or target in has)
+    }
+
+
+async def _take_back(control: ControlStore, slices: Collection[int]) -> None:
+    items, _ = await control.list(WIDEN_PREFIX)
+    for item in items:
+        if not MoveOrder.decode(item.value).slices.keys().isdisjoint(slices):
+            await change_order(control, item.key, removed=slices)
+
+
+def _targets(
+    cluster: Cluster, ordered: Mapping[int, str], nodes: Sequence[NodeRecord], replicas: int
+) -> dict[int, str]:
+    """By slice that there is not and that nobody is to make, who of ``nodes`` gets it."""
     before = layout_of(cluster.groups).with_planes(replicas)
-    after = replan(_as_ordered(before, ordered), cluster.nodes, replicas)
+    after = replan(_as_ordered(before, ordered), nodes, replicas)
     found = {}
     for record, part in zip(cluster.groups, after.parts, strict=True):
         for plane in range(len(record.planes), replicas):

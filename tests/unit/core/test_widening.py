@@ -11,6 +11,7 @@ from ssastore.core.cluster import CLUSTER_KEY, ClusterRecord, NodeRecord, node_k
 from ssastore.core.clusterreading import read_cluster
 from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.layout import layout_of
+from ssastore.core.membership import AbsentRecord, absent_key
 from ssastore.core.moving import cancel_move, finish_move
 from ssastore.core.numbers import part_of_slice, slice_number
 from ssastore.core.ordering import forget_lost
@@ -240,3 +241,33 @@ async def test_a_node_that_is_removed_leaves_no_order_behind() -> None:
     assert await order_replicas(control, 3) == list(before.values()).count("n4")
     after = await ordered(control, 5)
     assert after.keys() == before.keys() and "n4" not in after.values()
+
+
+async def test_a_slice_is_ordered_elsewhere_whose_maker_has_got_another_plane_of_its_group() -> None:
+    """By a recovery, or a move, that was ordered meanwhile."""
+    control = await formed(5)
+    await order_replicas(control, 3)
+    number = slice_number(2, 6)
+    target = (await ordered(control, 5))[number]
+    taken = GroupRecord(6, (PlaneOwner(target, 3, ACTIVE, 9),), 2)
+    await control.transact([], [Write(group_key(6), taken.encode())])
+    assert await order_replicas(control, 3) == 1
+    after = await ordered(control, 5)
+    owners = {target, after[slice_number(1, 6)], after[number]}
+    assert len(owners) == 3 and len(after) == 2 * GROUPS
+    assert await order_replicas(control, 3) == 0
+
+
+async def test_nobody_is_to_make_a_slice_who_is_not_there_while_enough_others_are() -> None:
+    control = await formed(5)
+    await order_replicas(control, 3)
+    number = list((await ordered(control, 5)).values()).count("n4")
+    gone = Write(absent_key("n4"), AbsentRecord(5, "").encode())
+    await control.transact([], [gone])
+    assert await order_replicas(control, 3) == number
+    after = await ordered(control, 5)
+    assert len(after) == 2 * GROUPS and "n4" not in after.values()
+    await control.transact(
+        [], [Write(absent_key(name), AbsentRecord(5, "").encode()) for name in ("n2", "n3")]
+    )
+    assert await order_replicas(control, 3) == 0, "too few are left: who is to make it may come back"
