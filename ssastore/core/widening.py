@@ -66,13 +66,18 @@ def finish_fill(record: GroupRecord) -> GroupRecord:
 def begin_plane(record: GroupRecord, owner: str, env: int, zones: Mapping[str, str]) -> GroupRecord:
     """The record in which ``env`` rebuilds a plane that the group did not have.
 
+    Disks may hold standings of such a plane nevertheless, if the control store was made anew from a record
+    before it (``core.rebuilding``).  Its first epoch is the number of its configuration, which is new: what
+    was begun under an earlier one, and became complete, is not taken for it.
+
     Raises:
         ConfigError: the group is split, recovered or moved, has one plane, or the owner may have none.
     """
     require_place(record, owner, zones)
     if len(record.planes) <= FILLED_PLANE:
         raise ConfigError(f"group {GROUP_NAMES[record.group]} has one plane: the second one is filled")
-    return GroupRecord(record.group, (*record.planes, PlaneOwner(owner, 1, RECOVERING, env)), record.next_cfg)
+    begun = PlaneOwner(owner, record.next_cfg, RECOVERING, env)
+    return GroupRecord(record.group, (*record.planes, begun), record.next_cfg)
 
 
 def require_place(record: GroupRecord, owner: str, zones: Mapping[str, str]) -> None:

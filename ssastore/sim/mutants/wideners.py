@@ -38,7 +38,7 @@ def _votes_unrecovered(put: Put) -> None:
     def too_early(record: GroupRecord, plane: int, environment: Any, known: Any) -> State:
         state = judge(record, plane, environment, known)
         found = record.planes[plane]
-        is_new = found.state == RECOVERING and found.epoch == 1
+        is_new = found.state == RECOVERING and found.epoch == record.cfg
         return State.ACTIVE if is_new and state is State.RECOVERING else state
 
     put(custody, "judge", too_early)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Network
 
 import pytest
 
 from ssastore.control.memory import MemoryControlStore
+from ssastore.core.boot import Environment
 from ssastore.core.cluster import CLUSTER_KEY, ClusterRecord, NodeRecord, node_key
 from ssastore.core.clusterreading import read_cluster
 from ssastore.core.groups import ACTIVE, MOVING, RECOVERING, GroupRecord, PlaneOwner, group_key
@@ -18,6 +20,7 @@ from ssastore.core.ordering import forget_lost
 from ssastore.core.orders import MoveOrder, widen_name
 from ssastore.core.recut import halves_of, split_part
 from ssastore.core.replicating import order_replicas, replica_state
+from ssastore.core.standing import Standing, State, judge
 from ssastore.core.widening import begin_fill, begin_plane, finish_fill
 from ssastore.env import Write
 from ssastore.errors import ConfigError
@@ -65,11 +68,25 @@ def test_a_fill_is_called_off_like_a_move_and_does_not_become_one() -> None:
 def test_later_planes_are_recovered() -> None:
     two = wide(2)
     begun = begin_plane(two, "c", 9, ZONES)
-    assert begun.planes[2] == PlaneOwner("c", 1, RECOVERING, 9) and begun.cfg == two.cfg + 1
+    assert begun.cfg == two.cfg + 1
+    assert begun.planes[2] == PlaneOwner("c", begun.cfg, RECOVERING, 9)
     assert begun.finish_recovery(2).planes[2].state == ACTIVE
     five = wide(5)
     assert five.owners == ("a", "b", "c", "d", "e") and five.cfg == 5
     assert GroupRecord.decode(five.encode()) == five
+
+
+def test_what_a_disk_has_of_a_plane_that_was_forgotten_does_not_count() -> None:
+    """The control store was made anew from a record before that plane: it is fenced and copied again."""
+    disk = Environment(9, 4, 9)
+    before = begin_plane(wide(2), "c", 9, ZONES).finish_recovery(2)
+    known = Standing(before.planes[2].epoch, before.cfg)
+    assert judge(before, 2, disk, known) is State.ACTIVE
+    rebuilt = replace(wide(2), cfg=known.cfg + 1)
+    again = begin_plane(rebuilt, "c", 9, ZONES)
+    for standing in (known, Standing(2, known.cfg), Standing(), Standing(0, 1, 3)):
+        assert judge(again, 2, disk, standing) is State.RECOVERING
+    assert judge(again, 2, disk, Standing(again.planes[2].epoch + 1, again.cfg)) is State.FILLED
 
 
 @pytest.mark.parametrize(
