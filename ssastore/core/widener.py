@@ -33,7 +33,13 @@ from ssastore.core.widening import FILLED_PLANE, begin_fill, begin_plane, finish
 from ssastore.env import Compare, ControlStore, Write
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import LANES
-from ssastore.limits import MOVE_BATCH, MOVE_REST_TO_WORK, ORDER_EVERY_MS, RECOVERY_RETRY_MS
+from ssastore.limits import (
+    MOVE_BATCH,
+    MOVE_REST_TO_WORK,
+    ORDER_EVERY_MS,
+    RECOVERIES_AT_ONCE,
+    RECOVERY_RETRY_MS,
+)
 from ssastore.messages import STANDS_MAX
 
 log = logging.getLogger(__name__)
@@ -104,7 +110,7 @@ class Widener:
         for batch in [] if settings.is_paused else self._batches(wanted.to_fill):
             await self._fill(batch, zones, settings)
         if not settings.is_paused:
-            await self._begin(wanted.to_begin, zones)
+            await self._begin(wanted.to_begin, zones, self._costly_under_way(ordered))
         if wanted.left or any(number in self._custody.states for number in ordered):
             return True
         # All that others did not make meanwhile votes here.
@@ -198,17 +204,34 @@ class Widener:
 
     # -- a later plane ------------------------------------------------------------------------------
 
-    async def _begin(self, to_begin: Mapping[int, Held], zones: Mapping[str, str]) -> None:
-        """Let this environment recover planes that were not there, many together."""
+    def _costly_under_way(self, ordered: Iterable[int]) -> int:
+        """Slices that are begun and do not vote yet, of groups that can do with none less for that time."""
+        return sum(number in self._custody.states and plane_of_slice(number) % 2 == 1 for number in ordered)
+
+    async def _begin(
+        self, to_begin: Mapping[int, Held], zones: Mapping[str, str], costly_under_way: int
+    ) -> None:
+        """Let this environment recover planes that were not there, many together.
+
+        An even number of planes has a majority that is larger by one: the group needs all of the others that
+        before could do without one, until the new plane votes.  That is begun for few groups at a time, and
+        for no other ones while those wait.
+        """
         custody = self._custody
         begun: list[tuple[int, GroupRecord]] = []
+        free = RECOVERIES_AT_ONCE - costly_under_way
         for part, held in to_begin.items():
+            is_costly = len(held.record.planes) % 2 == 1
+            if is_costly and free <= 0:
+                continue
             try:
                 begun.append(
                     (part, begin_plane(held.record, custody.node, custody.environment.env_id, zones))
                 )
             except ConfigError as error:
                 self._waiting = str(error)
+            else:
+                free -= is_costly
         for first in range(0, len(begun), STANDS_MAX):
             some = dict(begun[first : first + STANDS_MAX])
             if await replace_records(self._control, custody, some, to_begin):
