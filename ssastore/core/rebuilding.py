@@ -89,7 +89,7 @@ class Rebuilt:
     items: dict[str, bytes] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    "Nodes of which there are no traces here."
+    "Nodes of which there are no traces here, and workers whose disk is not among their node's."
     groups: int = 0
     raised: list[str] = field(default_factory=list)
     "Groups of which disks know more than their records: they get higher numbers."
@@ -129,12 +129,24 @@ def rebuild(traces: Sequence[Trace]) -> Rebuilt:
     made.items |= {mark_name(env_id): mark.encode() for env_id, mark in _marks_of(disks.values()).items()}
     nodes = [NodeRecord.decode(value) for key, value in newest.items() if key.startswith(NODE_PREFIX)]
     made.nodes = sorted(node.name for node in nodes)
-    made.missing = sorted(set(made.nodes) - {trace.node for trace in traces})
+    made.missing = _missing(nodes, traces)
     records = _rebuild_groups(made, copies, disks, {node.name: node.workers for node in nodes})
     if not made.unclear:
         record = ClusterRecord.decode(newest[CLUSTER_KEY])
         Cluster(record, tuple(sorted(nodes, key=lambda node: node.name)), tuple(records)).check()
     return made
+
+
+def _missing(nodes: Sequence[NodeRecord], traces: Iterable[Trace]) -> list[str]:
+    """Whose disks are not here: nodes, and workers of those that are."""
+    found = {trace.node: {disk.worker for disk in trace.disks} for trace in traces}
+    missing = [node.name for node in nodes if node.name not in found]
+    for node in nodes:
+        if node.name in found:
+            missing += [
+                f"{node.name}/{worker}" for worker in range(node.workers) if worker not in found[node.name]
+            ]
+    return sorted(missing)
 
 
 def _claims_of(copy: ControlCopy) -> dict[str, bytes]:
@@ -210,6 +222,8 @@ class _Search:
         self._is_incomplete = is_incomplete
         self.is_raised = False
         self.doubtful: list[int] = []
+        self._recovered: set[int] = set()
+        "Configurations of environments that recovered a plane after the record."
 
     def settled(self) -> GroupRecord:
         """The record that is to be written. Raises _Unclear."""
@@ -223,7 +237,9 @@ class _Search:
         known_cfg = max((note.standing.cfg for note in self._notes), default=0)
         if known_cfg >= record.next_cfg:
             self.is_raised = True
-            if self._is_incomplete and not self.doubtful:
+            # One number is the recovery that shows; of any other one the environment may be elsewhere.
+            is_explained = known_cfg == record.next_cfg and known_cfg in self._recovered
+            if self._is_incomplete and not is_explained:
                 raise _Unclear(
                     "a recovery was begun that no node here knows of: add the traces of the others"
                 )
@@ -238,6 +254,7 @@ class _Search:
         for plane, found in enumerate(view.planes):
             number = slice_number(plane, view.part)
             known = [note for note in self._notes if note.number == number]
+            self._recovered |= {note.standing.cfg for note in known if _is_recovered(note.standing, found)}
             changed = self._settle_plane(number, found, known)
             if changed is None:
                 doubts.append(plane)
@@ -298,6 +315,15 @@ class _Search:
 
 def _is_later(known: Sequence[Note], found: PlaneOwner) -> bool:
     return any(note.standing.epoch > found.epoch for note in known)
+
+
+def _is_recovered(standing: Standing, found: PlaneOwner) -> bool:
+    """Whether it is of an environment whose recovery of a plane was begun after the record, and is complete.
+
+    The end of one that the record knows is one epoch later.
+    Who was filled by a handover has its number as a seal.
+    """
+    return standing.epoch > found.epoch + 1 and standing.seal != standing.epoch - 1
 
 
 def _highest(known: Sequence[Note]) -> int:

@@ -155,6 +155,45 @@ def test_no_configuration_is_given_again() -> None:
     assert "no node here knows" in rebuild(traces(standings=fenced, without=SPARE)).unclear[f"{GROUP:03x}"]
 
 
+def test_a_doubtful_plane_explains_no_recovery_but_its_own() -> None:
+    """Else the former owner of a plane, back with an old disk, would vote again."""
+    own, fenced = {slice_number(0, GROUP): Standing(3, 2)}, {slice_number(2, GROUP): Standing(1, 2)}
+    other = next(name for name in ENVS if name not in (A, B, C, SPARE))
+    # Plane 0 was recovered at SPARE, which is not here; then plane 1 was sealed, or handed over.
+    for told in (
+        {B: {slice_number(1, GROUP): Standing(1, 2, 2)}},
+        {B: {slice_number(1, GROUP): Standing(1, 2, 2)}, other: {slice_number(1, GROUP): Standing(3, 2, 2)}},
+    ):
+        made = rebuild(traces(standings={**told, C: fenced}, without=SPARE))
+        assert "no node here knows" in made.unclear[f"{GROUP:03x}"]
+        assert not rebuild(traces(standings={**told, C: fenced})).unclear, (
+            "with all disks it never was complete"
+        )
+    # Two were begun, of which one shows; with the one alone nothing is hidden.
+    twice = {slice_number(2, GROUP): Standing(1, 3)}
+    late = {slice_number(1, GROUP): Standing(3, 3)}
+    made = rebuild(traces(standings={other: late, C: twice}, without=SPARE))
+    assert "no node here knows" in made.unclear[f"{GROUP:03x}"]
+    made = rebuild(traces(standings={SPARE: own, C: fenced}, without=other))
+    assert group_in(made).planes[0] == PlaneOwner(SPARE, 5, ACTIVE, ENVS[SPARE])
+    # It was begun in the record, and another one after it.
+    recovering = LAYOUT[GROUP].begin_recovery(0, ENVS[SPARE], SPARE)
+    done = {SPARE: {slice_number(0, GROUP): Standing(3, 3)}, C: twice}
+    assert (
+        "no node here knows"
+        in rebuild(traces(recovering, standings=done, without=other)).unclear[f"{GROUP:03x}"]
+    )
+
+
+def test_a_worker_whose_disk_is_not_there_is_missing() -> None:
+    """Its node's directory is, without what it knew."""
+    fenced = {name: {slice_number(plane, GROUP): Standing(1, 2)} for plane, name in ((1, B), (2, C))}
+    found = [replace(t, disks=()) if t.node == SPARE else t for t in traces(standings=fenced)]
+    made = rebuild(found)
+    assert made.missing == [f"{SPARE}/0"]
+    assert "no node here knows" in made.unclear[f"{GROUP:03x}"]
+
+
 def test_a_recovery_begins_again_where_it_was_seen() -> None:
     recovering = LAYOUT[GROUP].begin_recovery(0, ENVS[SPARE], SPARE)
     fenced = {name: {slice_number(plane, GROUP): Standing(1, 2)} for plane, name in ((1, B), (2, C))}
