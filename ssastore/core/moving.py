@@ -57,9 +57,12 @@ def finish_move(record: GroupRecord, plane: int) -> GroupRecord:
 
 def cancel_move(record: GroupRecord, plane: int) -> GroupRecord:
     """The record in which the source votes as before. ConfigError: the plane is not being moved."""
-    found = _moving(record, plane)
-    active = replace(found, epoch=found.epoch + 1, state=ACTIVE, target="", target_env=0, target_plane=0)
-    return record.replaced(plane, active, record.cfg)
+    return record.replaced(plane, called_off(_moving(record, plane)), record.cfg)
+
+
+def called_off(found: PlaneOwner) -> PlaneOwner:
+    """A plane that is MOVING, as it is when it stays where it is."""
+    return replace(found, epoch=found.epoch + 1, state=ACTIVE, target="", target_env=0, target_plane=0)
 
 
 def _moving(record: GroupRecord, plane: int) -> PlaneOwner:

@@ -37,6 +37,7 @@ from ssastore.core.groups import (
     group_key,
 )
 from ssastore.core.marks import Watermark, mark_name
+from ssastore.core.moving import called_off
 from ssastore.core.numbers import group_of_slice, lane_of_slice, overlaps, slice_name, slice_number
 from ssastore.core.recut import cancel_merge
 from ssastore.core.settings import SETTING_PREFIX
@@ -287,8 +288,7 @@ class _Search:
             is_told = own is not None or found.target_env in self._disks
             if standing.seal == found.epoch or not is_told:
                 return None
-            since = found.complete_epoch
-            found = replace(found, epoch=found.epoch + 1, state=ACTIVE, since=since, target="", target_env=0)
+            found = called_off(found)
         highest = _highest(known)
         if highest <= found.epoch:
             return found

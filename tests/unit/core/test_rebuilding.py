@@ -19,6 +19,7 @@ from ssastore.core.planner import initial_layout
 from ssastore.core.rebuilding import Disk, Rebuilt, Trace, rebuild, write_rebuilt
 from ssastore.core.recut import begin_merge, halves_of, split_part
 from ssastore.core.standing import Standing, State, judge
+from ssastore.core.widening import begin_fill
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS
 
@@ -29,6 +30,7 @@ ZONES = {node.name: "" for node in NODES}
 ENVS = {node.name: 10 * at for at, node in enumerate(NODES, 1)}
 GROUP = 7
 A, B, C = LAYOUT[GROUP].owners
+ONE = GroupRecord(GROUP, (PlaneOwner(A),))
 SPARE = next(node.name for node in NODES if node.name not in LAYOUT[GROUP].owners)
 
 
@@ -133,6 +135,15 @@ def test_a_sealed_source_rebuilds_what_it_had() -> None:
         found = group_in(rebuild(traces(record, standings=sealed)))
         assert found.owners[0] == A and found.planes[0].epoch == 4
         assert state(found, 0, A, sealed[A][GROUP]) is State.QUARANTINED
+
+
+def test_a_fill_that_was_not_sealed_is_called_off() -> None:
+    filling = begin_fill(ONE, B, ENVS[B], ZONES)
+    for told in ({}, {B: {slice_number(1, GROUP): Standing(0, 1, 2)}}):
+        made = rebuild(traces(filling, standings=told))
+        assert group_in(made) == cancel_move(filling, 0) and not made.doubtful
+    sealed = rebuild(traces(filling, standings={A: {GROUP: Standing(1, 1, 2)}}))
+    assert "1 of 1 planes are in doubt" in sealed.unclear[f"{GROUP:03x}"]
 
 
 def test_a_move_of_which_neither_end_is_known_is_in_doubt() -> None:
