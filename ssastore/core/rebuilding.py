@@ -230,6 +230,8 @@ class _Search:
         """The record that is to be written. Raises _Unclear."""
         record = self._record
         if record.is_untouched and not self._notes:
+            for plane, found in enumerate(record.planes):
+                self._env_of(slice_number(plane, record.group), found)
             return record
         if record.merging is not None:
             record = cancel_merge(record)
@@ -308,9 +310,13 @@ class _Search:
         return PlaneOwner(owner, max(_highest(known), found.epoch) + 2, ACTIVE, env_id)
 
     def _env_of(self, number: int, found: PlaneOwner) -> int:
-        """The environment of a plane; 0: nobody knows the owner's first one."""
-        worker = lane_of_slice(number) % self._workers.get(found.owner, 1)
-        return found.env or self._first.get(f"{found.owner}/{worker}", 0)
+        """The environment of a plane. Raises _Unclear."""
+        owner = f"{found.owner}/{lane_of_slice(number) % self._workers.get(found.owner, 1)}"
+        env_id = found.env or self._first.get(owner, 0)
+        if not env_id:
+            # Whichever environment came first now would be taken for it, and vote with nothing.
+            raise _Unclear(f"nobody knows the first environment of {owner}: add its traces")
+        return env_id
 
 
 def _is_later(known: Sequence[Note], found: PlaneOwner) -> bool:

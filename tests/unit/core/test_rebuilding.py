@@ -236,6 +236,32 @@ def test_a_group_that_nobody_has_a_record_of_has_no_owner() -> None:
     assert "has no owner" in rebuild(found).unclear[f"{GROUP:03x}"]
 
 
+def test_an_owner_whose_first_environment_nobody_knows_may_not_get_a_new_one() -> None:
+    def bare(trace: Trace) -> Trace:
+        known = {key: value for key, value in items_of().items() if not key.startswith(FIRST_PREFIX)}
+        return replace(trace, copy=ControlCopy(5, known))
+
+    sealed = {B: {slice_number(1, GROUP): Standing(1, 1, 2)}}
+    for told in ({}, sealed):
+        made = rebuild([bare(trace) for trace in traces(standings=told, without=A)])
+        assert f"nobody knows the first environment of {A}/0" in made.unclear[f"{GROUP:03x}"]
+        assert len(made.unclear) == sum(A in record.owners for record in LAYOUT)
+    # Its disk says it.
+    assert group_in(rebuild([bare(trace) for trace in traces()])) == LAYOUT[GROUP]
+    # Where records name the environment nobody needs to know the first one.
+    named = [
+        replace(r, planes=tuple(replace(p, env=ENVS[p.owner]) if p.owner == A else p for p in r.planes))
+        for r in LAYOUT
+    ]
+    found = [
+        replace(
+            t, copy=ControlCopy(5, {**bare(t).copy.items, **{group_key(r.group): r.encode() for r in named}})
+        )
+        for t in traces(without=A)
+    ]
+    assert group_in(rebuild(found)) == named[GROUP]
+
+
 def test_parts_are_looked_at_one_by_one_and_a_merge_is_called_off() -> None:
     low, high = halves_of(GROUP, 17)
     split = split_part(LAYOUT[GROUP], GROUP, [low, high])
