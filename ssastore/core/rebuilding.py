@@ -8,6 +8,7 @@ a handover seals its source durably before it ends, a recovery fences mates befo
     that is MOVING, and not sealed at its source                               stays at the source
     that is MOVING and sealed, or RECOVERING                                   is in doubt
     of which somebody has a standing for a later epoch than that record's      is in doubt, and his
+    that the record has not, and that somebody has rebuilt                     is in doubt, and his
 
 Whoever has a plane that is in doubt may lack votes that were given for it.  It is taken for a disk that was
 lost: its epoch is above all that anybody noted, so its environment does not vote and rebuilds the slice from
@@ -38,13 +39,21 @@ from ssastore.core.groups import (
 )
 from ssastore.core.marks import Watermark, mark_name
 from ssastore.core.moving import called_off
-from ssastore.core.numbers import group_of_slice, lane_of_slice, overlaps, slice_name, slice_number
+from ssastore.core.numbers import (
+    group_of_slice,
+    lane_of_slice,
+    overlaps,
+    plane_of_slice,
+    slice_name,
+    slice_number,
+)
 from ssastore.core.recut import cancel_merge
 from ssastore.core.settings import SETTING_PREFIX
 from ssastore.core.standing import UNTOUCHED, Standing
+from ssastore.core.widening import FILLED_PLANE
 from ssastore.env import Compare, ControlStore, Write
 from ssastore.errors import ConfigError
-from ssastore.keyspace import GROUPS
+from ssastore.keyspace import GROUPS, REPLICAS_ALLOWED
 from ssastore.limits import CONTROL_OPS_MAX
 
 
@@ -133,7 +142,8 @@ def rebuild(traces: Sequence[Trace]) -> Rebuilt:
     made.missing = _missing(nodes, traces)
     records = _rebuild_groups(made, copies, disks, {node.name: node.workers for node in nodes})
     if not made.unclear:
-        record = ClusterRecord.decode(newest[CLUSTER_KEY])
+        record = _cluster_of(copies, records)
+        made.items[CLUSTER_KEY] = record.encode()
         Cluster(record, tuple(sorted(nodes, key=lambda node: node.name)), tuple(records)).check()
     return made
 
@@ -148,6 +158,13 @@ def _missing(nodes: Sequence[NodeRecord], traces: Iterable[Trace]) -> list[str]:
                 f"{node.name}/{worker}" for worker in range(node.workers) if worker not in found[node.name]
             ]
     return sorted(missing)
+
+
+def _cluster_of(copies: Sequence[ControlCopy], records: Iterable[GroupRecord]) -> ClusterRecord:
+    """With as many replicas as any copy or group knows: there are never fewer than before."""
+    known = [ClusterRecord.decode(copy.items[CLUSTER_KEY]) for copy in copies]
+    most = max([record.replicas for record in known] + [len(record.planes) for record in records])
+    return replace(known[-1], replicas=min(count for count in REPLICAS_ALLOWED if count >= most))
 
 
 def _claims_of(copy: ControlCopy) -> dict[str, bytes]:
@@ -184,7 +201,7 @@ def _rebuild_groups(
         try:
             if not found:
                 raise _Unclear("no node has a record of it: it has no owner")
-            record = max(map(GroupRecord.decode, found), key=_age_of)
+            record = _newest(list(map(GroupRecord.decode, found)))
             search = _Search(record, notes.get(group, []), disks, first, workers, bool(made.missing))
             record = search.settled()
         except _Unclear as error:
@@ -196,6 +213,18 @@ def _rebuild_groups(
         made.items[group_key(group)] = record.encode()
         records.append(record)
     return records
+
+
+def _newest(found: Sequence[GroupRecord]) -> GroupRecord:
+    """The latest of a group's records. Raises _Unclear: they were never true one after the other."""
+    counts = {record.next_cfg: set[int]() for record in sorted(found, key=_age_of)}
+    for record in found:
+        counts[record.next_cfg].add(len(record.planes))
+    # Planes are only added, and each of them takes a configuration (``core.widening``).
+    in_order = [max(known) for known in counts.values()]
+    if any(len(known) > 1 for known in counts.values()) or in_order != sorted(in_order):
+        raise _Unclear("the copies disagree about how many planes it has")
+    return max(found, key=_age_of)
 
 
 def _age_of(record: GroupRecord) -> tuple[int, int]:
@@ -235,6 +264,7 @@ class _Search:
             return record
         if record.merging is not None:
             record = cancel_merge(record)
+        record = self._with_later_planes(record)
         for part in [found.part for found in record.parts]:
             record = self._settle_part(_at(record, part))
         known_cfg = max((note.standing.cfg for note in self._notes), default=0)
@@ -252,11 +282,38 @@ class _Search:
                 record = view.replaced(0, view.planes[0], cfg)
         return record
 
+    def _with_later_planes(self, record: GroupRecord) -> GroupRecord:
+        """With the planes that it was given since: somebody has rebuilt them, and may have voted."""
+        while True:
+            count = len(record.planes)
+            later = [
+                note
+                for note in self._notes
+                if note.standing.epoch and plane_of_slice(note.number) >= max(count, FILLED_PLANE + 1)
+            ]
+            if not later:
+                return record
+            own = [
+                note.disk
+                for note in later
+                if note.number == slice_number(count, record.group) and note.disk.node not in record.owners
+            ]
+            if not own or record.split is not None or count <= FILLED_PLANE:
+                raise _Unclear("it was given planes, and nobody noted how: add the traces of the others")
+            begun = PlaneOwner(own[0].node, 1, RECOVERING, own[0].env_id)
+            record = GroupRecord(record.group, (*record.planes, begun), record.next_cfg)
+
+    def _notes_of(self, view: GroupRecord, plane: int) -> list[Note]:
+        """What is known of a plane, and of the one that it is copied for: they share their handovers."""
+        planes = [plane] if len(view.planes) > FILLED_PLANE else [plane, FILLED_PLANE]
+        numbers = [slice_number(at, view.part) for at in planes]
+        return [note for note in self._notes if note.number in numbers]
+
     def _settle_part(self, view: GroupRecord) -> GroupRecord:
         doubts = []
         for plane, found in enumerate(view.planes):
             number = slice_number(plane, view.part)
-            known = [note for note in self._notes if note.number == number]
+            known = self._notes_of(view, plane)
             self._recovered |= {note.standing.cfg for note in known if _is_recovered(note.standing, found)}
             changed = self._settle_plane(number, found, known)
             if changed is None:

@@ -19,7 +19,7 @@ from ssastore.core.planner import initial_layout
 from ssastore.core.rebuilding import Disk, Rebuilt, Trace, rebuild, write_rebuilt
 from ssastore.core.recut import begin_merge, halves_of, split_part
 from ssastore.core.standing import Standing, State, judge
-from ssastore.core.widening import begin_fill
+from ssastore.core.widening import begin_fill, finish_fill
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS
 
@@ -260,6 +260,64 @@ def test_an_owner_whose_first_environment_nobody_knows_may_not_get_a_new_one() -
         for t in traces(without=A)
     ]
     assert group_in(rebuild(found)) == named[GROUP]
+
+
+def test_a_second_plane_that_was_filled_after_the_copies_is_unclear() -> None:
+    """What the source alone says would be older than what the two have decided, or a third one."""
+    name, filling = f"{GROUP:03x}", begin_fill(ONE, B, ENVS[B], ZONES)
+    filled = {B: {slice_number(1, GROUP): Standing(3, 1, 2)}}
+    for record in (ONE, filling):
+        for told in (filled, {C: {slice_number(2, GROUP): Standing(2, 3)}}):
+            assert name in rebuild(traces(record, standings=told, without=A)).unclear
+    # Called off, says the record; and a later one gets another number.
+    off = cancel_move(filling, 0)
+    assert group_in(rebuild(traces(off, standings=filled))) == off
+    begun = group_in(rebuild(traces(ONE, standings={B: {slice_number(1, GROUP): Standing(0, 1, 2)}})))
+    assert begin_fill(begun, B, ENVS[B], ZONES).planes[0].epoch > 3
+    two = finish_fill(filling)
+    assert group_in(rebuild(traces(two, standings=filled))) == two
+
+
+def test_a_later_plane_that_was_rebuilt_after_the_copies_rebuilds_it_again() -> None:
+    two = GroupRecord(GROUP, LAYOUT[GROUP].planes[:2], 2)
+    done = {C: {slice_number(2, GROUP): Standing(2, 3)}, A: {slice_number(0, GROUP): Standing(1, 3)}}
+    made = rebuild(traces(two, standings=done))
+    found = group_in(made)
+    assert found.planes == (*two.planes, PlaneOwner(C, 4, ACTIVE, ENVS[C])) and found.cfg == 3
+    assert state(found, 2, C, Standing(2, 3)) is State.QUARANTINED and len(made.doubtful) == 1
+    # One that is not rebuilt has not voted: it is begun anew, under a number that is not given again.
+    begun = group_in(rebuild(traces(two, standings={A: {slice_number(0, GROUP): Standing(1, 3)}})))
+    assert len(begun.planes) == 2 and begun.cfg == 4
+    # Of five, two are not enough to ask; nor does anybody know whose the one between is.
+    five = {SPARE: {slice_number(3, GROUP): Standing(2, 4)}}
+    for told in (done | five, five):
+        assert f"{GROUP:03x}" in rebuild(traces(two, standings=told)).unclear
+
+
+def test_copies_that_disagree_about_the_number_of_planes_are_unclear() -> None:
+    two = finish_fill(begin_fill(ONE, B, ENVS[B], ZONES))
+    made = []
+    for other in (ONE, replace(ONE, cfg=2), replace(ONE, cfg=3)):
+        found = traces(two)
+        found[2] = replace(found[2], copy=ControlCopy(1, items_of(other)))
+        made.append(rebuild(found))
+    assert group_in(made[0]) == two, "one is older"
+    for wrong in made[1:]:
+        assert "disagree" in wrong.unclear[f"{GROUP:03x}"]
+
+
+def test_a_cluster_has_as_many_replicas_as_anybody_knows() -> None:
+    """Of the latest copy by the clocks the cluster's record may be older, or of all of them."""
+    single = replace(RECORD, replicas=1)
+    layout = [GroupRecord(record.group, record.planes[:1]) for record in LAYOUT]
+    two = finish_fill(begin_fill(layout[GROUP], B, ENVS[B], ZONES))
+    old = ControlCopy(9, items_of(*layout, two) | {CLUSTER_KEY: single.encode()})
+    for told in (old, ControlCopy(5, items_of(*layout))):
+        found = [replace(trace, copy=old) for trace in traces()]
+        found[1] = replace(found[1], copy=told)
+        made = rebuild(found)
+        assert group_in(made) == two and ClusterRecord.decode(made.items[CLUSTER_KEY]) == RECORD
+    assert ClusterRecord.decode(rebuild(traces()).items[CLUSTER_KEY]) == RECORD
 
 
 def test_parts_are_looked_at_one_by_one_and_a_merge_is_called_off() -> None:
