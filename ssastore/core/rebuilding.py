@@ -227,9 +227,11 @@ def _newest(found: Sequence[GroupRecord]) -> GroupRecord:
     return max(found, key=_age_of)
 
 
-def _age_of(record: GroupRecord) -> tuple[int, int]:
+def _age_of(record: GroupRecord) -> tuple[int, bool, int]:
     """Later records of a group have higher ones, whatever store they stood in."""
-    return record.next_cfg, sum(plane.epoch for found in record.parts for plane in found.planes)
+    epochs = sum(plane.epoch for found in record.parts for plane in found.planes)
+    # A merge takes a number at its beginning; at its end there are fewer parts.
+    return record.next_cfg, record.merging is None, epochs
 
 
 class _Search:

@@ -17,7 +17,7 @@ from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.numbers import slice_name, slice_number
 from ssastore.core.planner import initial_layout
 from ssastore.core.rebuilding import Disk, Rebuilt, Trace, rebuild, write_rebuilt
-from ssastore.core.recut import begin_merge, halves_of, split_part
+from ssastore.core.recut import begin_merge, halves_of, ready_for_merge, split_part
 from ssastore.core.standing import Standing, State, judge
 from ssastore.core.widening import begin_fill, finish_fill
 from ssastore.errors import ConfigError
@@ -338,6 +338,17 @@ def test_parts_are_looked_at_one_by_one_and_a_merge_is_called_off() -> None:
     assert called_off.merging is None and len(called_off.parts) == 2 and called_off.next_cfg > merging.cfg
     # Split after the copies: nobody knows how.
     assert "nobody noted how" in rebuild(traces(standings=noted)).unclear[f"{GROUP:03x}"]
+
+
+def test_a_merge_that_was_finished_is_later_than_its_beginning() -> None:
+    """Although it has fewer parts, and so the sum of their epochs is less."""
+    merging = begin_merge(split_part(LAYOUT[GROUP], GROUP, halves_of(GROUP, 17)), GROUP)
+    merged = merging
+    for plane, name in enumerate((A, B, C)):
+        merged = ready_for_merge(merged, plane, ENVS[name])
+    found = traces(merged)
+    found[2] = replace(found[2], copy=ControlCopy(1, items_of(merging)))
+    assert group_in(rebuild(found)) == merged
 
 
 def test_what_are_no_traces_of_one_cluster_is_refused() -> None:
