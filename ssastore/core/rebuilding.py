@@ -21,6 +21,7 @@ record, all get higher ones.  Of several copies of a record the one with the hig
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -135,7 +136,10 @@ def rebuild(traces: Sequence[Trace]) -> Rebuilt:
         made.items.update(_claims_of(copy))
     for disk in disks.values():
         made.items.setdefault(f"{ENV_PREFIX}{disk.env_id:08x}", disk.owner.encode())
-        made.items.setdefault(FIRST_PREFIX + disk.owner, f"{disk.env_id:08x}".encode())
+    claims = Counter(value.decode() for key, value in made.items.items() if key.startswith(ENV_PREFIX))
+    for disk in disks.values():
+        if claims[disk.owner] == 1:
+            made.items.setdefault(FIRST_PREFIX + disk.owner, f"{disk.env_id:08x}".encode())
     made.items |= {mark_name(env_id): mark.encode() for env_id, mark in _marks_of(disks.values()).items()}
     nodes = [NodeRecord.decode(value) for key, value in newest.items() if key.startswith(NODE_PREFIX)]
     made.nodes = sorted(node.name for node in nodes)

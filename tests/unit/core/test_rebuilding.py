@@ -248,6 +248,10 @@ def test_an_owner_whose_first_environment_nobody_knows_may_not_get_a_new_one() -
         assert len(made.unclear) == sum(A in record.owners for record in LAYOUT)
     # Its disk says it.
     assert group_in(rebuild([bare(trace) for trace in traces()])) == LAYOUT[GROUP]
+    # Unless its worker had another one, which may have been the first.
+    found = [bare(trace) for trace in traces()]
+    later = [replace(t, disks=(replace(t.disks[0], env_id=999),)) if t.node == A else t for t in found]
+    assert f"nobody knows the first environment of {A}/0" in rebuild(later).unclear[f"{GROUP:03x}"]
     # Where records name the environment nobody needs to know the first one.
     named = [
         replace(r, planes=tuple(replace(p, env=ENVS[p.owner]) if p.owner == A else p for p in r.planes))
