@@ -6,6 +6,7 @@ a handover seals its source durably before it ends, a recovery fences mates befo
 
     whose environment's standing fits the newest copy of the group's record    stays as it is
     that is MOVING, and not sealed at its source                               stays at the source
+    that was alone, and sealed for a second one, which is all that shows       stays at the source
     that is MOVING and sealed, or RECOVERING                                   is in doubt
     of which somebody has a standing for a later epoch than that record's      is in doubt, and his
     that the record has not, and that somebody has rebuilt                     is in doubt, and his
@@ -346,12 +347,14 @@ class _Search:
         ):
             raise _Unclear("it was split or merged, and nobody noted how: add the traces of the others")
         standing = UNTOUCHED if own is None else own.standings.get(number, UNTOUCHED)
-        if found.state == RECOVERING or standing.seal > found.epoch or _is_later(known, found):
+        is_sole = own is not None and self._is_sole(own, number, found, known)
+        is_changed = found.state == RECOVERING or standing.seal > found.epoch or _is_later(known, found)
+        if is_changed and not is_sole:
             return None
         if found.state == MOVING:
             # Only who was filled can have taken over, and only from who was sealed.
             is_told = own is not None or found.target_env in self._disks
-            if standing.seal == found.epoch or not is_told:
+            if not is_sole and (standing.seal == found.epoch or not is_told):
                 return None
             found = called_off(found)
         highest = _highest(known)
@@ -359,6 +362,21 @@ class _Search:
             return found
         self.is_raised = True
         return replace(found, epoch=highest + 2, since=found.complete_epoch)
+
+    def _is_sole(self, own: Disk, number: int, found: PlaneOwner, known: Sequence[Note]) -> bool:
+        """Whether a plane that was alone, and sealed for a second one, has all votes, whatever came of that.
+
+        It gave them alone or both did, as a majority of two, until a third one took the next but one
+        configuration; and it was neither handed over nor recovered since.
+        """
+        standing = own.standings.get(number, UNTOUCHED)
+        h = found.epoch if found.state == MOVING else found.epoch + 1
+        filled = [note for note in known if note.number != number and note.standing.seal == h]
+        later = [note for note in known if note.standing.epoch > found.epoch]
+        is_here = standing.epoch == found.complete_epoch and found.state != RECOVERING
+        is_at_most_second = standing.cfg <= self._record.cfg + 1 and standing.seal == h
+        is_known = bool(filled) and all(note in filled for note in later) and not self._is_incomplete
+        return is_here and is_at_most_second and is_known
 
     def _in_doubt(
         self, view: GroupRecord, plane: int, found: PlaneOwner, known: Sequence[Note]

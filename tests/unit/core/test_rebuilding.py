@@ -282,6 +282,38 @@ def test_a_second_plane_that_was_filled_after_the_copies_is_unclear() -> None:
     assert group_in(rebuild(traces(two, standings=filled))) == two
 
 
+def test_the_source_of_a_second_plane_has_all_that_the_two_decided() -> None:
+    """Both are a majority of two. So it goes on alone, unless a third may have voted or a disk is missing."""
+    name, first, second = f"{GROUP:03x}", slice_number(0, GROUP), slice_number(1, GROUP)
+    for record in (ONE, begin_fill(ONE, B, ENVS[B], ZONES)):
+        for own, other in (
+            (Standing(1, 1, 2), Standing(0, 1, 2)),
+            (Standing(1, 1, 2), Standing(3, 1, 2)),
+            (Standing(1, 2, 2), Standing(3, 2, 2)),
+        ):
+            told = {A: {first: own}, B: {second: other}}
+            made = rebuild(traces(record, standings=told))
+            found = group_in(made)
+            assert found.owners == (A,) and not made.doubtful and found.cfg in (1, own.cfg + 1)
+            assert state(found, 0, A, own) is State.ACTIVE
+            assert begin_fill(found, B, ENVS[B], ZONES).planes[0].epoch + 1 > other.epoch, "it is filled anew"
+            assert name in rebuild(traces(record, standings=told, without=SPARE)).unclear
+        for own, other in (
+            (Standing(1, 3, 2), Standing(3, 3, 2)),  # A third one was begun.
+            (Standing(1, 2, 4), Standing(3, 2, 2)),  # It was handed over itself.
+            (Standing(1, 2, 4), Standing(5, 2, 4)),  # And the second plane as well, under the same number.
+            (Standing(0, 1, 2), Standing(3, 1, 2)),
+        ):
+            told = {A: {first: own}, B: {second: other}}
+            assert name in rebuild(traces(record, standings=told)).unclear
+        elsewhere = {
+            A: {first: Standing(1, 1, 2)},
+            B: {second: Standing(3, 1, 2)},
+            C: {first: Standing(5, 2)},
+        }
+        assert name in rebuild(traces(record, standings=elsewhere)).unclear
+
+
 def test_a_later_plane_that_was_rebuilt_after_the_copies_rebuilds_it_again() -> None:
     two = GroupRecord(GROUP, LAYOUT[GROUP].planes[:2], 2)
     done = {C: {slice_number(2, GROUP): Standing(2, 3)}, A: {slice_number(0, GROUP): Standing(1, 3)}}
