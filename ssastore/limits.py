@@ -202,8 +202,9 @@ MOVE_CHANGES_MAX = 100_000
 "Names changed while they are copied that the source remembers; with more of them the copy begins again."
 
 MOVE_TAIL_KEYS = 64
-MOVE_ROUNDS_MAX = 20
-"Slices are sealed when no more changes than this are left, or after so many rounds of taking them."
+MOVE_ROUNDS_MAX = 3
+"""Slices are sealed when no more changes than this are left, or when so many rounds of taking them have found
+no fewer: they come as fast."""
 
 SEALED_MS_MAX = 5_000
 "How long a source stays sealed before it asks the control store to call the handover off."

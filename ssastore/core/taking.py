@@ -35,6 +35,7 @@ from ssastore.limits import (
     CHUNK_BYTES,
     CONTROL_FRESH_MS,
     FENCE_BUDGET_MS,
+    MOVE_CHANGES_MAX,
     MOVE_PAGES_INFLIGHT,
     MOVE_ROUNDS_MAX,
     MOVE_TAIL_KEYS,
@@ -123,11 +124,7 @@ class Taker:
         }
         await self._custody.note_standings(begun)
         await self._copy(copying)
-        for _ in range(MOVE_ROUNDS_MAX):
-            count, is_more = await self._take_changes(copying)
-            if count <= MOVE_TAIL_KEYS and not is_more:
-                break
-            await copying.stint.rest()
+        await self._catch_up(copying)
         slices = [slice_number(into, part) for part in held]
         self.sealed.update(slices)
         copying.is_sealed = True
@@ -140,7 +137,12 @@ class Taker:
 
     async def _copy(self, copying: _Copying) -> None:
         """Take all pages. In a hurry, the next one is asked for while one is stored, and a few are on their
-        way to the disk: what is stored after them, FILLED at last, is durable only when they are."""
+        way to the disk: what is stored after them, FILLED at last, is durable only when they are.
+
+        A gentle copy lasts: the source could not remember all that is changed meanwhile, so that is taken
+        between the pages. A page that is asked for afterwards is as new as the changes before it; one that
+        was asked for ahead may be older than they are.
+        """
         storing: deque[asyncio.Future[Any]] = deque()
         following: asyncio.Future[Page] | None = None
         after = b""
@@ -155,8 +157,12 @@ class Taker:
                 if not page.truncated:
                     break
                 after = page.last
-                page = await (following or self._page(copying, after))
-                following = None
+                if following is None:
+                    await self._take_backlog(copying)
+                    page = await self._page(copying, after)
+                else:
+                    page = await following
+                    following = None
         finally:
             if following is not None:
                 following.cancel()
@@ -207,6 +213,27 @@ class Taker:
             await self._store.submit(change, size=2 * len(body))
         copying.seen = header[0]
         return len(entries), header[1]
+
+    async def _take_backlog(self, copying: _Copying) -> int:
+        """Take changes until there are no more of them, or many more than there can have been; how many."""
+        count, is_more = 0, True
+        while is_more and count < MOVE_CHANGES_MAX:
+            taken, is_more = await self._take_changes(copying)
+            count += taken
+        return count
+
+    async def _catch_up(self, copying: _Copying) -> None:
+        """Take changes until few are left, or until they come as fast as they are taken.
+
+        Without a rest: more is written in it, and all that is left is taken while nobody votes.
+        """
+        fewest, rounds = MOVE_CHANGES_MAX, 0
+        while rounds < MOVE_ROUNDS_MAX:
+            count = await self._take_backlog(copying)
+            if count <= MOVE_TAIL_KEYS:
+                break
+            rounds = 0 if count < fewest else rounds + 1
+            fewest = min(count, fewest)
 
     async def _take_all_changes(self, copying: _Copying) -> None:
         is_more = True
