@@ -299,6 +299,7 @@ class Engine:
             "move slices": self.mover.run,
             "make planes": self.widener.run,
             "give slices": self.giver.run,
+            "drop slices": self.giver.clear,
             "merge parts": self.joiner.run,
             "tell marks": self._tell_marks,
             "follow nodes": self._follow_nodes,

@@ -193,22 +193,30 @@ class Giver:
     # -- what the source does by itself -------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look after slices that are handed over, and after what is left of them, for ever."""
+        """Look after slices that are handed over, for ever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             try:
-                await self.look()
+                await self._look()
             except (SsaStoreError, OSError) as error:
                 log.warning("handover.not_watched", extra={"reason": str(error)})
 
-    async def look(self) -> None:
+    async def clear(self) -> None:
+        """Drop what is left of slices, for ever. A job of its own: no seal waits for so many deletes."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                self._custody.find_strays()
+                await self._drop_strays()
+            except (SsaStoreError, OSError) as error:
+                log.warning("slices.not_dropped", extra={"reason": str(error)})
+
+    async def _look(self) -> None:
         """Do what is due now."""
-        self._custody.find_strays()
         for session, known in list(self._logs.items()):
             if known.is_overrun or not any(number in self._custody.outgoing for number in known.slices):
                 self._end_session(session)
         await self._look_after_outgoing()
-        await self._drop_strays()
 
     async def _look_after_outgoing(self) -> None:
         now = asyncio.get_running_loop().time()
