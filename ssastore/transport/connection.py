@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
-
 from ssastore.env import Randomness
 from ssastore.errors import AccessDenied, BadFrame, ConfigError, PeerError, UnexpectedMessage
-from ssastore.keyspace import HASH_NAME, PLANES_MAX, RULE_VERSION, locator_of
+from ssastore.keyspace import HASH_NAME, PLANES_MAX, RULE_VERSION
 from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BYTES_MAX, GREETING_TIMEOUT_MS
 from ssastore.messages import NONCE_BYTES, PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport.channel import FrameChannel
+from ssastore.transport.coverage import NOTHING, Coverage
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, check_welcome, is_proof, proof
 from ssastore.wire import Body, Frame, Header
 
@@ -64,7 +63,7 @@ class Connection(FrameChannel):
             identity.cluster_id,
         )
         self.welcome: Welcome | None = None
-        self.slices: list[range] = []
+        self.coverage = NOTHING
         self.replicas = 0
         "Planes that groups have, as the worker last said; 0: nothing yet."
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -138,15 +137,7 @@ class Connection(FrameChannel):
             raise UnexpectedMessage("expected the coverage")
         if tuple(map(type, header)) != (int, int, int, int) or not 0 < header[3] <= PLANES_MAX:
             raise BadFrame("coverage with other fields")
-        try:
-            _, runs, *parts = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
-            slices = [range(first << 16, end << 16) for first, end in runs if 0 <= first < end <= 1 << 16]
-            slices += [
-                range(first, end) for run in parts for first, end in run if 0 <= first < end <= 1 << 32
-            ]
-        except (TypeError, ValueError, msgpack.UnpackException) as error:
-            raise BadFrame("coverage is not a list of ranges") from error
-        self.slices = slices
+        self.coverage = Coverage.decode(body)
         self.replicas = header[3]
         self._ahead_ms = header[2] - self._loop.time() * 1000
         self._on_coverage(self)
@@ -199,16 +190,6 @@ class Connection(FrameChannel):
     def node_ms(self) -> int:
         """What time it is at the node, about: births of operations are told by it."""
         return int(self._loop.time() * 1000 + self._ahead_ms)
-
-    def covers(self, iid: int) -> bool:
-        """Whether the worker last said that it serves this address."""
-        locator = locator_of(iid)
-        return any(locator in run for run in self.slices)
-
-    def covers_whole(self, slice16: int) -> bool:
-        """Whether it said so of all of a /80."""
-        first, last = slice16 << 16, slice16 << 16 | 0xFFFF
-        return any(first in run and last in run for run in self.slices)
 
     def check_alive(self, now: float, patience_s: float) -> None:
         """Give up requests that have waited for ``patience_s``; abort when nothing comes any more.

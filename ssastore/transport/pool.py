@@ -21,11 +21,10 @@ from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
 from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
 from ssastore.messages import Accept, Delete, Message, Put, Report, Status
 from ssastore.transport.connection import Connection, Identity, Reply
+from ssastore.transport.coverage import NOTHING
 from ssastore.wire import Body
 
 _SLICE_SHIFT = 48
-_BITS_BELOW = 16
-"Of a locator, below the /80."
 _ARC_SHIFT = 56
 _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
@@ -348,7 +347,7 @@ class Pool:
         At the start many calls dial at once, before any of them could know what the others reach.
         """
         for known in self._connections:
-            if known is not fresh and known.is_open and known.slices == fresh.slices != []:
+            if known is not fresh and known.is_open and known.coverage == fresh.coverage != NOTHING:
                 self._forget(fresh)
                 fresh.close()
                 self._covered(known)
@@ -372,9 +371,9 @@ class Pool:
         """The open connection that last said that it serves an address, and has not said otherwise since."""
         slice16 = iid >> _SLICE_SHIFT
         for connection, wrong in reversed(self._hints.items()):
-            is_hinted = connection.covers(iid) and slice16 not in wrong
+            is_hinted = connection.coverage.holds(iid) and slice16 not in wrong
             if is_hinted and connection.is_open:
-                if connection.covers_whole(slice16):
+                if slice16 in connection.coverage.whole:
                     self._by_slice[slice16] = connection
                 return connection
         return None
@@ -382,7 +381,7 @@ class Pool:
     def _disbelieve(self, iid: int) -> None:
         """Who was said to serve an address does not: its hint was too old."""
         for connection, wrong in self._hints.items():
-            if connection.covers(iid):
+            if connection.coverage.holds(iid):
                 wrong.add(iid >> _SLICE_SHIFT)
         self._hints_changed()
 
@@ -396,14 +395,14 @@ class Pool:
         """Whether some hint leads to a connection."""
         if self._shadowed is None:
             self._shadowed = set()
-            newer: list[range] = []
+            whole: set[int] = set()
+            parts: set[range] = set()
             for known, wrong in reversed(self._hints.items()):
-                left = known.slices
-                for run in newer:
-                    left = [part for piece in left for part in _without(piece, run)]
-                if sum(map(len, left)) <= len(wrong) << _BITS_BELOW:
+                left = known.coverage.beyond(whole, parts, wrong)
+                if left == NOTHING:
                     self._shadowed.add(known)
-                newer += known.slices
+                whole |= left.whole
+                parts |= left.parts
         return connection in self._hints and connection not in self._shadowed
 
     async def _watch(self) -> None:
@@ -431,11 +430,3 @@ class Pool:
         self._hints.clear()
         self._hints_changed()
         await asyncio.sleep(0)
-
-
-def _without(run: range, other: range) -> list[range]:
-    """What is left of a run of slices without those of another."""
-    if other.stop <= run.start or run.stop <= other.start:
-        return [run]
-    pieces = range(run.start, other.start), range(other.stop, run.stop)
-    return [piece for piece in pieces if piece]

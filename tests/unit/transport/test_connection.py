@@ -16,6 +16,7 @@ from ssastore.limits import ATTEMPT_TIMEOUT_MS, FLUSH_FRAMES, FRAME_BODY_BYTES_M
 from ssastore.messages import PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport import connection as module
 from ssastore.transport.connection import Connection, Identity
+from ssastore.transport.coverage import NOTHING
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from tests.direct import SeededRandomness
 from tests.wires import HeldTransport, packed, turns
@@ -31,10 +32,10 @@ class Client:
     """A connection, its transport, and what it said about coverage."""
 
     def __init__(self, **changes: Any) -> None:
-        self.covered: list[list[range]] = []
+        self.covered: list[frozenset[int]] = []
         fields: dict[str, Any] = {"role": "client", "key_id": "KEY", "secret": SECRET} | changes
         self.connection = Connection(
-            Identity(**fields), SeededRandomness(), lambda c: self.covered.append(list(c.slices))
+            Identity(**fields), SeededRandomness(), lambda c: self.covered.append(c.coverage.whole)
         )
         self.transport = HeldTransport(self.connection)
         self.ready = asyncio.ensure_future(self.connection.greeted())
@@ -93,9 +94,7 @@ async def test_greeting() -> None:
     assert not client.ready.done(), "the coverage belongs to the greeting"
     client.transport.deliver(COVERAGE)
     await client.ready
-    assert (
-        client.connection.slices == [range(16 << 16), range(32 << 16, 48 << 16)] and len(client.covered) == 1
-    )
+    assert client.connection.coverage.whole == {*range(16), *range(32, 48)} and len(client.covered) == 1
     assert client.connection.is_open and client.connection.is_idle
 
 
@@ -316,18 +315,18 @@ async def test_request_whose_body_is_large_is_not_copied_with_the_others(client:
 async def test_coverage_may_change(client: Client) -> None:
     client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([2, [[5, 6]]])))
     client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([3, []])))
-    assert client.covered == [[range(16 << 16), range(32 << 16, 48 << 16)], [range(5 << 16, 6 << 16)], []]
-    assert client.connection.slices == [] and client.connection.is_open
+    assert client.covered == [{*range(16), *range(32, 48)}, {5}, set()]
+    assert client.connection.coverage == NOTHING and client.connection.is_open
 
 
 async def test_coverage_of_a_part_of_a_slice(client: Client) -> None:
     client.transport.deliver(
         packed([100, 0, NODE_MS, 1], encode_coverage([5, number_of_slice(slice_of(0, 7).split()[1])], 2))
     )
-    whole, half = client.connection.slices
-    assert (whole, half) == (range(5 << 16, 6 << 16), range(0x00078000, 0x00080000))
-    assert client.connection.covers(0x7 << 48 | 0x8000 << 32) and not client.connection.covers(0x7 << 48)
-    assert client.connection.covers_whole(5) and not client.connection.covers_whole(7)
+    coverage = client.connection.coverage
+    assert coverage == ({5}, {range(0x00078000, 0x00080000)})
+    assert coverage.holds(0x7 << 48 | 0x8000 << 32) and not coverage.holds(0x7 << 48)
+    assert coverage.holds(0x5 << 48 | 0x8000 << 32) and not coverage.holds(0x6 << 48)
 
 
 async def test_coverage_says_what_time_it_is_at_the_node(client: Client) -> None:
@@ -367,7 +366,7 @@ async def test_coverage_that_is_none_ends_the_connection(client: Client, body: b
 @pytest.mark.parametrize("run", [[-1, 5], [5, 5], [6, 5], [0, 65537], [2**63, 2**64 - 1]])
 async def test_impossible_run_of_slices_is_left_out(client: Client, run: list[int]) -> None:
     client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([2, [run, [7, 9]]])))
-    assert client.connection.slices == [range(7 << 16, 9 << 16)]
+    assert client.connection.coverage == ({7, 8}, set())
 
 
 # -- silence ----------------------------------------------------------------------------------------
