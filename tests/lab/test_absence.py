@@ -17,7 +17,7 @@ from tests.faults import load_on, nodes_of
 from tests.lab.shared import wait_until
 from tests.labs import RunningLab, running_lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(360)]
 
 AFTER_S = 10
 WAIT_S = 60
@@ -63,8 +63,8 @@ def test_what_a_dead_node_had_is_recovered_by_itself_whatever_happens_to_coordin
             )
             wait_until(lambda: says(lab, dead) in (RECOVERED, FREE), "it is ordered", 40)
             os.kill(supervisor, signal.SIGCONT)
-            wait_until(lambda: node_of(lab, dead)["slices"] == 0, "all of it is begun at others", WAIT_S)
-            wait_until(lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", WAIT_S)
+            wait_until(lambda: node_of(lab, dead)["slices"] == 0, "all of it is begun at others", 2 * WAIT_S)
+            wait_until(lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", 2 * WAIT_S)
             wait_until(lambda: says(lab, dead) == FREE, "the coordinator is content", WAIT_S)
             assert coordinator(lab) not in (dead, stopped)
             found = load.stop()
@@ -92,8 +92,8 @@ def test_a_node_without_its_first_worker_is_recovered_although_the_other_one_ans
         stopped = lab.worker_pid(half)
         os.kill(stopped, signal.SIGSTOP)
         wait_until(lambda: says(lab, half) in (RECOVERED, FREE), "it is ordered", WAIT_S)
-        wait_until(lambda: node_of(lab, half)["slices"] == 0, "all of it is begun at others", WAIT_S)
-        wait_until(lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", WAIT_S)
+        wait_until(lambda: node_of(lab, half)["slices"] == 0, "all of it is begun at others", 2 * WAIT_S)
+        wait_until(lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", 2 * WAIT_S)
         others = [node for node in lab.status()["nodes"] if node["name"] != half]
         assert not any(worker["silent"] for node in others for worker in node["workers"])
         os.kill(stopped, signal.SIGCONT)
