@@ -64,7 +64,9 @@ def test_what_a_dead_node_had_is_recovered_by_itself_whatever_happens_to_coordin
             wait_until(lambda: says(lab, dead) in (RECOVERED, FREE), "it is ordered", 40)
             os.kill(supervisor, signal.SIGCONT)
             wait_until(lambda: node_of(lab, dead)["slices"] == 0, "all of it is begun at others", 2 * WAIT_S)
-            wait_until(lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", 2 * WAIT_S)
+            wait_until(
+                lambda: lab.cli("moves").stdout == "nothing is moving\n", "all is recovered", 2 * WAIT_S
+            )
             wait_until(lambda: says(lab, dead) == FREE, "the coordinator is content", WAIT_S)
             assert coordinator(lab) not in (dead, stopped)
             found = load.stop()

@@ -55,8 +55,9 @@ def test_no_call_fails_when_a_node_is_lost_with_all_that_it_has() -> None:
         await until_done(stage)
         changed = (await control.list(""))[1] - before
         assert len(moves) > 2000 and fabric.moves == len(moves)
-        # 20 transactions to begin and as many to finish, a few more for four targets, and their orders.
-        assert changed < 120
+        # Up to 32 slices are begun together: some 80 transactions to begin, as many to finish, a few more
+        # for four targets, and their orders.
+        assert changed < 240
         assert {state for _, state in await owners(stage)} == {ACTIVE}
         assert lost.name not in {owner for owner, _ in await owners(stage)}
         await asyncio.gather(*work)
