@@ -166,10 +166,11 @@ def test_i16_a_slice_that_is_not_the_same_at_its_new_owner() -> None:
         records.set(stored_key(1), sealed(1, Slot(B2, B1, value("a"))))
         records.set(stored_key(2), b"of another slice %d" % id(records))
     invariants = Invariants(3, lambda text: None)
-    invariants.handed_over(slice16_of(int.from_bytes(stored_key(1)[:4], "big") << 32), source, target)
+    number = slice16_of(int.from_bytes(stored_key(1)[:4], "big") << 32)
+    invariants.handed_over(number, source, number, target)
     assert not invariants.violations
     target.set(stored_key(1), sealed(1, Slot(B1, B1, value("a"))))
-    invariants.handed_over(slice16_of(int.from_bytes(stored_key(1)[:4], "big") << 32), source, target)
+    invariants.handed_over(number, source, number, target)
     assert [text[:4] for text in invariants.violations] == ["I16:"]
 
 
