@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
@@ -30,7 +31,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.forwarding import Forwarding
 from ssastore.core.reworking import unnamed, worker_state
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
-from ssastore.core.usage import Historian
+from ssastore.core.usage import Historian, usual_planes
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.limits import DRAIN_MS, GOAWAY_MS
@@ -256,7 +257,9 @@ class Supervisor:
         prober = Prober(view, identity, TcpLinks(), SystemRandomness())
         guardian = guardian_of(control, view, name, prober.reaches, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))
-        historian = Historian(control, name, prober.used_bytes, lambda: view.record.replicas, SystemClock())
+        historian = Historian(
+            control, name, prober.used_bytes, partial(usual_planes, view.groups), SystemClock()
+        )
         self._jobs.append(spawn("note what is stored", historian.run()))
         return prober
 

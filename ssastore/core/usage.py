@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from typing import NamedTuple
 from ssastore.core.cluster import Cluster
 from ssastore.core.election import coordinator_of
 from ssastore.core.fields import decode_fields, encode_fields, require, require_int
+from ssastore.core.groups import GroupRecord
 from ssastore.core.numbers import lane_of_slice, numbered_slice, slice_number
 from ssastore.env import Clock, Compare, ControlStore, Item, Write
 from ssastore.errors import SsaStoreError
@@ -163,6 +164,11 @@ def usable(fills: Mapping[WorkerName, Fill], shares: Mapping[WorkerName, float],
     first = min(room, key=lambda name: (room[name], name), default="")
     used = sum(fill.used_bytes for fill in fills.values()) // replicas
     return Usable(used, int(room.get(first, 0)), first)
+
+
+def usual_planes(groups: Mapping[int, GroupRecord]) -> int:
+    """How many planes most groups have: while there are more to be, not what the cluster's record says."""
+    return Counter(len(record.planes) for record in groups.values()).most_common(1)[0][0]
 
 
 class Historian:

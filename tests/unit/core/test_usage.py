@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from ssastore.core.usage import (
     growth_of,
     shares_of,
     usable,
+    usual_planes,
 )
 from ssastore.env import Write
 from ssastore.errors import ConfigError
@@ -158,3 +160,11 @@ def test_owners_of_one_worker_have_one_share() -> None:
     groups = tuple(GroupRecord(group, (PlaneOwner("n1"),)) for group in range(4096))
     record = ClusterRecord("0" * 32, "fd00:5a:1:2::/64", 1, 0)
     assert shares_of(Cluster(record, nodes, groups)) == {("n1", 0): 1.0}
+
+
+def test_copies_are_counted_as_most_groups_have_them() -> None:
+    """A node that runs while replicas are added goes on dividing by what there is."""
+    one = {group: GroupRecord(group, (PlaneOwner("n1"),)) for group in range(3)}
+    three = GroupRecord(0, tuple(PlaneOwner(name) for name in ("n1", "n2", "n3")))
+    assert usual_planes(one | {0: three}) == 1
+    assert usual_planes(one | {0: three, 1: replace(three, group=1)}) == 3
