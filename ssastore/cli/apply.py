@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ssastore.cli.control import with_control
 from ssastore.cli.lost import accept_alive_option
 from ssastore.cli.steer import rate_option
 from ssastore.core.numbers import slice_name
@@ -63,7 +64,7 @@ def apply_command(
     async def order(control: ControlStore) -> tuple[list[Move], MoveSettings]:
         return await order_plan(control, plan), await set_rate(control, bytes_per_s)
 
-    moves, settings = _with_control(context, order)
+    moves, settings = with_control(context, order)
     if not as_json:
         copied = f", about {plan.figures.bytes / 2**20:.1f} MiB" if plan.figures.bytes else ""
         held = "; moves are paused: ssastore resume" if settings.is_paused else ""
@@ -100,7 +101,7 @@ def split_command(context: str | None, part: str, length: int | None) -> int:
 
     number = _part_of(part)
     pieces = halves_of(number, part_piece(number).depth + 1 if length is None else length - 64)
-    _with_control(context, lambda control: order_split(control, number, pieces))
+    with_control(context, lambda control: order_split(control, number, pieces))
     print(f"{part_piece(number)} is split into {', '.join(str(part_piece(piece)) for piece in pieces)}")
     return 0
 
@@ -120,7 +121,7 @@ def merge_command(context: str | None, part: str, is_aborting: bool) -> int:
 
     number = _part_of(part)
     if is_aborting:
-        is_ended = _with_control(context, lambda control: abort_merge(control, number))
+        is_ended = with_control(context, lambda control: abort_merge(control, number))
         print("called off" if is_ended else "nothing is being merged there")
         return 0
     _wait_until(context, lambda control: order_merge(control, number))
@@ -148,7 +149,7 @@ def _wait_until(context: str | None, is_done: Callable[[ControlStore], Awaitable
         while not await is_done(control):
             await asyncio.sleep(_POLL_S)
 
-    _with_control(context, wait)
+    with_control(context, wait)
 
 
 @click.command("moves")
@@ -157,7 +158,6 @@ def _wait_until(context: str | None, is_done: Callable[[ControlStore], Awaitable
 @click.pass_obj
 def moves_command(context: str | None, bytes_per_s: int | None, as_json: bool) -> int:
     """What is ordered and not done, what that costs, and how fast it may go on."""
-    from ssastore.cli.control import with_control
     from ssastore.cli.steer import report_of, set_rate, told
     from ssastore.lab.context import find
     from ssastore.rebalance import ordered_moves
@@ -225,15 +225,8 @@ def abort_command(context: str | None) -> int:
         await abort_moves(control, moves)
         return len(moves)
 
-    print(f"{_with_control(context, abort)} moves called off")
+    print(f"{with_control(context, abort)} moves called off")
     return 0
-
-
-def _with_control(context: str | None, work: Callable[[ControlStore], Awaitable[T]]) -> T:
-    from ssastore.cli.control import with_control
-    from ssastore.lab.context import find
-
-    return with_control(find(context), work)
 
 
 def _follow(context: str | None, moves: Sequence[Move], *, is_shown: bool) -> int:
@@ -257,4 +250,4 @@ def _follow(context: str | None, moves: Sequence[Move], *, is_shown: bool) -> in
                     return done
                 await asyncio.sleep(_FOLLOW_S)
 
-    return _with_control(context, follow)
+    return with_control(context, follow)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ssastore.cli.control import with_control
+
 if TYPE_CHECKING:
     from ssastore.lab.members import Ask
 
@@ -35,11 +37,9 @@ def node_command(ctx: click.Context, config_path: str | None) -> int:
 
 
 def _ask(context: str | None, name: str, wish: Ask) -> int:
-    from ssastore.cli.control import with_control
-    from ssastore.lab.context import find
     from ssastore.lab.members import ask
 
-    with_control(find(context), lambda control: ask(control, name, wish, _PATIENCE_S))
+    with_control(context, lambda control: ask(control, name, wish, _PATIENCE_S))
     return 0
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssastore.cli.control import with_control
+
 if TYPE_CHECKING:
     from ssastore.core.cluster import Cluster
     from ssastore.core.usage import Growth, Usable, UsageHistory
@@ -27,7 +29,6 @@ def df_command(context: str | None, as_json: bool) -> int:
     or disk is. The forecast is a line through what the coordinator has noted every hour of the last two
     weeks; there is none before the notes are of a day. Objects are those of each worker's last scrub.
     """
-    from ssastore.cli.control import with_control
     from ssastore.core.usage import USAGE_KEY, UsageHistory, growth_of
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch

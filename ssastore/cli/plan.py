@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssastore.cli.control import with_control
 from ssastore.cli.lost import accept_alive_option
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def plan_command(
     Without options: what nodes that were added, or whose weight differs, make necessary. Nothing is
     changed; a plan says for which ownership it was made, and is good for no other.
     """
-    from ssastore.cli.control import with_control
     from ssastore.cli.lost import require_lost
     from ssastore.cli.steer import sizes_of, told
     from ssastore.core.planfile import encode_plan

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from ssastore.cli.control import with_control
 
 if TYPE_CHECKING:
     from ssastore.core.replicating import Replicas
@@ -31,7 +32,7 @@ def show_command(context: str | None, as_json: bool) -> int:
     """How many replicas the cluster is to have, and how many groups have so many."""
     from ssastore.core.replicating import replica_state
 
-    state = _with_control(context, replica_state)
+    state = with_control(context, replica_state)
     if as_json:
         print(json.dumps(_as_json(state)))
         return 0
@@ -58,10 +59,10 @@ def set_command(context: str | None, replicas: int, is_waiting: bool, as_json: b
     from ssastore.core.replicating import order_replicas
 
     started = time.monotonic()
-    ordered = _with_control(context, lambda control: order_replicas(control, replicas))
+    ordered = with_control(context, lambda control: order_replicas(control, replicas))
     if not as_json:
         print(f"{ordered} slices are ordered to be made")
-    state = _with_control(context, lambda control: _follow(control, is_waiting, is_shown=not as_json))
+    state = with_control(context, lambda control: _follow(control, is_waiting, is_shown=not as_json))
     took_s = round(time.monotonic() - started, 1)
     if as_json:
         print(json.dumps({"made_for": ordered, "seconds": took_s, **_as_json(state)}))
@@ -95,10 +96,3 @@ def _as_json(state: Replicas) -> dict[str, Any]:
         "left": state.left,
         "ordered": state.ordered,
     }
-
-
-def _with_control(context: str | None, work: Callable[[ControlStore], Awaitable[T]]) -> T:
-    from ssastore.cli.control import with_control
-    from ssastore.lab.context import find
-
-    return with_control(find(context), work)

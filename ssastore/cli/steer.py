@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssastore.cli.control import with_control
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -62,11 +64,9 @@ def pause_command(context: str | None, wait_s: float, as_json: bool) -> int:
     What is sealed already comes to its end; other slices that are being copied are called off and copied
     anew later. Waits until nothing is on its way; exit code 5 when something still is after --wait.
     """
-    from ssastore.cli.control import with_control
     from ssastore.errors import Unavailable
-    from ssastore.lab.context import find
 
-    left, moving = with_control(find(context), lambda control: _pause(control, wait_s))
+    left, moving = with_control(context, lambda control: _pause(control, wait_s))
     if as_json:
         print(json.dumps({"paused": True, "left": left, "moving": moving}))
     else:
@@ -100,14 +100,12 @@ def resume_command(context: str | None) -> int:
     """Let slices move again that `ssastore pause` held up."""
     from dataclasses import replace
 
-    from ssastore.cli.control import with_control
     from ssastore.core.settings import change_move_settings
-    from ssastore.lab.context import find
 
     def change(control: ControlStore) -> Any:
         return change_move_settings(control, lambda known: replace(known, is_paused=False))
 
-    with_control(find(context), change)
+    with_control(context, change)
     print("slices move again")
     return 0
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+from ssastore.cli.control import with_control
 
 if TYPE_CHECKING:
     from ssastore.env import ControlStore
@@ -39,7 +40,7 @@ def show_command(context: str | None, as_json: bool) -> int:
             found[node.name] = {"workers": state.wanted, "left": state.left}
         return found
 
-    found = _with_control(context, look)
+    found = with_control(context, look)
     if as_json:
         print(json.dumps(found))
         return 0
@@ -66,11 +67,11 @@ def set_command(
     """
     from ssastore.core.clusterreading import read_nodes
 
-    names = nodes or tuple(node.name for node in _with_control(context, read_nodes))
+    names = nodes or tuple(node.name for node in with_control(context, read_nodes))
     took: dict[str, float] = {}
     for name in names:
         started = time.monotonic()
-        _with_control(context, partial(_change, node=name, workers=workers, wait_s=wait_s))
+        with_control(context, partial(_change, node=name, workers=workers, wait_s=wait_s))
         took[name] = round(time.monotonic() - started, 1)
         if not as_json:
             print(f"{name} has {workers} workers, after {took[name]} s", flush=True)
@@ -99,10 +100,3 @@ async def _change(control: ControlStore, *, node: str, workers: int, wait_s: flo
             state = await worker_state(control, node)
             bar.update(max(0, most - state.left - bar.pos))
     await release(control, node)
-
-
-def _with_control(context: str | None, work: Callable[[ControlStore], Awaitable[T]]) -> T:
-    from ssastore.cli.control import with_control
-    from ssastore.lab.context import find
-
-    return with_control(find(context), work)

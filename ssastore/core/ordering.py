@@ -109,10 +109,8 @@ async def _supersede(control: ControlStore, orders: Mapping[str, Mapping[int, st
     """
     items, _ = await control.list(MOVE_PREFIX)
     for item in items:
-        known = MoveOrder.decode(item.value).slices
         elsewhere = {number for key, slices in orders.items() if key != item.key for number in slices}
-        if not elsewhere.isdisjoint(known):
-            await change_order(control, item.key, removed=elsewhere)
+        await take_back(control, item, elsewhere)
 
 
 def _check_target(record: GroupRecord, plane: int, target: str, nodes: Mapping[str, NodeRecord]) -> None:
@@ -135,9 +133,7 @@ async def abort_moves(control: ControlStore, moves: Sequence[Move]) -> None:
     for move in moves:
         taken.setdefault((move.target, bool(move.lost)), set()).add(move.number)
     for item, is_lost in await _orders(control):
-        slices = taken.get((_target_of(item.key), is_lost), set())
-        if not slices.isdisjoint(MoveOrder.decode(item.value).slices):
-            await change_order(control, item.key, removed=slices)
+        await take_back(control, item, taken.get((target_of(item.key), is_lost), set()))
 
 
 def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
@@ -146,9 +142,15 @@ def _order_of(move: Move, nodes: Mapping[str, NodeRecord]) -> str:
     return name(move.target, lane_of_slice(move.number) % nodes[move.target].workers)
 
 
-def _target_of(key: str) -> str:
+def target_of(key: str) -> str:
     """The node that an order is for."""
     return key.split("/")[1]
+
+
+async def take_back(control: ControlStore, item: Item, slices: Collection[int]) -> None:
+    """Take slices out of an order as it was listed, if it has any of them."""
+    if not MoveOrder.decode(item.value).slices.keys().isdisjoint(slices):
+        await change_order(control, item.key, removed=slices)
 
 
 async def change_order(
@@ -162,11 +164,9 @@ async def change_order(
         unchanged = [Compare(key, item.revision if item is not None else 0)]
         if added:
             # A node can be removed while somebody plans for it, and must not be while it has an order.
-            node = await control.get(node_key(_target_of(key)))
+            node = await control.get(node_key(target_of(key)))
             if node is None:
-                raise ConfigError(
-                    f"{_target_of(key)} has been removed from the cluster meanwhile: plan again"
-                )
+                raise ConfigError(f"{target_of(key)} has been removed from the cluster meanwhile: plan again")
             unchanged.append(Compare(node.key, node.revision))
         value = MoveOrder(slices).encode() if slices else None
         if (value is None and item is None) or await control.transact(unchanged, [Write(key, value)]):
@@ -193,7 +193,7 @@ def _state_of(move: Move, group: GroupRecord) -> MoveState:
 async def ordered_moves(control: ControlStore) -> list[tuple[Move, str, MoveState]]:
     """All moves that are ordered and not done, with the node that each slice is taken from."""
     sources = {
-        Move(number, _target_of(item.key), source if is_lost else ""): source
+        Move(number, target_of(item.key), source if is_lost else ""): source
         for item, is_lost in await _orders(control)
         for number, source in MoveOrder.decode(item.value).slices.items()
     }
@@ -216,14 +216,14 @@ async def forget_lost(control: ControlStore, lost: Collection[str]) -> None:
     """
     for item, is_lost in await _orders(control):
         slices = MoveOrder.decode(item.value).slices
-        if _target_of(item.key) in lost:
+        if target_of(item.key) in lost:
             await change_order(control, item.key, removed=slices)
         elif not is_lost and any(source in lost for source in slices.values()):
             stuck = {number for number, source in slices.items() if source in lost}
             await change_order(control, item.key, removed=stuck)
     items, _ = await control.list(WIDEN_PREFIX)
     for item in items:
-        if _target_of(item.key) in lost:
+        if target_of(item.key) in lost:
             await change_order(control, item.key, removed=MoveOrder.decode(item.value).slices)
     items, _ = await control.list(GROUP_PREFIX)
     for item in items:

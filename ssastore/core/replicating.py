@@ -23,7 +23,7 @@ from ssastore.core.numbers import (
     plane_of_slice,
     slice_number,
 )
-from ssastore.core.ordering import change_order
+from ssastore.core.ordering import change_order, take_back, target_of
 from ssastore.core.orders import WIDEN_PREFIX, MoveOrder, widen_name
 from ssastore.core.replan import replan
 from ssastore.env import Compare, ControlStore, Write
@@ -80,7 +80,8 @@ async def order_replicas(control: ControlStore, replicas: int) -> int:
     if replicas > record.replicas:
         await _record(control, record, replicas)
     if void:
-        await _take_back(control, void)
+        for item in (await control.list(WIDEN_PREFIX))[0]:
+            await take_back(control, item, void)
     workers = {node.name: node.workers for node in cluster.nodes}
     orders: dict[str, dict[int, str]] = {}
     for number, target in wanted.items():
@@ -115,9 +116,7 @@ async def _record(control: ControlStore, known: ClusterRecord, replicas: int) ->
 async def _ordered(control: ControlStore) -> dict[int, str]:
     """By slice that is ordered to be made, who makes it."""
     items, _ = await control.list(WIDEN_PREFIX)
-    return {
-        number: item.key.split("/")[1] for item in items for number in MoveOrder.decode(item.value).slices
-    }
+    return {number: target_of(item.key) for item in items for number in MoveOrder.decode(item.value).slices}
 
 
 def _void(cluster: Cluster, ordered: Mapping[int, str], names: Collection[str]) -> set[int]:
@@ -129,13 +128,6 @@ def _void(cluster: Cluster, ordered: Mapping[int, str], names: Collection[str]) 
         if plane_of_slice(number) >= len(has := owners[part_of_slice(number)])
         and (target not in names or target in has)
     }
-
-
-async def _take_back(control: ControlStore, slices: Collection[int]) -> None:
-    items, _ = await control.list(WIDEN_PREFIX)
-    for item in items:
-        if not MoveOrder.decode(item.value).slices.keys().isdisjoint(slices):
-            await change_order(control, item.key, removed=slices)
 
 
 def _targets(

@@ -34,8 +34,8 @@ from ssastore.core.orders import REPLACE_PREFIX
 from ssastore.keyspace import GROUP_BITS, GROUPS
 from ssastore.rebalance import Move, order_moves
 from ssastore.sim.cluster import StoreHost
-from ssastore.sim.fabric import Fabric, draw_moves
-from ssastore.sim.scenarios.move import leave_marks
+from ssastore.sim.fabric import draw_moves
+from ssastore.sim.scenarios.move import open_marked
 from ssastore.sim.scenarios.recovery import until_whole
 from ssastore.sim.scenarios.safety import large_shape
 from ssastore.sim.seeds import Stream
@@ -59,11 +59,7 @@ _FAULTS = ("reset", "cut", "one_way", "clog", "pause", "disk_stall", "kill", "po
 
 
 async def play(stage: Stage) -> None:
-    await stage.open()
-    fabric = Fabric(stage.cluster)
-    await stage.on(0, "delete a bucket", leave_marks(stage))
-    await stage.work()
-    stage.faults.start()
+    fabric = await open_marked(stage)
     draw = stage.world.stream("lost")
     gone: list[StoreHost] = []
     for number in range(draw.randint(1, _ROUNDS_MAX)):

@@ -53,11 +53,7 @@ _FAULTS = ("reset", "cut", "one_way", "clog", "pause", "disk_stall", "kill", "po
 
 
 async def play(stage: Stage) -> None:
-    await stage.open()
-    fabric = Fabric(stage.cluster)
-    await stage.on(0, "delete a bucket", leave_marks(stage))
-    await stage.work()
-    stage.faults.start()
+    fabric = await open_marked(stage)
     draw = stage.world.stream("move")
     for number in range(draw.randint(1, _ROUNDS_MAX)):
         await play_round(stage, number, draw)
@@ -66,7 +62,17 @@ async def play(stage: Stage) -> None:
     stage.figures["moves"] = fabric.moves
 
 
-async def leave_marks(stage: Stage) -> None:
+async def open_marked(stage: Stage) -> Fabric:
+    """Start everything, delete a bucket, do a share of the calls; and from now on everything fails."""
+    await stage.open()
+    fabric = Fabric(stage.cluster)
+    await stage.on(0, "delete a bucket", _leave_marks(stage))
+    await stage.work()
+    stage.faults.start()
+    return fabric
+
+
+async def _leave_marks(stage: Stage) -> None:
     """A bucket that was deleted: its mark has to move as well. Who reaches no majority leaves none."""
     buckets = stage.objects[0].buckets
     with suppress(OutcomeUnknown, TryLater):

@@ -17,8 +17,7 @@ from ssastore.core.ordering import change_order
 from ssastore.core.orders import widen_name
 from ssastore.core.standing import State
 from ssastore.rebalance import Move
-from ssastore.sim.fabric import Fabric
-from ssastore.sim.scenarios.move import BOUND_S, STEPS, hurt, leave_marks, shape, swarm
+from ssastore.sim.scenarios.move import BOUND_S, STEPS, hurt, open_marked, shape, swarm
 from ssastore.sim.scenarios.recovery import until_whole
 from ssastore.sim.seeds import Stream
 from ssastore.sim.stage import Scenario, Stage
@@ -36,11 +35,7 @@ Wanted = dict[int, list[str]]
 
 
 async def play(stage: Stage) -> None:
-    await stage.open()
-    fabric = Fabric(stage.cluster)
-    await stage.on(0, "delete a bucket", leave_marks(stage))
-    await stage.work()
-    stage.faults.start()
+    fabric = await open_marked(stage)
     draw = stage.world.stream("replicas")
     for number in range(draw.randint(1, _ROUNDS_MAX)):
         await _play_round(stage, number, draw)
