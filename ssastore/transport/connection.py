@@ -42,8 +42,8 @@ class Identity:
 class Connection(FrameChannel):
     """One connection to one worker.
 
-    ``on_coverage(connection)`` is called when the worker says what it serves; ``slices`` then
-    holds runs of locators.  With it the worker says what time it is there.
+    ``on_coverage(connection)`` is called when the worker says what it serves, which is then in
+    ``coverage``.  With it the worker says what time it is there.
     """
 
     def __init__(
