@@ -139,6 +139,12 @@ class World:
         assert item is not None
         return GroupRecord.decode(item.value)
 
+    def begin(self, message: Any, iid: int, body: Any = b"") -> None:
+        """No connection is open."""
+
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        return False
+
     async def replica_count(self) -> int:
         return self.replicas
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from ssastore.core.birth import Birth
 from ssastore.core.planes import Outrun, Promise
@@ -129,7 +129,7 @@ class Network:
         await self._travel()
         return answer
 
-    def now(self) -> Network:
+    def now(self) -> Self:
         return self
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def members(tmp_path: Path) -> Iterator[list[Etcd]]:
             member.kill()
 
 
-def store_of(members: list[Etcd], **options: int) -> EtcdControlStore:
+def store_of(members: list[Etcd], **options: Any) -> EtcdControlStore:
     hosts = ",".join(f"127.0.0.1:{member.port}" for member in members)
     return EtcdControlStore(address_of(f"etcd://{hosts}/c"), **options)
 
@@ -174,7 +175,8 @@ async def test_quiet_watch_of_a_healthy_etcd_stays(store: EtcdControlStore) -> N
 async def test_calls_and_watches_go_on_at_other_members(members: list[Etcd]) -> None:
     """Each member in turn is killed: nothing that was acknowledged is lost, no event twice or missing."""
     store = store_of(members)
-    revision, written, seen = 0, 0, []
+    revision, written = 0, 0
+    seen: list[Any] = []
     for member in members:
         written += 1
         await put_soon(store, "n", b"%d" % written)

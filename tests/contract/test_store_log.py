@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +182,15 @@ async def test_full_log_waits_for_the_checkpoint(held: Held, monkeypatch: pytest
 async def test_deleted_record_of_lmdb_stays_away_from_scans(held: Held) -> None:
     for number in range(6):
         future = held.store.submit(
-            lambda txn, key=b"%d" % number: txn.put(key, b"old"),  # type: ignore[misc]
+            lambda txn, key=b"%d" % number: txn.put(key, b"old"),
             size=LOG_CHANGE_BYTES_MAX + 1,
         )
         await future
-    changes = [delete(held.store, b"1"), put(held.store, b"2", b"new"), put(held.store, b"25", b"new")]
+    changes: list[Awaitable[Any]] = [
+        delete(held.store, b"1"),
+        put(held.store, b"2", b"new"),
+        put(held.store, b"25", b"new"),
+    ]
     await turns()
     with held.store.read() as before:
         held.io.release()
@@ -324,8 +328,8 @@ async def test_failed_write_of_the_log_is_answered_to_nobody(tmp_path: Path, io:
     died: list[BaseException] = []
     store = LmdbStore.open(tmp_path / "store", map_bytes=64 * MIB, die=died.append)
     await put(store, b"a", b"1")
-    real = store._log._io  # type: ignore[union-attr]
-    for file in real._files:  # type: ignore[attr-defined]
+    real: Any = store._log._io  # type: ignore[union-attr]
+    for file in real._files:
         with open(os.devnull, "rb") as other:
             os.dup2(other.fileno(), file)
     futures = [put(store, b"b", b"2")]

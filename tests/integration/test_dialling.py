@@ -18,7 +18,7 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 class Protocol(asyncio.Protocol):
     """Writes soon after it was told of its connection, as a greeting does."""
 
-    def __init__(self, on_made: Callable[[], None]) -> None:
+    def __init__(self, on_made: Callable[[], object]) -> None:
         self.on_made = on_made
         self.lost = False
 

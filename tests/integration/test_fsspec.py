@@ -444,7 +444,7 @@ def test_readers_keep_their_version(shared: SsaFileSystem, bucket: str) -> None:
 
 
 def test_get_and_put_of_big_files(shared: SsaFileSystem, bucket: str, tmp_path: Path) -> None:
-    class Progress(fsspec.callbacks.Callback):  # type: ignore[misc]
+    class Progress(fsspec.callbacks.Callback):
         pass
 
     (tmp_path / "up").write_bytes(BIG)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ssastore.client import AsyncBucket, AsyncClient
+from ssastore.core.objects import ObjectInfo
 from ssastore.core.registers import Place
 from ssastore.errors import (
     BucketNotEmpty,
@@ -41,7 +42,9 @@ async def stop(cluster: SmallCluster, index: int | None) -> None:
 
 
 async def listed(bucket: AsyncBucket, **options: Any) -> list[str]:
-    return [getattr(entry, "key", None) or entry.prefix async for entry in bucket.list(**options)]
+    return [
+        entry.key if isinstance(entry, ObjectInfo) else entry.prefix async for entry in bucket.list(**options)
+    ]
 
 
 async def place_of(client: AsyncClient, name: str) -> Place:

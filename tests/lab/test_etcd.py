@@ -94,7 +94,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
 def test_lab_on_a_given_etcd_leaves_everything_below_its_prefix(tmp_path: Path) -> None:
     """Its directory belongs to it: with the embedded store it is refused."""
     with running_etcd(tmp_path) as etcd:
-        shape = ("--nodes", "1", "--workers", "1", "--simulate", "--control", f"{etcd.url}/given")
+        shape: tuple[str, ...] = (
+            "--nodes",
+            "1",
+            "--workers",
+            "1",
+            "--simulate",
+            "--control",
+            f"{etcd.url}/given",
+        )
         shape = tuple(option.replace("http://", "etcd://") for option in shape)
         (tmp_path / "object").write_bytes(b"kept")
         with running_lab(tmp_path, "given", *shape) as lab:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ from tests.labs import RunningLab, running_lab
 pytestmark = pytest.mark.lab
 
 
-def node_names(report: dict[str, object]) -> list[str]:
-    return [node["name"] for node in report["nodes"]]  # type: ignore[index,attr-defined]
+def node_names(report: dict[str, Any]) -> list[str]:
+    return [node["name"] for node in report["nodes"]]
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:

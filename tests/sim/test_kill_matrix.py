@@ -116,8 +116,7 @@ async def until_step(stage: Stage, move: Move, step: str) -> bool:
         if found.owner == move.target:
             return step == "finished"
         source, target = nodes[found.owner].engine, nodes[move.target].engine
-        is_seen = found.state == MOVING and source is not None and target is not None
-        if is_seen and STEPS[step](move.number, (source, target, found)):
+        if found.state == MOVING and source and target and STEPS[step](move.number, (source, target, found)):
             return True
         await stage.pause(LOOK_EVERY_S)
 

@@ -276,7 +276,7 @@ async def test_layout_that_changes_while_it_is_read_is_read_again() -> None:
     reads: list[str] = []
 
     class Changing(DyingStore):
-        async def list(self, prefix: str) -> tuple[list[Item], int]:
+        async def list(self, prefix: str) -> tuple[Sequence[Item], int]:
             found = await super().list(prefix)
             reads.append(prefix)
             if len(reads) == 1:

@@ -59,7 +59,7 @@ async def join(world: World, *names: str) -> GroupRecord:
     """Let the workers of some nodes look at merges once."""
     for name in names or NODES:
         node = world.nodes[name]
-        await until(lambda node=node: node.custody.merging())  # type: ignore[misc]
+        await until(lambda node=node: node.custody.merging())
         await Joiner(node.custody, node.control).round()
     return await world.record(GROUP)
 
@@ -107,7 +107,7 @@ async def test_parts_do_not_vote_before_that_is_durable(
 ) -> None:
     node = world.nodes["b"]
     real = node.store.submit
-    waiting: list[object] = []
+    waiting: list[tuple[object, asyncio.Future[None]]] = []
 
     def held_up(change: object, *, size: int = 0) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -121,7 +121,7 @@ async def test_parts_do_not_vote_before_that_is_durable(
     await until(lambda: waiting)
     monkeypatch.setattr(node.store, "submit", real)
     monkeypatch.setattr("ssastore.core.custody.RECOVERY_RETRY_MS", 1)
-    for _, future in waiting:  # type: ignore[misc]
+    for _, future in waiting:
         future.set_exception(StoreFull("full"))
     await until(lambda: not node.custody.states)
 

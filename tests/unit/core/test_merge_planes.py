@@ -193,7 +193,7 @@ held = st.one_of(st.just(PROMISE), st.tuples(st.integers(1, 4), st.sampled_from(
 def shards(draw: st.DrawFn) -> list[Plane]:
     """Planes that hold of each key nothing or one of its versions; one version has one state."""
     versions = draw(st.dictionaries(keys, st.lists(held, min_size=1, max_size=3), max_size=12))
-    planes: list[Plane] = [{}, {}, {}][: draw(st.integers(2, 3))]
+    planes: list[Plane] = [{} for _ in range(draw(st.integers(2, 3)))]
     for key, found in versions.items():
         by_counter = dict(found)
         for plane in planes:

@@ -32,6 +32,12 @@ class Told:
         self.answers = list(answers)
         self.marks: list[Mark] = []
 
+    def begin(self, message: Any, iid: int, body: Any = b"") -> None:
+        """No connection is open."""
+
+    async def is_silent(self, iid: int, within_ms: int) -> bool:
+        return False
+
     async def replica_count(self) -> int:
         return self.replicas
 

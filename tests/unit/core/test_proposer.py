@@ -107,7 +107,7 @@ def promises_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planes_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is delivered twice counts as that of two planes."""
-    real, turns = module.majority, itertools.count()
+    real, turns = vars(module)["majority"], itertools.count()
 
     async def majority(count: int, ask: Callable[[int], Any]) -> Any:
         twice = next(turns) % count

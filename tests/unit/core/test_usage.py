@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -75,7 +76,9 @@ def test_growth_is_that_of_bytes_of_users_by_all_notes() -> None:
     found = growth_of(history(*sizes))
     assert found is not None and (found.days, found.notes) == (2.0, 49)
     assert found.bytes_per_day == pytest.approx(3 * GIB, rel=0.001)
-    assert growth_of(history(*sizes, replicas=1)) == Growth(pytest.approx(9 * GIB, rel=0.001), 2.0, 49)
+    assert growth_of(history(*sizes, replicas=1)) == Growth(
+        cast(float, pytest.approx(9 * GIB, rel=0.001)), 2.0, 49
+    )
     shrinking = growth_of(history(*sizes[::-1]))
     assert shrinking is not None and shrinking.bytes_per_day < 0
 

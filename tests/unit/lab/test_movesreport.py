@@ -50,7 +50,7 @@ def test_a_run_is_good_only_when_nothing_went_wrong() -> None:
         {"lost": ["k"]},
         {"rows": [*GOOD.rows, Row("stall", 1, 0, 0, 0, 0, 0)]},
     ):
-        assert not replace(GOOD, **wrong).is_good, wrong  # type: ignore[arg-type]
+        assert not replace(GOOD, **wrong).is_good, wrong
 
 
 def test_the_table_has_a_line_a_phase_and_the_verdict() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ssastore.core.birth import birth_of, may_be_forgotten, not_after
@@ -57,7 +59,7 @@ def test_attempts_of_one_invocation_are_one_operation_with_one_birth() -> None:
     ],
     ids=str,
 )
-def test_what_differs_in_anything_is_another_operation(changes: dict[str, object]) -> None:
+def test_what_differs_in_anything_is_another_operation(changes: dict[str, Any]) -> None:
     attempts = Attempts(StillClock())
     one, other = told(attempts), told(attempts, **changes)
     assert one is not None and other is not None and one.op_id != other.op_id

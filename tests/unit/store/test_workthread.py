@@ -16,7 +16,7 @@ async def test_work_is_done_in_order_and_reported_to_the_loop() -> None:
     last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for number in range(5):
         thread.do(
-            lambda number=number: (number, threading.get_ident() != loop_thread),  # type: ignore[misc]
+            lambda number=number: (number, threading.get_ident() != loop_thread),
             done.append,
         )
     thread.do(lambda: None, last.set_result)

@@ -273,7 +273,7 @@ async def test_refusals_say_why(node: Node) -> None:
     _, transport = await node.greeted()
     wrong, foreign = get_of(b"k"), get_of(b"l")
     wrong.iid ^= 1 << 40
-    node.service.acceptor.activate(node.service.acceptor.owned - {slice16_of(foreign.iid)})
+    node.service.acceptor.activate(set(node.service.acceptor.owned) - {slice16_of(foreign.iid)})
     too_long = put_of(b"m")
     too_long.metadata = b"\x90" * 20_000
     transport.deliver(frames(wrong, foreign, too_long))
