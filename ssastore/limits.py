@@ -53,6 +53,11 @@ SHARDS_DEFAULT = 16
 SHARDS_MAX = 4096
 "Shards of an indexed bucket; each is one slice in key order."
 
+BUCKET_RECORD_BYTES_MAX = INLINE_BYTES_MAX
+"A bucket's record with all that is set for it: policy, rules, tags."
+CONFIG_AGE_MS = 5000
+"How old what is known of a bucket's settings may be. A change reaches every gateway in that time."
+
 # -- native protocol --------------------------------------------------------------------------------
 
 FRAME_HEADER_BYTES_MAX = 64 * KIB - 1

@@ -83,6 +83,10 @@ class Condition(IntEnum):
     IF_ABSENT = 1
     IF_PRESENT = 2
     IF_ETAG = 3
+    IF_SAME = 4
+    "The record is the very one that was read: the text is its stamp (``core.register.stamp_of``)."
+    AMEND = 5
+    "As IF_SAME, and the record keeps its time: the object stays, what is said of it changes."
 
 
 _CONDITION_MAX = max(map(int, Condition))

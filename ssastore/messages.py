@@ -316,6 +316,7 @@ class Shut(Message):
 class PutBlob(Message):
     """Store the body under its digest; ``reference`` names the record that will point to it.
 
+    Without a body only the reference is stored, for a blob that is there; else NOT_FOUND.
     Reply: whether it was there, cfg.
     """
 

@@ -21,6 +21,8 @@ from ssastore.errors import CorruptObject
 from ssastore.limits import REFERENCES_MAX
 from ssastore.messages import GetBlob, PutBlob, References, Status
 
+EMPTY_DIGEST: bytes = blake3(b"").digest()
+
 UNKNOWN_REFERENCE = b"\0"
 """Stands where a blob was found without any reference, from that time on. No record has this name, so such a
 blob is collected when the grace time is over and nobody has stored it again."""
@@ -35,15 +37,21 @@ def get_blob(request: GetBlob, locator: int, txn: ReadTxn) -> Reply:
 
 
 def put_blob(request: PutBlob, locator: int, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> bool:
-    """Store a blob and the reference to it; whether the blob was there before."""
-    if blake3(body).digest() != request.digest:
+    """Store a blob and the reference to it; whether the blob was there before.
+
+    Without a body only the reference, to a blob that is here.
+    """
+    is_reference_alone = not body and request.digest != EMPTY_DIGEST
+    if not is_reference_alone and blake3(body).digest() != request.digest:
         raise Refusal(Status.BAD_REQUEST, "the blob does not match its digest")
     stored_key = blob_key(locator, request.digest)
     try:
         existed = txn.get(stored_key) is not None
     except CorruptObject:
-        existed = False  # Here is the right content: it replaces the rotten one.
+        existed = False  # The right content, if it comes, replaces the rotten one.
     if not existed:
+        if is_reference_alone:
+            raise Refusal(Status.NOT_FOUND, "no such blob to refer to")
         txn.put(stored_key, body)
     reference = reference_key(locator, request.digest, request.reference)
     txn.put(reference, now_ms.to_bytes(8, "big"), request.reference)

@@ -17,8 +17,8 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -37,9 +37,12 @@ from ssastore.errors import (
     ObjectNotFound,
     OutcomeUnknown,
     PreconditionFailed,
+    RequestError,
+    TryLater,
+    Unavailable,
 )
 from ssastore.keyspace import GROUPS
-from ssastore.limits import SHARDS_DEFAULT, SHARDS_MAX
+from ssastore.limits import BUCKET_RECORD_BYTES_MAX, CONFIG_AGE_MS, SHARDS_DEFAULT, SHARDS_MAX
 from ssastore.messages import Condition, Kind
 
 SYSTEM = Place(bucket=0, shards=16)
@@ -49,6 +52,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4_LIKE = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _LAGGING_TRIES = 3
 _PARTS_AT_ONCE = 64
+_CHANGE_TRIES = 10
 
 T = TypeVar("T")
 
@@ -64,6 +68,10 @@ class Bucket:
     etag: str
     attempts: int = 0
     "Deletions that were begun."
+    owner: str = ""
+    "The user who made it."
+    config: dict[str, Any] = field(default_factory=dict)
+    "What was set for the bucket, by the name of S3's sub-resource: ``versioning``, ``cors``, ``tagging`` ..."
 
     @property
     def is_indexed(self) -> bool:
@@ -90,15 +98,18 @@ def _record_key(name: str) -> bytes:
 
 
 def _encode(bucket: Bucket) -> tuple[Metadata, bytes]:
-    data = json.dumps(
-        {
-            "id": f"{bucket.place.bucket:016x}",
-            "shards": bucket.place.shards,
-            "created_ms": bucket.created_ms,
-            "state": bucket.state,
-            "attempts": bucket.attempts,
-        }
-    ).encode()
+    fields: dict[str, Any] = {
+        "id": f"{bucket.place.bucket:016x}",
+        "shards": bucket.place.shards,
+        "created_ms": bucket.created_ms,
+        "state": bucket.state,
+        "attempts": bucket.attempts,
+        "owner": bucket.owner,
+        "config": bucket.config,
+    }
+    data = json.dumps(fields).encode()
+    if len(data) > BUCKET_RECORD_BYTES_MAX:
+        raise RequestError(f"all that is set for a bucket is above {BUCKET_RECORD_BYTES_MAX} bytes")
     return Metadata(blake3(data).hexdigest(length=16), len(data)), data
 
 
@@ -106,8 +117,16 @@ def _decode(name: str, etag: str, data: bytes) -> Bucket:
     try:
         fields = json.loads(data)
         place = Place(int(fields["id"], 16), int(fields["shards"]))
-        attempts = int(fields.get("attempts", 0))
-        return Bucket(name, place, int(fields["created_ms"]), str(fields["state"]), etag, attempts)
+        return Bucket(
+            name,
+            place,
+            int(fields["created_ms"]),
+            str(fields["state"]),
+            etag,
+            int(fields.get("attempts", 0)),
+            str(fields.get("owner", "")),
+            dict(fields.get("config", {})),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptObject(f"the record of bucket {name!r} is not one") from error
 
@@ -120,6 +139,7 @@ class Buckets:
         self._clock = clock
         self._randomness = randomness
         self._cache: dict[str, Bucket] = {}
+        self._read_ms: dict[str, int] = {}
 
     async def read(self, name: str) -> Bucket:
         """The bucket's record, from the store. Raises BucketNotFound, InvalidBucketName."""
@@ -134,12 +154,50 @@ class Buckets:
         bucket = _decode(name, found.metadata.etag, bytes(found.data))
         if bucket.state != "active":
             raise BucketBeingDeleted(f"bucket {name!r} is being deleted")
-        self._cache[name] = bucket
+        self._keep(bucket)
         return bucket
+
+    def _keep(self, bucket: Bucket) -> None:
+        self._cache[bucket.name] = bucket
+        self._read_ms[bucket.name] = self._clock.now_ms()
 
     def cached(self, name: str) -> Bucket | None:
         """The record as last read, if it was."""
         return self._cache.get(name)
+
+    async def current(self, name: str) -> Bucket:
+        """The record as it was at most CONFIG_AGE_MS ago, for what is set for the bucket.
+
+        While the record cannot be read, what was read last counts: a policy must not lapse because a node
+        does not answer.  Raises as ``read``.
+        """
+        known = self._cache.get(name)
+        age_ms = self._clock.now_ms() - self._read_ms.get(name, 0)
+        if known is not None and 0 <= age_ms < CONFIG_AGE_MS:
+            return known
+        try:
+            return await self.read(name)
+        except (Unavailable, OutcomeUnknown):
+            if known is None:
+                raise
+            return known
+
+    async def configure(self, name: str, change: Callable[[Bucket], dict[str, Any]]) -> Bucket:
+        """Set what ``change`` makes of the record, which may be called again when somebody else was faster.
+
+        Raises as ``read``; RequestError: all of it is too large; TryLater.
+        """
+        for _ in range(_CHANGE_TRIES):
+            known = await self.read(name)
+            try:
+                return await self._write(
+                    replace(known, config=change(known)), When(Condition.IF_ETAG, known.etag)
+                )
+            except PreconditionFailed:
+                continue
+            except ObjectNotFound:
+                raise BucketNotFound(f"no bucket {name!r}") from None
+        raise TryLater(f"bucket {name!r} is being changed by others all the time")
 
     async def use(self, name: str, work: Callable[[Bucket], Awaitable[T]]) -> T:
         """Run ``work`` with the bucket; once more with a fresh record if the old one may be why it failed.
@@ -166,13 +224,21 @@ class Buckets:
             raise
         return await work(fresh)
 
-    async def create(self, name: str, *, shards: int = SHARDS_DEFAULT) -> Bucket:
+    async def create(
+        self,
+        name: str,
+        *,
+        shards: int = SHARDS_DEFAULT,
+        owner: str = "",
+        config: dict[str, Any] | None = None,
+    ) -> Bucket:
         """Create a bucket; ``shards`` 0 makes it hashed. Raises BucketAlreadyExists."""
         check_bucket_name(name)
         if not 0 <= shards <= SHARDS_MAX:
             raise InvalidBucketName(f"a bucket has 0 (hashed) to {SHARDS_MAX} shards, got {shards}")
         bucket_id = int.from_bytes(self._randomness.bytes(8), "big") or 1
-        bucket = Bucket(name, Place(bucket_id, shards), self._clock.now_ms(), "active", "")
+        place = Place(bucket_id, shards)
+        bucket = Bucket(name, place, self._clock.now_ms(), "active", "", owner=owner, config=config or {})
         try:
             return await self._write(bucket, IF_ABSENT)
         except PreconditionFailed:
@@ -186,7 +252,7 @@ class Buckets:
         written = replace(bucket, etag=metadata.etag)
         self._cache.pop(bucket.name, None)
         if written.state == "active":
-            self._cache[bucket.name] = written
+            self._keep(written)
         return written
 
     async def all(self) -> AsyncIterator[Bucket]:

@@ -93,19 +93,38 @@ class Blobs:
         if len(content) > CHUNK_BYTES:
             raise ObjectTooLarge(f"a blob has at most {CHUNK_BYTES} bytes, got {len(content)}")
         digest: bytes = blake3(content).digest()
+        await self._put_counted(digest, partial(self._send, digest, reference, content))
+        return digest
+
+    async def keep(self, digest: bytes, reference: bytes) -> None:
+        """Let one more record refer to a blob that is stored. Its bytes go only to planes that lack it.
+
+        Raises:
+            ObjectNotFound: no plane has it.
+            CorruptObject: what they have is not it.
+        """
+
+        async def refer(plane: int, replicas: int) -> int:
+            try:
+                return await self._send(digest, reference, b"", plane, replicas)
+            except ObjectNotFound:
+                content = await self.get(digest)
+                return await self._send(digest, reference, content, plane, replicas)
+
+        await self._put_counted(digest, refer)
+
+    async def _send(self, digest: bytes, reference: bytes, content: Body, plane: int, replicas: int) -> int:
+        iid = iid_of(position_of_blob(digest), plane)
+        header, _ = await self._caller.call(PutBlob(iid, digest, reference, replicas), iid, content)
+        cfg: int = header[3]
+        return cfg
+
+    async def _put_counted(self, digest: bytes, store: Callable[..., Awaitable[int]]) -> None:
         position = position_of_blob(digest)
-
-        async def store(plane: int, replicas: int) -> int:
-            iid = iid_of(position, plane)
-            header, _ = await self._caller.call(PutBlob(iid, digest, reference, replicas), iid, content)
-            cfg: int = header[3]
-            return cfg
-
         try:
             await self._put(position, store, await self._counts.at(position))
         except Recounted as error:
             await self._counts.again(position, error, partial(self._put, position, store))
-        return digest
 
     async def _put(self, position: int, store: Callable[..., Awaitable[int]], replicas: int) -> None:
         if replicas == 1:

@@ -19,7 +19,7 @@ from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, Once, Registers, key_bytes, when
+from ssastore.core.registers import Found, Once, Registers, When, key_bytes, when
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketBeingDeleted,
@@ -28,16 +28,18 @@ from ssastore.errors import (
     InvalidKey,
     OutcomeUnknown,
     PeerError,
+    PreconditionFailed,
     RangeNotSatisfiable,
     RequestError,
     StoreFull,
     TryLater,
 )
 from ssastore.limits import LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
-from ssastore.messages import Kind
+from ssastore.messages import Condition, Kind
 from ssastore.wire import Body
 
 _BUDGET_CHUNKS = 8
+_AMEND_TRIES = 20
 
 _OF_AN_ATTEMPT = (TryLater, StoreFull, CorruptObject, PeerError, BucketBeingDeleted)
 "Failures that say nothing of earlier attempts."
@@ -229,6 +231,37 @@ class Objects:
             bucket,
             lambda record: self.registers.get(record.place, Kind.OBJECT, name, head_only=head_only),
         )
+
+    async def amend(
+        self,
+        bucket: str,
+        key: str,
+        change: Callable[[Metadata], Metadata],
+    ) -> Metadata:
+        """Change what is said of an object: not its bytes, ETag or time. What ``change`` made of it.
+
+        ``change`` gets what is stored, and is called again when somebody else was faster.
+
+        Raises:
+            TryLater: others write it all the time.
+        """
+        name = key_bytes(key)
+
+        async def amend_once(record: Bucket) -> Metadata:
+            found = await self.registers.get(record.place, Kind.OBJECT, name)
+            changed = change(found.metadata)
+            condition = When(Condition.AMEND, found.stamp)
+            await self.registers.put(
+                record.place, Kind.OBJECT, name, changed, found.data, condition=condition
+            )
+            return changed
+
+        for _ in range(_AMEND_TRIES):
+            try:
+                return await self.buckets.use(bucket, amend_once)
+            except PreconditionFailed:
+                continue
+        raise TryLater(f"{key!r} is written by others all the time")
 
     async def delete(
         self, bucket: str, key: str, *, if_match: str | None = None, once: Once | None = None

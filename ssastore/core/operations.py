@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from ssastore.core.metadata import summary
-from ssastore.core.register import LIVE, TOMBSTONE, Decision, Value
+from ssastore.core.register import LIVE, TOMBSTONE, Decision, Value, stamp_of
 from ssastore.messages import Condition, Delete, Put, Status
 
 
@@ -33,6 +33,7 @@ REFUSALS = {
 
 _APPLIED = int(Result.APPLIED)
 _ALWAYS = int(Condition.NONE)
+_AMEND = int(Condition.AMEND)
 "As plain numbers: a member of an enumeration takes 0.2 us to be found, and every write passes here."
 
 
@@ -42,9 +43,13 @@ def _unmet(request: Put | Delete, value: Value) -> Result | None:
         return Result.PRECONDITION_FAILED if value.is_live else None
     if not value.is_live:
         return Result.NOT_FOUND
-    if request.condition == Condition.IF_ETAG and summary(value.metadata)[0] != request.etag:
-        return Result.PRECONDITION_FAILED
-    return None
+    if request.condition == Condition.IF_PRESENT:
+        return None
+    if request.condition == Condition.IF_ETAG:
+        tag = summary(value.metadata)[0]
+    else:
+        tag = stamp_of(value.modified_ms, value.metadata)
+    return None if tag == request.etag else Result.PRECONDITION_FAILED
 
 
 def decide_put(request: Put, data: bytes | memoryview, now_ms: int) -> Callable[[Value], Decision]:
@@ -55,6 +60,8 @@ def decide_put(request: Put, data: bytes | memoryview, now_ms: int) -> Callable[
             return Decision(unmet, None)
         # Later than what it replaces, even when the clock stepped back: Last-Modified never goes backwards.
         modified_ms = max(now_ms, value.modified_ms)
+        if request.condition == _AMEND:
+            modified_ms = value.modified_ms
         return Decision(_APPLIED, Value(LIVE, modified_ms, request.metadata, data))
 
     return decide

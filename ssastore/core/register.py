@@ -30,6 +30,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from xxhash import xxh3_64_hexdigest
+
 from ssastore.errors import CorruptObject
 from ssastore.limits import BALLOT_AHEAD_US_MAX, RECENT_OPS_MAX, RECENT_OPS_MS
 
@@ -202,6 +204,14 @@ class Value:
         for entry in self.recent:
             head += _RECENT.pack(*entry)
         return [head, self.metadata, self.data]
+
+
+def stamp_of(modified_ms: int, metadata: bytes | memoryview) -> str:
+    """Tells one state of a record from all others of the same name: its time and what its metadata say.
+
+    An ETag does not: it is the same when the same bytes are written again with other headers.
+    """
+    return f"{modified_ms:x}-{xxh3_64_hexdigest(metadata)}"
 
 
 def decode_value(encoded: bytes | memoryview) -> Value:

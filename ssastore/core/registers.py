@@ -27,7 +27,7 @@ from ssastore.core.quorum import (
     is_answered,
     is_late,
 )
-from ssastore.core.register import LIVE
+from ssastore.core.register import LIVE, stamp_of
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
@@ -100,6 +100,11 @@ class Found:
         if self._metadata is None:
             self._metadata = decode_metadata(self._packed)
         return self._metadata
+
+    @property
+    def stamp(self) -> str:
+        """For a condition that nobody has written this record since (``Condition.IF_SAME``)."""
+        return stamp_of(self.modified_ms, self._packed)
 
 
 def when(if_match: str | None, if_none_match: str | None) -> When:

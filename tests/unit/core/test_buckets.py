@@ -21,9 +21,11 @@ from ssastore.errors import (
     InvalidBucketName,
     ObjectNotFound,
     PreconditionFailed,
+    RequestError,
     SsaStoreError,
     Unavailable,
 )
+from ssastore.limits import BUCKET_RECORD_BYTES_MAX, CONFIG_AGE_MS
 from ssastore.messages import Condition, Delete, Kind, Put, Scan, Shut
 from tests.direct import DirectCaller, SeededRandomness
 
@@ -489,3 +491,64 @@ async def test_record_changes_only_under_its_tag() -> None:
             Metadata("x", 0),
             condition=When(Condition.IF_ETAG, made.etag + "0"),
         )
+
+
+# -- what is set for a bucket -----------------------------------------------------------------------
+
+
+async def test_what_is_set_is_kept_through_a_deletion_that_fails() -> None:
+    caller = DirectCaller()
+    objects = client(caller)
+    await objects.buckets.create(NAME, owner="alice", config={"tagging": {"a": "b"}})
+    await put(objects, "k")
+    await objects.buckets.configure(NAME, lambda known: known.config | {"versioning": "Enabled"})
+    with pytest.raises(BucketNotEmpty):
+        await objects.buckets.delete(NAME)
+    found = await client(caller).buckets.read(NAME)
+    assert (found.owner, found.config) == ("alice", {"tagging": {"a": "b"}, "versioning": "Enabled"})
+
+
+async def test_changes_of_many_are_all_there() -> None:
+    caller = DirectCaller()
+    await client(caller).buckets.create(NAME)
+    clients = [client(caller, seed) for seed in range(2, 6)]
+    await asyncio.gather(
+        *[
+            one.buckets.configure(NAME, lambda known, number=number: known.config | {f"rule{number}": number})
+            for number, one in enumerate(clients)
+        ]
+    )
+    assert (await client(caller).buckets.read(NAME)).config == {f"rule{n}": n for n in range(4)}
+
+
+async def test_settings_above_the_limit_are_refused() -> None:
+    objects = client(DirectCaller())
+    before = await objects.buckets.create(NAME)
+    with pytest.raises(RequestError, match="65536"):
+        await objects.buckets.configure(NAME, lambda known: {"policy": "x" * BUCKET_RECORD_BYTES_MAX})
+    assert await objects.buckets.read(NAME) == before
+
+
+async def test_settings_of_others_are_seen_when_what_is_known_is_old() -> None:
+    caller = DirectCaller()
+    mine, other = client(caller), client(caller, 2)
+    await mine.buckets.create(NAME)
+    await other.buckets.configure(NAME, lambda known: {"versioning": "Enabled"})
+    assert (await mine.buckets.current(NAME)).config == {}
+    caller.clock.ms += CONFIG_AGE_MS
+    assert (await mine.buckets.current(NAME)).config == {"versioning": "Enabled"}
+
+
+async def test_old_settings_hold_while_the_record_cannot_be_read() -> None:
+    caller = DirectCaller()
+    objects = client(caller)
+    made = await objects.buckets.create(NAME, config={"policy": "deny"})
+    caller.clock.ms += CONFIG_AGE_MS
+
+    async def gone(message: Any) -> None:
+        raise Unavailable("the node is gone")
+
+    caller.hook = gone
+    assert await objects.buckets.current(NAME) == made
+    with pytest.raises(Unavailable):
+        await client(caller).buckets.current(NAME)

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssastore.core import content
+from ssastore.core.blobstore import references_of
 from ssastore.core.content import Blobs, Budget, Content, ContentWriter, fold_segments, read_content
 from ssastore.core.metadata import Segment, SegmentKind, encode_manifest
 from ssastore.core.records import blob_key
@@ -186,6 +187,35 @@ async def test_equal_chunks_are_stored_once() -> None:
     assert len({segment.digest for segment in stored.segments}) == 1
     assert caller.store.usage().records == 2, "a blob and its one reference"
     assert await read(caller, Budget(8), stored) == bytes(CHUNK * 4)
+
+
+async def test_one_more_record_refers_to_a_blob_without_its_bytes() -> None:
+    caller = DirectCaller()
+    sent: list[int] = []
+
+    async def count(message: Any) -> None:
+        sent.append(type(message) is PutBlob)
+
+    blobs = Blobs(caller)
+    digest = await blobs.put(b"data", b"0123456789first")
+    caller.hook = count
+    await blobs.keep(digest, b"0123456789second")
+    assert sent == [True], "one request, and its body is empty"
+    with caller.store.read() as txn:
+        found = references_of(txn, locator_of(iid_of(position_of_blob(digest), 0)), digest)
+    names = sorted(reference.name for _, reference in found if reference)
+    assert names == [b"0123456789first", b"0123456789second"]
+    assert await blobs.get(digest) == b"data"
+
+
+async def test_a_blob_that_is_not_there_cannot_be_referred_to() -> None:
+    caller = DirectCaller()
+    with pytest.raises(ObjectNotFound):
+        await Blobs(caller).keep(digest_of(b"absent"), b"0123456789record")
+    with caller.store.read() as txn:
+        assert list(txn.scan(b"", b"\xff")) == []
+    empty = await Blobs(caller).put(b"", b"0123456789record")
+    assert bytes(await Blobs(caller).get(empty)) == b"", "an empty body is a blob as well"
 
 
 async def test_stream_above_the_limit_is_refused() -> None:

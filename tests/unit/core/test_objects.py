@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssastore.core.content import Content
+from ssastore.core.metadata import Metadata
 from ssastore.core.objects import CommonPrefix, ObjectInfo, ObjectReader, Objects
 from ssastore.core.registers import ALWAYS, IF_ABSENT, When, key_bytes, when
 from ssastore.errors import (
@@ -23,7 +26,7 @@ from ssastore.errors import (
     Unavailable,
 )
 from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX
-from ssastore.messages import Condition, Put, Scan
+from ssastore.messages import Condition, Kind, Put, Scan
 from tests.direct import DirectCaller, SeededRandomness
 
 NAME = "photos"
@@ -31,6 +34,9 @@ NAME = "photos"
 
 def client(caller: DirectCaller, seed: int = 1) -> Objects:
     return Objects(caller, caller.clock, SeededRandomness(seed))
+
+
+STAMPED = [Condition.IF_SAME, Condition.AMEND]
 
 
 @pytest.fixture
@@ -131,6 +137,64 @@ async def test_one_of_many_conditional_writes_wins(objects: Objects) -> None:
 
 
 # -- values -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("condition", STAMPED)
+@pytest.mark.parametrize(
+    "other", ["none", "same bytes later", "other headers at once", "deleted", "made again"]
+)
+async def test_a_write_that_means_one_state_of_a_record(
+    objects: Objects, condition: Condition, other: str
+) -> None:
+    """An ETag cannot tell these states apart: all are written with the same bytes."""
+    caller = objects.registers._caller
+    assert isinstance(caller, DirectCaller)
+    await put(objects, "k", b"1")
+    found = await objects.find(NAME, "k")
+    if other != "none":
+        caller.clock.ms += 1 if "later" in other or "again" in other else 0
+        if other in ("deleted", "made again"):
+            await objects.delete(NAME, "k")
+        if other != "deleted":
+            await put(objects, "k", b"1", headers={"expires": "0"} if "headers" in other else None)
+    place = (await objects.bucket(NAME)).place
+    caller.clock.ms += 1000
+    write = objects.registers.put(
+        place, Kind.OBJECT, b"k", Metadata("new", 1), b"2", condition=When(condition, found.stamp)
+    )
+    if other == "none":
+        written_ms = await write
+        assert await get(objects, "k") == b"2"
+        assert written_ms == (found.modified_ms if condition == Condition.AMEND else caller.clock.ms)
+        return
+    with pytest.raises(ObjectNotFound if other == "deleted" else PreconditionFailed):
+        await write
+
+
+async def test_what_is_said_of_an_object_changes_and_it_stays(objects: Objects) -> None:
+    caller = objects.registers._caller
+    assert isinstance(caller, DirectCaller)
+    data = b"x" * (INLINE_BYTES_MAX + 1)
+    for key, content in (("small", b"data"), ("large", data)):
+        before = await put(objects, key, content)
+        caller.clock.ms += 60_000
+        await objects.amend(NAME, key, lambda known: replace(known, extra={"tags": {"a": "b"}}))
+        after = await objects.head(NAME, key)
+        assert after.extra == {"tags": {"a": "b"}}
+        assert (after.etag, after.modified_ms) == (before.etag, before.modified_ms)
+        assert await get(objects, key) == content
+    with pytest.raises(ObjectNotFound):
+        await objects.amend(NAME, "absent", lambda known: known)
+
+
+async def test_changes_of_what_is_said_are_all_there(objects: Objects) -> None:
+    await put(objects, "k", b"data")
+
+    def tag(number: int) -> Callable[[Metadata], Metadata]:
+        return lambda known: replace(known, extra=known.extra | {f"t{number}": number})
+
+    await asyncio.gather(*[objects.amend(NAME, "k", tag(number)) for number in range(8)])
+    assert (await objects.head(NAME, "k")).extra == {f"t{number}": number for number in range(8)}
 
 
 async def test_what_is_put_is_what_is_read(objects: Objects) -> None:
