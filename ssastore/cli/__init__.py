@@ -41,6 +41,7 @@ _COMMANDS = {
     "locate": ("objects", "Compute where a key lives."),
     "explain": ("objects", "Show step by step how a key is found."),
     "s3": ("s3", "Settings for S3 tools."),
+    "key": ("key", "Access keys for S3 users."),
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway."),
     "control": ("rebuild", "Make a lost control store anew, from what nodes have left of it."),

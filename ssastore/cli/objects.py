@@ -25,7 +25,7 @@ _BAR_BYTES_MIN = 8 << 20
 "Shorter transfers are over before a bar could be read."
 
 
-def _run(context: str | None, work: Callable[[AsyncClient], Awaitable[int | None]]) -> int:
+def run_with_client(context: str | None, work: Callable[[AsyncClient], Awaitable[int | None]]) -> int:
     """Run ``work`` with a client: of SSASTORE_URL when it is set, else of the lab."""
     from ssastore.client import AsyncClient
     from ssastore.system import run
@@ -199,7 +199,7 @@ def put_command(
                 )
         _print(_info(info), as_json, f"{target}  {info.size} bytes  ETag {info.etag}")
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @click.command("get")
@@ -228,7 +228,7 @@ def get_command(
                 target.write(chunk)
                 bar.update(len(chunk))
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @contextmanager
@@ -275,7 +275,7 @@ def ls_command(context: str | None, path: str, recursive: bool, as_json: bool) -
                 line = f"{_time(entry.modified_ms)} {entry.size:12}  {entry.key}"
                 _print(_info(entry), as_json, line)
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @click.command("rm")
@@ -309,7 +309,7 @@ def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bo
         _print({"deleted": count}, as_json, f"deleted {count} object(s)")
         return 0
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @click.command("stat")
@@ -328,7 +328,7 @@ def stat_command(context: str | None, path: str, as_json: bool) -> int:
         lines += [f"{name}: {value}" for name, value in (info.headers | info.metadata).items()]
         _print(_info(info), as_json, *lines)
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @click.command("mb")
@@ -343,7 +343,7 @@ def mb_command(context: str | None, bucket: str, shards: int) -> int:
     async def work(client: AsyncClient) -> None:
         await client.create_bucket(bucket, shards=shards)
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @click.command("locate")
@@ -358,7 +358,7 @@ def locate_command(context: str | None, path: str, as_json: bool) -> int:
         location = await client.bucket(bucket).locate(key)
         _print(location.as_json(), as_json, *location.addresses)
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 @click.command("explain")
@@ -373,7 +373,7 @@ def explain_command(context: str | None, path: str, as_json: bool) -> int:
         steps = await client.bucket(bucket).explain(key)
         _print(steps, as_json, *_explained(steps))
 
-    return _run(context, work)
+    return run_with_client(context, work)
 
 
 def _explained(steps: dict[str, Any]) -> list[str]:

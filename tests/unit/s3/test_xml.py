@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.errors import S3Error
+from ssastore.s3.xmlread import read_tree
 
 MODIFIED_MS = 1767323045678
 MODIFIED = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
@@ -425,3 +426,38 @@ def test_noise_is_malformed_and_nothing_worse(noise: bytes) -> None:
             xmlread.parse_complete_upload(GOOD[:at] + noise + GOOD[at:])
         except S3Error as error:
             assert error.status == 400
+
+
+# -- trees ------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_is_a_tree() -> None:
+    body = (
+        b'<r:Rules xmlns:r="urn:x"><Rule kind="a"><Id> one </Id><On>1</On></Rule><Rule><Id/></Rule></r:Rules>'
+    )
+    tree = read_tree(body, "Rules")
+    first, second = tree.all("Rule")
+    assert (first.value("Id"), first.value("On"), second.value("Id"), second.value("On")) == (
+        "one",
+        "1",
+        "",
+        None,
+    )
+    assert first.attributes == {"kind": "a"} and tree.one("Other") is None
+    with pytest.raises(S3Error, match="given twice"):
+        tree.one("Rule")
+    with pytest.raises(S3Error, match="must be text"):
+        read_tree(b"<R><A><B/></A></R>", "R").value("A")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"<Other/>", b"<R>", b"<R></R><R/>", b"<!DOCTYPE R><R/>", b"<R>" * 40 + b"</R>" * 40,
+        b"<R>\xff</R>", "<R/>".encode("utf-16"), b"<R>" + b"<A/>" * 20_000 + b"</R>",
+    ],
+)  # fmt: skip
+def test_no_tree_of_what_is_malformed(body: bytes) -> None:
+    with pytest.raises(S3Error) as caught:
+        read_tree(body, "R")
+    assert caught.value.code == "MalformedXML"

@@ -1,0 +1,93 @@
+"""``ssastore key``: access keys for S3, made and revoked while the cluster runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssastore.cli.objects import run_with_client
+
+if TYPE_CHECKING:
+    from ssastore.client import AsyncClient
+    from ssastore.core.users import AccessKey, Users
+
+
+@click.group("key")
+def key_command() -> None:
+    """Access keys for S3 users.
+
+    A key belongs to a user. Buckets that are made with it are the user's; what else it may do, bucket
+    policies and ACLs say. The keys that the cluster began with are root's, and may do everything.
+    """
+
+
+def _users(client: AsyncClient) -> Users:
+    from ssastore.core.users import Users
+    from ssastore.system import SystemClock, SystemRandomness
+
+    return Users(client.objects.registers, SystemClock(), SystemRandomness())
+
+
+def _shown(key: AccessKey) -> dict[str, Any]:
+    """A key without its secret."""
+    state = "revoked" if key.is_revoked else "active"
+    return {"access_key": key.key_id, "user": key.user, "state": state, "created_ms": key.created_ms}
+
+
+@key_command.command("create")
+@click.option("--user", required=True, help="Whose key it is; a user is a name, and needs nothing else.")
+@click.option("--id", "key_id", default="", help="Its identifier, instead of a random one.")
+@click.option(
+    "--secret-stdin", is_flag=True, help="Read its secret from standard input, instead of drawing one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.pass_obj
+def create_command(context: str | None, user: str, key_id: str, secret_stdin: bool, as_json: bool) -> int:
+    """Make a key and print it. The secret is shown this once."""
+    secret = sys.stdin.readline().rstrip("\n") if secret_stdin else ""
+    if secret_stdin and not secret:
+        raise click.UsageError("standard input has no secret")
+
+    async def create(client: AsyncClient) -> None:
+        key = await _users(client).create(user, key_id=key_id, secret=secret)
+        if as_json:
+            print(json.dumps(_shown(key) | {"secret_key": key.secret}))
+        else:
+            print(f"access key  {key.key_id}\nsecret key  {key.secret}\nuser        {key.user}")
+
+    return run_with_client(context, create)
+
+
+@key_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.pass_obj
+def list_command(context: str | None, as_json: bool) -> int:
+    """All keys that were made, without their secrets."""
+
+    async def show(client: AsyncClient) -> None:
+        keys = [_shown(key) async for key in _users(client).all()]
+        if as_json:
+            print(json.dumps(keys))
+            return
+        width = max([10, *[len(key["access_key"]) for key in keys]])
+        print(f"{'ACCESS KEY':<{width}}  {'STATE':<8}  USER")
+        for key in keys:
+            print(f"{key['access_key']:<{width}}  {key['state']:<8}  {key['user']}")
+
+    return run_with_client(context, show)
+
+
+@key_command.command("revoke")
+@click.argument("key_id", metavar="ACCESS_KEY")
+@click.pass_obj
+def revoke_command(context: str | None, key_id: str) -> int:
+    """Let a key open nothing any more, within five seconds at every gateway. It stays in the list."""
+
+    async def revoke(client: AsyncClient) -> None:
+        await _users(client).revoke(key_id)
+        print(f"revoked {key_id}")
+
+    return run_with_client(context, revoke)

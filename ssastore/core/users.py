@@ -1,0 +1,184 @@
+"""Access keys that are made while the cluster runs: records of the system bucket. Coroutines on Registers.
+
+A key belongs to a user, which is a name and no more: a bucket has one as its owner, policies and ACLs name
+it.  Keys of the secrets file are those of ROOT, who may do everything.
+
+The secret is stored as it is, for every signature is checked with it: who reads the disk of a node that holds
+the record reads the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from base64 import b32encode, b64encode
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from blake3 import blake3
+
+from ssastore.core.buckets import SYSTEM
+from ssastore.core.listing import Page, merge_shards
+from ssastore.core.metadata import Metadata
+from ssastore.core.registers import IF_ABSENT, Registers, When
+from ssastore.env import Clock, Randomness
+from ssastore.errors import (
+    Conflict,
+    CorruptObject,
+    ObjectNotFound,
+    PreconditionFailed,
+    RequestError,
+    SsaStoreError,
+)
+from ssastore.limits import ACCESS_KEYS_KNOWN_MAX, CONFIG_AGE_MS, LIST_KEYS_MAX
+from ssastore.messages import Condition, Kind
+
+ROOT = "root"
+ANYBODY = ""
+"The user of a request without credentials."
+
+_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,127}")
+_SECRET_CHARACTERS = range(8, 129)
+_CHANGE_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A key of a user. ``secret`` never leaves the cluster but to who makes it."""
+
+    key_id: str
+    user: str
+    secret: str
+    created_ms: int
+    is_revoked: bool = False
+
+    def __repr__(self) -> str:
+        return f"AccessKey({self.key_id!r} of {self.user!r})"
+
+
+def check_user(name: str) -> None:
+    """Raise RequestError unless ``name`` can be a user's."""
+    if not _USER.fullmatch(name):
+        raise RequestError(f"{name[:80]!r} is no user name: 1 to 64 letters, digits and ._@+-")
+
+
+def _record_name(key_id: str) -> bytes:
+    return b"key/" + key_id.encode()
+
+
+def _encode(key: AccessKey) -> tuple[Metadata, bytes]:
+    fields = {"user": key.user, "secret": key.secret, "created_ms": key.created_ms, "revoked": key.is_revoked}
+    data = json.dumps(fields).encode()
+    return Metadata(blake3(data).hexdigest(length=16), len(data)), data
+
+
+def _decode(key_id: str, data: bytes) -> AccessKey:
+    try:
+        fields = json.loads(data)
+        created_ms, is_revoked = int(fields["created_ms"]), bool(fields["revoked"])
+        return AccessKey(key_id, str(fields["user"]), str(fields["secret"]), created_ms, is_revoked)
+    except (ValueError, KeyError, TypeError):
+        # Not "from": the cause would quote the secret.
+        raise CorruptObject(f"the record of access key {key_id!r} is not one") from None
+
+
+class Users:
+    """The keys of one cluster, as one client knows them: at most CONFIG_AGE_MS late."""
+
+    def __init__(self, registers: Registers, clock: Clock, randomness: Randomness) -> None:
+        self._registers = registers
+        self._clock = clock
+        self._randomness = randomness
+        self._known: OrderedDict[str, tuple[AccessKey | None, int]] = OrderedDict()
+
+    async def create(self, user: str, *, key_id: str = "", secret: str = "") -> AccessKey:
+        """A new key of a user; identifier and secret are drawn unless they are given.
+
+        Raises:
+            RequestError: a name, identifier or secret that cannot be one.
+            Conflict: there is such a key.
+        """
+        check_user(user)
+        key_id = key_id or "SSA" + b32encode(self._randomness.bytes(10)).decode()
+        secret = secret or b64encode(self._randomness.bytes(30), altchars=b"-_").decode()
+        if not _KEY_ID.fullmatch(key_id):
+            raise RequestError("an access key id has 3 to 128 letters, digits and ._-")
+        if len(secret) not in _SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable():
+            raise RequestError("a secret has 8 to 128 printable characters of ASCII")
+        key = AccessKey(key_id, user, secret, self._clock.now_ms())
+        try:
+            await self._write(key, IF_ABSENT)
+        except PreconditionFailed:
+            raise Conflict(f"there is an access key {key_id!r}") from None
+        return key
+
+    async def revoke(self, key_id: str) -> AccessKey:
+        """Let a key open nothing any more; every gateway knows within CONFIG_AGE_MS.
+
+        It stays listed, so that its identifier is not given to somebody else. Raises ObjectNotFound.
+        """
+        for _ in range(_CHANGE_TRIES):
+            key, etag = await self._read(key_id)
+            revoked = replace(key, secret="", is_revoked=True)
+            try:
+                await self._write(revoked, When(Condition.IF_ETAG, etag))
+            except PreconditionFailed:
+                continue
+            return revoked
+        raise Conflict(f"access key {key_id!r} is being changed by others")
+
+    async def all(self) -> AsyncIterator[AccessKey]:
+        """All keys in order of their identifiers, revoked ones as well."""
+        prefix = _record_name("")
+
+        async def fetch(shard: int, after: bytes, limit: int) -> Page:
+            return await self._registers.page(
+                SYSTEM, Kind.OBJECT, shard, prefix=prefix, after=after, limit=limit
+            )
+
+        rows = merge_shards(fetch, SYSTEM.shards, b"", limit=LIST_KEYS_MAX, gather=asyncio.gather)
+        async for name, *_ in rows:
+            yield (await self._read(name[len(prefix) :].decode()))[0]
+
+    async def find(self, key_id: str) -> AccessKey | None:
+        """A key that is good, as it was at most CONFIG_AGE_MS ago.
+
+        While its record cannot be read, what was read last holds. Raises SsaStoreError: nothing was read.
+        """
+        if not _KEY_ID.fullmatch(key_id):
+            return None
+        known = self._known.get(key_id)
+        now_ms = self._clock.now_ms()
+        if known is not None and 0 <= now_ms - known[1] < CONFIG_AGE_MS:
+            return known[0]
+        try:
+            key: AccessKey | None = (await self._read(key_id))[0]
+        except ObjectNotFound:
+            key = None
+        except SsaStoreError:
+            if known is None:
+                raise
+            return known[0]
+        found = None if key is None or key.is_revoked else key
+        self._known[key_id] = found, now_ms
+        self._known.move_to_end(key_id)
+        while len(self._known) > ACCESS_KEYS_KNOWN_MAX:
+            self._known.popitem(last=False)
+        return found
+
+    async def _read(self, key_id: str) -> tuple[AccessKey, str]:
+        try:
+            found = await self._registers.get(SYSTEM, Kind.OBJECT, _record_name(key_id))
+        except ObjectNotFound:
+            raise ObjectNotFound(f"no access key {key_id!r}") from None
+        return _decode(key_id, bytes(found.data)), found.metadata.etag
+
+    async def _write(self, key: AccessKey, condition: When) -> None:
+        metadata, data = _encode(key)
+        self._known.pop(key.key_id, None)
+        await self._registers.put(
+            SYSTEM, Kind.OBJECT, _record_name(key.key_id), metadata, data, condition=condition
+        )
