@@ -14,7 +14,7 @@ from botocore.parsers import create_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX
+from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.errors import S3Error
 from ssastore.s3.xmlread import read_tree
@@ -454,7 +454,7 @@ def test_a_configuration_is_a_tree() -> None:
     "body",
     [
         b"", b"<Other/>", b"<R>", b"<R></R><R/>", b"<!DOCTYPE R><R/>", b"<R>" * 40 + b"</R>" * 40,
-        b"<R>\xff</R>", "<R/>".encode("utf-16"), b"<R>" + b"<A/>" * 20_000 + b"</R>",
+        b"<R>\xff</R>", "<R/>".encode("utf-16"), b"<R>" + b"<A/>" * XML_ELEMENTS_MAX + b"</R>",
     ],
 )  # fmt: skip
 def test_no_tree_of_what_is_malformed(body: bytes) -> None:
