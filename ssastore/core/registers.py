@@ -279,7 +279,7 @@ class Registers:
             metadata.encode(),
         )
         position = expected_position(place.bucket, place.shards, key)
-        header, _ = await self._write(message, position, data, await self._counts.at(position))
+        header, _ = await self._write_counted(message, position, data)
         modified_ms: int = header[2]
         return modified_ms
 
@@ -307,8 +307,16 @@ class Registers:
             once.born_ms,
         )
         position = expected_position(place.bucket, place.shards, key)
-        header, _ = await self._write(message, position, b"", await self._counts.at(position))
+        header, _ = await self._write_counted(message, position, b"")
         return bool(header[3])
+
+    async def _write_counted(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
+        try:
+            return await self._write(message, position, data, await self._counts.at(position))
+        except Recounted as error:
+            return await self._counts.again(
+                position, error, lambda right: self._write(message, position, data, right)
+            )
 
     def _write(
         self, message: Put | Delete, position: int, data: Body, replicas: int

@@ -16,10 +16,10 @@ from typing import Any, cast
 from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
-from ssastore.errors import OutcomeUnknown, PeerError, SsaStoreError, Unavailable
+from ssastore.errors import OutcomeUnknown, PeerError, Recounted, SsaStoreError, Unavailable
 from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
 from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
-from ssastore.messages import Accept, Delete, Message, Put, Report, Status
+from ssastore.messages import Accept, Delete, Get, GetBlob, Message, Put, PutBlob, Report, Scan, Shut, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.transport.coverage import NOTHING
 from ssastore.wire import Body
@@ -38,6 +38,9 @@ _TRIED_AGAIN = (Status.NOT_MINE, Status.OVERLOADED, Status.SILENT)
 
 _UNCERTAIN = (Put, Delete, Accept)
 "Requests that leave a doubt when their answer is lost."
+
+_COUNTED = (Put, Delete, Get, Scan, Shut, PutBlob, GetBlob)
+"Requests that are made otherwise when there are more planes than one (``core.counts``)."
 
 _BORN = frozenset((Put.TYPE, Delete.TYPE))
 "Requests of operations that are applied once, and so have a birth (``core.birth``)."
@@ -269,7 +272,11 @@ class Pool:
         """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
         loop = asyncio.get_running_loop()
         attempt = 0
+        is_alone = self.replicas == 1
         while not self._is_closed and loop.time() < budget.deadline:
+            if is_alone and self.replicas > 1 and not in_doubt and isinstance(message, _COUNTED):
+                # Others have told meanwhile that there is more than this one plane to ask.
+                raise Recounted(str(self.replicas))
             is_sent = False
             try:
                 async with asyncio.timeout_at(budget.deadline):

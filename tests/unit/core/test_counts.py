@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from ssastore.core.counts import Counts
+from ssastore.core.metadata import Metadata
+from ssastore.core.registers import Place, Registers
 from ssastore.errors import Recounted
+from ssastore.messages import Delete, Kind, Put
+from tests.direct import DirectCaller, SeededRandomness
 from tests.registermodel import run_virtually
 
 GROUP_5, GROUP_6 = 5 << 48, 0x2006 << 48
@@ -69,3 +73,25 @@ def test_planes_that_do_not_agree_are_asked_until_the_deadline_and_no_longer() -
 @pytest.mark.parametrize("word", ["", "0", "6", "many"])
 def test_a_number_that_makes_no_sense_is_none(word: str) -> None:
     assert Recounted(word).replicas == 0
+
+
+@pytest.mark.parametrize("verb", ["put", "delete"])
+async def test_a_write_to_one_plane_that_finds_more_is_made_again(verb: str) -> None:
+    """The pool says so when that plane cannot be dialled (``Recounted``): nothing was sent."""
+    caller = DirectCaller()
+    registers, place = Registers(caller, SeededRandomness()), Place(7, 4)
+    await registers.put(place, Kind.OBJECT, b"k", Metadata("old", 1), b"1")
+    refused: list[Any] = []
+
+    async def refuse_once(message: Any) -> None:
+        if isinstance(message, Put | Delete) and not refused:
+            refused.append(message)
+            raise Recounted("1")
+
+    caller.hook = refuse_once
+    if verb == "put":
+        await registers.put(place, Kind.OBJECT, b"k", Metadata("new", 1), b"2")
+        assert bytes((await registers.get(place, Kind.OBJECT, b"k")).data) == b"2"
+    else:
+        assert await registers.delete(place, Kind.OBJECT, b"k")
+    assert refused

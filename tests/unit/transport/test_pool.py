@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -23,6 +23,7 @@ from ssastore.errors import (
     ObjectTooLarge,
     OutcomeUnknown,
     PreconditionFailed,
+    Recounted,
     StoreFull,
     Unavailable,
 )
@@ -746,3 +747,34 @@ async def test_silent_slice_is_given_up_at_once_when_others_can_be_asked(
     with pytest.raises(Unavailable, match="does not vote"):
         await pool.call(get_of(key), iid_of_record(PLACE, key), within_ms=2000)
     assert asyncio.get_running_loop().time() - started < 1
+
+
+@pytest.mark.parametrize("request_of", [get_of, put_of, delete_of])
+async def test_one_plane_that_is_gone_when_there_are_more_by_now(
+    world: World, request_of: Callable[[bytes], Any]
+) -> None:
+    """Who was told of one plane, and of three while that one cannot be dialled, asks the others."""
+    pool = world.pool(deadline_ms=5000)
+    (key,) = keys_of(world, world.cluster.nodes[0], 1)
+    pool.replicas = 1
+    world.dials.dead.add(world.cluster.nodes[0].port)
+    asked = asyncio.create_task(pool.call(request_of(key), iid_of_record(PLACE, key)))
+    await turns(20)
+    assert not asked.done()
+    pool.replicas = 3
+    with pytest.raises(Recounted) as caught:
+        await asked
+    assert caught.value.replicas == 3
+
+
+async def test_a_question_that_is_for_one_plane_goes_on_when_there_are_more(world: World) -> None:
+    pool = world.pool(deadline_ms=500)
+    (key,) = keys_of(world, world.cluster.nodes[0], 1)
+    pool.replicas = 1
+    world.dials.dead.add(world.cluster.nodes[0].port)
+    iid = iid_of_record(PLACE, key)
+    asked = asyncio.create_task(pool.call(Report(iid), iid))
+    await turns(20)
+    pool.replicas = 3
+    with pytest.raises(Unavailable):
+        await asked
