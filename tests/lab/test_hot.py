@@ -97,7 +97,8 @@ def test_the_hottest_slice_is_cut_and_a_piece_of_it_moved(tmp_path: Path) -> Non
             said = re.search(r"^(\w+) has most to do, (\d+) calls/s and ([\d.]+) cores of CPU$", shown, re.M)
             assert said is not None, shown
             source = said[1]
-            assert source == max(before, key=lambda name: before[name]) and float(said[3]) > 0
+            # Two planes answer most of the reads: which of their nodes has a little more is chance.
+            assert before[source] > 0.7 * max(before.values()) and float(said[3]) > 0
             assert int(said[2]) > 0
             (change,) = decode_plan(path.read_bytes()).changes
             target = change.target

@@ -210,7 +210,9 @@ class Large:
         self.broken = broken
         self.key = broken.key(on_victim=False)
         self.data = b"".join(CHUNKS)
-        broken.s3.put_object(Bucket=broken.BUCKET, Key=self.key, Body=self.data)
+        # Calls are short here, so that tests of nodes that are gone are; this one need not be.
+        patient = broken.gateway.boto(config={"retries": {"mode": "standard", "total_max_attempts": 5}})
+        patient.put_object(Bucket=broken.BUCKET, Key=self.key, Body=self.data)
 
     def node_of(self, chunk: int) -> SmallNode:
         digest = blake3(CHUNKS[chunk]).digest()
