@@ -382,6 +382,8 @@ PLAN_FILE_BYTES_MAX = 64 * MIB
 PART_BYTES_MIN = 5 * MIB
 PART_BYTES_MAX = 5 * GIB
 PARTS_MAX = 10_000
+COPY_BYTES_MAX = 5 * GIB
+"What one request copies, as in S3: some 1,280 references, or as many chunks that are cut anew."
 LIST_KEYS_MAX = 1000
 XML_BYTES_MAX = 2 * MIB
 XML_DEPTH_MAX = 32

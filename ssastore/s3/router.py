@@ -58,17 +58,17 @@ _UPLOAD = {
     "POST": "CompleteMultipartUpload",
     "DELETE": "AbortMultipartUpload",
 }
+_COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
+"What a PUT is when it names its source."
 
 # Request headers that change what an operation means; ignoring one would be a lie.
 _UNSERVED_HEADERS = (
-    "x-amz-copy-source",
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-object-lock-mode",
     "x-amz-object-lock-legal-hold",
     "x-amz-bucket-object-lock-enabled",
     "x-amz-tagging",
-    "x-amz-website-redirect-location",
     "x-amz-grant-full-control",
     "x-amz-grant-read",
     "x-amz-grant-read-acp",
@@ -101,7 +101,8 @@ def route(
         return _of(_SERVICE, method)
     if key is None:
         return _route_bucket(method, query)
-    return _route_object(method, query)
+    name = _route_object(method, query)
+    return _COPIES.get(name, name) if "x-amz-copy-source" in headers else name
 
 
 def _of(operations: Mapping[str, str], method: str) -> str:

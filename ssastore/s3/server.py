@@ -24,6 +24,7 @@ from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.buckets import BucketOperations
+from ssastore.s3.copies import CopyOperations
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.names import parse_query, split_path
 from ssastore.s3.objects import ObjectOperations
@@ -141,11 +142,9 @@ class S3Server:
         self._clock = clock
         self._randomness = randomness
         self.requests: dict[tuple[str, int], int] = {}
-        buckets, single, uploads = (
-            BucketOperations(objects, region),
-            ObjectOperations(objects, Attempts(clock)),
-            UploadOperations(objects),
-        )
+        attempts = Attempts(clock)
+        buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts)
+        uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts)
         self._operations: dict[str, Operation] = {
             "ListBuckets": buckets.list_buckets,
             "CreateBucket": buckets.create_bucket,
@@ -158,6 +157,8 @@ class S3Server:
             "PutObject": single.put_object,
             "DeleteObject": single.delete_object,
             "DeleteObjects": single.delete_objects,
+            "CopyObject": copies.copy_object,
+            "UploadPartCopy": copies.upload_part_copy,
             "CreateMultipartUpload": uploads.create_multipart_upload,
             "UploadPart": uploads.upload_part,
             "CompleteMultipartUpload": uploads.complete_multipart_upload,

@@ -10,9 +10,10 @@ from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.buckets import bounded
 from ssastore.s3.checksums import ALGORITHMS
+from ssastore.s3.entity import check_storage_class, checksum_headers, entity_headers, kept_checksum
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number, user_metadata
-from ssastore.s3.objects import check_size, checksum_headers, entity_headers, kept_checksum, store_body
+from ssastore.s3.objects import check_size, store_body
 from ssastore.s3.request import Request, Response
 
 _UPLOAD_ID_BYTES_MAX = 64
@@ -41,6 +42,7 @@ class UploadOperations:
     async def create_multipart_upload(self, request: Request) -> Response:
         """Open an upload."""
         assert request.bucket is not None and request.key is not None
+        check_storage_class(request)
         headers, metadata = entity_headers(request), user_metadata(request.headers)
         algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
         if algorithm and algorithm not in ALGORITHMS:

@@ -14,7 +14,7 @@ XML 1.0 parser accepts, so that one odd key makes a whole page unreadable.  Here
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -225,14 +225,23 @@ def list_objects_v1(
     )
 
 
-def copied_object(etag: str, modified_ms: int) -> bytes:
+def _checksums(found: Mapping[str, str]) -> str:
+    """Elements for kept checksums: algorithm name to base64."""
+    return "".join(_element(f"Checksum{name}", value) for name, value in found.items())
+
+
+def _copied(root: str, etag: str, modified_ms: int, checksum: Mapping[str, str]) -> bytes:
+    return _document(root, _element("LastModified", iso8601(modified_ms)), _etag(etag), _checksums(checksum))
+
+
+def copied_object(etag: str, modified_ms: int, checksum: Mapping[str, str]) -> bytes:
     """The answer of CopyObject."""
-    return _document("CopyObjectResult", _element("LastModified", iso8601(modified_ms)), _etag(etag))
+    return _copied("CopyObjectResult", etag, modified_ms, checksum)
 
 
-def copied_part(etag: str, modified_ms: int) -> bytes:
+def copied_part(etag: str, modified_ms: int, checksum: Mapping[str, str]) -> bytes:
     """The answer of UploadPartCopy."""
-    return _document("CopyPartResult", _element("LastModified", iso8601(modified_ms)), _etag(etag))
+    return _copied("CopyPartResult", etag, modified_ms, checksum)
 
 
 def initiated_upload(*, bucket: str, key: str, upload_id: str) -> bytes:

@@ -152,9 +152,13 @@ def test_the_location_of_the_first_region_is_empty(
 
 
 def test_answers_to_copies_and_uploads(parsed: Callable[..., Any]) -> None:
-    answer = parsed("CopyObject", xml.copied_object("e", MODIFIED_MS))
-    assert answer["CopyObjectResult"] == {"ETag": '"e"', "LastModified": MODIFIED}
-    answer = parsed("UploadPartCopy", xml.copied_part("e", MODIFIED_MS))
+    answer = parsed("CopyObject", xml.copied_object("e", MODIFIED_MS, {"CRC32": "AAAAAA=="}))
+    assert answer["CopyObjectResult"] == {
+        "ETag": '"e"',
+        "LastModified": MODIFIED,
+        "ChecksumCRC32": "AAAAAA==",
+    }
+    answer = parsed("UploadPartCopy", xml.copied_part("e", MODIFIED_MS, {}))
     assert answer["CopyPartResult"] == {"ETag": '"e"', "LastModified": MODIFIED}
     answer = parsed("CreateMultipartUpload", xml.initiated_upload(bucket="b", key="<k>", upload_id="u"))
     assert (answer["Bucket"], answer["Key"], answer["UploadId"]) == ("b", "<k>", "u")

@@ -1,0 +1,183 @@
+"""CopyObject and UploadPartCopy."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from ssastore.core.buckets import Bucket
+from ssastore.core.content import Content
+from ssastore.core.contentcopy import content_tag, copy_content, copy_range, from_fresh_read
+from ssastore.core.objects import Objects, of_one_attempt
+from ssastore.core.records import reference_name
+from ssastore.core.registers import Found, Once
+from ssastore.limits import COPY_BYTES_MAX, PARTS_MAX
+from ssastore.s3 import xml
+from ssastore.s3.attempts import Attempts, attempt_of
+from ssastore.s3.conditions import check_copy_source
+from ssastore.s3.entity import check_storage_class, copied_headers, entity_headers
+from ssastore.s3.errors import S3Error
+from ssastore.s3.names import parse_copy_range, parse_copy_source, parse_number, user_metadata
+from ssastore.s3.request import Request, Response
+
+_COPIED = ("checksum", "parts")
+"What is kept beside the headers, and says as much of the same bytes elsewhere."
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """What ``x-amz-copy-source`` names."""
+
+    bucket: str
+    key: str
+    version: str | None
+
+    @staticmethod
+    def of(request: Request) -> CopySource:
+        """Raises S3Error: InvalidArgument and what names may raise."""
+        return CopySource(*parse_copy_source(request.headers["x-amz-copy-source"]))
+
+
+def directive(request: Request, what: str) -> str:
+    """COPY or REPLACE, as ``x-amz-{what}-directive`` says. S3Error InvalidArgument."""
+    name = f"x-amz-{what}-directive"
+    value = request.headers.get(name, "COPY")
+    if value not in ("COPY", "REPLACE"):
+        raise S3Error("InvalidArgument", f"Unknown {what} directive.", ArgumentName=name)
+    return value
+
+
+def check_changes_something(request: Request, source: CopySource) -> None:
+    """S3Error InvalidRequest for an object that is copied onto itself as it is."""
+    if (source.bucket, source.key) != (request.bucket, request.key) or source.version not in (None, "null"):
+        return
+    changing = ("x-amz-storage-class", "x-amz-website-redirect-location")
+    if directive(request, "metadata") == "COPY" and not any(name in request.headers for name in changing):
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without changing "
+            "the object's metadata, storage class, website redirect location or encryption attributes.",
+        )
+
+
+def check_copy_size(size: int) -> None:
+    """S3Error InvalidRequest for what S3 copies in parts only: a copy's time is bounded."""
+    if size > COPY_BYTES_MAX:
+        raise S3Error(
+            "InvalidRequest",
+            "The specified copy source is larger than the maximum allowable size for a copy source: "
+            f"{COPY_BYTES_MAX}",
+        )
+
+
+class CopyOperations:
+    """Handlers; one method an operation."""
+
+    def __init__(self, objects: Objects, attempts: Attempts) -> None:
+        self._objects = objects
+        self._attempts = attempts
+
+    async def _read(self, request: Request, source: CopySource) -> Found:
+        """The source, if it is as the request's conditions demand. Raises S3Error, SsaStoreError."""
+        if source.version not in (None, "null"):
+            raise S3Error("NoSuchVersion")
+        found = await self._objects.find(source.bucket, source.key)
+        check_copy_source(request.headers, found.metadata.etag, found.modified_ms)
+        return found
+
+    async def copy_object(self, request: Request) -> Response:
+        """Make an object of another one's bytes, which stay where they are."""
+        assert request.bucket is not None and request.key is not None
+        source = CopySource.of(request)
+        condition = request.precondition()
+        check_storage_class(request)
+        check_changes_something(request, source)
+        replaced: tuple[dict[str, str], dict[str, str]] | None = None
+        if directive(request, "metadata") == "REPLACE":
+            replaced = entity_headers(request), user_metadata(request.headers)
+        key = request.key.encode()
+
+        async def keep(found: Found) -> tuple[Found, Content]:
+            check_copy_size(found.metadata.size)
+            place = (await self._objects.bucket(request.bucket or "")).place
+            reference = reference_name(place.bucket, place.shards, key)
+            return found, await copy_content(self._objects.blobs, found, reference)
+
+        with of_one_attempt(attempt_of(request.headers) if condition else 1):
+            found, content = await from_fresh_read(lambda: self._read(request, source), keep)
+            known = found.metadata
+            headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
+            extra: dict[str, Any] = {name: known.extra[name] for name in _COPIED if name in known.extra}
+            made = await self._objects.commit(
+                request.bucket,
+                request.key,
+                content,
+                known.etag,
+                headers=headers,
+                metadata=metadata,
+                extra=extra,
+                once=self._once(request, condition, source),
+                **condition,
+            )
+        checksum = made.extra.get("checksum", {})
+        return Response.xml(xml.copied_object(made.etag, made.modified_ms, checksum))
+
+    def _once(self, request: Request, condition: dict[str, str], source: CopySource) -> Once | None:
+        """What makes the attempts of a conditional copy one operation."""
+        assert request.bucket is not None and request.key is not None
+        if not condition:
+            return None
+        name = request.bucket, request.key
+        payload = f"copy of {source}"
+        return self._attempts.once(request.principal, request.method, name, request.headers, payload)
+
+    async def upload_part_copy(self, request: Request) -> Response:
+        """Make a part of an object's bytes, or of a range of them."""
+        assert request.bucket is not None and request.key is not None
+        number = parse_number("partNumber", request.query.get("partNumber", ""), least=1, most=PARTS_MAX)
+        source = CopySource.of(request)
+        bucket = await self._objects.bucket(request.bucket)
+        multipart = self._objects.multipart(bucket)
+        key, upload_id = request.key.encode(), request.query["uploadId"]
+        await multipart.read(key, upload_id)
+
+        async def copy(found: Found) -> tuple[str, Content]:
+            # The upload holds the part's blobs until a completion names them.
+            return await self._copy_part(request, found, bucket, key + b"\0" + upload_id.encode())
+
+        etag, content = await from_fresh_read(lambda: self._read(request, source), copy)
+        modified_ms = await multipart.put_part(key, upload_id, number, etag, content)
+        return Response.xml(xml.copied_part(etag, modified_ms, {}))
+
+    async def _copy_part(
+        self, request: Request, found: Found, bucket: Bucket, owner: bytes
+    ) -> tuple[str, Content]:
+        """ETag and content of the part that a source becomes."""
+        size = found.metadata.size
+        span = request.headers.get("x-amz-copy-source-range")
+        first, last = (0, size - 1) if span is None else parse_copy_range(span, size)
+        check_copy_size(last + 1 - first)
+        reference = reference_name(bucket.place.bucket, bucket.place.shards, owner)
+        content = await copy_range(self._objects.blobs, found, first, last + 1, reference)
+        if content is not None:
+            # The parts of the object to be are named by ETags that only have to tell them apart.
+            return content_tag(content), content
+        return await self._move_part(found, (first, last + 1 - first), bucket, owner)
+
+    async def _move_part(
+        self, found: Found, span: tuple[int, int], bucket: Bucket, owner: bytes
+    ) -> tuple[str, Content]:
+        """As ``_copy_part``, for bytes that are cut out of blobs or inline."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        writer = self._objects.writer(bucket, owner, inline_bytes_max=0)
+        reader = self._objects.reader("", found).narrow(*span)
+        try:
+            async for piece in reader:
+                md5.update(piece)
+                await writer.write(piece)
+            content = await writer.finish()
+        except BaseException:
+            await writer.cancel()
+            raise
+        return md5.hexdigest(), content
