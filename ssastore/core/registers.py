@@ -311,12 +311,7 @@ class Registers:
         return bool(header[3])
 
     async def _write_counted(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
-        try:
-            return await self._write(message, position, data, await self._counts.at(position))
-        except Recounted as error:
-            return await self._counts.again(
-                position, error, lambda right: self._write(message, position, data, right)
-            )
+        return await self._counted(position, partial(self._write, message, position, data))
 
     def _write(
         self, message: Put | Delete, position: int, data: Body, replicas: int
