@@ -143,6 +143,10 @@ class Users:
         async for name, *_ in rows:
             yield (await self._read(name[len(prefix) :].decode()))[0]
 
+    async def names(self) -> set[str]:
+        """Users that have a key, or had one."""
+        return {key.user async for key in self.all()}
+
     async def find(self, key_id: str) -> AccessKey | None:
         """A key that is good, as it was at most CONFIG_AGE_MS ago.
 

@@ -23,7 +23,7 @@ from ssastore.core.registers import Once
 from ssastore.env import Clock
 from ssastore.limits import INVOCATIONS_MAX
 from ssastore.messages import OP_ID_BYTES
-from ssastore.s3.sigv4 import Principal
+from ssastore.s3.principal import Principal
 
 _INVOCATION = re.compile(r"[\x21-\x7e]{8,128}")
 _ATTEMPT = re.compile(r"(?:^|;)\s*attempt=(\d{1,4})\s*(?:;|$)")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
+from typing import Any
 
 from ssastore.core.objects import CommonPrefix, Objects
+from ssastore.core.users import ROOT
+from ssastore.errors import BucketAlreadyExists, BucketNotFound
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
+from ssastore.s3.acl import Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
+from ssastore.s3.permissions import OWNERSHIPS
 from ssastore.s3.request import Request, Response
 
 _TOKEN_VERSION = b"1"
@@ -61,9 +66,13 @@ class BucketOperations:
         self._region = region
 
     async def list_buckets(self, request: Request) -> Response:
-        """All buckets."""
-        buckets = [(bucket.name, bucket.created_ms) async for bucket in self._objects.buckets.all()]
-        return Response.xml(xml.list_buckets(request.principal.access_key, buckets))
+        """The user's buckets; all of them for root."""
+        buckets = [
+            (bucket.name, bucket.created_ms)
+            async for bucket in self._objects.buckets.all()
+            if request.user in (bucket.owner, ROOT)
+        ]
+        return Response.xml(xml.list_buckets(request.user, buckets))
 
     async def create_bucket(self, request: Request) -> Response:
         """Create a bucket; 409 BucketAlreadyOwnedByYou when it exists."""
@@ -71,8 +80,30 @@ class BucketOperations:
         wanted = xmlread.parse_bucket_configuration(await request.small_body(XML_BYTES_MAX))
         if wanted not in (None, "", self._region):
             raise S3Error("InvalidLocationConstraint", LocationConstraint=str(wanted)[:64])
-        await self._objects.buckets.create(request.bucket)
+        config: dict[str, Any] = {}
+        acl = of_headers(request.headers, request.user, request.user)
+        if acl is not None and acl != Acl.private(request.user):
+            config["acl"] = acl.encode()
+        ownership = request.headers.get("x-amz-object-ownership")
+        if ownership is not None:
+            if ownership not in OWNERSHIPS:
+                raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership")
+            config["ownershipControls"] = ownership
+        try:
+            await self._objects.buckets.create(request.bucket, owner=request.user, config=config)
+        except BucketAlreadyExists:
+            raise await self._taken(request) from None
         return Response(200, b"", {"Location": f"/{request.bucket}"})
+
+    async def _taken(self, request: Request) -> S3Error:
+        """What who creates a bucket that exists is told: whether it is his own."""
+        assert request.bucket is not None
+        try:
+            found = await self._objects.buckets.read(request.bucket)
+        except BucketNotFound:
+            return S3Error("OperationAborted")
+        is_own = (found.owner or ROOT) == request.user
+        return S3Error("BucketAlreadyOwnedByYou" if is_own else "BucketAlreadyExists")
 
     async def head_bucket(self, request: Request) -> Response:
         """Whether the bucket exists."""
@@ -114,7 +145,7 @@ class BucketOperations:
                     max_keys=limit,
                     is_truncated=page.is_truncated,
                     objects=page.objects,
-                    owner=request.principal.access_key,
+                    owner=request.user,
                     common_prefixes=page.prefixes,
                     delimiter=delimiter,
                     encoding_type=encoding,
@@ -137,7 +168,7 @@ class BucketOperations:
                 start_after=start_after or None,
                 continuation_token=token,
                 next_token=encode_token(page.last) if page.is_truncated else None,
-                owner=request.principal.access_key if query.get("fetch-owner") == "true" else None,
+                owner=request.user if query.get("fetch-owner") == "true" else None,
             )
         )
 

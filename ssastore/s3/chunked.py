@@ -38,7 +38,7 @@ from ssastore.limits import (
 )
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
-from ssastore.s3.sigv4 import PayloadMode, SignatureChain
+from ssastore.s3.principal import PayloadMode, SignatureChain
 
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _SIZE_DIGITS_MAX = 16

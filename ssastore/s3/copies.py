@@ -14,6 +14,7 @@ from ssastore.core.records import reference_name
 from ssastore.core.registers import Found, Once
 from ssastore.limits import COPY_BYTES_MAX, PARTS_MAX
 from ssastore.s3 import xml
+from ssastore.s3.access import Access, acl_to_keep
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.conditions import check_copy_source
 from ssastore.s3.entity import check_storage_class, copied_headers, entity_headers
@@ -74,12 +75,16 @@ def check_copy_size(size: int) -> None:
 class CopyOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects, attempts: Attempts) -> None:
+    def __init__(self, objects: Objects, attempts: Attempts, access: Access) -> None:
         self._objects = objects
         self._attempts = attempts
+        self._access = access
 
     async def _read(self, request: Request, source: CopySource) -> Found:
         """The source, if it is as the request's conditions demand. Raises S3Error, SsaStoreError."""
+        action = "GetObject" if source.version is None else "GetObjectVersion"
+        if not await self._access.may(request, action, source.bucket, source.key):
+            raise S3Error("AccessDenied")
         if source.version not in (None, "null"):
             raise S3Error("NoSuchVersion")
         found = await self._objects.find(source.bucket, source.key)
@@ -109,6 +114,7 @@ class CopyOperations:
             known = found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
             extra: dict[str, Any] = {name: known.extra[name] for name in _COPIED if name in known.extra}
+            extra |= acl_to_keep(request, await self._objects.bucket(request.bucket))
             made = await self._objects.commit(
                 request.bucket,
                 request.key,

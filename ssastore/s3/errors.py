@@ -22,6 +22,7 @@ from ssastore import errors
 
 # code -> (HTTP status, message when the raiser gives none)
 CODES: dict[str, tuple[int, str]] = {
+    "AccessControlListNotSupported": (400, "The bucket does not allow ACLs"),
     "AccessDenied": (403, "Access Denied"),
     "AuthorizationHeaderMalformed": (400, "The authorization header that you provided is not valid."),
     "AuthorizationQueryParametersError": (400, "The authentication parameters of the query are not valid."),
@@ -51,12 +52,15 @@ CODES: dict[str, tuple[int, str]] = {
     "InvalidToken": (403, "The provided token is malformed or otherwise not valid."),
     "InvalidURI": (400, "The specified URI couldn't be parsed."),
     "KeyTooLongError": (400, "Your key is too long"),
+    "MalformedACLError": (400, "The ACL that you provided was not well formed or did not validate."),
+    "MalformedPolicy": (400, "The policy is not valid."),
     "MalformedTrailerError": (400, "The trailing headers of the body are not what the request announced."),
     "MalformedXML": (400, "The XML you provided was not well-formed or did not validate."),
     "MaxMessageLengthExceeded": (400, "Your request was too large."),
     "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size."),
     "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
     "MissingContentLength": (411, "You must provide the Content-Length HTTP header."),
+    "MissingSecurityHeader": (400, "Your request was missing a required header"),
     "NoSuchBucket": (404, "The specified bucket does not exist"),
     "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
     "NoSuchCORSConfiguration": (404, "The CORS configuration does not exist"),
@@ -83,6 +87,8 @@ CODES: dict[str, tuple[int, str]] = {
         "Check your key and signing method.",
     ),
     "SlowDown": (503, "Please reduce your request rate."),
+    "UnexpectedContent": (400, "This request does not support content"),
+    "UnresolvableGrantByEmailAddress": (400, "Users are known by name here, not by e-mail address."),
     "XAmzContentSHA256Mismatch": (400, "The x-amz-content-sha256 header does not match what was computed."),
 }
 

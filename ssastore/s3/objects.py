@@ -10,6 +10,7 @@ from ssastore.core.registers import Once
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
+from ssastore.s3.access import Access, acl_to_keep
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.entity import (
@@ -49,9 +50,10 @@ async def store_body(body: VerifiedBody, writer: ContentWriter) -> Content:
 class ObjectOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects, attempts: Attempts) -> None:
+    def __init__(self, objects: Objects, attempts: Attempts, access: Access) -> None:
         self._objects = objects
         self._attempts = attempts
+        self._access = access
 
     def _once(self, request: Request, condition: dict[str, str], payload: str) -> Once | None:
         """What makes the attempts of a conditional write one operation."""
@@ -73,6 +75,9 @@ class ObjectOperations:
             bucket = await self._objects.bucket(request.bucket)
             content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
             checksum = kept_checksum(body)
+            extra = acl_to_keep(request, bucket)
+            if checksum:
+                extra["checksum"] = checksum
             info = await self._objects.commit(
                 request.bucket,
                 request.key,
@@ -80,7 +85,7 @@ class ObjectOperations:
                 body.md5_hex(),
                 headers=headers,
                 metadata=metadata,
-                extra={"checksum": checksum} if checksum else {},
+                extra=extra,
                 once=self._once(request, condition, body.md5_hex()),
                 **condition,
             )
@@ -137,6 +142,8 @@ class ObjectOperations:
                 if entry.version_id not in (None, "null"):
                     raise S3Error("NotImplemented", "Versions are not implemented by this server.")
                 async with gate:
+                    if not await self._access.may(request, "DeleteObject", bucket, entry.key):
+                        raise S3Error("AccessDenied")
                     await self._objects.delete(bucket, entry.key, if_match=entry.etag)
             except ObjectNotFound as error:
                 return from_store_error(error) if entry.etag else None

@@ -14,7 +14,7 @@ from ssastore.s3.checksums import BodyCheck, declared_checksum, parse_content_md
 from ssastore.s3.chunked import ChunkedDecoder, parse_decoded_length, parse_trailer_names
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import ETags, parse_etags
-from ssastore.s3.sigv4 import Principal
+from ssastore.s3.principal import Principal
 from ssastore.wire import Body
 
 
@@ -44,6 +44,11 @@ class Request:
     principal: Principal
     request_id: str
     body: RawBody
+    user: str
+    "Whose key it was signed with (``core.users``); ANYBODY for one without credentials."
+    remote: str = ""
+    "Address of the client; empty when it is not known."
+    received_ms: int = 0
 
     def upload(self) -> VerifiedBody:
         """The body of an upload, decoded and checked. Raises S3Error for contradicting headers."""

@@ -13,7 +13,6 @@ from ssastore.s3.errors import S3Error
 
 _BUCKET_SUBRESOURCES = (
     "accelerate",
-    "acl",
     "analytics",
     "cors",
     "encryption",
@@ -24,10 +23,6 @@ _BUCKET_SUBRESOURCES = (
     "metrics",
     "notification",
     "object-lock",
-    "ownershipControls",
-    "policy",
-    "policyStatus",
-    "publicAccessBlock",
     "replication",
     "requestPayment",
     "tagging",
@@ -36,7 +31,6 @@ _BUCKET_SUBRESOURCES = (
     "website",
 )
 _OBJECT_SUBRESOURCES = (
-    "acl",
     "attributes",
     "legal-hold",
     "partNumber",
@@ -61,6 +55,29 @@ _UPLOAD = {
 _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 "What a PUT is when it names its source."
 
+# What a parameter makes of a request, by method.
+_BUCKET_PARAMETERS = {
+    "location": {"GET": "GetBucketLocation"},
+    "uploads": {"GET": "ListMultipartUploads"},
+    "delete": {"POST": "DeleteObjects"},
+    "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
+    "policy": {"GET": "GetBucketPolicy", "PUT": "PutBucketPolicy", "DELETE": "DeleteBucketPolicy"},
+    "policyStatus": {"GET": "GetBucketPolicyStatus"},
+    "publicAccessBlock": {
+        "GET": "GetPublicAccessBlock",
+        "PUT": "PutPublicAccessBlock",
+        "DELETE": "DeletePublicAccessBlock",
+    },
+    "ownershipControls": {
+        "GET": "GetBucketOwnershipControls",
+        "PUT": "PutBucketOwnershipControls",
+        "DELETE": "DeleteBucketOwnershipControls",
+    },
+}
+_OBJECT_PARAMETERS = {
+    "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
+}
+
 # Request headers that change what an operation means; ignoring one would be a lie.
 _UNSERVED_HEADERS = (
     "x-amz-server-side-encryption",
@@ -69,13 +86,7 @@ _UNSERVED_HEADERS = (
     "x-amz-object-lock-legal-hold",
     "x-amz-bucket-object-lock-enabled",
     "x-amz-tagging",
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
 )
-_ACLS_THAT_CHANGE_NOTHING = ("private", "bucket-owner-full-control", "bucket-owner-read")
 
 
 def _unserved(name: str) -> S3Error:
@@ -95,8 +106,6 @@ def route(
     for name in _UNSERVED_HEADERS:
         if name in headers:
             raise _unserved(f"header {name}")
-    if headers.get("x-amz-acl", "private") not in _ACLS_THAT_CHANGE_NOTHING:
-        raise _unserved(f"x-amz-acl: {headers['x-amz-acl'][:64]}")
     if bucket is None:
         return _of(_SERVICE, method)
     if key is None:
@@ -115,12 +124,9 @@ def _route_bucket(method: str, query: Mapping[str, str]) -> str:
     for name in _BUCKET_SUBRESOURCES:
         if name in query:
             raise _unserved(f"bucket sub-resource {name}")
-    if "location" in query:
-        return _of({"GET": "GetBucketLocation"}, method)
-    if "uploads" in query:
-        return _of({"GET": "ListMultipartUploads"}, method)
-    if "delete" in query:
-        return _of({"POST": "DeleteObjects"}, method)
+    for name, operations in _BUCKET_PARAMETERS.items():
+        if name in query:
+            return _of(operations, method)
     if method == "POST":
         raise _unserved("browser-based upload by POST")
     return _of(_BUCKET, method)
@@ -135,4 +141,7 @@ def _route_object(method: str, query: Mapping[str, str]) -> str:
         # The only version of an unversioned object is "null".
         if name in query and not (name == "versionId" and query[name] == "null"):
             raise _unserved(f"object sub-resource {name}")
+    for name, operations in _OBJECT_PARAMETERS.items():
+        if name in query:
+            return _of(operations, method)
     return _of(_OBJECT, method)

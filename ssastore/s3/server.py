@@ -18,19 +18,23 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ssastore.core.objects import Objects
+from ssastore.core.users import ANYBODY, ROOT, AccessKey, Users
 from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
+from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.copies import CopyOperations
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.names import parse_query, split_path
 from ssastore.s3.objects import ObjectOperations
+from ssastore.s3.permissions import PermissionOperations
+from ssastore.s3.principal import Principal, SignedRequest, anonymous
 from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
-from ssastore.s3.sigv4 import SignedRequest, authenticate
+from ssastore.s3.sigv4 import authenticate
 from ssastore.s3.uploads import UploadOperations
 from ssastore.wire import Body
 
@@ -141,10 +145,13 @@ class S3Server:
         self._secrets = {name: secret.decode() for name, secret in access_keys.items()}
         self._clock = clock
         self._randomness = randomness
+        self._users = Users(objects.registers, clock, randomness)
+        self._access = Access(objects)
         self.requests: dict[tuple[str, int], int] = {}
         attempts = Attempts(clock)
-        buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts)
-        uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts)
+        buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts, self._access)
+        uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts, self._access)
+        rights = PermissionOperations(objects, self._users)
         self._operations: dict[str, Operation] = {
             "ListBuckets": buckets.list_buckets,
             "CreateBucket": buckets.create_bucket,
@@ -165,6 +172,20 @@ class S3Server:
             "AbortMultipartUpload": uploads.abort_multipart_upload,
             "ListParts": uploads.list_parts,
             "ListMultipartUploads": uploads.list_multipart_uploads,
+            "GetBucketAcl": rights.get_bucket_acl,
+            "PutBucketAcl": rights.put_bucket_acl,
+            "GetObjectAcl": rights.get_object_acl,
+            "PutObjectAcl": rights.put_object_acl,
+            "GetBucketPolicy": rights.get_bucket_policy,
+            "PutBucketPolicy": rights.put_bucket_policy,
+            "DeleteBucketPolicy": rights.delete_bucket_policy,
+            "GetBucketPolicyStatus": rights.get_bucket_policy_status,
+            "GetPublicAccessBlock": rights.get_public_access_block,
+            "PutPublicAccessBlock": rights.put_public_access_block,
+            "DeletePublicAccessBlock": rights.delete_public_access_block,
+            "GetBucketOwnershipControls": rights.get_bucket_ownership_controls,
+            "PutBucketOwnershipControls": rights.put_bucket_ownership_controls,
+            "DeleteBucketOwnershipControls": rights.delete_bucket_ownership_controls,
         }
 
     def http_server(self) -> web.Server:
@@ -185,8 +206,9 @@ class S3Server:
         request_id = self._randomness.bytes(8).hex().upper()
         name = "-"
         try:
-            request = self._authenticate(http, request_id)
+            request = await self._authenticate(http, request_id)
             name = route(request.method, request.bucket, request.key, request.query, request.headers)
+            await self._access.check(request, name)
             response = await self._operations[name](request)
             return await self._respond(http, request_id, name, response)
         except S3Error as error:
@@ -204,14 +226,12 @@ class S3Server:
 
     # -- steps --------------------------------------------------------------------------------------
 
-    def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
+    async def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
         """Who asks; nothing of the request is acted on before. Raises S3Error."""
         _check_framing(http)
         raw_path, _, raw_query = http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
         signed = SignedRequest(http.method, raw_path, raw_query, http.raw_headers)
-        principal = authenticate(
-            signed, now_ms=self._clock.now_ms(), region=self._region, secret_of=self._secrets.get
-        )
+        principal, user = await self._principal(signed)
         bucket, key = split_path(raw_path)
         return Request(
             http.method,
@@ -222,7 +242,34 @@ class S3Server:
             principal,
             request_id,
             HttpBody(http),
+            user,
+            http.remote or "",
+            self._clock.now_ms(),
         )
+
+    async def _principal(self, signed: SignedRequest) -> tuple[Principal, str]:
+        """Who signed a request, and whose key it was. Raises S3Error."""
+        now_ms = self._clock.now_ms()
+        nobody = anonymous(signed, now_ms)
+        if nobody is not None:
+            return nobody, ANYBODY
+        key: AccessKey | None = None
+        asked: list[str] = []
+
+        def secret_of(key_id: str) -> str | None:
+            asked.append(key_id)
+            return key.secret if key is not None else self._secrets.get(key_id)
+
+        try:
+            return authenticate(signed, now_ms=now_ms, region=self._region, secret_of=secret_of), ROOT
+        except S3Error as error:
+            # Only who has signed everything else as it should be is looked for in the store.
+            if error.code != "InvalidAccessKeyId" or not asked:
+                raise
+            key = await self._users.find(asked[0])
+            if key is None:
+                raise
+        return authenticate(signed, now_ms=now_ms, region=self._region, secret_of=secret_of), key.user
 
     def _headers(self, request_id: str) -> dict[str, str]:
         return {

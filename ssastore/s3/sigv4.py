@@ -31,7 +31,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote_from_bytes
@@ -39,105 +38,22 @@ from urllib.parse import quote_from_bytes
 from ssastore.limits import CLOCK_SKEW_MS, PRESIGNED_S_MAX, SIGNING_KEYS_MAX
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import percent_decode
+from ssastore.s3.principal import PayloadMode, Principal, SignatureChain, SignedRequest, payload_mode
 
 ALGORITHM = b"AWS4-HMAC-SHA256"
 SERVICE = b"s3"
 TERMINATOR = b"aws4_request"
-EMPTY_SHA256 = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 _AUTHORIZATION_BYTES_MAX = 8192
 _ACCESS_KEY_BYTES_MAX = 128
 _DUMMY_SECRET = "no such key; this one is verified against to take the same time"  # noqa: S105
 
-_HEX_DIGITS = b"0123456789abcdef"
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _HEADER_CLAIMS = (b"Credential", b"SignedHeaders", b"Signature")
 _QUERY_CLAIMS = (b"Algorithm", b"Credential", b"Date", b"Expires", b"SignedHeaders", b"Signature")
 _QUERY_PREFIX = b"X-Amz-"
 # Twice the same of these is an attempt to let two readers see two requests.
 _SINGLE_HEADERS = frozenset({b"authorization", b"host", b"x-amz-content-sha256", b"x-amz-date"})
-
-
-class PayloadMode(Enum):
-    """How the body is protected: what ``x-amz-content-sha256`` says."""
-
-    SIGNED = "the SHA-256 of the body"
-    UNSIGNED = "UNSIGNED-PAYLOAD"
-    UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
-    CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
-    CHUNKS_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
-
-    @property
-    def is_aws_chunked(self) -> bool:
-        """The body is framed by aws-chunked and must go through ``chunked.ChunkedDecoder``."""
-        return self not in (PayloadMode.SIGNED, PayloadMode.UNSIGNED)
-
-    @property
-    def has_trailer(self) -> bool:
-        """Trailing headers follow the last chunk."""
-        return self in (PayloadMode.UNSIGNED_TRAILER, PayloadMode.CHUNKS_TRAILER)
-
-    @property
-    def signs_chunks(self) -> bool:
-        """Each chunk carries a signature."""
-        return self in (PayloadMode.CHUNKS, PayloadMode.CHUNKS_TRAILER)
-
-
-_PAYLOAD_MODES = {mode.value.encode(): mode for mode in PayloadMode if mode is not PayloadMode.SIGNED}
-
-
-@dataclass(frozen=True, slots=True)
-class SignedRequest:
-    """A request as it was sent: nothing decoded, headers in order."""
-
-    method: str
-    path: bytes
-    "Raw path, without the query."
-    query: bytes
-    "Raw query, without the question mark; empty if there is none."
-    headers: Sequence[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Proof that a request was authenticated, and what its body must match."""
-
-    access_key: str
-    payload: PayloadMode
-    payload_sha256: bytes | None
-    "Digest that the body must have; None unless the mode is SIGNED."
-    chain: SignatureChain | None
-    "Verifies the chunks of the body; None unless they are signed."
-    is_presigned: bool
-    signed_at_ms: int
-    "When the client signed it, by the client's clock, in whole seconds."
-
-
-class SignatureChain:
-    """The signatures of a chunked body: each covers its chunk and the signature before it."""
-
-    __slots__ = ("_previous", "_scope", "_signing_key")
-
-    def __init__(self, signing_key: bytes, *, timestamp: bytes, scope: bytes, seed: bytes) -> None:
-        self._signing_key = signing_key
-        self._scope = timestamp + b"\n" + scope + b"\n"
-        self._previous = seed
-
-    def check_chunk(self, data_sha256: str, signature: bytes) -> None:
-        """Verify the next chunk by the hex SHA-256 of its data. S3Error SignatureDoesNotMatch."""
-        covered = self._previous + b"\n" + EMPTY_SHA256 + b"\n" + data_sha256.encode()
-        self._check(b"AWS4-HMAC-SHA256-PAYLOAD\n" + self._scope + covered, signature)
-
-    def check_trailer(self, trailer_sha256: str, signature: bytes) -> None:
-        """Verify the trailing headers, hashed as lines ``name:value\\n``, after the last chunk."""
-        covered = self._previous + b"\n" + trailer_sha256.encode()
-        self._check(b"AWS4-HMAC-SHA256-TRAILER\n" + self._scope + covered, signature)
-
-    def _check(self, string_to_sign: bytes, signature: bytes) -> None:
-        expected = hmac.digest(self._signing_key, string_to_sign, "sha256").hex().encode()
-        if not hmac.compare_digest(expected, signature):
-            raise S3Error("SignatureDoesNotMatch", "The signature of a chunk of the body does not match.")
-        self._previous = expected
 
 
 @dataclass(slots=True)
@@ -355,13 +271,9 @@ def _credential(credential: bytes, malformed: str) -> tuple[str, bytes, bytes]:
 
 
 def _payload_mode(claim: _Claim, allow_unsigned: bool) -> PayloadMode:
-    mode = _PAYLOAD_MODES.get(claim.payload)
-    if mode is None:
-        if len(claim.payload) != 64 or claim.payload.translate(None, _HEX_DIGITS):
-            allowed = ", ".join(_PAYLOAD_MODES[name].value for name in _PAYLOAD_MODES)
-            message = f"x-amz-content-sha256 must be {allowed}, or a valid sha256 value."
-            raise S3Error("InvalidArgument", message, status=403)
-        return PayloadMode.SIGNED
+    mode = payload_mode(claim.payload)
+    if mode is PayloadMode.SIGNED:
+        return mode
     if claim.expires_s:
         if mode is not PayloadMode.UNSIGNED:
             raise S3Error("InvalidRequest", "A presigned request cannot stream its body in signed chunks.")

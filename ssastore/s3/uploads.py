@@ -127,7 +127,7 @@ class UploadOperations:
                 bucket=request.bucket,
                 key=request.key,
                 upload_id=upload_id,
-                owner=request.principal.access_key,
+                owner=request.user,
                 part_number_marker=marker,
                 max_parts=limit,
                 is_truncated=is_truncated,
@@ -161,7 +161,7 @@ class UploadOperations:
             xml.list_uploads(
                 bucket=request.bucket,
                 prefix=prefix,
-                owner=request.principal.access_key,
+                owner=request.user,
                 key_marker=key_marker,
                 upload_id_marker=id_marker,
                 max_uploads=limit,

@@ -355,3 +355,32 @@ def list_uploads(
         listed,
         _common_prefixes(common_prefixes, encode),
     )
+
+
+def access_control(owner: str, grants: Iterable[tuple[str, str]]) -> bytes:
+    """GetBucketAcl and GetObjectAcl. A grantee is a user's name, or the URI of a group."""
+    rows = []
+    for grantee, permission in grants:
+        is_group = grantee.startswith("http:")
+        kind = "Group" if is_group else "CanonicalUser"
+        inner = _element("URI", grantee) if is_group else _user(grantee)
+        rows.append(
+            '<Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+            f'xsi:type="{kind}">{inner}</Grantee>{_element("Permission", permission)}</Grant>'
+        )
+    listed = f"<AccessControlList>{''.join(rows)}</AccessControlList>"
+    return _document("AccessControlPolicy", f"<Owner>{_user(owner)}</Owner>", listed)
+
+
+def _user(name: str) -> str:
+    return _element("ID", name) + _element("DisplayName", name)
+
+
+def settings(root: str, values: Iterable[tuple[str, str | bool]]) -> bytes:
+    """A configuration that is a flat list of texts and truth values."""
+    return _document(root, *[_element(name, value) for name, value in values])
+
+
+def ownership_controls(ownership: str) -> bytes:
+    """GetBucketOwnershipControls."""
+    return _document("OwnershipControls", f"<Rule>{_element('ObjectOwnership', ownership)}</Rule>")

@@ -48,6 +48,20 @@ OPERATIONS = {
     "AbortMultipartUpload": Operation("DELETE", f"/{{}}/kept?{UPLOAD}"),
     "ListParts": Operation("GET", f"/{{}}/kept?{UPLOAD}"),
     "ListMultipartUploads": Operation("GET", "/{}?uploads="),
+    "GetBucketAcl": Operation("GET", "/{}?acl="),
+    "PutBucketAcl": Operation("PUT", "/{}?acl=", BODY),
+    "GetObjectAcl": Operation("GET", "/{}/kept?acl="),
+    "PutObjectAcl": Operation("PUT", "/{}/kept?acl=", BODY),
+    "GetBucketPolicy": Operation("GET", "/{}?policy="),
+    "PutBucketPolicy": Operation("PUT", "/{}?policy=", BODY),
+    "DeleteBucketPolicy": Operation("DELETE", "/{}?policy="),
+    "GetBucketPolicyStatus": Operation("GET", "/{}?policyStatus="),
+    "GetPublicAccessBlock": Operation("GET", "/{}?publicAccessBlock="),
+    "PutPublicAccessBlock": Operation("PUT", "/{}?publicAccessBlock=", BODY),
+    "DeletePublicAccessBlock": Operation("DELETE", "/{}?publicAccessBlock="),
+    "GetBucketOwnershipControls": Operation("GET", "/{}?ownershipControls="),
+    "PutBucketOwnershipControls": Operation("PUT", "/{}?ownershipControls=", BODY),
+    "DeleteBucketOwnershipControls": Operation("DELETE", "/{}?ownershipControls="),
 }
 
 

@@ -276,14 +276,13 @@ def test_query(site: Site, row: Row) -> None:
 
 
 def test_62_browser_uploads_are_refused(site: Site) -> None:
-    """POST with a policy in the form is not served; without credentials elsewhere it is nobody's request."""
+    """POST with a policy in the form is not served, whoever sends it."""
     form = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nnew\r\n--x--\r\n'
     headers = [("Content-Type", "multipart/form-data; boundary=x")]
     signed = site.sign("POST", "", form, headers)
-    answer = site.send(signed)
-    assert (answer.status, answer.code) == (501, "NotImplemented")
-    answer = site.send(signed.with_header("Authorization", None))
-    assert (answer.status, answer.code) == (403, "AccessDenied")
+    for sent in (signed, signed.with_header("Authorization", None)):
+        answer = site.send(sent)
+        assert (answer.status, answer.code) == (501, "NotImplemented")
 
 
 def test_answers_do_not_tell_the_secret(site: Site) -> None:

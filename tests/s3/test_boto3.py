@@ -102,10 +102,8 @@ class TestBuckets:
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
         fill(s3, bucket, "k")
         for call, arguments in (
-            (s3.get_bucket_acl, {}),
             (s3.get_object_tagging, {"Key": "k"}),
             (s3.put_object, {"Key": "c", "Body": b"", "ServerSideEncryption": "AES256"}),
-            (s3.put_object, {"Key": "c", "Body": b"", "ACL": "public-read"}),
             (s3.put_object, {"Key": "c", "Body": b"", "Tagging": "a=b"}),
         ):
             assert error_of(call, Bucket=bucket, **arguments) == ("NotImplemented", 501), call

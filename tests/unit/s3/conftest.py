@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from ssastore.s3.sigv4 import SignedRequest
+from ssastore.s3.principal import SignedRequest
 
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

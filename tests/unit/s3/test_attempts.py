@@ -11,7 +11,7 @@ from ssastore.core.register import Value, make_ballot, recent_of
 from ssastore.core.registers import Once
 from ssastore.limits import INVOCATIONS_MAX
 from ssastore.s3.attempts import Attempts
-from ssastore.s3.sigv4 import PayloadMode, Principal
+from ssastore.s3.principal import PayloadMode, Principal
 from tests.direct import StillClock
 
 UUID = "3f0b1f5e-9f0c-4d53-9f65-08f4dd2f7a10"

@@ -21,7 +21,8 @@ from ssastore.s3.chunked import (
     stored_content_encoding,
 )
 from ssastore.s3.errors import S3Error
-from ssastore.s3.sigv4 import PayloadMode, SignatureChain, SignedRequest, authenticate
+from ssastore.s3.principal import PayloadMode, SignatureChain, SignedRequest
+from ssastore.s3.sigv4 import authenticate
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"

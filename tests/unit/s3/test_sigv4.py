@@ -16,7 +16,8 @@ import pytest
 
 from ssastore.s3 import sigv4
 from ssastore.s3.errors import S3Error
-from ssastore.s3.sigv4 import PayloadMode, Principal, SignedRequest, authenticate
+from ssastore.s3.principal import PayloadMode, Principal, SignedRequest
+from ssastore.s3.sigv4 import authenticate
 
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

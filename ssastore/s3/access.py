@@ -1,0 +1,244 @@
+"""Who may do what: one decision before any operation runs.
+
+    the root user                       everything
+    a policy's explicit deny            nothing
+    a policy's allow, the bucket's owner, the ACL of bucket or object: any of them suffices
+
+``Block Public Access`` takes away what policies and ACLs give to strangers.  An object's own ACL is read only
+where nothing else allows the request, so the common request costs nothing but the bucket's record, which is
+known already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ssastore.core.buckets import Bucket
+from ssastore.core.objects import ObjectInfo, Objects
+from ssastore.core.users import ANYBODY, ROOT
+from ssastore.errors import ObjectNotFound
+from ssastore.s3.acl import Acl, of_headers
+from ssastore.s3.errors import S3Error
+from ssastore.s3.policy import Asked, Policy, Verdict, parse_policy
+from ssastore.s3.request import Request
+
+_ACTIONS = {
+    "HeadBucket": "ListBucket",
+    "ListObjects": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "ListParts": "ListMultipartUploadParts",
+    "HeadObject": "GetObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "UploadPartCopy": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "CopyObject": "PutObject",
+    "PostObject": "PutObject",
+    "DeleteObjects": "DeleteObject",
+    "GetBucketCors": "GetBucketCORS",
+    "PutBucketCors": "PutBucketCORS",
+    "DeleteBucketCors": "PutBucketCORS",
+    "DeleteBucketTagging": "PutBucketTagging",
+    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
+    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
+    "DeleteBucketLifecycle": "PutLifecycleConfiguration",
+    "GetObjectLockConfiguration": "GetBucketObjectLockConfiguration",
+    "PutObjectLockConfiguration": "PutBucketObjectLockConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "DeletePublicAccessBlock": "PutBucketPublicAccessBlock",
+    "DeleteBucketOwnershipControls": "PutBucketOwnershipControls",
+}
+"Operations whose action in policies has another name."
+_OF_VERSIONS = {
+    "GetObject": "GetObjectVersion",
+    "DeleteObject": "DeleteObjectVersion",
+    "GetObjectAcl": "GetObjectVersionAcl",
+    "PutObjectAcl": "PutObjectVersionAcl",
+    "GetObjectTagging": "GetObjectVersionTagging",
+    "PutObjectTagging": "PutObjectVersionTagging",
+    "DeleteObjectTagging": "DeleteObjectVersionTagging",
+    "GetObjectAttributes": "GetObjectVersionAttributes",
+}
+_BUCKET_PERMISSIONS = {
+    "ListBucket": "READ",
+    "ListBucketVersions": "READ",
+    "ListBucketMultipartUploads": "READ",
+    "PutObject": "WRITE",
+    "DeleteObject": "WRITE",
+    "DeleteObjectVersion": "WRITE",
+    "AbortMultipartUpload": "WRITE",
+    "ListMultipartUploadParts": "WRITE",
+    "GetBucketAcl": "READ_ACP",
+    "PutBucketAcl": "WRITE_ACP",
+}
+_OBJECT_PERMISSIONS = {
+    "GetObject": "READ",
+    "GetObjectVersion": "READ",
+    "GetObjectAttributes": "READ",
+    "GetObjectVersionAttributes": "READ",
+    "GetObjectAcl": "READ_ACP",
+    "GetObjectVersionAcl": "READ_ACP",
+    "PutObjectAcl": "WRITE_ACP",
+    "PutObjectVersionAcl": "WRITE_ACP",
+}
+_TAG_KEY = "s3:existingobjecttag/"
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, bucket: str) -> Policy:
+    return parse_policy(text, bucket)
+
+
+def policy_of(bucket: Bucket) -> Policy | None:
+    """The bucket's policy, if it has one."""
+    text = bucket.config.get("policy")
+    return _parsed(text, bucket.name) if text else None
+
+
+def acl_of(bucket: Bucket) -> Acl:
+    """The bucket's ACL."""
+    return Acl.decode(bucket.config.get("acl"), bucket.owner or ROOT)
+
+
+def blocks(bucket: Bucket, what: str) -> bool:
+    """Whether ``BlockPublicAcls`` or another of the four switches of Block Public Access is on."""
+    return bool(bucket.config.get("publicAccessBlock", {}).get(what))
+
+
+def object_acl(bucket: Bucket, info: ObjectInfo) -> Acl:
+    """An object's ACL."""
+    return Acl.decode(info.extra.get("acl"), bucket.owner or ROOT)
+
+
+def acl_to_keep(request: Request, bucket: Bucket) -> dict[str, Any]:
+    """What an upload keeps of its ACL in the object's ``extra``: nothing when it is the bucket owner's alone.
+
+    Raises:
+        S3Error: AccessDenied: public ACLs are blocked; InvalidArgument.
+    """
+    bucket_owner = bucket.owner or ROOT
+    owner = request.user if request.user != ANYBODY else bucket_owner
+    acl = of_headers(request.headers, owner, bucket_owner) or Acl.private(owner)
+    if acl.is_public and blocks(bucket, "BlockPublicAcls"):
+        raise S3Error("AccessDenied", "Public ACLs are blocked for this bucket.")
+    return {} if acl == Acl.private(bucket_owner) else {"acl": acl.encode()}
+
+
+class Access:
+    """Decides for the operations of one gateway."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def check(self, request: Request, operation: str) -> None:
+        """Raise S3Error AccessDenied unless the user may do what the request asks."""
+        if request.user == ROOT:
+            return
+        if request.bucket is None or operation == "CreateBucket":
+            if request.user == ANYBODY:
+                raise S3Error("AccessDenied")
+            return
+        if operation == "DeleteObjects" and request.user != ANYBODY:
+            return  # Each of its keys is checked by itself.
+        action = _ACTIONS.get(operation, operation)
+        if "versionId" in request.query:
+            action = _OF_VERSIONS.get(action, action)
+        key = "*" if operation == "DeleteObjects" else request.key
+        if not await self.may(request, action, request.bucket, key):
+            raise S3Error("AccessDenied")
+
+    async def may(self, request: Request, action: str, bucket_name: str, key: str | None) -> bool:
+        """Whether the request's user may do ``action`` (without ``s3:``) to a bucket or an object of it.
+
+        Raises what reading the bucket's record raises.
+        """
+        if request.user == ROOT:
+            return True
+        bucket = await self._objects.buckets.current(bucket_name)
+        policy = policy_of(bucket)
+        if policy is not None:
+            asked = await self._asked(request, action, bucket, key, policy)
+            verdict = policy.verdict(asked)
+            if verdict is Verdict.DENY:
+                return False
+            is_shut = policy.is_public and blocks(bucket, "RestrictPublicBuckets")
+            if verdict is Verdict.ALLOW and (not is_shut or request.user == bucket.owner):
+                return True
+        if request.user == bucket.owner:
+            return True
+        return await self._acl_allows(request, action, bucket, key)
+
+    async def _acl_allows(self, request: Request, action: str, bucket: Bucket, key: str | None) -> bool:
+        ignores_public = blocks(bucket, "IgnorePublicAcls")
+        wanted = _BUCKET_PERMISSIONS.get(action)
+        known = acl_of(bucket)
+        if wanted and known.allows(request.user, wanted, ignores_public=ignores_public):
+            return True
+        permission = _OBJECT_PERMISSIONS.get(action)
+        if key is None or permission is None:
+            return False
+        try:
+            info = await self._objects.head(bucket.name, key)
+        except ObjectNotFound:
+            # Who may list may know that there is nothing.
+            if known.allows(request.user, "READ", ignores_public=ignores_public):
+                raise
+            return False
+        return object_acl(bucket, info).allows(request.user, permission, ignores_public=ignores_public)
+
+    async def _asked(
+        self, request: Request, action: str, bucket: Bucket, key: str | None, policy: Policy
+    ) -> Asked:
+        context = dict(_context(request))
+        if key is not None and policy.asks_for(_TAG_KEY):
+            context |= await self._tags_of(bucket, key)
+        resource = bucket.name if key is None else f"{bucket.name}/{key}"
+        return Asked(request.user, f"s3:{action}", resource, context)
+
+    async def _tags_of(self, bucket: Bucket, key: str) -> dict[str, list[str]]:
+        try:
+            tags = (await self._objects.head(bucket.name, key)).extra.get("tags", {})
+        except ObjectNotFound:
+            return {}
+        return {f"{_TAG_KEY}{name.lower()}": [value] for name, value in tags.items()}
+
+
+def _context(request: Request) -> Mapping[str, list[str]]:
+    """Condition keys of a request, by the names of AWS's list for S3."""
+    now = datetime.fromtimestamp(request.received_ms / 1000, UTC)
+    found = {
+        "aws:securetransport": ["false"],
+        "aws:currenttime": [now.isoformat()],
+        "aws:epochtime": [str(request.received_ms // 1000)],
+        "s3:signatureversion": ["AWS4-HMAC-SHA256"],
+    }
+    if request.user == ANYBODY:
+        del found["s3:signatureversion"]
+    else:
+        found["aws:username"] = found["aws:userid"] = [request.user]
+        found["s3:authtype"] = ["REST-QUERY-STRING" if request.principal.is_presigned else "REST-HEADER"]
+    if request.remote:
+        found["aws:sourceip"] = [request.remote]
+    for name, header in (("aws:useragent", "User-Agent"), ("aws:referer", "Referer")):
+        if header in request.headers:
+            found[name] = [request.headers[header]]
+    for header, value in request.headers.items():
+        if header.lower().startswith("x-amz-"):
+            found[f"s3:{header.lower()}"] = [value]
+    for parameter in ("prefix", "delimiter", "max-keys"):
+        if parameter in request.query:
+            found[f"s3:{parameter}"] = [request.query[parameter]]
+    if "versionId" in request.query:
+        found["s3:versionid"] = [request.query["versionId"]]
+    tags = parse_qsl(request.headers.get("x-amz-tagging", ""), keep_blank_values=True)
+    for name, value in tags:
+        found[f"s3:requestobjecttag/{name.lower()}"] = [value]
+    if tags:
+        found["s3:requestobjecttagkeys"] = [name for name, _ in tags]
+    return found
