@@ -18,18 +18,18 @@ from tests.shares import cores
 
 CORPUS = Path(__file__).parent / "regressions.txt"
 FRESH = {
-    "safety": 300,
-    "large": 12,
-    "liveness": 60,
-    "duel": 6,
-    "quiet": 10,
+    "safety": 240,
+    "large": 10,
+    "liveness": 50,
+    "duel": 4,
+    "quiet": 6,
     "cost": 1,
-    "fight": 40,
-    "forget": 30,
-    "recovery": 12,
+    "fight": 16,
+    "forget": 12,
+    "recovery": 6,
 }
 "Seeds that nobody has run before, of each scenario; others, which take seconds each, get OTHERS."
-OTHERS = 6
+OTHERS = 3
 
 
 def corpus() -> list[tuple[str, int]]:
