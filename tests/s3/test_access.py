@@ -358,3 +358,15 @@ def test_a_bucket_that_takes_no_acls(alice: Any, mine: str) -> None:
     refused(alice.put_bucket_acl, "AccessControlListNotSupported", Bucket=mine, ACL="public-read")
     alice.delete_bucket_ownership_controls(Bucket=mine)
     alice.put_bucket_acl(Bucket=mine, ACL="public-read")
+
+
+def test_a_copy_needs_the_right_to_read(alice: Any, bob: Any, mine: str) -> None:
+    theirs = f"bobs-{next(_numbers)}"
+    bob.create_bucket(Bucket=theirs)
+    copy: dict[str, Any] = {"Bucket": theirs, "Key": "copy", "CopySource": f"{mine}/k"}
+    refused(bob.copy_object, **copy)
+    alice.put_object_acl(Bucket=mine, Key="k", ACL="public-read")
+    bob.copy_object(**copy)
+    assert bob.get_object(Bucket=theirs, Key="copy")["Body"].read() == b"data"
+    assert [g["Grantee"]["ID"] for g in bob.get_object_acl(Bucket=theirs, Key="copy")["Grants"]] == ["bob"]
+    refused(alice.get_object, Bucket=theirs, Key="copy")

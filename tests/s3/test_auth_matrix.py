@@ -28,6 +28,8 @@ class Operation:
     method: str
     target: str
     body: bytes = b""
+    source: str = ""
+    "Of a copy."
 
 
 OPERATIONS = {
@@ -48,6 +50,8 @@ OPERATIONS = {
     "AbortMultipartUpload": Operation("DELETE", f"/{{}}/kept?{UPLOAD}"),
     "ListParts": Operation("GET", f"/{{}}/kept?{UPLOAD}"),
     "ListMultipartUploads": Operation("GET", "/{}?uploads="),
+    "CopyObject": Operation("PUT", "/{}/new", source="/{}/kept"),
+    "UploadPartCopy": Operation("PUT", f"/{{}}/kept?partNumber=1&{UPLOAD}", source="/{}/kept"),
     "GetBucketAcl": Operation("GET", "/{}?acl="),
     "PutBucketAcl": Operation("PUT", "/{}?acl=", BODY),
     "GetObjectAcl": Operation("GET", "/{}/kept?acl="),
@@ -73,16 +77,29 @@ class Asked:
         self.method = operation.method
         self.target = operation.target.format(site.bucket)
         self.body = operation.body
+        source = operation.source.format(site.bucket)
+        self.headers = [("x-amz-copy-source", source)] if source else []
 
     def sign(self, method: str = "", target: str = "", **signing: str) -> Sent:
         signed = sign(
-            self.host, method or self.method, target or self.target, self.body, signing=Signing(**signing)
+            self.host,
+            method or self.method,
+            target or self.target,
+            self.body,
+            self.headers,
+            signing=Signing(**signing),
         )
         return replace(signed, method=self.method, target=self.target)
 
     def presign(self, expires: int = 300, **signing: str) -> Sent:
         return presign(
-            self.host, self.method, self.target, self.body, expires=expires, signing=Signing(**signing)
+            self.host,
+            self.method,
+            self.target,
+            self.body,
+            expires=expires,
+            headers=self.headers,
+            signing=Signing(**signing),
         )
 
 
