@@ -33,6 +33,8 @@ from ssastore.limits import (
     CONTROL_TRANSACTION_BYTES_MAX,
 )
 
+_LISTINGS_MAX = 16
+
 
 class Entry(NamedTuple):
     """What is stored under a key."""
@@ -80,8 +82,10 @@ class ControlState:
         self._entries: dict[str, Entry] = dict(entries or {})
         self._keys: list[str] = sorted(self._entries)
         self._bytes = sum(_size(key, entry.value) for key, entry in self._entries.items())
-        self._listed: tuple[str, Sequence[Item]] | None = None
-        "The last listing and its prefix, until a key below it changes: all that start ask for the same."
+        self._listed: dict[str, Sequence[Item]] = {}
+        "The last listings by prefix, until a key below it changes: all that start ask for the same."
+        self._items: dict[str, Item] = {}
+        "Items that were listed: who compares two listings finds most of them to be the same."
         self._periods: dict[int, int] = dict(periods or {})
         self._deadlines = {lease: now_ms + period for lease, period in self._periods.items()}
         self._history: list[Event] = []
@@ -92,7 +96,7 @@ class ControlState:
         assert not self._periods, "a lease belongs to one store"
         other = ControlState(revision=self.revision, next_lease=self.next_lease)
         other._entries, other._keys, other._bytes = dict(self._entries), list(self._keys), self._bytes
-        other._listed = self._listed
+        other._listed, other._items = dict(self._listed), dict(self._items)
         return other
 
     # -- reading ------------------------------------------------------------------------------------
@@ -104,17 +108,23 @@ class ControlState:
 
     def items(self, prefix: str) -> Sequence[Item]:
         """Items whose key starts with ``prefix``, in key order; the same sequence until one changes."""
-        if self._listed is not None and self._listed[0] == prefix:
-            return self._listed[1]
+        listed = self._listed.get(prefix)
+        if listed is not None:
+            return listed
         items: list[Item] = []
         # Code points compare as their UTF-8 bytes do, so this is the order of every other adapter.
         for at in range(bisect_left(self._keys, prefix), len(self._keys)):
             key = self._keys[at]
             if not key.startswith(prefix):
                 break
-            entry = self._entries[key]
-            items.append(Item(key, entry.value, entry.revision))
-        self._listed = prefix, items
+            item = self._items.get(key)
+            if item is None:
+                entry = self._entries[key]
+                item = self._items[key] = Item(key, entry.value, entry.revision)
+            items.append(item)
+        if len(self._listed) == _LISTINGS_MAX:
+            self._listed.clear()
+        self._listed[prefix] = items
         return items
 
     def events(self, prefix: str, after_revision: int) -> Sequence[Event]:
@@ -237,8 +247,9 @@ class ControlState:
             if write.key not in self._entries:
                 insort(self._keys, write.key)
             self._entries[write.key] = Entry(write.value, self.revision, write.lease)
-        if self._listed is not None and write.key.startswith(self._listed[0]):
-            self._listed = None
+        self._items.pop(write.key, None)
+        for prefix in [prefix for prefix in self._listed if write.key.startswith(prefix)]:
+            del self._listed[prefix]
         self._history.append(Event(write.key, write.value, self.revision))
         self._history_bytes += _size(write.key, write.value)
 

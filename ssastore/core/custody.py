@@ -129,8 +129,8 @@ class Custody:
         listing = self.read_listing(items, self._base)
         if is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first:
             self.groups.update(listing.untouched)
-            for group, (record, _) in listing.untouched.items():
-                self._acceptor.served.count(group, len(record.planes))
+            for planes, groups in listing.counts.items():
+                self._acceptor.served.count(groups, planes)
             self._acceptor.served.vote_first(listing.cfgs)
         else:
             for held in listing.untouched.values():
@@ -191,7 +191,7 @@ class Custody:
         if not (owned or incoming or filling or before or known):
             return False
         held = self.groups[record.group] = Held(record, revision)
-        self._acceptor.served.count(record.group, len(record.planes))
+        self._acceptor.served.count([record.group], len(record.planes))
         self._merging.pop(record.group, None)
         if record.merging is not None:
             self._merging[record.group] = held

@@ -27,6 +27,8 @@ class Listing(NamedTuple):
     "The worker's slices in them, with their configuration."
     others: list[Held]
     "All that were, whoever's they are."
+    counts: dict[int, list[int]]
+    "The untouched groups, by the number of their planes."
 
 
 def read_listing(items: Sequence[Item], mine: Mapping[int, tuple[int, ...]]) -> Listing:
@@ -46,7 +48,15 @@ def read_listing(items: Sequence[Item], mine: Mapping[int, tuple[int, ...]]) -> 
             cfgs.update(dict.fromkeys(mine[record.group], record.cfg))
         else:
             others.append(Held(record, item.revision))
-    return Listing(untouched, cfgs, others)
+    return Listing(untouched, cfgs, others, by_count(untouched))
+
+
+def by_count(groups: Mapping[int, Held]) -> dict[int, list[int]]:
+    """Groups by the number of their planes."""
+    found: dict[int, list[int]] = {}
+    for group, held in groups.items():
+        found.setdefault(len(held.record.planes), []).append(group)
+    return found
 
 
 @lru_cache(maxsize=64)

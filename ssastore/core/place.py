@@ -106,12 +106,13 @@ class Served:
         self.odd: dict[int, int] = {}
         "By group, the number of planes where it is another one than ``replicas``: nearly always none."
 
-    def count(self, group: int, planes: int) -> None:
-        """From now on a group has so many planes. Said before any of its slices votes under a new cfg."""
-        if planes == self.replicas:
-            self.odd.pop(group, None)
-        else:
-            self.odd[group] = planes
+    def count(self, groups: Iterable[int], planes: int) -> None:
+        """From now on groups have so many planes. Said before any of their slices votes under a new cfg."""
+        if planes != self.replicas:
+            self.odd.update(dict.fromkeys(groups, planes))
+        elif self.odd:
+            for group in groups:
+                self.odd.pop(group, None)
 
     def count_alike(self, groups: int) -> bool:
         """Of so many groups, whether all have as many planes as the others, and more than before."""

@@ -20,7 +20,7 @@ from ssastore.control.state import ControlState, Entry
 from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecord, node_key
 from ssastore.core.custody import Custody
 from ssastore.core.groups import GROUP_PREFIX, group_key, group_of_key
-from ssastore.core.held import Held, Listing
+from ssastore.core.held import Held, Listing, by_count
 from ssastore.core.membership import Heartbeat
 from ssastore.core.objects import Objects
 from ssastore.core.ownership import OwnedPrefixes
@@ -75,7 +75,9 @@ _untouched: dict[_Same, tuple[Sequence[Item], Listing]] = {}
 def _read_listing(items: _Same, mine: _Same) -> Listing:
     before, known = _untouched.get(mine, ((), None))
     if known is not None and len(before) == len(items.thing):
-        changed = [now for now, then in zip(items.thing, before, strict=True) if now != then]
+        changed = [
+            now for now, then in zip(items.thing, before, strict=True) if now is not then and now != then
+        ]
         listing = Custody.read_listing(changed, mine.thing)
         if not listing.untouched:
             groups = [group_of_key(item.key) for item in changed]
@@ -96,7 +98,7 @@ def _without(
             del untouched[group]
             for number in mine[group]:
                 del cfgs[number]
-    return Listing(untouched, cfgs, others)
+    return Listing(untouched, cfgs, others, by_count(untouched))
 
 
 class SimCustody(Custody):

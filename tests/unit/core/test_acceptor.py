@@ -310,7 +310,7 @@ COUNTED = [0, 6, 7, 8, 9]
 async def test_request_for_another_number_of_planes_is_told_the_right_one(bench: Bench, at: int) -> None:
     """Else a client that knows an older number would take one plane's word for that of a majority."""
     request = requests_of(b"cat.jpg")[at]
-    bench.acceptor.served.count(slice16_of(request.iid) & 0xFFF, 3)
+    bench.acceptor.served.count([slice16_of(request.iid) & 0xFFF], 3)
     for replicas in (1, 2, 5):
         request.replicas = replicas
         with pytest.raises(Refusal) as caught:
@@ -323,7 +323,7 @@ async def test_request_for_another_number_of_planes_is_told_the_right_one(bench:
 async def test_alone_it_decides_only_for_groups_of_one_plane(bench: Bench) -> None:
     """A group that has got more planes since the request came is decided by a majority, in a moment."""
     put, delete = requests_of(b"cat.jpg")[1:3]
-    bench.acceptor.served.count(slice16_of(put.iid) & 0xFFF, 2)
+    bench.acceptor.served.count([slice16_of(put.iid) & 0xFFF], 2)
     await refused(Status.SILENT, handle(bench, put))
     await refused(Status.SILENT, handle(bench, delete))
 
