@@ -19,7 +19,7 @@ STAMP := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo moves bench sim soak mutants compiled pure
+.PHONY: help setup check test demo moves bench sim s3tests soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -31,6 +31,7 @@ help:
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
 	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
+	@echo "make s3tests S3TESTS=DIR   ceph/s3-tests against a lab, compared with the lists in tests/s3conformance"
 	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
 	@echo
 	@echo "PYTHON=python3.12 make setup       another interpreter (3.11 or later)"
@@ -70,6 +71,10 @@ sim: setup
 
 mutants: setup
 	$(BIN)/ssastore sim --mutants all
+
+s3tests: setup
+	@test -n "$(S3TESTS)" || { echo "S3TESTS=DIR: a checkout of ceph/s3-tests (docs/testing.md)"; exit 1; }
+	$(BIN)/python -m tests.s3conformance $(S3TESTS) $(S3TESTS_ARGS)
 
 soak: setup
 	SSASTORE_SOAK_S=$(SOAK_S) SSASTORE_SOAK_PAUSES_S="1 10 120" \

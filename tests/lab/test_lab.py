@@ -17,10 +17,12 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from ssastore.keyspace import address_of, group_of, iid_of, position_of_key
-from ssastore.limits import DRIFT_EVERY_MS
+from ssastore.limits import CONFIG_AGE_MS, DRIFT_EVERY_MS
 from tests.lab.shared import (
     files_of,
     module_lab,
@@ -259,6 +261,38 @@ def test_routes_that_somebody_took_away_come_back(lab: RunningLab, docs: str) ->
 
 
 # -- S3 ---------------------------------------------------------------------------------------------
+
+
+def test_a_user_gets_a_key_and_loses_it(lab: RunningLab) -> None:
+    """Made, used through a real gateway, and revoked within five seconds."""
+    made = json.loads(lab.cli("key", "create", "--user", "alice", "--json").stdout)
+    session = boto3.Session(made["access_key"], made["secret_key"], region_name="us-east-1")
+    alice = session.client("s3", endpoint_url=lab.aws()["AWS_ENDPOINT_URL"])
+    alice.create_bucket(Bucket="alices")
+    alice.put_object(Bucket="alices", Key="k", Body=b"data")
+    assert alice.get_object(Bucket="alices", Key="k")["Body"].read() == b"data"
+    assert [found["Name"] for found in alice.list_buckets()["Buckets"]] == ["alices"]
+
+    again = lab.cli("key", "create", "--user", "bob", "--id", made["access_key"], check=False)
+    assert again.returncode == 1 and "there is an access key" in again.stderr
+    given = lab.cli("key", "create", "--user", "bob", "--id", "BOB", "--secret-stdin", input="bobs secret\n")
+    assert "bobs secret" in given.stdout
+    listed = lab.cli("key", "list").stdout
+    assert made["access_key"] in listed and "alice" in listed
+    assert made["secret_key"] not in listed and "bobs secret" not in listed
+
+    lab.cli("key", "revoke", made["access_key"])
+    deadline = time.monotonic() + 2 * CONFIG_AGE_MS / 1000
+    while True:
+        try:
+            alice.list_buckets()
+        except ClientError as error:
+            assert error.response["Error"]["Code"] == "InvalidAccessKeyId"
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "revoked" in lab.cli("key", "list").stdout
+    assert lab.cli("key", "revoke", "nobodys", check=False).returncode == 4
 
 
 def test_aws_cli_copies_syncs_and_lists(lab: RunningLab, tmp_path: Path) -> None:
