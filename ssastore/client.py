@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 from blake3 import blake3
 
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.locate import Location, locate_blob, locate_object
 from ssastore.core.objects import CommonPrefix, ObjectInfo, ObjectReader, Objects
 from ssastore.core.registers import key_bytes, when
@@ -255,10 +256,10 @@ class AsyncBucket:
         """
         if isinstance(data, memoryview):
             data = _as_bytes(data)
+        when(if_match, if_none_match)  # A mistake shows before anything is sent.
         if isinstance(data, _BYTES) and len(data) <= INLINE_BYTES_MAX:
             content, digest = Content(len(data), bytes(data)), blake3(data).hexdigest(length=16)
         else:
-            when(if_match, if_none_match)  # A mistake shows before anything is sent.
             content, digest = await self._store(key, data)
         return await self._objects.commit(
             self.name,
@@ -267,8 +268,7 @@ class AsyncBucket:
             native_etag(digest),
             headers={"content-type": content_type} if content_type else None,
             metadata=dict(metadata) if metadata else None,
-            if_match=if_match,
-            if_none_match=if_none_match,
+            demand=Demand(if_match, if_none_match),
         )
 
     async def _store(self, key: str, data: Source) -> tuple[Content, str]:
@@ -308,7 +308,7 @@ class AsyncBucket:
 
     async def delete(self, key: str, *, if_match: str | None = None) -> bool:
         """Delete; False when there was nothing. Raises PreconditionFailed (``if_match``)."""
-        return await self._objects.delete(self.name, key, if_match=if_match)
+        return (await self._objects.delete(self.name, key, demand=Demand(if_match))).existed
 
     async def list(
         self, prefix: str = "", *, delimiter: str = "", start_after: str = ""

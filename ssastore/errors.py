@@ -7,10 +7,10 @@
     ├─ AccessDenied (PermissionError)
     │                                the credentials do not allow it; never retry
     ├─ NotFound (FileNotFoundError)  a normal answer, not a failure
-    │    ObjectNotFound, UploadNotFound, BucketNotFound
+    │    ObjectNotFound, VersionNotFound, MarkerFound, UploadNotFound, BucketNotFound
     │      BucketBeingDeleted
     ├─ Conflict                      the state of the store forbids it (a condition is false, a name is taken)
-    │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty
+    │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty, VersionKept
     ├─ TryLater                      may work soon; the library has already retried within the deadline
     │    Overloaded, OutOfStep, Recounted, Unavailable (ConnectionError)
     │      NoMajority
@@ -78,6 +78,22 @@ class ObjectNotFound(NotFound):
     """No object has this key (or it was deleted)."""
 
 
+class VersionNotFound(NotFound):
+    """The object has no version of this id, or none any more."""
+
+
+class MarkerFound(NotFound):
+    """The version of this id says that the object was deleted: there is nothing to read or to change.
+
+    Attributes:
+        modified_ms: when it was deleted, in ms since the epoch.
+    """
+
+    def __init__(self, message: str = "", modified_ms: int = 0) -> None:
+        super().__init__(message)
+        self.modified_ms = modified_ms
+
+
 class BucketNotFound(NotFound):
     """No bucket has this name, or the bucket was deleted while we used it."""
 
@@ -104,6 +120,13 @@ class BucketAlreadyExists(Conflict, FileExistsError):
 
 class BucketNotEmpty(Conflict):
     """The bucket still holds objects or open uploads."""
+
+
+class VersionKept(Conflict):
+    """The object is a version to be kept, and the write was one for a bucket without versions.
+
+    The bucket's settings have changed since they were read. The library reads them again.
+    """
 
 
 class TryLater(SsaStoreError):

@@ -57,6 +57,8 @@ class Status(IntEnum):
     "The request has a later cfg than this acceptor knows; the text is the acceptor's."
     RECOUNT = 18
     "The group has another number of planes than the request was made for; the text is how many."
+    VERSIONED = 19
+    "The object is a version that must be kept: a write has to say which state of the record it replaces."
     COVERAGE = 100
     "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
 
@@ -66,13 +68,15 @@ class Kind(IntEnum):
 
     SHUT = 0x08
     OBJECT = 0x10
+    VERSION = 0x11
+    "An earlier version of an object, or a mark that it was deleted (``core.versions``)."
     UPLOAD = 0x20
     PART = 0x21
     BLOB = 0x40
     REF = 0x41
 
 
-RECORD_KINDS = frozenset(map(int, (Kind.OBJECT, Kind.UPLOAD, Kind.PART)))
+RECORD_KINDS = frozenset(map(int, (Kind.OBJECT, Kind.VERSION, Kind.UPLOAD, Kind.PART)))
 "Kinds that clients read and write as registers."
 
 
@@ -84,7 +88,8 @@ class Condition(IntEnum):
     IF_PRESENT = 2
     IF_ETAG = 3
     IF_SAME = 4
-    "The record is the very one that was read: the text is its stamp (``core.register.stamp_of``)."
+    """The record is in the very state that was read, be it that there is none: the text is its stamp
+    (``core.register.stamp_of``).  The record's time then grows, and a delete of nothing renews that."""
     AMEND = 5
     "As IF_SAME, and the record keeps its time: the object stays, what is said of it changes."
 

@@ -40,6 +40,7 @@ from ssastore.errors import (
     RequestError,
     TryLater,
     Unavailable,
+    VersionKept,
 )
 from ssastore.keyspace import GROUPS
 from ssastore.limits import BUCKET_RECORD_BYTES_MAX, CONFIG_AGE_MS, SHARDS_DEFAULT, SHARDS_MAX
@@ -77,6 +78,11 @@ class Bucket:
     def is_indexed(self) -> bool:
         return self.place.shards > 0
 
+    @property
+    def versioning(self) -> str:
+        """Whether it makes versions: "Enabled", "Suspended", or empty when that was never set."""
+        return str(self.config.get("versioning", ""))
+
 
 def check_bucket_name(name: str) -> None:
     """Raise InvalidBucketName unless the S3 rules allow the name."""
@@ -91,6 +97,11 @@ def check_bucket_name(name: str) -> None:
             f"{name[:80]!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen, "
             "beginning and ending with a letter or digit"
         )
+
+
+def _kinds(bucket: Bucket) -> tuple[Kind, ...]:
+    """Of the records that keep a bucket from being empty."""
+    return (Kind.OBJECT, Kind.VERSION) if bucket.versioning else (Kind.OBJECT,)
 
 
 def _record_key(name: str) -> bytes:
@@ -216,7 +227,7 @@ class Buckets:
             fresh = await self.read(name)
             if fresh.place == known.place:
                 raise
-        except BucketNotFound:
+        except (BucketNotFound, VersionKept):
             fresh = await self.read(name)
         except OutcomeUnknown:
             # Perhaps the bucket is another one by now. Whoever tries again must find that out.
@@ -329,18 +340,23 @@ class Buckets:
         await self._registers.shut(bucket.place, part, bucket.attempts, shut=shut)
 
     async def _holds(self, bucket: Bucket, part: int) -> bool:
-        """Whether a shard or group holds a live object."""
+        """Whether a shard or group holds a live object, or a version."""
         if not bucket.is_indexed:
             return await self._registers.slice_holds(bucket.place, Kind.OBJECT, part)
-        return await self._registers.shard_holds(bucket.place, Kind.OBJECT, part)
+        for kind in _kinds(bucket):
+            if await self._registers.shard_holds(bucket.place, kind, part):
+                return True
+        return False
 
     async def _lists(self, bucket: Bucket, part: int) -> bool:
         """Whether a shard has an object by the agreed state; planes that lag behind are brought up to it."""
-        after = b""
-        while True:
-            page = await self._registers.page(
-                bucket.place, Kind.OBJECT, part, after=after, limit=1000, is_thorough=True
-            )
-            if page.rows or not page.truncated:
-                return bool(page.rows)
-            after = page.last
+        for kind in _kinds(bucket):
+            after, is_more = b"", True
+            while is_more:
+                page = await self._registers.page(
+                    bucket.place, kind, part, after=after, limit=1000, is_thorough=True
+                )
+                if page.rows:
+                    return True
+                after, is_more = page.last, page.truncated
+        return False

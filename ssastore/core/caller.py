@@ -23,6 +23,7 @@ from ssastore.errors import (
     SsaStoreError,
     StoreFull,
     Unavailable,
+    VersionKept,
 )
 from ssastore.messages import Message, Status
 from ssastore.wire import Body, Header
@@ -46,6 +47,7 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
     Status.STALE: OutOfStep,
     Status.BEHIND: OutOfStep,
     Status.RECOUNT: Recounted,
+    Status.VERSIONED: VersionKept,
 }
 "The exception of each refusal."
 

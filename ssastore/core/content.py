@@ -319,6 +319,15 @@ async def _data_segments(
         at += segment.size
 
 
+async def named_blobs(blobs: Blobs, segments: list[Segment]) -> AsyncGenerator[bytes, None]:
+    """Digests of all blobs that segments name, manifests among them. Raises CorruptObject."""
+    for segment in segments:
+        yield segment.digest
+        if segment.kind == SegmentKind.MANIFEST:
+            async for digest in named_blobs(blobs, decode_manifest(await _existing(blobs, segment.digest))):
+                yield digest
+
+
 async def read_content(
     blobs: Blobs, segments: list[Segment], start: int, end: int, budget: Budget
 ) -> AsyncIterator[Body]:

@@ -4,13 +4,14 @@ A shard is one contiguous range in key order, so a page is a range scan.  With a
 delimiter everything below a common prefix is skipped by one seek, not read.  A
 page's body is a msgpack array of rows:
 
-    [key, modified_ms, etag, size]     an object
-    [common prefix]                    a roll-up
+    [key, modified_ms, etag, size]         an object
+    [key, modified_ms, etag, size, name]   one that is a version (``core.versions``)
+    [common prefix]                        a roll-up
 
 With several replicas one plane's page may lack what a majority has, or show what it
 has not; so a page then also has witnesses, and the pages of F+1 planes are merged:
 
-    [key, modified_ms, etag, size, ballot]
+    [key, modified_ms, etag, size, ballot], [key, modified_ms, etag, size, name, ballot]
     [key, ballot]                      a tombstone, or a promise without a value
     [common prefix, key, ballot]       a roll-up, and the first object below it
 
@@ -23,13 +24,13 @@ next page is not there yet, so a listing is complete or it fails: never short.
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
-from ssastore.core.metadata import summary
+from ssastore.core.metadata import is_version, summary, version_name
 from ssastore.core.numbers import locators_of_slice
 from ssastore.core.records import record_key
 from ssastore.core.register import LIVE, peek_slot
@@ -89,6 +90,8 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
                 break
             etag, length = summary(metadata)
             row: Row = [key, modified_ms, etag, length]
+            if is_version(metadata):
+                row.append(version_name(metadata))
             rows.append([*row, accepted] if request.with_witness else row)
             size += len(key) + len(etag) + _ROW_OVERHEAD_BYTES
             last = key
@@ -136,8 +139,8 @@ async def merge_planes(
                 # The roll-up is shown: what is left of it is skipped by the next page.
                 last = max(last, entry) if not last.startswith(entry) else entry
         elif is_agreed:
-            if len(found[0][0]) == 5:
-                rows.append(found[0][0][:4])
+            if len(found[0][0]) >= 5:
+                rows.append(found[0][0][:-1])
         elif (resolved := await resolve(entry)) is not None:
             rows.append(resolved)
     return Page(rows, horizon is not None, last)
@@ -191,7 +194,7 @@ Fetch = Callable[[int, bytes, int], Awaitable[Page]]
 
 async def merge_shards(
     fetch: Fetch, shards: int, after: bytes, *, limit: int, gather: Callable[..., Awaitable[list[Page]]]
-) -> AsyncIterator[Row]:
+) -> AsyncGenerator[Row, None]:
     """Rows of all shards in key order, each common prefix once.
 
     Args:

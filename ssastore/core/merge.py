@@ -20,9 +20,7 @@ from collections.abc import Sequence
 from ssastore.core.pages import END_KIND, KIND_AT, Rows
 from ssastore.core.register import NO_BALLOT, decode_slot
 from ssastore.errors import CorruptObject
-from ssastore.messages import Kind
-
-_SLOTS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
+from ssastore.messages import RECORD_KINDS, Kind
 
 
 def merge_rows(pages: Sequence[Rows], horizon: bytes | None) -> Rows:
@@ -37,7 +35,7 @@ def merge_rows(pages: Sequence[Rows], horizon: bytes | None) -> Rows:
 
 def merge_values(kind: int, values: Sequence[bytes]) -> bytes:
     """What several planes hold under one key, as one value. Raises CorruptObject."""
-    if kind in _SLOTS:
+    if kind in RECORD_KINDS:
         return _merge_slots(values)
     if kind == Kind.SHUT:
         return max(values, key=_shut_order)

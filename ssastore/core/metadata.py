@@ -4,8 +4,10 @@ Encoded as one msgpack array, so that the node can read ETag and size without
 knowing the rest:
 
     [etag, size, segments, headers, user, extra]
+    [etag, size, segments, headers, user, extra, [name, amendments, heir]]    a version
 
-``segments`` is empty when the data is inline; else a list of [kind, digest, bytes].
+``segments`` is empty when the data is inline; else a list of [kind, digest, bytes].  That there is
+a seventh element shows in the first byte: a write looks at that before it replaces something.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from ssastore.messages import DIGEST_BYTES
 _unpackb = msgpack.unpackb
 _pack = msgpack.Packer().pack
 "As in ``wire``: one packer for all of them."
+_VERSION_ARRAY = b"\x97"
+"First byte of a msgpack array of seven."
 
 
 class SegmentKind(IntEnum):
@@ -42,6 +46,20 @@ class Segment:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What makes a record a version of its object (``core.versions``).
+
+    ``name`` is all of its name, or what follows the time when that is the record's own.
+    """
+
+    name: str
+    amendments: int = 0
+    "How often what is said of it has changed."
+    heir: str = ""
+    "Stamp of the object's record that this version is to take the place of; empty: of none."
+
+
 @dataclass(slots=True)
 class Metadata:
     """A record's metadata.
@@ -56,6 +74,7 @@ class Metadata:
     headers: dict[str, str] = field(default_factory=dict)
     user: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    version: Version | None = None
 
     def encode(self) -> bytes:
         """Raises ObjectTooLarge when headers and user metadata are above METADATA_BYTES_MAX."""
@@ -66,7 +85,10 @@ class Metadata:
         if len(self.segments) > SEGMENTS_MAX:
             raise ObjectTooLarge(f"{len(self.segments)} segments belong into a manifest")
         segments = [(s.kind, s.digest, s.size) for s in self.segments]
-        packed: bytes = _pack([self.etag, self.size, segments, self.headers, self.user, self.extra])
+        fields: list[Any] = [self.etag, self.size, segments, self.headers, self.user, self.extra]
+        if self.version is not None:
+            fields.append([self.version.name, self.version.amendments, self.version.heir])
+        packed: bytes = _pack(fields)
         return packed
 
 
@@ -88,8 +110,9 @@ def _segments(rows: Any) -> list[Segment]:
 def decode_metadata(packed: bytes | memoryview) -> Metadata:
     """Raises CorruptObject when the bytes are not metadata."""
     try:
-        etag, size, rows, headers, user, extra = _unpack(packed)
-        return Metadata(etag, size, _segments(rows), headers, user, extra)
+        etag, size, rows, headers, user, extra, *more = _unpack(packed)
+        version = Version(*more[0]) if more else None
+        return Metadata(etag, size, _segments(rows), headers, user, extra, version)
     except (TypeError, ValueError) as error:
         raise CorruptObject("stored metadata has an unknown shape") from error
 
@@ -97,11 +120,24 @@ def decode_metadata(packed: bytes | memoryview) -> Metadata:
 def summary(packed: bytes | memoryview) -> tuple[str, int]:
     """(ETag, size in bytes) of encoded metadata, for listings and preconditions. Raises CorruptObject."""
     fields = _unpack(packed)
-    if type(fields) is list and len(fields) == 6:
+    if type(fields) is list and len(fields) in (6, 7):
         etag, size = fields[0], fields[1]
         if type(etag) is str and type(size) is int:
             return etag, size
     raise CorruptObject("stored metadata has an unknown shape")
+
+
+def is_version(packed: bytes | memoryview) -> bool:
+    """Whether encoded metadata are a version's."""
+    return packed[:1] == _VERSION_ARRAY
+
+
+def version_name(packed: bytes | memoryview) -> str:
+    """The name in encoded metadata of a version. Raises CorruptObject."""
+    try:
+        return Version(*_unpack(packed)[6]).name
+    except (TypeError, IndexError) as error:
+        raise CorruptObject("stored metadata has an unknown shape") from error
 
 
 def encode_manifest(segments: list[Segment]) -> bytes:

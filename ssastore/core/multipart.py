@@ -4,7 +4,8 @@
     PART    key NUL upload-id number     ETag, size, segments of one part
 
 Completion is safe to repeat: the object is written under an operation id made from
-the upload id, and names the upload, so a repeated call finds its own result.
+the upload id, and names the upload, so a repeated call finds its own result; a version's
+name is made from the upload id, too.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from ssastore.core.buckets import Bucket
 from ssastore.core.content import Blobs, Content, fold_segments
+from ssastore.core.demand import NOTHING, Demand
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.records import reference_name
-from ssastore.core.registers import IF_ABSENT, Found, Once, Place, Registers, When, when
+from ssastore.core.registers import IF_ABSENT, Found, Once, Registers, When
+from ssastore.core.versionnames import id_of, name_in, shown_ms, version_key
+from ssastore.core.versions import Versions
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     InvalidPart,
@@ -32,6 +37,7 @@ from ssastore.errors import (
     PreconditionFailed,
     SsaStoreError,
     UploadNotFound,
+    VersionKept,
 )
 from ssastore.keyspace import shard_of_key
 from ssastore.limits import OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX
@@ -68,6 +74,13 @@ class Completed:
     etag: str
     size: int
     modified_ms: int
+    version: str = ""
+    "Its id; empty when the bucket makes no versions."
+
+
+def _origin(upload_id: str) -> bytes:
+    """What a version that an upload makes is made from."""
+    return b"complete" + upload_id.encode()
 
 
 def _upload_key(key: bytes, upload_id: str) -> bytes:
@@ -85,12 +98,20 @@ class Multipart:
     """Uploads of one bucket."""
 
     def __init__(
-        self, registers: Registers, blobs: Blobs, place: Place, clock: Clock, randomness: Randomness
+        self,
+        registers: Registers,
+        blobs: Blobs,
+        versions: Versions,
+        bucket: Bucket,
+        clock: Clock,
+        randomness: Randomness,
     ) -> None:
         self._clock = clock
         self._registers = registers
         self._blobs = blobs
-        self._place = place
+        self._versions = versions
+        self._bucket = bucket
+        self._place = bucket.place
         self._randomness = randomness
 
     async def create(self, key: bytes, headers: dict[str, str], user: dict[str, str]) -> str:
@@ -165,8 +186,7 @@ class Multipart:
         parts: Sequence[tuple[int, str]],
         etag: str,
         *,
-        if_match: str | None = None,
-        if_none_match: str | None = None,
+        demand: Demand = NOTHING,
     ) -> Completed:
         """Make the object of the named parts, in one register change.
 
@@ -175,20 +195,19 @@ class Multipart:
             upload_id: from ``create``.
             parts: (number, ETag) in ascending order.
             etag: of the object to be.
-            if_match: precondition on the object.
-            if_none_match: ``"*"``.
+            demand: of the object that is replaced.
 
         Raises:
             UploadNotFound, InvalidPart, InvalidPartOrder, PartTooSmall, PreconditionFailed.
+            VersionKept: the bucket's record is older than its versions.
         """
         numbers = [number for number, _ in parts]
         if numbers != sorted(set(numbers)):
             raise InvalidPartOrder("parts must be in ascending order, each once")
         if not 0 < len(parts) <= PARTS_MAX:
             raise InvalidPart(f"a completion names 1 to {PARTS_MAX} parts")
-        condition = when(if_match, if_none_match)
         try:
-            return await self._complete(key, upload_id, parts, etag, condition)
+            return await self._complete(key, upload_id, parts, etag, demand)
         except (UploadNotFound, InvalidPart) as error:
             # A call that is repeated, or that another one overtook, finds what the other has made.
             try:
@@ -199,7 +218,7 @@ class Multipart:
     # -- steps --------------------------------------------------------------------------------------
 
     async def _complete(
-        self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]], etag: str, condition: When
+        self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]], etag: str, demand: Demand
     ) -> Completed:
         upload = await self.read(key, upload_id)
         records = await self._read_parts(key, upload_id, parts)
@@ -208,10 +227,10 @@ class Multipart:
         op_id = blake3(b"complete" + upload_id.encode() + tag.encode()).digest(length=OP_ID_BYTES)
         once = Once(op_id, attempt, born_ms)
         try:
-            modified_ms = await self._registers.put(
-                self._place, Kind.OBJECT, key, metadata, condition=condition, once=once
+            written = await self._versions.write(
+                self._bucket, key, metadata, demand=demand, once=once, origin=_origin(upload_id)
             )
-        except (PreconditionFailed, ObjectNotFound):
+        except (PreconditionFailed, ObjectNotFound, VersionKept):
             await self._reopen(key, upload_id, upload, tag)
             raise
         try:
@@ -220,17 +239,23 @@ class Multipart:
         except SsaStoreError as error:
             # The object is there: what cannot be cleared up now must not make its completion a failure.
             log.warning("upload.not_cleared", extra={"upload": upload_id, "reason": str(error)})
-        return Completed(etag, metadata.size, modified_ms)
+        version = id_of(written.name) if written.name else ""
+        return Completed(etag, metadata.size, written.modified_ms, version)
 
     async def _completed_before(self, key: bytes, upload_id: str) -> Completed:
-        """The result of an earlier call of this completion, if the object is still its own."""
-        try:
-            found = await self._registers.get(self._place, Kind.OBJECT, key, head_only=True)
-        except ObjectNotFound:
-            raise UploadNotFound("no such upload") from None
-        if found.metadata.extra.get("upload") != upload_id:
+        """The result of an earlier call of this completion, if the object, or a version, is still its own."""
+        found = await self._registers.state(self._place, Kind.OBJECT, key, head_only=True)
+        is_own = found.is_live and found.metadata.extra.get("upload") == upload_id
+        if not is_own and self._bucket.versioning:
+            written = await self._versions.written(self._place, key, _origin(upload_id))
+            if written is not None:
+                stored = version_key(key, written.name)
+                found = await self._registers.state(self._place, Kind.VERSION, stored, head_only=True)
+                is_own = found.is_live
+        if not is_own:
             raise UploadNotFound("no such upload: completed, aborted, or never opened")
-        return Completed(found.metadata.etag, found.metadata.size, found.modified_ms)
+        version = id_of(name_in(found)) if found.metadata.version else ""
+        return Completed(found.metadata.etag, found.metadata.size, shown_ms(found), version)
 
     async def _read_parts(
         self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]]

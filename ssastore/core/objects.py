@@ -15,31 +15,34 @@ from typing import Any
 from ssastore.core.buckets import Bucket, Buckets
 from ssastore.core.caller import Caller
 from ssastore.core.content import Blobs, Budget, Content, ContentWriter, read_content
+from ssastore.core.demand import NOTHING, Demand
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, Once, Registers, When, key_bytes, when
+from ssastore.core.registers import Found, Once, Registers, key_bytes
+from ssastore.core.versionlist import ListedVersion, VersionList, Wanted
+from ssastore.core.versionnames import id_of, name_in, shown_ms, time_of, whole_name
+from ssastore.core.versions import Deleted, Guard, Versions, Written, is_marker
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketBeingDeleted,
     BucketNotFound,
     CorruptObject,
     InvalidKey,
+    MarkerFound,
     OutcomeUnknown,
     PeerError,
-    PreconditionFailed,
     RangeNotSatisfiable,
     RequestError,
     StoreFull,
     TryLater,
 )
 from ssastore.limits import LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
-from ssastore.messages import Condition, Kind
+from ssastore.messages import Kind
 from ssastore.wire import Body
 
 _BUDGET_CHUNKS = 8
-_AMEND_TRIES = 20
 
 _OF_AN_ATTEMPT = (TryLater, StoreFull, CorruptObject, PeerError, BucketBeingDeleted)
 "Failures that say nothing of earlier attempts."
@@ -60,6 +63,8 @@ class ObjectInfo:
     headers: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    version: str = ""
+    "Id of the version; empty when it was not written as one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,11 @@ def _reference(bucket: Bucket, key: bytes) -> bytes:
 
 def _info(key: str, found: Found) -> ObjectInfo:
     known = found.metadata
-    return ObjectInfo(key, known.size, known.etag, found.modified_ms, known.headers, known.user, known.extra)
+    version = id_of(name_in(found)) if known.version else ""
+    modified_ms = shown_ms(found)
+    return ObjectInfo(
+        key, known.size, known.etag, modified_ms, known.headers, known.user, known.extra, version
+    )
 
 
 class of_one_attempt:
@@ -161,6 +170,7 @@ class Objects:
         self.registers = Registers(caller, randomness)
         self.blobs = Blobs(caller)
         self.buckets = Buckets(self.registers, clock, randomness)
+        self.versions = Versions(self.registers, self.blobs, clock, randomness)
         self._budget = Budget(_BUDGET_CHUNKS)
         self._clock = clock
         self._randomness = randomness
@@ -169,7 +179,7 @@ class Objects:
         """Uploads of a bucket. Raises RequestError for a hashed one, which has no ordered parts."""
         if not bucket.is_indexed:
             raise RequestError("multipart uploads need an indexed bucket")
-        return Multipart(self.registers, self.blobs, bucket.place, self._clock, self._randomness)
+        return Multipart(self.registers, self.blobs, self.versions, bucket, self._clock, self._randomness)
 
     def writer(self, bucket: Bucket, key: bytes, *, inline_bytes_max: int | None = None) -> ContentWriter:
         """A writer for the bytes of an object that ``commit`` will name."""
@@ -188,45 +198,64 @@ class Objects:
         headers: dict[str, str] | None = None,
         metadata: dict[str, str] | None = None,
         extra: dict[str, Any] | None = None,
-        if_match: str | None = None,
-        if_none_match: str | None = None,
+        demand: Demand = NOTHING,
         once: Once | None = None,
     ) -> ObjectInfo:
-        """Make an object of stored content, in one register change."""
+        """Make an object of stored content, in one register change; a version in a bucket that makes them."""
         described = Metadata(etag, content.size, content.segments, headers or {}, metadata or {}, extra or {})
-        condition = when(if_match, if_none_match)
         name = key_bytes(key)
 
-        def write(record: Bucket) -> Awaitable[int]:
+        def write(record: Bucket) -> Awaitable[Written]:
             # Blobs are kept for the record that they were stored for. A bucket that was deleted and
             # made again during the upload is another one, and its records cannot keep them.
             if content.segments and content.reference != _reference(record, name):
                 raise BucketNotFound(f"bucket {bucket!r} was deleted during the upload")
-            return self.registers.put(
-                record.place, Kind.OBJECT, name, described, content.data, condition=condition, once=once
-            )
+            return self.versions.write(record, name, described, content.data, demand=demand, once=once)
 
         with of_one_attempt(once.attempt if once else 1):
-            modified_ms = await self.buckets.use(bucket, write)
+            written = await self.buckets.use(bucket, write)
         return ObjectInfo(
-            key, content.size, etag, modified_ms, described.headers, described.user, described.extra
+            key,
+            content.size,
+            etag,
+            written.modified_ms,
+            described.headers,
+            described.user,
+            described.extra,
+            id_of(written.name) if written.name else "",
         )
 
-    async def open(self, bucket: str, key: str) -> ObjectReader:
-        """The current version. Raises ObjectNotFound, BucketNotFound."""
-        return self.reader(key, await self.find(bucket, key))
+    async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader:
+        """The current version, or another one. Raises as ``find``."""
+        return self.reader(key, await self.find(bucket, key, version_id))
 
     def reader(self, key: str, found: Found) -> ObjectReader:
         """A reader of the version in a record that was read."""
         return ObjectReader(_info(key, found), found, self.blobs, self._budget)
 
-    async def head(self, bucket: str, key: str) -> ObjectInfo:
-        """What is known of the current version, without its bytes."""
-        return _info(key, await self.find(bucket, key, head_only=True))
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """What is known of the current version, or of another one, without its bytes."""
+        return _info(key, await self.find(bucket, key, version_id, head_only=True))
 
-    async def find(self, bucket: str, key: str, *, head_only: bool = False) -> Found:
-        """The record of the current version; ``data`` is all of its bytes, or empty. Raises as ``open``."""
+    async def find(
+        self, bucket: str, key: str, version_id: str | None = None, *, head_only: bool = False
+    ) -> Found:
+        """The record of the current version, or of another one; ``data`` is all of its bytes, or empty.
+
+        Raises:
+            ObjectNotFound, BucketNotFound.
+            VersionNotFound: of another version.
+            MarkerFound: the version says that the object was deleted.
+        """
         name = key_bytes(key)
+        if version_id is not None:
+            found = await self.buckets.use(
+                bucket,
+                lambda record: self.versions.find(record.place, name, version_id, head_only=head_only),
+            )
+            if is_marker(found.metadata):
+                raise MarkerFound("the version is a mark that the object was deleted", shown_ms(found))
+            return found
         return await self.buckets.use(
             bucket,
             lambda record: self.registers.get(record.place, Kind.OBJECT, name, head_only=head_only),
@@ -237,45 +266,67 @@ class Objects:
         bucket: str,
         key: str,
         change: Callable[[Metadata], Metadata],
+        version_id: str | None = None,
     ) -> Metadata:
-        """Change what is said of an object: not its bytes, ETag or time. What ``change`` made of it.
+        """Change what is said of an object or a version: not its bytes, ETag or time. What is said now.
 
         ``change`` gets what is stored, and is called again when somebody else was faster.
 
         Raises:
+            ObjectNotFound, VersionNotFound.
+            MarkerFound: of a mark that the object was deleted nothing is said.
             TryLater: others write it all the time.
         """
         name = key_bytes(key)
 
-        async def amend_once(record: Bucket) -> Metadata:
-            found = await self.registers.get(record.place, Kind.OBJECT, name)
-            changed = change(found.metadata)
-            condition = When(Condition.AMEND, found.stamp)
-            await self.registers.put(
-                record.place, Kind.OBJECT, name, changed, found.data, condition=condition
-            )
-            return changed
+        def change_object(metadata: Metadata) -> Metadata:
+            if is_marker(metadata):
+                raise MarkerFound("the version is a mark that the object was deleted")
+            return change(metadata)
 
-        for _ in range(_AMEND_TRIES):
-            try:
-                return await self.buckets.use(bucket, amend_once)
-            except PreconditionFailed:
-                continue
-        raise TryLater(f"{key!r} is written by others all the time")
+        return await self.buckets.use(
+            bucket, lambda record: self.versions.amend(record.place, name, version_id, change_object)
+        )
 
     async def delete(
-        self, bucket: str, key: str, *, if_match: str | None = None, once: Once | None = None
-    ) -> bool:
-        """Delete an object; whether there was one. Raises PreconditionFailed, ObjectNotFound (if_match)."""
+        self,
+        bucket: str,
+        key: str,
+        version_id: str | None = None,
+        *,
+        demand: Demand = NOTHING,
+        guard: Guard = lambda metadata: None,
+        once: Once | None = None,
+    ) -> Deleted:
+        """Delete an object, which leaves a marker in a bucket that makes versions; or one version for good.
+
+        ``guard`` raises when what is known of a version forbids it.
+
+        Raises:
+            PreconditionFailed; ObjectNotFound: something was demanded of what is not there.
+        """
         name = key_bytes(key)
-        condition = when(if_match, None)
+
+        def delete(record: Bucket) -> Awaitable[Deleted]:
+            if version_id is not None:
+                return self.versions.delete_version(
+                    record.place, name, version_id, demand=demand, guard=guard
+                )
+            return self.versions.remove(record, name, demand=demand, once=once)
+
         with of_one_attempt(once.attempt if once else 1):
-            return await self.buckets.use(
-                bucket,
-                lambda record: self.registers.delete(
-                    record.place, Kind.OBJECT, name, condition=condition, once=once
-                ),
-            )
+            return await self.buckets.use(bucket, delete)
+
+    async def list_versions(
+        self, bucket: str, wanted: Wanted, *, page_size: int = LIST_KEYS_MAX
+    ) -> AsyncIterator[ListedVersion | CommonPrefix]:
+        """Versions in order of key, the newest first, and each common prefix once. Raises as ``list``."""
+        record = await self.buckets.read(bucket)
+        if not record.is_indexed:
+            raise RequestError(f"bucket {bucket!r} is hashed: it has no ordered listing")
+        listing = VersionList(self.registers, self.versions, record.place, wanted)
+        async for entry in listing.entries(max(1, page_size)):
+            yield CommonPrefix(entry) if isinstance(entry, str) else entry
 
     async def bucket(self, name: str) -> Bucket:
         """A bucket's record, from the cache if it was read before."""
@@ -331,5 +382,7 @@ class Objects:
             if len(row) == 1:
                 yield CommonPrefix(row[0].decode())
             else:
-                key, modified_ms, etag, size = row
-                yield ObjectInfo(key.decode(), size, etag, modified_ms)
+                key, modified_ms, etag, size, *name = row
+                version = whole_name(name[0], modified_ms) if name else ""
+                shown = time_of(version) if version else modified_ms
+                yield ObjectInfo(key.decode(), size, etag, shown, version=version)

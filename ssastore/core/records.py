@@ -1,15 +1,15 @@
 """Where a record is in the store. Pure.
 
 Stored key:  locator u32 | kind u8 | then
-    OBJECT, UPLOAD, PART   bucket id u64 | key
-    SHUT                   bucket id u64
-    BLOB                   digest, 32 bytes
-    REF                    digest, 32 bytes | BLAKE3-128 of the reference
+    OBJECT, VERSION, UPLOAD, PART   bucket id u64 | key
+    SHUT                            bucket id u64
+    BLOB                            digest, 32 bytes
+    REF                             digest, 32 bytes | BLAKE3-128 of the reference
 
 The locator comes first, so a slice is one contiguous range; then kind and bucket,
 so a shard of a bucket is one range in key order.
 
-The value of OBJECT, UPLOAD and PART is a slot (``core.register``).
+The value of OBJECT, VERSION, UPLOAD and PART is a slot (``core.register``).
 
 Plane f holds no data, so its last locator is free for bookkeeping of the environment:
     ffffffff 01  environment       id u32 | boot u32 | mark u64 (``core.boot``)
@@ -123,7 +123,8 @@ def reference_key(locator: int, digest: bytes, reference: bytes) -> bytes:
 def reference_name(bucket: int, shards: int, key: bytes) -> bytes:
     """What a reference says: the record that a blob is stored for, so that its address can be computed.
 
-    ``key`` is an object's, or an object's key, NUL and upload id for the parts of an upload.
+    ``key`` is an object's, or an object's key, NUL and upload id for the parts of an upload, or its key,
+    NUL and name for a version that was kept.
     """
     return _NAME.pack(bucket, shards) + key
 

@@ -84,12 +84,16 @@ class Once(NamedTuple):
 
 
 class Found:
-    """A record that was read. Its metadata is decoded when it is asked for: a small read needs none."""
+    """A record that was read. Its metadata is decoded when it is asked for: a small read needs none.
 
-    __slots__ = ("_metadata", "_packed", "data", "modified_ms")
+    ``is_live`` is False for what ``Registers.state`` found when there is no object.
+    """
 
-    def __init__(self, modified_ms: int, packed: bytes, data: Body) -> None:
+    __slots__ = ("_metadata", "_packed", "data", "is_live", "modified_ms")
+
+    def __init__(self, modified_ms: int, packed: bytes, data: Body, is_live: bool = True) -> None:
         self.modified_ms = modified_ms
+        self.is_live = is_live
         self.data = data
         self._packed = packed
         self._metadata: Metadata | None = None
@@ -158,13 +162,11 @@ def last_of(fields: Sequence[Any], locator: int) -> int:
 
 
 def found_of(reply: tuple[Header, Body]) -> Found:
-    """The record of a reply to Get or Read. Raises ObjectNotFound, BadFrame."""
+    """The record of a reply to Get or Read, or the state that there is none. Raises BadFrame."""
     header, body = reply
     if tuple(map(type, header)) != (int, int, int, bytes, int, int, bytes):
         raise BadFrame("a reply to Get has other fields")
-    if header[4] != LIVE:
-        raise ObjectNotFound("no such object")
-    return Found(header[5], header[6], body)
+    return Found(header[5], header[6], body, header[4] == LIVE)
 
 
 class Registers:
@@ -182,6 +184,13 @@ class Registers:
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
         """Raises ObjectNotFound, Unavailable."""
+        found = await self.state(place, kind, key, head_only=head_only)
+        if not found.is_live:
+            raise ObjectNotFound("no such object")
+        return found
+
+    async def state(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
+        """As ``get``, and that there is nothing is a state as well: its stamp serves as a condition."""
         position = expected_position(place.bucket, place.shards, key)
         replicas = await self._counts.at(position)
         try:
@@ -293,6 +302,18 @@ class Registers:
         once: Once | None = None,
     ) -> bool:
         """Delete a record; whether there was one. Raises as ``put``."""
+        return (await self.bury(place, kind, key, condition=condition, once=once))[1]
+
+    async def bury(
+        self,
+        place: Place,
+        kind: Kind,
+        key: bytes,
+        *,
+        condition: When = ALWAYS,
+        once: Once | None = None,
+    ) -> tuple[int, bool]:
+        """As ``delete``; also the time since when there is nothing."""
         once = once or Once(self._randomness.bytes(OP_ID_BYTES))
         message = Delete(
             0,
@@ -308,7 +329,7 @@ class Registers:
         )
         position = expected_position(place.bucket, place.shards, key)
         header, _ = await self._write_counted(message, position, b"")
-        return bool(header[3])
+        return header[2], bool(header[3])
 
     async def _write_counted(self, message: Put | Delete, position: int, data: Body) -> tuple[Header, Body]:
         return await self._counted(position, partial(self._write, message, position, data))
@@ -412,7 +433,8 @@ class Registers:
             found = await self.get(place, kind, key, head_only=True)
         except ObjectNotFound:
             return None
-        return [key, found.modified_ms, found.metadata.etag, found.metadata.size]
+        row: Row = [key, found.modified_ms, found.metadata.etag, found.metadata.size]
+        return [*row, found.metadata.version.name] if found.metadata.version else row
 
     async def is_replicated(self) -> bool:
         """Whether planes can differ."""

@@ -1,10 +1,10 @@
 """Which blobs may go: references that stand no more, and blobs without any. Coroutines.
 
 A reference is examined when it is older than the grace time.  It stands while its
-record names the blob, itself or through its manifests, or while the upload is open that the
-blob was stored for.  That it does not stand is found out by a round that changes
-nothing but buries what a minority may have accepted; a reader's "no" would not do,
-since a write that stopped half way can still come up.  No answer means that it stands.
+record, an object's or that of a version which was kept, names the blob, itself or through its
+manifests, or while the upload is open that the blob was stored for.  That it does not stand is
+found out by a round that changes nothing but buries what a minority may have accepted; a reader's
+"no" would not do, since a write that stopped half way can still come up.  No answer means that it stands.
 
 It goes in a transaction that sees that nobody has stored the blob for it again; the
 blob goes with its last reference, after the other planes were asked for references that
@@ -121,8 +121,11 @@ class Sweeper:
             return True  # Stored for its own sake, or by a program that knows more.
         place = Place(bucket, shards)
         base = place_key(key)
-        # In this order: an upload ends only after its object is written.
+        # In this order: an upload ends only after its object is written, and what is current is kept as a
+        # version before it is replaced. When a version becomes current again it stays among those kept.
         if base != key and await self._holds(place, Kind.UPLOAD, key, None):
+            return True
+        if base != key and await self._holds(place, Kind.VERSION, key, digest):
             return True
         return await self._holds(place, Kind.OBJECT, base, digest)
 

@@ -145,6 +145,8 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     errors.AccessDenied: _Row("AccessDenied"),
     errors.NotFound: _Row("NoSuchKey"),
     errors.ObjectNotFound: _Row("NoSuchKey"),
+    errors.VersionNotFound: _Row("NoSuchVersion"),
+    errors.MarkerFound: _Row("MethodNotAllowed"),
     errors.BucketNotFound: _Row("NoSuchBucket"),
     errors.BucketBeingDeleted: _Row("NoSuchBucket"),
     errors.UploadNotFound: _Row("NoSuchUpload"),
@@ -153,6 +155,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     # The store does not say who owns it; who finds another owner answers BucketAlreadyExists instead.
     errors.BucketAlreadyExists: _Row("BucketAlreadyOwnedByYou"),
     errors.BucketNotEmpty: _Row("BucketNotEmpty"),
+    errors.VersionKept: _Row("OperationAborted"),
     errors.TryLater: _Row("SlowDown"),
     # Names the slice and its address: what an operator needs, and nothing that a client could not compute.
     errors.Unavailable: _Row("ServiceUnavailable", says_why=True),

@@ -34,12 +34,11 @@ from ssastore.core.records import FLOORS_FIRST, in_plane, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import GROUPS, TAIL_BITS
-from ssastore.messages import Accept, Kind, Prepare
+from ssastore.messages import RECORD_KINDS, Accept, Prepare
 from ssastore.store.memory import Records
 from ssastore.store.seal import unseal
 
 _KIND_AT = 4
-_RECORDS = frozenset((Kind.OBJECT, Kind.UPLOAD, Kind.PART))
 _PLANE_F = 15
 _VIOLATIONS_MAX = 10
 
@@ -91,7 +90,7 @@ class Invariants:
         if self._is_of_nobody(node, key):
             return  # On its way here, or left behind: the plane's votes are somebody else's.
         plane = key[0] >> 4
-        if plane == _PLANE_F or len(key) <= _KIND_AT or key[_KIND_AT] not in _RECORDS:
+        if plane == _PLANE_F or len(key) <= _KIND_AT or key[_KIND_AT] not in RECORD_KINDS:
             return
         self.checks += 1
         name = self._names.setdefault(bytes([key[0] & 0x0F]) + key[1:], _Name())

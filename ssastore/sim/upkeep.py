@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
 from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, decode_value
 from ssastore.core.survey import survey, walk
@@ -55,9 +56,7 @@ class UpkeepRegister(Register):
         writer = self._objects.writer(bucket, key.encode(), inline_bytes_max=0)
         await writer.write(content_of(value, self.contents))
         content: Content = await writer.finish()
-        await self._objects.commit(
-            BUCKET, key, content, value, if_match=if_match, if_none_match=if_none_match
-        )
+        await self._objects.commit(BUCKET, key, content, value, demand=Demand(if_match, if_none_match))
 
     async def _read(self, key: str) -> str:
         if not _is_blob(key):

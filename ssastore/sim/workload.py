@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.objects import Objects
 from ssastore.errors import (
     BucketAlreadyExists,
@@ -146,8 +147,8 @@ class Register:
             if kind is Kind.GET:
                 return Outcome.DONE, await self._read(key)
             if kind is Kind.DELETE:
-                removed = await self._objects.delete(BUCKET, key, if_match=expected or None)
-                return Outcome.DONE if removed else Outcome.ABSENT, value
+                removed = await self._objects.delete(BUCKET, key, demand=Demand(expected or None))
+                return Outcome.DONE if removed.existed else Outcome.ABSENT, value
             if_match = {Condition.IF_PRESENT: "*", Condition.IF_VALUE: expected}.get(condition)
             if_none_match = "*" if condition is Condition.IF_ABSENT else None
             await self._write(key, value, if_match, if_none_match)
@@ -162,7 +163,7 @@ class Register:
     async def _write(self, key: str, value: str, if_match: str | None, if_none_match: str | None) -> None:
         data = value.encode()
         await self._objects.commit(
-            BUCKET, key, Content(len(data), data), value, if_match=if_match, if_none_match=if_none_match
+            BUCKET, key, Content(len(data), data), value, demand=Demand(if_match, if_none_match)
         )
 
     async def _read(self, key: str) -> str:

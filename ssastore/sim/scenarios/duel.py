@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.objects import Objects
 from ssastore.errors import OutcomeUnknown, PreconditionFailed, TryLater
 from ssastore.sim.seeds import Stream
@@ -50,7 +51,7 @@ class _Counter:
         started_s = asyncio.get_running_loop().time()
         data = str(value + 1).encode()
         try:
-            await objects.commit(BUCKET, _KEY, Content(len(data), data), data.decode(), if_match=etag)
+            await objects.commit(BUCKET, _KEY, Content(len(data), data), data.decode(), demand=Demand(etag))
             self.successes += 1
             return True
         except PreconditionFailed:

@@ -8,6 +8,7 @@ import pytest
 
 from ssastore.core import multipart
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
 from ssastore.core.registers import Once, Place, Registers
@@ -39,7 +40,9 @@ def client(caller: DirectCaller, seed: int) -> Objects:
 
 async def put(objects: Objects, attempt: int, born_ms: int) -> Any:
     once = Once(b"o" * 16, attempt, born_ms)
-    return await objects.commit(NAME, "k", Content(4, b"data"), "etag", if_none_match="*", once=once)
+    return await objects.commit(
+        NAME, "k", Content(4, b"data"), "etag", demand=Demand(if_none_match="*"), once=once
+    )
 
 
 async def test_repetition_while_somebody_tries_to_delete_the_bucket() -> None:
@@ -80,7 +83,7 @@ async def test_repetition_whose_bucket_cannot_be_read(error: Exception) -> None:
     with pytest.raises(OutcomeUnknown):
         await put(second, 2, born_ms)
     with pytest.raises(OutcomeUnknown):
-        await second.delete(NAME, "k", if_match="e", once=Once(b"p" * 16, 2, born_ms))
+        await second.delete(NAME, "k", demand=Demand("e"), once=Once(b"p" * 16, 2, born_ms))
 
 
 async def test_bucket_that_was_made_again_is_found_by_whoever_tries_again() -> None:

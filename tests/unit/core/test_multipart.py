@@ -10,6 +10,7 @@ import pytest
 from ssastore.core import content
 from ssastore.core.buckets import Bucket
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.multipart import Completed, Multipart, Part
 from ssastore.core.objects import Objects
 from ssastore.errors import (
@@ -221,17 +222,17 @@ async def test_false_condition_leaves_the_upload_open(world: World) -> None:
     upload_id, parts = await world.upload(ONE)
     for _ in range(2):
         with pytest.raises(PreconditionFailed):
-            await world.uploads.complete(KEY, upload_id, parts, "tag", if_none_match="*")
+            await world.uploads.complete(KEY, upload_id, parts, "tag", demand=Demand(if_none_match="*"))
     assert await world.get() == b"there"
     parts.append(await world.part(upload_id, 2, TWO))
-    await world.uploads.complete(KEY, upload_id, parts, "tag", if_match="plain")
+    await world.uploads.complete(KEY, upload_id, parts, "tag", demand=Demand("plain"))
     assert await world.get() == ONE + TWO
 
 
 async def test_false_condition_then_abort(world: World) -> None:
     upload_id, parts = await world.upload(ONE)
     with pytest.raises(ObjectNotFound):
-        await world.uploads.complete(KEY, upload_id, parts, "tag", if_match="*")
+        await world.uploads.complete(KEY, upload_id, parts, "tag", demand=Demand("*"))
     await world.uploads.abort(KEY, upload_id)
     assert await world.leftovers() == 0
 
@@ -382,7 +383,7 @@ async def test_reopening_does_not_bring_back_a_finished_upload(world: World) -> 
 
     world.caller.hook = hook
     with pytest.raises(PreconditionFailed):
-        await world.uploads.complete(KEY, upload_id, parts, "tag", if_none_match="*")
+        await world.uploads.complete(KEY, upload_id, parts, "tag", demand=Demand(if_none_match="*"))
     assert await world.open_uploads() == [] and await world.get() == ONE
 
 
@@ -484,7 +485,7 @@ async def test_completion_that_was_refused_is_decided_anew_when_it_is_asked_for_
     await world.put(b"theirs")
     for _ in range(2):
         with pytest.raises(PreconditionFailed):
-            await world.uploads.complete(KEY, upload_id, parts, "etag-2", if_none_match="*")
+            await world.uploads.complete(KEY, upload_id, parts, "etag-2", demand=Demand(if_none_match="*"))
     await world.objects.delete(NAME, KEY.decode())
-    await world.uploads.complete(KEY, upload_id, parts, "etag-2", if_none_match="*")
+    await world.uploads.complete(KEY, upload_id, parts, "etag-2", demand=Demand(if_none_match="*"))
     assert await world.get() == bytes(40)

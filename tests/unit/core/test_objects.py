@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssastore.core.content import Content
+from ssastore.core.demand import Demand
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import CommonPrefix, ObjectInfo, ObjectReader, Objects
 from ssastore.core.registers import ALWAYS, IF_ABSENT, When, key_bytes, when
@@ -112,24 +113,24 @@ def test_condition_that_nobody_can_mean(if_match: str | None, if_none_match: str
 
 async def test_conditional_writes(objects: Objects) -> None:
     with pytest.raises(ObjectNotFound):
-        await put(objects, "k", b"x", if_match="*")
-    made = await put(objects, "k", b"one", if_none_match="*")
+        await put(objects, "k", b"x", demand=Demand("*"))
+    made = await put(objects, "k", b"one", demand=Demand(if_none_match="*"))
     with pytest.raises(PreconditionFailed):
-        await put(objects, "k", b"two", if_none_match="*")
+        await put(objects, "k", b"two", demand=Demand(if_none_match="*"))
     with pytest.raises(PreconditionFailed):
-        await put(objects, "k", b"two", if_match="other")
-    await put(objects, "k", b"two", if_match=made.etag)
+        await put(objects, "k", b"two", demand=Demand("other"))
+    await put(objects, "k", b"two", demand=Demand(made.etag))
     with pytest.raises(PreconditionFailed):
-        await objects.delete(NAME, "k", if_match="other")
-    assert await objects.delete(NAME, "k", if_match=made.etag) is True
+        await objects.delete(NAME, "k", demand=Demand("other"))
+    assert (await objects.delete(NAME, "k", demand=Demand(made.etag))).existed
     with pytest.raises(ObjectNotFound):
-        await objects.delete(NAME, "k", if_match=made.etag)
-    assert await objects.delete(NAME, "k") is False
+        await objects.delete(NAME, "k", demand=Demand(made.etag))
+    assert not (await objects.delete(NAME, "k")).existed
 
 
 async def test_one_of_many_conditional_writes_wins(objects: Objects) -> None:
     results = await asyncio.gather(
-        *[put(objects, "k", b"%d" % number, if_none_match="*") for number in range(20)],
+        *[put(objects, "k", b"%d" % number, demand=Demand(if_none_match="*")) for number in range(20)],
         return_exceptions=True,
     )
     assert sum(isinstance(result, ObjectInfo) for result in results) == 1
@@ -336,12 +337,12 @@ class Twice(DirectCaller):
 async def test_everything_twice_is_as_once() -> None:
     objects = client(Twice())
     await objects.buckets.create(NAME, shards=2)
-    made = await put(objects, "k", b"one", if_none_match="*")
-    await put(objects, "k", b"two", if_match=made.etag)
+    made = await put(objects, "k", b"one", demand=Demand(if_none_match="*"))
+    await put(objects, "k", b"two", demand=Demand(made.etag))
     await put(objects, "l", bytes(INLINE_BYTES_MAX + 1))
-    assert await objects.delete(NAME, "k", if_match=made.etag) is True
+    assert (await objects.delete(NAME, "k", demand=Demand(made.etag))).existed
     assert await shown(objects) == ["l"]
-    assert await objects.delete(NAME, "l") is True
+    assert (await objects.delete(NAME, "l")).existed
     await objects.buckets.delete(NAME)
 
 

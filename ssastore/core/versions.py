@@ -1,0 +1,524 @@
+"""Versions of an object: the current one in its own record, earlier ones beside it. Coroutines.
+
+    OBJECT   key               the current version; there is none after a delete
+    VERSION  key NUL name      an earlier version, or a marker that the object was deleted then
+
+The time in a name is that of the object's record, which grows with every change (``IF_SAME``), so no
+clock of a client orders versions.  The version written while a bucket makes none has a name as well
+(``core.versionnames``); a record from before versioning is given one when it is first replaced.
+
+Every change of the object's record is conditional on the very state that was read, so a condition of the
+user, what is kept and what is replaced are one step.  A put keeps what is current as a VERSION, then
+replaces it; a delete keeps it, deletes, then writes the marker under the time that the deletion got.
+
+Keeping a version is one operation, whoever does it and however often (``Once``): who deletes a version
+takes part in it first, so no slow writer brings back what was deleted.  Who makes an earlier version
+current says so in that VERSION first (``Version.heir``), so who deletes or amends it knows that it
+may be elsewhere in a moment, and changes the state that this depends on.  What is left after a crash is a
+version twice under one name, which shows once.
+
+Whether an operation that is repeated was successful before is seen from the end of a version's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from blake3 import blake3
+
+from ssastore.core.buckets import Bucket
+from ssastore.core.content import Blobs, named_blobs
+from ssastore.core.demand import NOTHING, Demand
+from ssastore.core.metadata import Metadata, Version
+from ssastore.core.records import reference_name
+from ssastore.core.registers import Found, Once, Place, Registers, When
+from ssastore.core.versionnames import (
+    NAME_LENGTH,
+    NULL,
+    ending_of,
+    id_of,
+    is_from,
+    is_null,
+    name_in,
+    name_of,
+    split_version_key,
+    time_of,
+    version_key,
+)
+from ssastore.env import Clock, Randomness
+from ssastore.errors import (
+    CorruptObject,
+    ObjectNotFound,
+    PreconditionFailed,
+    TryLater,
+    VersionKept,
+    VersionNotFound,
+)
+from ssastore.keyspace import shard_of_key
+from ssastore.limits import LIST_KEYS_MAX
+from ssastore.messages import OP_ID_BYTES, Condition, Kind
+from ssastore.wire import Body
+
+ENABLED = "Enabled"
+SUSPENDED = "Suspended"
+
+_TRIES = 50
+"Each is lost to somebody who has changed the object meanwhile."
+_REFERENCES_AT_ONCE = 64
+_RACED = (PreconditionFailed, ObjectNotFound)
+_CONTENDED = "the object is written by others all the time"
+_NO_VERSION = "the object has no such version"
+
+Guard = Callable[[Metadata], None]
+"Raises when a version may not go."
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a put has made: time of the object in ms since the epoch, and the version's name or nothing."""
+
+    modified_ms: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did."""
+
+    existed: bool
+    marker: str = ""
+    "Id of the marker that was made, or deleted; empty: none."
+
+
+def is_marker(metadata: Metadata) -> bool:
+    """Whether a VERSION says that the object was deleted; every object has an ETag."""
+    return metadata.version is not None and not metadata.etag
+
+
+def _digest(*parts: bytes) -> bytes:
+    return blake3(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest(length=OP_ID_BYTES)
+
+
+def _same(found: Found) -> When:
+    return When(Condition.IF_SAME, found.stamp)
+
+
+class Versions:
+    """Versions of all objects.
+
+    Methods that write raise as ``Registers.put``, and TryLater when others change the object all the time.
+    ``status`` is what is set for the bucket: "Enabled", "Suspended", or empty for none.
+    """
+
+    def __init__(self, registers: Registers, blobs: Blobs, clock: Clock, randomness: Randomness) -> None:
+        self._registers = registers
+        self._blobs = blobs
+        self._clock = clock
+        self._randomness = randomness
+
+    # -- the current version ------------------------------------------------------------------------
+
+    async def write(
+        self,
+        bucket: Bucket,
+        key: bytes,
+        metadata: Metadata,
+        data: Body = b"",
+        *,
+        demand: Demand = NOTHING,
+        once: Once | None = None,
+        origin: bytes = b"",
+    ) -> Written:
+        """Write an object as the bucket demands: all that make objects come by here, inside ``Buckets.use``.
+
+        ``origin`` is what a version's name is made from, if not from the operation.
+
+        Raises:
+            VersionKept: the bucket's record is older than its versions.
+        """
+        status, condition = bucket.versioning, demand.condition
+        if status or condition is None:
+            return await self.put(
+                bucket.place, key, metadata, data, status=status, demand=demand, once=once, origin=origin
+            )
+        modified_ms = await self._registers.put(
+            bucket.place, Kind.OBJECT, key, metadata, data, condition=condition, once=once
+        )
+        return Written(modified_ms)
+
+    async def remove(
+        self, bucket: Bucket, key: bytes, *, demand: Demand = NOTHING, once: Once | None = None
+    ) -> Deleted:
+        """Delete an object as the bucket demands. Raises as ``write``."""
+        status, condition = bucket.versioning, demand.condition
+        if status or condition is None:
+            return await self.delete(bucket.place, key, status=status, demand=demand, once=once)
+        return Deleted(
+            await self._registers.delete(bucket.place, Kind.OBJECT, key, condition=condition, once=once)
+        )
+
+    async def put(
+        self,
+        place: Place,
+        key: bytes,
+        metadata: Metadata,
+        data: Body = b"",
+        *,
+        status: str,
+        demand: Demand = NOTHING,
+        once: Once | None = None,
+        origin: bytes = b"",
+    ) -> Written:
+        """Make a version the current one; what it replaces is kept, but for one "null" version by another.
+
+        Raises:
+            VersionKept: ``status`` is empty, and what is there is a version.
+        """
+        origin = origin or (once.op_id if once else self._randomness.bytes(OP_ID_BYTES))
+        if once and once.attempt > 1 and (earlier := await self.written(place, key, origin)):
+            return earlier
+        version = Version(ending_of(origin, is_null=status != ENABLED)) if status else None
+        described = replace(metadata, version=version)
+        for _ in range(_TRIES):
+            born_ms = self._clock.now_ms()
+            found = await self._registers.state(place, Kind.OBJECT, key)
+            demand.check(found)
+            try:
+                found = await self._leave(place, key, found, status, born_ms)
+                again = _turn(once, origin, found)
+                modified_ms = await self._registers.put(
+                    place, Kind.OBJECT, key, described, data, condition=_same(found), once=again
+                )
+            except _RACED:
+                continue
+            name = name_of(modified_ms, version.name) if version else ""
+            if status == SUSPENDED:
+                await self._drop_nulls(place, key, after=name)
+            return Written(modified_ms, name)
+        raise TryLater(_CONTENDED)
+
+    async def delete(
+        self, place: Place, key: bytes, *, status: str, demand: Demand = NOTHING, once: Once | None = None
+    ) -> Deleted:
+        """Delete the current version: it is kept, and a marker says so.
+
+        Raises:
+            VersionKept: ``status`` is empty, and what is there is a version.
+        """
+        origin = once.op_id if once else self._randomness.bytes(OP_ID_BYTES)
+        if once and once.attempt > 1 and (earlier := await self.written(place, key, origin)):
+            return Deleted(True, id_of(earlier.name))
+        for _ in range(_TRIES):
+            born_ms = self._clock.now_ms()
+            found = await self._registers.state(place, Kind.OBJECT, key)
+            await self._check_deletion(place, key, found, demand)
+            try:
+                found = await self._leave(place, key, found, status, born_ms)
+                again = _turn(once, origin, found)
+                at_ms, existed = await self._registers.bury(
+                    place, Kind.OBJECT, key, condition=_same(found), once=again
+                )
+            except _RACED:
+                continue
+            if not status:
+                return Deleted(existed)
+            name = name_of(at_ms, ending_of(origin, is_null=status != ENABLED))
+            await self._write_once(place, key, name, Metadata("", 0), b"", born_ms)
+            if status == SUSPENDED:
+                await self._drop_nulls(place, key, after=name)
+            after = await self._registers.state(place, Kind.OBJECT, key, head_only=True)
+            # Who deletes an earlier marker and does not see this one yet brings back what is older.
+            if not after.is_live or not name_in(after) > name:
+                return Deleted(existed, id_of(name))
+            demand = NOTHING
+        raise TryLater(_CONTENDED)
+
+    async def _check_deletion(self, place: Place, key: bytes, found: Found, demand: Demand) -> None:
+        """Of an object with a marker only "any ETag" holds; of one that never was, nothing."""
+        if found.is_live or demand.is_empty or await self._newest(place, key) is None:
+            demand.check(found)
+        elif demand != Demand(if_match="*"):
+            raise PreconditionFailed("the object was deleted: nothing is as the condition demands")
+
+    async def written(self, place: Place, key: bytes, origin: bytes) -> Written | None:
+        """What an operation has made earlier, while that is there."""
+        found = await self._registers.state(place, Kind.OBJECT, key, head_only=True)
+        if found.is_live and is_from(name_in(found), origin):
+            return Written(time_of(name_in(found)), name_in(found))
+        async for name in self.names(place, key):
+            if is_from(name, origin):
+                return Written(time_of(name), name)
+        return None
+
+    # -- any version --------------------------------------------------------------------------------
+
+    async def find(self, place: Place, key: bytes, version_id: str, *, head_only: bool = False) -> Found:
+        """The record of a version, which may be a marker. Raises VersionNotFound."""
+        # The object's own record first: what is replaced meanwhile was kept before.
+        found = await self._registers.state(place, Kind.OBJECT, key, head_only=head_only)
+        if found.is_live and id_of(name_in(found)) == version_id:
+            return found
+        name = await self._kept_name(place, key, version_id)
+        if name:
+            stored = version_key(key, name)
+            found = await self._registers.state(place, Kind.VERSION, stored, head_only=head_only)
+        if not name or not found.is_live:
+            raise VersionNotFound(_NO_VERSION)
+        return found
+
+    async def names(self, place: Place, key: bytes) -> AsyncIterator[str]:
+        """Names of the versions that are kept, markers among them, from the newest to the oldest."""
+        prefix = after = key + b"\0"
+        shard = shard_of_key(key, place.shards)
+        while True:
+            page = await self._registers.page(
+                place, Kind.VERSION, shard, prefix=prefix, after=after, limit=LIST_KEYS_MAX
+            )
+            for stored, *_ in page.rows:
+                yield split_version_key(stored)[1]
+            if not page.truncated:
+                return
+            after = page.last
+
+    async def _newest(self, place: Place, key: bytes, *, but: str = "", has_null: bool = True) -> str | None:
+        """Name of the newest version that was kept, but for one, or for those that are "null"."""
+        async for name in self.names(place, key):
+            if name != but and (has_null or not is_null(name)):
+                return name
+        return None
+
+    async def _kept_name(self, place: Place, key: bytes, version_id: str) -> str | None:
+        if version_id != NULL:
+            return version_id
+        async for name in self.names(place, key):
+            if is_null(name):
+                return name
+        return None
+
+    async def amend(
+        self, place: Place, key: bytes, version_id: str | None, change: Callable[[Metadata], Metadata]
+    ) -> Metadata:
+        """Change what is said of a version, or of the current one: not its bytes, ETag or time.
+
+        ``change`` gets what is stored, and is called again when somebody else was faster.
+
+        Raises:
+            ObjectNotFound, VersionNotFound.
+        """
+        for _ in range(_TRIES):
+            found, record, is_current = await self._look(place, key, version_id)
+            if record is None:
+                raise VersionNotFound(_NO_VERSION) if version_id else ObjectNotFound("no such object")
+            changed = change(record.metadata)
+            if changed.version is not None:
+                version = replace(changed.version, amendments=changed.version.amendments + 1)
+                changed = replace(changed, version=version)
+            stored = key if is_current else version_key(key, name_in(record))
+            kind = Kind.OBJECT if is_current else Kind.VERSION
+            condition = When(Condition.AMEND, record.stamp)
+            try:
+                if not is_current:
+                    await self._disinherit(place, key, record, found)
+                await self._registers.put(place, kind, stored, changed, record.data, condition=condition)
+            except _RACED:
+                continue
+            return changed
+        raise TryLater(_CONTENDED)
+
+    async def delete_version(
+        self,
+        place: Place,
+        key: bytes,
+        version_id: str,
+        *,
+        demand: Demand = NOTHING,
+        guard: Guard = lambda metadata: None,
+    ) -> Deleted:
+        """Delete one version or marker for good; the newest that is left is the current one then.
+
+        Args:
+            place: the bucket's.
+            key: the object's.
+            version_id: as users see it.
+            demand: of that version.
+            guard: raises when what is known of the version forbids it.
+
+        Raises:
+            PreconditionFailed; ObjectNotFound: there is no such version, and a demand of it.
+        """
+        existed, marker = False, ""
+        for _ in range(_TRIES):
+            born_ms = self._clock.now_ms()
+            found, record, is_current = await self._look(place, key, version_id)
+            if record is None:
+                if not existed:
+                    demand.check(Found(0, b"", b"", is_live=False))
+                return Deleted(existed, marker)
+            demand.check(record)
+            guard(record.metadata)
+            try:
+                if is_current:  # Then it is among those that were kept, where it goes in the next turn.
+                    await self._leave_to_heir(place, key, found, born_ms)
+                else:
+                    await self._drop(place, key, record, found)
+            except _RACED:
+                continue
+            existed, demand = True, NOTHING
+            if is_marker(record.metadata):
+                marker = version_id
+            if not (is_current or is_null(name_in(record))):
+                return Deleted(True, marker)
+        raise TryLater(_CONTENDED)
+
+    async def _look(
+        self, place: Place, key: bytes, version_id: str | None
+    ) -> tuple[Found, Found | None, bool]:
+        """State of the object's record; the version's record, if there is one; whether both are the same."""
+        found = await self._registers.state(place, Kind.OBJECT, key)
+        if version_id is None or (found.is_live and id_of(name_in(found)) == version_id):
+            return found, found if found.is_live else None, True
+        name = await self._kept_name(place, key, version_id)
+        if name is None:
+            return found, None, False
+        record = await self._registers.state(place, Kind.VERSION, version_key(key, name))
+        return found, record if record.is_live else None, False
+
+    # -- steps --------------------------------------------------------------------------------------
+    # Each raises one of _RACED when somebody else was faster.
+
+    async def _leave(self, place: Place, key: bytes, found: Found, status: str, born_ms: int) -> Found:
+        """Keep what is about to be replaced or deleted; the state that this is conditional on."""
+        if not found.is_live:
+            return found
+        version = found.metadata.version
+        if not status and version:
+            raise VersionKept("the bucket makes versions by now")
+        if status != ENABLED and not version:
+            return found
+        if not version:
+            version = Version(ending_of(self._randomness.bytes(OP_ID_BYTES), is_null=True))
+            found = await self._change(place, key, found, version)
+        # Where one "null" version replaces another it is dropped afterwards: it must have been kept, so that
+        # somebody slower does not do that then.
+        await self._keep(place, key, found, born_ms)
+        return found
+
+    async def _change(self, place: Place, key: bytes, found: Found, version: Version) -> Found:
+        """Another state of the object's record, with the same object."""
+        metadata = replace(found.metadata, version=version)
+        condition = When(Condition.AMEND, found.stamp)
+        await self._registers.put(place, Kind.OBJECT, key, metadata, found.data, condition=condition)
+        return Found(found.modified_ms, metadata.encode(), found.data)
+
+    async def _keep(self, place: Place, key: bytes, found: Found, born_ms: int) -> None:
+        """Let the current version, which has a name, be a VERSION as well."""
+        name, metadata = name_in(found), found.metadata
+        assert metadata.version is not None
+        if len(metadata.version.name) < NAME_LENGTH:  # Else it was one before it became current again.
+            await self._refer(place, key, name, metadata)
+            await self._write_once(place, key, name, metadata, found.data, born_ms)
+        if not metadata.version.amendments:
+            return
+        while True:  # It may have been kept before it was amended.
+            kept = await self._registers.get(place, Kind.VERSION, version_key(key, name))
+            version = kept.metadata.version
+            if version is None or version.amendments >= metadata.version.amendments:
+                return
+            with suppress(PreconditionFailed):
+                condition = When(Condition.AMEND, kept.stamp)
+                amended = replace(metadata, version=replace(metadata.version, name=name))
+                await self._registers.put(
+                    place, Kind.VERSION, version_key(key, name), amended, found.data, condition=condition
+                )
+
+    async def _write_once(
+        self, place: Place, key: bytes, name: str, metadata: Metadata, data: Body, born_ms: int
+    ) -> None:
+        """Write a VERSION, unless anybody has done that since ``born_ms``."""
+        stored = version_key(key, name)
+        once = Once(_digest(b"keep", stored), 2, born_ms)
+        amendments = metadata.version.amendments if metadata.version else 0
+        kept = replace(metadata, version=Version(name, amendments))
+        await self._registers.put(place, Kind.VERSION, stored, kept, data, once=once)
+
+    async def _refer(self, place: Place, key: bytes, name: str, metadata: Metadata) -> None:
+        """Let a VERSION refer to the blobs of the object."""
+        reference = reference_name(place.bucket, place.shards, version_key(key, name))
+
+        async def refer(digest: bytes) -> None:
+            # What is lost is lost for this version; it must not be what keeps others from replacing it.
+            with suppress(ObjectNotFound, CorruptObject):
+                await self._blobs.keep(digest, reference)
+
+        batch: list[bytes] = []
+        async for digest in named_blobs(self._blobs, metadata.segments):
+            batch.append(digest)
+            if len(batch) == _REFERENCES_AT_ONCE:
+                await asyncio.gather(*map(refer, batch))
+                batch.clear()
+        await asyncio.gather(*map(refer, batch))
+
+    async def _leave_to_heir(self, place: Place, key: bytes, found: Found, born_ms: int) -> None:
+        """Put the newest version that was kept in the place of the current one; a marker leaves it empty."""
+        name = name_in(found)
+        if name:
+            await self._keep(place, key, found, born_ms)
+        heir = await self._newest(place, key, but=name, has_null=not is_null(name))
+        if heir is None or not await self._inherit(place, key, found, heir):
+            await self._registers.delete(place, Kind.OBJECT, key, condition=_same(found))
+
+    async def _inherit(self, place: Place, key: bytes, found: Found, heir: str) -> bool:
+        """Make a version that was kept the current one, instead of ``found``; False when it is a marker."""
+        stored = version_key(key, heir)
+        kept = await self._registers.get(place, Kind.VERSION, stored)
+        metadata = kept.metadata
+        if is_marker(metadata):
+            return False
+        assert metadata.version is not None
+        marked = replace(metadata, version=replace(metadata.version, heir=found.stamp))
+        condition = When(Condition.AMEND, kept.stamp)
+        await self._registers.put(place, Kind.VERSION, stored, marked, kept.data, condition=condition)
+        current = replace(metadata, version=replace(metadata.version, heir=""))
+        await self._registers.put(place, Kind.OBJECT, key, current, kept.data, condition=_same(found))
+        return True
+
+    async def _disinherit(self, place: Place, key: bytes, record: Found, found: Found) -> None:
+        """Raise when a version may become current in the place of ``found``, which it cannot from then on."""
+        version = record.metadata.version
+        if version is None or version.heir != found.stamp:
+            return
+        if not found.is_live:
+            await self._registers.delete(place, Kind.OBJECT, key, condition=_same(found))
+        elif found.metadata.version is None:
+            await self._leave(place, key, found, ENABLED, self._clock.now_ms())
+        else:
+            amendments = found.metadata.version.amendments + 1
+            await self._change(place, key, found, replace(found.metadata.version, amendments=amendments))
+        raise PreconditionFailed("the object's record is in another state now")
+
+    async def _drop(self, place: Place, key: bytes, record: Found, found: Found) -> None:
+        """Delete a VERSION. Behind a marker that goes the next version is the current one."""
+        name = name_in(record)
+        await self._disinherit(place, key, record, found)
+        if is_null(name):
+            await self._drop_nulls(place, key, after=name)
+        if is_marker(record.metadata) and not found.is_live and await self._newest(place, key) == name:
+            heir = await self._newest(place, key, but=name)
+            if heir is not None:
+                await self._inherit(place, key, found, heir)
+        await self._registers.delete(place, Kind.VERSION, version_key(key, name), condition=_same(record))
+
+    async def _drop_nulls(self, place: Place, key: bytes, *, after: str) -> None:
+        """Delete "null" versions that are older than one which has replaced them."""
+        names = [name async for name in self.names(place, key) if name > after and is_null(name)]
+        for name in reversed(names):
+            await self._registers.delete(place, Kind.VERSION, version_key(key, name))
+
+
+def _turn(once: Once | None, origin: bytes, found: Found) -> Once:
+    """The operation that replaces one state: whoever finds the same state again repeats this one."""
+    op_id = _digest(origin, found.stamp.encode())
+    return once._replace(op_id=op_id) if once else Once(op_id)
