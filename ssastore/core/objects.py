@@ -328,9 +328,14 @@ class Objects:
         async for entry in listing.entries(max(1, page_size)):
             yield CommonPrefix(entry) if isinstance(entry, str) else entry
 
+    async def marker(self, bucket: str, key: str) -> str | None:
+        """Id of the marker that says that an object was deleted, if that is what it is."""
+        record = await self.buckets.current(bucket)
+        return await self.versions.marker(record.place, key_bytes(key)) if record.versioning else None
+
     async def bucket(self, name: str) -> Bucket:
-        """A bucket's record, from the cache if it was read before."""
-        return self.buckets.cached(name) or await self.buckets.read(name)
+        """A bucket's record as it was some seconds ago (``Buckets.current``)."""
+        return await self.buckets.current(name)
 
     async def list(
         self,

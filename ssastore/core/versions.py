@@ -283,6 +283,18 @@ class Versions:
                 return
             after = page.last
 
+    async def marker(self, place: Place, key: bytes) -> str | None:
+        """Id of the newest of what is kept, if it is a marker."""
+        prefix = after = key + b"\0"
+        shard = shard_of_key(key, place.shards)
+        while True:
+            page = await self._registers.page(place, Kind.VERSION, shard, prefix=prefix, after=after, limit=1)
+            for stored, _, etag, *_ in page.rows:
+                return None if etag else id_of(split_version_key(stored)[1])
+            if not page.truncated:
+                return None
+            after = page.last
+
     async def _newest(self, place: Place, key: bytes, *, but: str = "", has_null: bool = True) -> str | None:
         """Name of the newest version that was kept, but for one, or for those that are "null"."""
         async for name in self.names(place, key):

@@ -9,9 +9,12 @@ from typing import Any
 from ssastore.core.buckets import Bucket
 from ssastore.core.content import Content
 from ssastore.core.contentcopy import content_tag, copy_content, copy_range, from_fresh_read
+from ssastore.core.demand import Demand
 from ssastore.core.objects import Objects, of_one_attempt
 from ssastore.core.records import reference_name
 from ssastore.core.registers import Found, Once
+from ssastore.core.versionnames import shown_ms
+from ssastore.errors import MarkerFound
 from ssastore.limits import COPY_BYTES_MAX, PARTS_MAX
 from ssastore.s3 import xml
 from ssastore.s3.access import Access, acl_to_keep
@@ -21,6 +24,7 @@ from ssastore.s3.entity import check_storage_class, copied_headers, entity_heade
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_copy_range, parse_copy_source, parse_number, user_metadata
 from ssastore.s3.request import Request, Response
+from ssastore.s3.versioning import VERSION_ID, read_version, wanted_version, written_version
 
 _COPIED = ("checksum", "parts")
 "What is kept beside the headers, and says as much of the same bytes elsewhere."
@@ -85,17 +89,20 @@ class CopyOperations:
         action = "GetObject" if source.version is None else "GetObjectVersion"
         if not await self._access.may(request, action, source.bucket, source.key):
             raise S3Error("AccessDenied")
-        if source.version not in (None, "null"):
-            raise S3Error("NoSuchVersion")
-        found = await self._objects.find(source.bucket, source.key)
-        check_copy_source(request.headers, found.metadata.etag, found.modified_ms)
+        version = None if source.version is None else wanted_version({"versionId": source.version})
+        try:
+            found = await self._objects.find(source.bucket, source.key, version)
+        except MarkerFound:
+            text = "The source of a copy request may not specifically refer to a delete marker by version id."
+            raise S3Error("InvalidRequest", text) from None
+        check_copy_source(request.headers, found.metadata.etag, shown_ms(found))
         return found
 
     async def copy_object(self, request: Request) -> Response:
         """Make an object of another one's bytes, which stay where they are."""
         assert request.bucket is not None and request.key is not None
         source = CopySource.of(request)
-        condition = request.precondition()
+        demand = request.demand()
         check_storage_class(request)
         check_changes_something(request, source)
         replaced: tuple[dict[str, str], dict[str, str]] | None = None
@@ -109,7 +116,7 @@ class CopyOperations:
             reference = reference_name(place.bucket, place.shards, key)
             return found, await copy_content(self._objects.blobs, found, reference)
 
-        with of_one_attempt(attempt_of(request.headers) if condition else 1):
+        with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
             found, content = await from_fresh_read(lambda: self._read(request, source), keep)
             known = found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
@@ -123,16 +130,23 @@ class CopyOperations:
                 headers=headers,
                 metadata=metadata,
                 extra=extra,
-                once=self._once(request, condition, source),
-                **condition,
+                once=self._once(request, demand, source),
+                demand=demand,
             )
         checksum = made.extra.get("checksum", {})
-        return Response.xml(xml.copied_object(made.etag, made.modified_ms, checksum))
+        response = Response.xml(xml.copied_object(made.etag, made.modified_ms, checksum))
+        response.headers |= written_version(made.version) | self._copied_version(source, found)
+        return response
 
-    def _once(self, request: Request, condition: dict[str, str], source: CopySource) -> Once | None:
+    def _copied_version(self, source: CopySource, found: Found) -> dict[str, str]:
+        info = self._objects.reader(source.key, found).info
+        known = read_version(self._objects.buckets.cached(source.bucket), info)
+        return {"x-amz-copy-source-version-id": known[VERSION_ID]} if known else {}
+
+    def _once(self, request: Request, demand: Demand, source: CopySource) -> Once | None:
         """What makes the attempts of a conditional copy one operation."""
         assert request.bucket is not None and request.key is not None
-        if not condition:
+        if demand.is_empty:
             return None
         name = request.bucket, request.key
         payload = f"copy of {source}"
@@ -154,7 +168,10 @@ class CopyOperations:
 
         etag, content = await from_fresh_read(lambda: self._read(request, source), copy)
         modified_ms = await multipart.put_part(key, upload_id, number, etag, content)
-        return Response.xml(xml.copied_part(etag, modified_ms, {}))
+        response = Response.xml(xml.copied_part(etag, modified_ms, {}))
+        if source.version is not None:
+            response.headers["x-amz-copy-source-version-id"] = source.version
+        return response
 
     async def _copy_part(
         self, request: Request, found: Found, bucket: Bucket, owner: bytes

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from ssastore.limits import KEY_BYTES_MAX, USER_METADATA_BYTES_MAX
 from ssastore.s3.errors import S3Error
@@ -296,6 +298,21 @@ def _next_etag(name: str, text: str, start: int) -> tuple[bool, str, int]:
 
 def _malformed_etags(name: str) -> S3Error:
     return S3Error("InvalidArgument", f"{name} is not a list of ETags.", ArgumentName=name)
+
+
+# -- times ------------------------------------------------------------------------------------------
+
+
+def parse_time(name: str, value: str) -> int:
+    """A time of ISO 8601, or as HTTP writes it, in ms since the epoch. S3Error InvalidArgument."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            at = parse(value.strip())
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            return int(at.timestamp() * 1000)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    raise S3Error("InvalidArgument", f"{name} is no time.", ArgumentName=name)
 
 
 # -- user metadata ----------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from ssastore.core.content import Content, ContentWriter
-from ssastore.core.objects import Objects, of_one_attempt
+from ssastore.core.demand import Demand
+from ssastore.core.objects import ObjectInfo, Objects, of_one_attempt
 from ssastore.core.registers import Once
+from ssastore.core.versionnames import is_id
+from ssastore.core.versions import Deleted
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
@@ -24,6 +27,14 @@ from ssastore.s3.entity import (
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.names import parse_range, user_metadata
 from ssastore.s3.request import Request, Response, VerifiedBody
+from ssastore.s3.versioning import (
+    DELETE_MARKER,
+    VERSION_ID,
+    of_versions,
+    read_version,
+    wanted_version,
+    written_version,
+)
 
 _DELETES_AT_ONCE = 32
 
@@ -55,10 +66,10 @@ class ObjectOperations:
         self._attempts = attempts
         self._access = access
 
-    def _once(self, request: Request, condition: dict[str, str], payload: str) -> Once | None:
+    def _once(self, request: Request, demand: Demand, payload: str) -> Once | None:
         """What makes the attempts of a conditional write one operation."""
         assert request.bucket is not None and request.key is not None
-        if not condition:
+        if demand.is_empty:
             return None
         name = request.bucket, request.key
         return self._attempts.once(request.principal, request.method, name, request.headers, payload)
@@ -66,12 +77,12 @@ class ObjectOperations:
     async def put_object(self, request: Request) -> Response:
         """Store a body as an object, when it is all that it claims to be."""
         assert request.bucket is not None and request.key is not None
-        condition = request.precondition()
+        demand = request.demand()
         check_storage_class(request)
         headers, metadata = entity_headers(request), user_metadata(request.headers)
         body = request.upload()
         check_size(body.size, OBJECT_BYTES_MAX)
-        with of_one_attempt(attempt_of(request.headers) if condition else 1):
+        with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
             bucket = await self._objects.bucket(request.bucket)
             content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
             checksum = kept_checksum(body)
@@ -86,16 +97,19 @@ class ObjectOperations:
                 headers=headers,
                 metadata=metadata,
                 extra=extra,
-                once=self._once(request, condition, body.md5_hex()),
-                **condition,
+                once=self._once(request, demand, body.md5_hex()),
+                demand=demand,
             )
-        return Response(200, b"", {"ETag": f'"{info.etag}"', **checksum_headers(checksum)})
+        headers = {"ETag": f'"{info.etag}"', **checksum_headers(checksum), **written_version(info.version)}
+        return Response(200, b"", headers)
 
     async def get_object(self, request: Request) -> Response:
         """An object or a range of it."""
         assert request.bucket is not None and request.key is not None
-        reader = await self._objects.open(request.bucket, request.key)
-        response = describe(request, reader.info)
+        version = wanted_version(request.query)
+        found = self._objects.open(request.bucket, request.key, version)
+        reader = await of_versions(self._objects, request.bucket, request.key, version, found)
+        response = self._describe(request, reader.info)
         if response.status == 304:
             return response
         span = parse_range(request.headers.get("Range"), reader.info.size)
@@ -109,22 +123,39 @@ class ObjectOperations:
     async def head_object(self, request: Request) -> Response:
         """As GetObject, without the body."""
         assert request.bucket is not None and request.key is not None
-        info = await self._objects.head(request.bucket, request.key)
-        response = describe(request, info)
+        version = wanted_version(request.query)
+        found = self._objects.head(request.bucket, request.key, version)
+        info = await of_versions(self._objects, request.bucket, request.key, version, found)
+        response = self._describe(request, info)
         response.length = info.size
         if response.status == 200 and (span := parse_range(request.headers.get("Range"), info.size)):
             narrow(response, span, info.size)
         return response
 
+    def _describe(self, request: Request, info: ObjectInfo) -> Response:
+        response = describe(request, info)
+        response.headers |= read_version(self._objects.buckets.cached(request.bucket or ""), info)
+        return response
+
     async def delete_object(self, request: Request) -> Response:
-        """Delete; 204 also when there was nothing."""
+        """Delete an object, or one of its versions; 204 also when there was nothing."""
         assert request.bucket is not None and request.key is not None
-        condition = request.precondition()
-        if "if_none_match" in condition:
-            raise S3Error("NotImplemented", "A delete takes If-Match only.")
-        once = self._once(request, condition, "")
-        await self._objects.delete(request.bucket, request.key, once=once, **condition)
-        return Response(204)
+        demand, version = request.deletion_demand(), wanted_version(request.query)
+        once = self._once(request, demand, "") if version is None else None
+        await self._objects.bucket(request.bucket)
+        deleted = await self._delete(request.bucket, request.key, version, demand, once)
+        headers = {DELETE_MARKER: "true"} if deleted.marker else {}
+        if version or deleted.marker:
+            headers[VERSION_ID] = version or deleted.marker
+        return Response(204, b"", headers)
+
+    async def _delete(
+        self, bucket: str, key: str, version: str | None, demand: Demand, once: Once | None = None
+    ) -> Deleted:
+        try:
+            return await self._objects.delete(bucket, key, version, demand=demand, once=once)
+        except ObjectNotFound:
+            return Deleted(False)  # What is not there need not be as the condition demands.
 
     async def delete_objects(self, request: Request) -> Response:
         """Delete up to 1000 keys; each has its own result."""
@@ -137,24 +168,23 @@ class ObjectOperations:
         bucket = (await self._objects.bucket(request.bucket)).name
         gate = asyncio.Semaphore(_DELETES_AT_ONCE)
 
-        async def delete(entry: xmlread.DeleteEntry) -> S3Error | None:
+        async def delete(entry: xmlread.DeleteEntry) -> xml.DeletedObject | xml.DeleteFailure:
+            key, version = entry.key, entry.version_id
             try:
-                if entry.version_id not in (None, "null"):
-                    raise S3Error("NotImplemented", "Versions are not implemented by this server.")
+                if version is not None and not is_id(version):
+                    raise S3Error("NoSuchVersion")
                 async with gate:
-                    if not await self._access.may(request, "DeleteObject", bucket, entry.key):
+                    action = "DeleteObject" if version is None else "DeleteObjectVersion"
+                    if not await self._access.may(request, action, bucket, key):
                         raise S3Error("AccessDenied")
-                    await self._objects.delete(bucket, entry.key, if_match=entry.etag)
-            except ObjectNotFound as error:
-                return from_store_error(error) if entry.etag else None
+                    deleted = await self._delete(bucket, key, version, entry.demand)
             except SsaStoreError as error:
-                return from_store_error(error)
+                return xml.DeleteFailure(key, version, from_store_error(error))
             except S3Error as error:
-                return error
-            return None
+                return xml.DeleteFailure(key, version, error)
+            return xml.DeletedObject(key, version, deleted.marker)
 
         results = await asyncio.gather(*[delete(entry) for entry in entries])
-        pairs = list(zip(entries, results, strict=True))
-        deleted = [(e.key, e.version_id) for e, failure in pairs if failure is None and not is_quiet]
-        failures = [xml.DeleteFailure(e.key, e.version_id, failure) for e, failure in pairs if failure]
+        deleted = [one for one in results if isinstance(one, xml.DeletedObject) and not is_quiet]
+        failures = [one for one in results if isinstance(one, xml.DeleteFailure)]
         return Response.xml(xml.delete_result(deleted, failures))

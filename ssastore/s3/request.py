@@ -7,13 +7,14 @@ An operation cannot be called without a ``Principal``: the only way to make one 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from ssastore.core.demand import Demand
 from ssastore.s3.checksums import BodyCheck, declared_checksum, parse_content_md5
 from ssastore.s3.chunked import ChunkedDecoder, parse_decoded_length, parse_trailer_names
 from ssastore.s3.errors import S3Error
-from ssastore.s3.names import ETags, parse_etags
+from ssastore.s3.names import ETags, parse_etags, parse_number, parse_time
 from ssastore.s3.principal import Principal
 from ssastore.wire import Body
 
@@ -69,32 +70,46 @@ class Request:
                 raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=limit)
         return bytes(taken)
 
-    def precondition(self) -> dict[str, str]:
-        """``if_match`` and ``if_none_match`` of a write, as the store takes them.
+    def demand(self) -> Demand:
+        """What a write demands of the object that is there.
+
+        An ETag in If-None-Match, which AWS refuses, means what RFC 9110 says.
 
         Raises:
-            S3Error: NotImplemented for conditions that S3 does not define for writes.
+            S3Error: InvalidArgument; NotImplemented for lists of ETags, and for weak ones.
         """
         wanted = parse_etags("If-Match", self.headers.get("If-Match"))
         unwanted = parse_etags("If-None-Match", self.headers.get("If-None-Match"))
         if wanted is not None and unwanted is not None:
             raise S3Error("InvalidArgument", "A write takes If-Match or If-None-Match, not both.")
-        if unwanted is not None:
-            if not unwanted.any:
-                raise S3Error("NotImplemented", "A write takes If-None-Match only with the value *.")
-            return {"if_none_match": "*"}
-        if wanted is None:
-            return {}
-        return {"if_match": _single_tag(wanted)}
+        return Demand(_single_tag("If-Match", wanted), _single_tag("If-None-Match", unwanted))
+
+    def deletion_demand(self) -> Demand:
+        """What a delete demands. Raises S3Error as ``demand``."""
+        demand = self.demand()
+        if demand.if_none_match is not None:
+            raise S3Error("NotImplemented", "A delete takes no If-None-Match.")
+        modified, size = self.headers.get(_IF_MODIFIED), self.headers.get(_IF_SIZE)
+        return replace(
+            demand,
+            modified_s=None if modified is None else parse_time(_IF_MODIFIED, modified) // 1000,
+            size=None if size is None else parse_number(_IF_SIZE, size, least=0),
+        )
 
 
-def _single_tag(tags: ETags) -> str:
+_IF_MODIFIED = "x-amz-if-match-last-modified-time"
+_IF_SIZE = "x-amz-if-match-size"
+
+
+def _single_tag(name: str, tags: ETags | None) -> str | None:
+    if tags is None:
+        return None
     if tags.any:
         return "*"
     if len(tags.strong) != 1 or tags.weak:
-        raise S3Error("NotImplemented", "A write takes If-Match with one strong ETag.")
+        raise S3Error("NotImplemented", f"A write takes {name} with one strong ETag.")
     if not tags.strong[0].isascii():  # what is not UTF-8 could not even be sent to a node
-        raise S3Error("InvalidArgument", "If-Match is no ETag of ours.", ArgumentName="If-Match")
+        raise S3Error("InvalidArgument", f"{name} is no ETag of ours.", ArgumentName=name)
     return tags.strong[0]
 
 

@@ -26,8 +26,6 @@ _BUCKET_SUBRESOURCES = (
     "replication",
     "requestPayment",
     "tagging",
-    "versioning",
-    "versions",
     "website",
 )
 _OBJECT_SUBRESOURCES = (
@@ -39,7 +37,6 @@ _OBJECT_SUBRESOURCES = (
     "select",
     "tagging",
     "torrent",
-    "versionId",
 )
 _METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
@@ -60,6 +57,8 @@ _BUCKET_PARAMETERS = {
     "location": {"GET": "GetBucketLocation"},
     "uploads": {"GET": "ListMultipartUploads"},
     "delete": {"POST": "DeleteObjects"},
+    "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
+    "versions": {"GET": "ListObjectVersions"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "policy": {"GET": "GetBucketPolicy", "PUT": "PutBucketPolicy", "DELETE": "DeleteBucketPolicy"},
     "policyStatus": {"GET": "GetBucketPolicyStatus"},
@@ -138,8 +137,7 @@ def _route_object(method: str, query: Mapping[str, str]) -> str:
     if "uploadId" in query:
         return _of(_UPLOAD, method)
     for name in _OBJECT_SUBRESOURCES:
-        # The only version of an unversioned object is "null".
-        if name in query and not (name == "versionId" and query[name] == "null"):
+        if name in query:
             raise _unserved(f"object sub-resource {name}")
     for name, operations in _OBJECT_PARAMETERS.items():
         if name in query:

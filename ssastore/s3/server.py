@@ -36,6 +36,7 @@ from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
 from ssastore.s3.sigv4 import authenticate
 from ssastore.s3.uploads import UploadOperations
+from ssastore.s3.versioning import VersionOperations
 from ssastore.wire import Body
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class S3Server:
         buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts, self._access)
         uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts, self._access)
         rights = PermissionOperations(objects, self._users)
+        versions = VersionOperations(objects)
         self._operations: dict[str, Operation] = {
             "ListBuckets": buckets.list_buckets,
             "CreateBucket": buckets.create_bucket,
@@ -186,6 +188,9 @@ class S3Server:
             "GetBucketOwnershipControls": rights.get_bucket_ownership_controls,
             "PutBucketOwnershipControls": rights.put_bucket_ownership_controls,
             "DeleteBucketOwnershipControls": rights.delete_bucket_ownership_controls,
+            "GetBucketVersioning": versions.get_bucket_versioning,
+            "PutBucketVersioning": versions.put_bucket_versioning,
+            "ListObjectVersions": versions.list_object_versions,
         }
 
     def http_server(self) -> web.Server:

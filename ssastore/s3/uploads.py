@@ -15,6 +15,7 @@ from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, store_body
 from ssastore.s3.request import Request, Response
+from ssastore.s3.versioning import written_version
 
 _UPLOAD_ID_BYTES_MAX = 64
 "Longer than ours are; a longer marker would not fit a request to a node behind the longest key."
@@ -77,19 +78,20 @@ class UploadOperations:
     async def complete_multipart_upload(self, request: Request) -> Response:
         """Make the object of its parts, in one change."""
         assert request.bucket is not None and request.key is not None
-        condition = request.precondition()
+        demand = request.demand()
         # A checksum header of this request is that of the object to be, not of the list of parts.
         body = await request.small_body(XML_BYTES_MAX, has_checksum=False)
         parts = xmlread.parse_complete_upload(body)
-        multipart = await self._multipart(request)
-        completed = await multipart.complete(
-            request.key.encode(),
-            request.query["uploadId"],
-            parts,
-            multipart_etag([etag for _, etag in parts]),
-            **condition,
+        key, upload_id = request.key.encode(), request.query["uploadId"]
+        etag = multipart_etag([etag for _, etag in parts])
+        await self._objects.bucket(request.bucket)
+        completed = await self._objects.buckets.use(
+            request.bucket,
+            lambda bucket: self._objects.multipart(bucket).complete(
+                key, upload_id, parts, etag, demand=demand
+            ),
         )
-        return Response.xml(
+        response = Response.xml(
             xml.completed_upload(
                 url=f"/{request.bucket}/{request.key}",
                 bucket=request.bucket,
@@ -97,6 +99,8 @@ class UploadOperations:
                 etag=completed.etag,
             )
         )
+        response.headers |= written_version(completed.version)
+        return response
 
     async def abort_multipart_upload(self, request: Request) -> Response:
         """Drop an upload and its parts."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.s3.errors import S3Error
 
 CONTENT_TYPE = "application/xml"
@@ -265,19 +266,78 @@ def completed_upload(*, url: str, bucket: str, key: str, etag: str) -> bytes:
     )
 
 
-def delete_result(deleted: Iterable[tuple[str, str | None]], failures: Iterable[DeleteFailure]) -> bytes:
-    """The answer of DeleteObjects; ``deleted`` are (key, version), empty in quiet mode."""
+@dataclass(frozen=True, slots=True)
+class DeletedObject:
+    """What DeleteObjects has deleted; ``marker`` is the id of the marker that it made, or deleted."""
+
+    key: str
+    version_id: str | None
+    marker: str = ""
+
+
+def delete_result(deleted: Iterable[DeletedObject], failures: Iterable[DeleteFailure]) -> bytes:
+    """The answer of DeleteObjects; ``deleted`` is empty in quiet mode."""
     return _document(
         "DeleteResult",
         "".join(
-            f"<Deleted>{_element('Key', key)}{_element('VersionId', version_id)}</Deleted>"
-            for key, version_id in deleted
+            f"<Deleted>{_element('Key', one.key)}{_element('VersionId', one.version_id)}"
+            f"{_element('DeleteMarker', True if one.marker else None)}"
+            f"{_element('DeleteMarkerVersionId', one.marker or None)}</Deleted>"
+            for one in deleted
         ),
         "".join(
             f"<Error>{_element('Key', failure.key)}{_element('VersionId', failure.version_id)}"
             f"{_element('Code', failure.error.code)}{_element('Message', failure.error.message)}</Error>"
             for failure in failures
         ),
+    )
+
+
+def versioning(status: str) -> bytes:
+    """The answer of GetBucketVersioning; empty for a bucket that never made versions."""
+    return _document("VersioningConfiguration", _element("Status", status or None))
+
+
+def list_versions(
+    *,
+    bucket: str,
+    wanted: Wanted,
+    max_keys: int,
+    entries: Sequence[ListedVersion],
+    owner: str,
+    common_prefixes: Sequence[str] = (),
+    encoding_type: str | None = None,
+    next_marker: tuple[str, str] | None = None,
+) -> bytes:
+    """One page of ListObjectVersions; truncated if there is a ``next_marker`` (key, and id or nothing)."""
+    encode = _encoder(encoding_type)
+    owned = _person("Owner", owner)
+
+    def listed(entry: ListedVersion) -> str:
+        role = "DeleteMarker" if entry.is_marker else "Version"
+        content = "" if entry.is_marker else f"{_etag(entry.etag)}{_element('Size', entry.size)}"
+        storage = "" if entry.is_marker else _element("StorageClass", _STORAGE_CLASS)
+        return (
+            f"<{role}>{_element('Key', encode(entry.key))}{_element('VersionId', entry.version)}"
+            f"{_element('IsLatest', entry.is_latest)}{_element('LastModified', iso8601(entry.modified_ms))}"
+            f"{content}{owned}{storage}</{role}>"
+        )
+
+    next_key, next_id = next_marker or (None, None)
+    return _document(
+        "ListVersionsResult",
+        _element("Name", bucket),
+        _encoded("Prefix", wanted.prefix, encode),
+        _encoded("KeyMarker", wanted.key_marker, encode),
+        _element("VersionIdMarker", wanted.id_marker),
+        _encoded("NextKeyMarker", next_key, encode),
+        _element("NextVersionIdMarker", next_id or None),
+        _encoded("Delimiter", wanted.delimiter or None, encode),
+        _element("MaxKeys", max_keys),
+        _element("EncodingType", encoding_type),
+        _element("IsTruncated", next_marker is not None),
+        "".join(map(listed, entries)),
+        _common_prefixes(common_prefixes, encode),
     )
 
 

@@ -13,9 +13,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from xml.parsers import expat
 
+from ssastore.core.demand import Demand
 from ssastore.limits import LIST_KEYS_MAX, PARTS_MAX, XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
 from ssastore.s3.errors import S3Error
-from ssastore.s3.names import parse_number
+from ssastore.s3.names import parse_number, parse_time
 
 
 class _Bounds(ABC):
@@ -206,16 +207,15 @@ class DeleteEntry:
 
     key: str
     version_id: str | None
-    etag: str | None
-    "Condition: delete only if this is the ETag (without quotes); ``*`` for any."
+    demand: Demand
+    "Delete only if the object is so; an ETag of ``*`` is any."
 
 
 def parse_delete(body: bytes) -> tuple[bool, list[DeleteEntry]]:
     """Whether DeleteObjects is quiet, and what to delete: 1 to 1,000 entries, repetitions allowed.
 
     Raises:
-        S3Error: MalformedXML, or NotImplemented for a condition other than ETag: to ignore it would
-            delete what the caller wants kept.
+        S3Error: MalformedXML, or InvalidArgument for a condition that cannot be read.
     """
     reader = _Reader(root="Delete", row="Object").read(body)
     quiet = reader.fields.get("Quiet", "false").strip().lower()
@@ -229,12 +229,13 @@ def parse_delete(body: bytes) -> tuple[bool, list[DeleteEntry]]:
 def _delete_entry(row: dict[str, str]) -> DeleteEntry:
     if not row.get("Key"):
         raise S3Error("MalformedXML", "An Object needs a Key.")
-    if "LastModifiedTime" in row or "Size" in row:
-        raise S3Error("NotImplemented", "Conditions on LastModifiedTime and Size are not supported.")
-    etag = row.get("ETag")
-    if etag is not None:
-        etag = etag.strip().strip('"')
-    return DeleteEntry(row["Key"], row.get("VersionId") or None, etag)
+    etag, modified, size = row.get("ETag"), row.get("LastModifiedTime"), row.get("Size")
+    demand = Demand(
+        if_match=None if etag is None else etag.strip().strip('"'),
+        modified_s=None if modified is None else parse_time("LastModifiedTime", modified) // 1000,
+        size=None if size is None else parse_number("Size", size.strip(), least=0),
+    )
+    return DeleteEntry(row["Key"], row.get("VersionId") or None, demand)
 
 
 def parse_bucket_configuration(body: bytes) -> str | None:
