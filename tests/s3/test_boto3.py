@@ -97,8 +97,8 @@ class TestBuckets:
         assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"k"
 
     def test_what_is_not_served_says_its_name(self, s3: Any, bucket: str) -> None:
-        with pytest.raises(ClientError, match="versioning") as caught:
-            s3.get_bucket_versioning(Bucket=bucket)
+        with pytest.raises(ClientError, match="website") as caught:
+            s3.get_bucket_website(Bucket=bucket)
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
         fill(s3, bucket, "k")
         for call, arguments in (
@@ -439,7 +439,7 @@ class TestDeleteObjects:
         assert [entry["Key"] for entry in result["Deleted"]] == ["a", "none", "ü &<"]
         assert [(entry["Key"][:5], entry["Code"]) for entry in result["Errors"]] == [
             ("b", "PreconditionFailed"),
-            ("c", "NotImplemented"),
+            ("c", "NoSuchVersion"),
             ("kkkkk", "KeyTooLongError"),
         ]
         assert keys_of(s3.list_objects_v2(Bucket=bucket)) == ["b", "c"]

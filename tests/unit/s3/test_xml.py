@@ -14,6 +14,7 @@ from botocore.parsers import create_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssastore.core.demand import NOTHING, Demand
 from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.errors import S3Error
@@ -169,8 +170,13 @@ def test_answers_to_copies_and_uploads(parsed: Callable[..., Any]) -> None:
 
 def test_deletes_report_each_key(parsed: Callable[..., Any]) -> None:
     failure = xml.DeleteFailure("c", "v", S3Error("AccessDenied"))
-    answer = parsed("DeleteObjects", xml.delete_result([("a&", None), ("b", "v1")], [failure]))
-    assert answer["Deleted"] == [{"Key": "a&"}, {"Key": "b", "VersionId": "v1"}]
+    deleted = [xml.DeletedObject("a&", None), xml.DeletedObject("b", "v1"), xml.DeletedObject("d", None, "m")]
+    answer = parsed("DeleteObjects", xml.delete_result(deleted, [failure]))
+    assert answer["Deleted"] == [
+        {"Key": "a&"},
+        {"Key": "b", "VersionId": "v1"},
+        {"Key": "d", "DeleteMarker": True, "DeleteMarkerVersionId": "m"},
+    ]
     expected = {"Key": "c", "VersionId": "v", "Code": "AccessDenied", "Message": "Access Denied"}
     assert answer["Errors"] == [expected]
     assert set(parsed("DeleteObjects", xml.delete_result([], []))) == {"ResponseMetadata"}
@@ -254,13 +260,21 @@ def test_what_boto3_writes_is_read(capture: Callable[..., Any]) -> None:
     )
     assert xmlread.parse_complete_upload(sent.body) == [(1, "e1"), (2, "e2"), (10_000, "e10000")]
 
-    entries = [{"Key": key} for key in ODD_KEYS] + [{"Key": "k", "VersionId": "v", "ETag": '"e"'}]
+    entries = [{"Key": key} for key in ODD_KEYS] + [
+        {
+            "Key": "k",
+            "VersionId": "v",
+            "ETag": '"e"',
+            "LastModifiedTime": datetime(2015, 11, 29, 23, tzinfo=UTC),
+            "Size": 7,
+        }
+    ]
     sent = capture("delete_objects", Bucket="b-1", Delete={"Objects": entries, "Quiet": True})
     is_quiet, objects = xmlread.parse_delete(sent.body)
     assert is_quiet
     assert objects == [
-        *(xmlread.DeleteEntry(key, None, None) for key in ODD_KEYS),
-        xmlread.DeleteEntry("k", "v", "e"),
+        *(xmlread.DeleteEntry(key, None, NOTHING) for key in ODD_KEYS),
+        xmlread.DeleteEntry("k", "v", Demand("e", modified_s=1448838000, size=7)),
     ]
 
     configuration = {"LocationConstraint": "eu-west-1"}
@@ -333,10 +347,13 @@ def delete(*entries: str, quiet: str = "") -> bytes:
 
 
 def test_deletes_are_read_as_they_are_written() -> None:
-    assert xmlread.parse_delete(delete("<Key> a </Key>")) == (False, [xmlread.DeleteEntry(" a ", None, None)])
+    assert xmlread.parse_delete(delete("<Key> a </Key>")) == (
+        False,
+        [xmlread.DeleteEntry(" a ", None, NOTHING)],
+    )
     assert xmlread.parse_delete(delete("<Key>a</Key><VersionId/>", quiet="<Quiet>FALSE</Quiet>"))[0] is False
     same = xmlread.parse_delete(delete(*["<Key>a</Key>"] * 1000, quiet="<Quiet>true</Quiet>"))
-    assert same == (True, [xmlread.DeleteEntry("a", None, None)] * 1000)
+    assert same == (True, [xmlread.DeleteEntry("a", None, NOTHING)] * 1000)
 
 
 @pytest.mark.parametrize(
@@ -351,8 +368,8 @@ def test_deletes_are_read_as_they_are_written() -> None:
         (delete("<Key>a</Key><ETag>e<x/></ETag>"), "MalformedXML"),
         (delete("<Key>a&#1;</Key>"), "MalformedXML"),
         (delete("<Key>a</Key>", quiet="<Quiet>maybe</Quiet>"), "MalformedXML"),
-        (delete("<Key>a</Key><Size>5</Size>"), "NotImplemented"),
-        (delete("<Key>a</Key><LastModifiedTime>x</LastModifiedTime>"), "NotImplemented"),
+        (delete("<Key>a</Key><Size>-5</Size>"), "InvalidArgument"),
+        (delete("<Key>a</Key><LastModifiedTime>x</LastModifiedTime>"), "InvalidArgument"),
     ],
 )
 def test_deletes_that_cannot_be_meant(body: bytes, code: str) -> None:
