@@ -15,8 +15,8 @@ from typing import TypeVar
 from blake3 import blake3
 
 from ssastore.core.content import Blobs, Content, fold_segments
+from ssastore.core.found import Found
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest
-from ssastore.core.registers import Found
 from ssastore.errors import CorruptObject, ObjectNotFound
 
 _KEEPS_AT_ONCE = 16

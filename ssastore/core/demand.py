@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssastore.core.registers import Found, When, when
+from ssastore.core.found import Found
+from ssastore.core.registers import When, when
 from ssastore.core.versionnames import shown_ms
 from ssastore.errors import ObjectNotFound, PreconditionFailed
 

@@ -21,10 +21,11 @@ from blake3 import blake3
 from ssastore.core.buckets import Bucket
 from ssastore.core.content import Blobs, Content, fold_segments
 from ssastore.core.demand import NOTHING, Demand
+from ssastore.core.found import Found
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.records import reference_name
-from ssastore.core.registers import IF_ABSENT, Found, Once, Registers, When
+from ssastore.core.registers import IF_ABSENT, Once, Registers, When
 from ssastore.core.versionnames import id_of, name_in, shown_ms, version_key
 from ssastore.core.versions import Versions
 from ssastore.env import Clock, Randomness

@@ -16,14 +16,16 @@ from ssastore.core.buckets import Bucket, Buckets
 from ssastore.core.caller import Caller
 from ssastore.core.content import Blobs, Budget, Content, ContentWriter, read_content
 from ssastore.core.demand import NOTHING, Demand
+from ssastore.core.found import Found
+from ssastore.core.keeping import is_marker
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, Once, Registers, key_bytes
+from ssastore.core.registers import Once, Registers, key_bytes
 from ssastore.core.versionlist import ListedVersion, VersionList, Wanted
 from ssastore.core.versionnames import id_of, name_in, shown_ms, time_of, whole_name
-from ssastore.core.versions import Deleted, Guard, Versions, Written, is_marker
+from ssastore.core.versions import Deleted, Guard, Versions, Written
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
     BucketBeingDeleted,
@@ -324,7 +326,7 @@ class Objects:
         record = await self.buckets.read(bucket)
         if not record.is_indexed:
             raise RequestError(f"bucket {bucket!r} is hashed: it has no ordered listing")
-        listing = VersionList(self.registers, self.versions, record.place, wanted)
+        listing = VersionList(self.registers, self.versions.kept, record.place, wanted)
         async for entry in listing.entries(max(1, page_size)):
             yield CommonPrefix(entry) if isinstance(entry, str) else entry
 

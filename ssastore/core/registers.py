@@ -15,8 +15,9 @@ from ssastore.core.approach import PLANE_BUDGET_MS, Approach
 from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import Caller
 from ssastore.core.counts import Counts
+from ssastore.core.found import Found, found_of
 from ssastore.core.listing import Page, Row, merge_planes
-from ssastore.core.metadata import Metadata, decode_metadata
+from ssastore.core.metadata import Metadata
 from ssastore.core.place import expected_position
 from ssastore.core.quorum import (
     agreed_at_once,
@@ -27,7 +28,6 @@ from ssastore.core.quorum import (
     is_answered,
     is_late,
 )
-from ssastore.core.register import LIVE, stamp_of
 from ssastore.env import Randomness
 from ssastore.errors import (
     BadFrame,
@@ -83,34 +83,6 @@ class Once(NamedTuple):
     born_ms: int = UNKNOWN_BIRTH
 
 
-class Found:
-    """A record that was read. Its metadata is decoded when it is asked for: a small read needs none.
-
-    ``is_live`` is False for what ``Registers.state`` found when there is no object.
-    """
-
-    __slots__ = ("_metadata", "_packed", "data", "is_live", "modified_ms")
-
-    def __init__(self, modified_ms: int, packed: bytes, data: Body, is_live: bool = True) -> None:
-        self.modified_ms = modified_ms
-        self.is_live = is_live
-        self.data = data
-        self._packed = packed
-        self._metadata: Metadata | None = None
-
-    @property
-    def metadata(self) -> Metadata:
-        """Raises CorruptObject when it is none."""
-        if self._metadata is None:
-            self._metadata = decode_metadata(self._packed)
-        return self._metadata
-
-    @property
-    def stamp(self) -> str:
-        """For a condition that nobody has written this record since (``Condition.IF_SAME``)."""
-        return stamp_of(self.modified_ms, self._packed)
-
-
 def when(if_match: str | None, if_none_match: str | None) -> When:
     """The precondition of the two arguments that every write takes.
 
@@ -159,14 +131,6 @@ def last_of(fields: Sequence[Any], locator: int) -> int:
     if len(fields) != 1 or type(fields[0]) is not int or not locator <= fields[0] < 1 << 28:
         raise BadFrame("a reply about a slice does not say how far that goes")
     return fields[0]
-
-
-def found_of(reply: tuple[Header, Body]) -> Found:
-    """The record of a reply to Get or Read, or the state that there is none. Raises BadFrame."""
-    header, body = reply
-    if tuple(map(type, header)) != (int, int, int, bytes, int, int, bytes):
-        raise BadFrame("a reply to Get has other fields")
-    return Found(header[5], header[6], body, header[4] == LIVE)
 
 
 class Registers:

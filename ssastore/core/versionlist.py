@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from ssastore.core.keeping import Keeping
 from ssastore.core.listing import Page, Row, merge_shards
 from ssastore.core.registers import Place, Registers
 from ssastore.core.versionnames import (
@@ -23,7 +24,6 @@ from ssastore.core.versionnames import (
     version_key,
     whole_name,
 )
-from ssastore.core.versions import Versions
 from ssastore.messages import Kind
 
 _IN_NAMES = frozenset("0123456789abcdef" + NULL)
@@ -60,9 +60,9 @@ class Wanted:
 class VersionList:
     """Listings of one bucket."""
 
-    def __init__(self, registers: Registers, versions: Versions, place: Place, wanted: Wanted) -> None:
+    def __init__(self, registers: Registers, kept: Keeping, place: Place, wanted: Wanted) -> None:
         self._registers = registers
-        self._versions = versions
+        self._kept = kept
         self._place = place
         self._wanted = wanted
         self._prefix = wanted.prefix.encode()
@@ -113,7 +113,7 @@ class VersionList:
         found = await self._registers.state(self._place, Kind.OBJECT, key, head_only=True)
         if found.is_live and is_null(name_in(found)):
             return version_key(key, name_in(found))
-        async for name in self._versions.names(self._place, key):
+        async for name in self._kept.names(self._place, key):
             if is_null(name):
                 return version_key(key, name)
         return key + _AFTER_NAMES

@@ -13,7 +13,7 @@ import re
 
 from blake3 import blake3
 
-from ssastore.core.registers import Found
+from ssastore.core.found import Found
 
 NAME_LENGTH = 32
 NULL = "null"

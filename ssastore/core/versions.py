@@ -22,21 +22,17 @@ Whether an operation that is repeated was successful before is seen from the end
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from blake3 import blake3
-
 from ssastore.core.buckets import Bucket
-from ssastore.core.content import Blobs, named_blobs
+from ssastore.core.content import Blobs
 from ssastore.core.demand import NOTHING, Demand
+from ssastore.core.found import Found
+from ssastore.core.keeping import ENABLED, RACED, SUSPENDED, Keeping, digest_of, is_marker, same
 from ssastore.core.metadata import Metadata, Version
-from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, Once, Place, Registers, When
+from ssastore.core.registers import Once, Place, Registers, When
 from ssastore.core.versionnames import (
-    NAME_LENGTH,
     NULL,
     ending_of,
     id_of,
@@ -50,25 +46,17 @@ from ssastore.core.versionnames import (
 )
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
-    CorruptObject,
     ObjectNotFound,
     PreconditionFailed,
     TryLater,
-    VersionKept,
     VersionNotFound,
 )
 from ssastore.keyspace import shard_of_key
-from ssastore.limits import LIST_KEYS_MAX
 from ssastore.messages import OP_ID_BYTES, Condition, Kind
 from ssastore.wire import Body
 
-ENABLED = "Enabled"
-SUSPENDED = "Suspended"
-
 _TRIES = 50
 "Each is lost to somebody who has changed the object meanwhile."
-_REFERENCES_AT_ONCE = 64
-_RACED = (PreconditionFailed, ObjectNotFound)
 _CONTENDED = "the object is written by others all the time"
 _NO_VERSION = "the object has no such version"
 
@@ -93,19 +81,6 @@ class Deleted:
     "Id of the marker that was made, or deleted; empty: none."
 
 
-def is_marker(metadata: Metadata) -> bool:
-    """Whether a VERSION says that the object was deleted; every object has an ETag."""
-    return metadata.version is not None and not metadata.etag
-
-
-def _digest(*parts: bytes) -> bytes:
-    return blake3(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest(length=OP_ID_BYTES)
-
-
-def _same(found: Found) -> When:
-    return When(Condition.IF_SAME, found.stamp)
-
-
 class Versions:
     """Versions of all objects.
 
@@ -114,8 +89,8 @@ class Versions:
     """
 
     def __init__(self, registers: Registers, blobs: Blobs, clock: Clock, randomness: Randomness) -> None:
+        self.kept = Keeping(registers, blobs, clock, randomness)
         self._registers = registers
-        self._blobs = blobs
         self._clock = clock
         self._randomness = randomness
 
@@ -187,16 +162,16 @@ class Versions:
             found = await self._registers.state(place, Kind.OBJECT, key)
             demand.check(found)
             try:
-                found = await self._leave(place, key, found, status, born_ms)
+                found = await self.kept.leave(place, key, found, status, born_ms)
                 again = _turn(once, origin, found)
                 modified_ms = await self._registers.put(
-                    place, Kind.OBJECT, key, described, data, condition=_same(found), once=again
+                    place, Kind.OBJECT, key, described, data, condition=same(found), once=again
                 )
-            except _RACED:
+            except RACED:
                 continue
             name = name_of(modified_ms, version.name) if version else ""
             if status == SUSPENDED:
-                await self._drop_nulls(place, key, after=name)
+                await self.kept.drop_nulls(place, key, after=name)
             return Written(modified_ms, name)
         raise TryLater(_CONTENDED)
 
@@ -216,19 +191,19 @@ class Versions:
             found = await self._registers.state(place, Kind.OBJECT, key)
             await self._check_deletion(place, key, found, demand)
             try:
-                found = await self._leave(place, key, found, status, born_ms)
+                found = await self.kept.leave(place, key, found, status, born_ms)
                 again = _turn(once, origin, found)
                 at_ms, existed = await self._registers.bury(
-                    place, Kind.OBJECT, key, condition=_same(found), once=again
+                    place, Kind.OBJECT, key, condition=same(found), once=again
                 )
-            except _RACED:
+            except RACED:
                 continue
             if not status:
                 return Deleted(existed)
             name = name_of(at_ms, ending_of(origin, is_null=status != ENABLED))
-            await self._write_once(place, key, name, Metadata("", 0), b"", born_ms)
+            await self.kept.write_once(place, key, name, Metadata("", 0), b"", born_ms)
             if status == SUSPENDED:
-                await self._drop_nulls(place, key, after=name)
+                await self.kept.drop_nulls(place, key, after=name)
             after = await self._registers.state(place, Kind.OBJECT, key, head_only=True)
             # Who deletes an earlier marker and does not see this one yet brings back what is older.
             if not after.is_live or not name_in(after) > name:
@@ -238,7 +213,7 @@ class Versions:
 
     async def _check_deletion(self, place: Place, key: bytes, found: Found, demand: Demand) -> None:
         """Of an object with a marker only "any ETag" holds; of one that never was, nothing."""
-        if found.is_live or demand.is_empty or await self._newest(place, key) is None:
+        if found.is_live or demand.is_empty or await self.kept.newest(place, key) is None:
             demand.check(found)
         elif demand != Demand(if_match="*"):
             raise PreconditionFailed("the object was deleted: nothing is as the condition demands")
@@ -248,7 +223,7 @@ class Versions:
         found = await self._registers.state(place, Kind.OBJECT, key, head_only=True)
         if found.is_live and is_from(name_in(found), origin):
             return Written(time_of(name_in(found)), name_in(found))
-        async for name in self.names(place, key):
+        async for name in self.kept.names(place, key):
             if is_from(name, origin):
                 return Written(time_of(name), name)
         return None
@@ -269,20 +244,6 @@ class Versions:
             raise VersionNotFound(_NO_VERSION)
         return found
 
-    async def names(self, place: Place, key: bytes) -> AsyncIterator[str]:
-        """Names of the versions that are kept, markers among them, from the newest to the oldest."""
-        prefix = after = key + b"\0"
-        shard = shard_of_key(key, place.shards)
-        while True:
-            page = await self._registers.page(
-                place, Kind.VERSION, shard, prefix=prefix, after=after, limit=LIST_KEYS_MAX
-            )
-            for stored, *_ in page.rows:
-                yield split_version_key(stored)[1]
-            if not page.truncated:
-                return
-            after = page.last
-
     async def marker(self, place: Place, key: bytes) -> str | None:
         """Id of the newest of what is kept, if it is a marker."""
         prefix = after = key + b"\0"
@@ -295,17 +256,10 @@ class Versions:
                 return None
             after = page.last
 
-    async def _newest(self, place: Place, key: bytes, *, but: str = "", has_null: bool = True) -> str | None:
-        """Name of the newest version that was kept, but for one, or for those that are "null"."""
-        async for name in self.names(place, key):
-            if name != but and (has_null or not is_null(name)):
-                return name
-        return None
-
     async def _kept_name(self, place: Place, key: bytes, version_id: str) -> str | None:
         if version_id != NULL:
             return version_id
-        async for name in self.names(place, key):
+        async for name in self.kept.names(place, key):
             if is_null(name):
                 return name
         return None
@@ -333,9 +287,9 @@ class Versions:
             condition = When(Condition.AMEND, record.stamp)
             try:
                 if not is_current:
-                    await self._disinherit(place, key, record, found)
+                    await self.kept.disinherit(place, key, record, found)
                 await self._registers.put(place, kind, stored, changed, record.data, condition=condition)
-            except _RACED:
+            except RACED:
                 continue
             return changed
         raise TryLater(_CONTENDED)
@@ -373,10 +327,10 @@ class Versions:
             guard(record.metadata)
             try:
                 if is_current:  # Then it is among those that were kept, where it goes in the next turn.
-                    await self._leave_to_heir(place, key, found, born_ms)
+                    await self.kept.leave_to_heir(place, key, found, born_ms)
                 else:
-                    await self._drop(place, key, record, found)
-            except _RACED:
+                    await self.kept.drop(place, key, record, found)
+            except RACED:
                 continue
             existed, demand = True, NOTHING
             if is_marker(record.metadata):
@@ -398,139 +352,8 @@ class Versions:
         record = await self._registers.state(place, Kind.VERSION, version_key(key, name))
         return found, record if record.is_live else None, False
 
-    # -- steps --------------------------------------------------------------------------------------
-    # Each raises one of _RACED when somebody else was faster.
-
-    async def _leave(self, place: Place, key: bytes, found: Found, status: str, born_ms: int) -> Found:
-        """Keep what is about to be replaced or deleted; the state that this is conditional on."""
-        if not found.is_live:
-            return found
-        version = found.metadata.version
-        if not status and version:
-            raise VersionKept("the bucket makes versions by now")
-        if status != ENABLED and not version:
-            return found
-        if not version:
-            version = Version(ending_of(self._randomness.bytes(OP_ID_BYTES), is_null=True))
-            found = await self._change(place, key, found, version)
-        # Where one "null" version replaces another it is dropped afterwards: it must have been kept, so that
-        # somebody slower does not do that then.
-        await self._keep(place, key, found, born_ms)
-        return found
-
-    async def _change(self, place: Place, key: bytes, found: Found, version: Version) -> Found:
-        """Another state of the object's record, with the same object."""
-        metadata = replace(found.metadata, version=version)
-        condition = When(Condition.AMEND, found.stamp)
-        await self._registers.put(place, Kind.OBJECT, key, metadata, found.data, condition=condition)
-        return Found(found.modified_ms, metadata.encode(), found.data)
-
-    async def _keep(self, place: Place, key: bytes, found: Found, born_ms: int) -> None:
-        """Let the current version, which has a name, be a VERSION as well."""
-        name, metadata = name_in(found), found.metadata
-        assert metadata.version is not None
-        if len(metadata.version.name) < NAME_LENGTH:  # Else it was one before it became current again.
-            await self._refer(place, key, name, metadata)
-            await self._write_once(place, key, name, metadata, found.data, born_ms)
-        if not metadata.version.amendments:
-            return
-        while True:  # It may have been kept before it was amended.
-            kept = await self._registers.get(place, Kind.VERSION, version_key(key, name))
-            version = kept.metadata.version
-            if version is None or version.amendments >= metadata.version.amendments:
-                return
-            with suppress(PreconditionFailed):
-                condition = When(Condition.AMEND, kept.stamp)
-                amended = replace(metadata, version=replace(metadata.version, name=name))
-                await self._registers.put(
-                    place, Kind.VERSION, version_key(key, name), amended, found.data, condition=condition
-                )
-
-    async def _write_once(
-        self, place: Place, key: bytes, name: str, metadata: Metadata, data: Body, born_ms: int
-    ) -> None:
-        """Write a VERSION, unless anybody has done that since ``born_ms``."""
-        stored = version_key(key, name)
-        once = Once(_digest(b"keep", stored), 2, born_ms)
-        amendments = metadata.version.amendments if metadata.version else 0
-        kept = replace(metadata, version=Version(name, amendments))
-        await self._registers.put(place, Kind.VERSION, stored, kept, data, once=once)
-
-    async def _refer(self, place: Place, key: bytes, name: str, metadata: Metadata) -> None:
-        """Let a VERSION refer to the blobs of the object."""
-        reference = reference_name(place.bucket, place.shards, version_key(key, name))
-
-        async def refer(digest: bytes) -> None:
-            # What is lost is lost for this version; it must not be what keeps others from replacing it.
-            with suppress(ObjectNotFound, CorruptObject):
-                await self._blobs.keep(digest, reference)
-
-        batch: list[bytes] = []
-        async for digest in named_blobs(self._blobs, metadata.segments):
-            batch.append(digest)
-            if len(batch) == _REFERENCES_AT_ONCE:
-                await asyncio.gather(*map(refer, batch))
-                batch.clear()
-        await asyncio.gather(*map(refer, batch))
-
-    async def _leave_to_heir(self, place: Place, key: bytes, found: Found, born_ms: int) -> None:
-        """Put the newest version that was kept in the place of the current one; a marker leaves it empty."""
-        name = name_in(found)
-        if name:
-            await self._keep(place, key, found, born_ms)
-        heir = await self._newest(place, key, but=name, has_null=not is_null(name))
-        if heir is None or not await self._inherit(place, key, found, heir):
-            await self._registers.delete(place, Kind.OBJECT, key, condition=_same(found))
-
-    async def _inherit(self, place: Place, key: bytes, found: Found, heir: str) -> bool:
-        """Make a version that was kept the current one, instead of ``found``; False when it is a marker."""
-        stored = version_key(key, heir)
-        kept = await self._registers.get(place, Kind.VERSION, stored)
-        metadata = kept.metadata
-        if is_marker(metadata):
-            return False
-        assert metadata.version is not None
-        marked = replace(metadata, version=replace(metadata.version, heir=found.stamp))
-        condition = When(Condition.AMEND, kept.stamp)
-        await self._registers.put(place, Kind.VERSION, stored, marked, kept.data, condition=condition)
-        current = replace(metadata, version=replace(metadata.version, heir=""))
-        await self._registers.put(place, Kind.OBJECT, key, current, kept.data, condition=_same(found))
-        return True
-
-    async def _disinherit(self, place: Place, key: bytes, record: Found, found: Found) -> None:
-        """Raise when a version may become current in the place of ``found``, which it cannot from then on."""
-        version = record.metadata.version
-        if version is None or version.heir != found.stamp:
-            return
-        if not found.is_live:
-            await self._registers.delete(place, Kind.OBJECT, key, condition=_same(found))
-        elif found.metadata.version is None:
-            await self._leave(place, key, found, ENABLED, self._clock.now_ms())
-        else:
-            amendments = found.metadata.version.amendments + 1
-            await self._change(place, key, found, replace(found.metadata.version, amendments=amendments))
-        raise PreconditionFailed("the object's record is in another state now")
-
-    async def _drop(self, place: Place, key: bytes, record: Found, found: Found) -> None:
-        """Delete a VERSION. Behind a marker that goes the next version is the current one."""
-        name = name_in(record)
-        await self._disinherit(place, key, record, found)
-        if is_null(name):
-            await self._drop_nulls(place, key, after=name)
-        if is_marker(record.metadata) and not found.is_live and await self._newest(place, key) == name:
-            heir = await self._newest(place, key, but=name)
-            if heir is not None:
-                await self._inherit(place, key, found, heir)
-        await self._registers.delete(place, Kind.VERSION, version_key(key, name), condition=_same(record))
-
-    async def _drop_nulls(self, place: Place, key: bytes, *, after: str) -> None:
-        """Delete "null" versions that are older than one which has replaced them."""
-        names = [name async for name in self.names(place, key) if name > after and is_null(name)]
-        for name in reversed(names):
-            await self._registers.delete(place, Kind.VERSION, version_key(key, name))
-
 
 def _turn(once: Once | None, origin: bytes, found: Found) -> Once:
     """The operation that replaces one state: whoever finds the same state again repeats this one."""
-    op_id = _digest(origin, found.stamp.encode())
+    op_id = digest_of(origin, found.stamp.encode())
     return once._replace(op_id=op_id) if once else Once(op_id)

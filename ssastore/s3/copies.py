@@ -10,9 +10,10 @@ from ssastore.core.buckets import Bucket
 from ssastore.core.content import Content
 from ssastore.core.contentcopy import content_tag, copy_content, copy_range, from_fresh_read
 from ssastore.core.demand import Demand
+from ssastore.core.found import Found
 from ssastore.core.objects import Objects, of_one_attempt
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Found, Once
+from ssastore.core.registers import Once
 from ssastore.core.versionnames import shown_ms
 from ssastore.errors import MarkerFound
 from ssastore.limits import COPY_BYTES_MAX, PARTS_MAX

@@ -8,10 +8,10 @@ from email.utils import formatdate
 from typing import Any, TypeVar
 
 from ssastore.core.buckets import Bucket
+from ssastore.core.keeping import ENABLED, SUSPENDED
 from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.core.versionnames import NULL, is_id
-from ssastore.core.versions import ENABLED, SUSPENDED
 from ssastore.errors import MarkerFound, ObjectNotFound
 from ssastore.limits import LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml

@@ -11,10 +11,10 @@ from ssastore.core import content
 from ssastore.core.blobstore import drop_reference, references_of
 from ssastore.core.content import Content
 from ssastore.core.contentcopy import content_tag, copy_content, copy_range, from_fresh_read
+from ssastore.core.found import Found
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest
 from ssastore.core.objects import Objects
 from ssastore.core.records import blob_key
-from ssastore.core.registers import Found
 from ssastore.errors import CorruptObject, ObjectNotFound
 from ssastore.keyspace import iid_of, locator_of, position_of_blob
 from ssastore.messages import PutBlob
