@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
 COLLECT_AFTER_OBJECTS = 20_000
 "Some megabytes: what cycles may hold until they are found."
+
+_PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 
@@ -66,6 +71,14 @@ def collect_rarely() -> None:
     """
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 10, 10)
+
+
+def die_with_parent() -> None:
+    """Let this process get SIGTERM when its parent dies (prctl(2)): an orphan would keep its locks."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    made_by = parent_process()
+    if made_by is not None and made_by.pid != os.getppid():  # it died before this was asked for
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,6 @@ and files.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -28,17 +27,17 @@ from ssastore.errors import ConfigError, DataDirError, SsaStoreError, Unavailabl
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.store.lmdb import LmdbStore
-from ssastore.system import SystemClock, SystemRandomness, collect_rarely, refuse_optimised, run
+from ssastore.system import (
+    SystemClock,
+    SystemRandomness,
+    collect_rarely,
+    die_with_parent,
+    refuse_optimised,
+    run,
+)
 from ssastore.transport.tcp import TcpLinks
 
 log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Be ended when the supervisor dies: an orphan would hold the environment's lock."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Worker:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ssastore.errors import EnvironmentProblem, Unavailable
 from ssastore.lab.namespaces import spawn_in
-from ssastore.worker import die_with_parent
+from ssastore.system import die_with_parent
 
 _TOLD_LINES = 5
 

@@ -25,6 +25,7 @@ from time import process_time  # noqa: TID251  # how fast it is, decides nothing
 
 from ssastore.sim.scenarios import scenarios
 from ssastore.sim.stage import Played, play_seed
+from ssastore.system import die_with_parent
 
 EXIT_SAFETY, EXIT_LIVENESS, EXIT_ERROR = 10, 11, 12
 
@@ -103,7 +104,7 @@ def seed_processes(jobs: int) -> ProcessPoolExecutor:
 
     Not by fork: a child would inherit whatever the parent's threads and traps happened to hold.
     """
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=die_with_parent)
 
 
 @dataclass(slots=True)

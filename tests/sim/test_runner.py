@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -104,3 +108,34 @@ def test_wrong_usage_is_refused(arguments: list[str]) -> None:
 
 def test_scenarios_are_listed() -> None:
     assert all(name in run("--list")[1] for name in ("safety", "liveness", "duel", "quiet", "cost"))
+
+
+def test_processes_of_a_run_that_is_ended_end_too() -> None:
+    command = [sys.executable, "-m", "ssastore", "sim", "--seeds", "5000", "--jobs", "2"]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        found: list[int] = []
+        deadline = time.monotonic() + 60
+        while len(found) < 2:
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.1)
+            found = [pid for pid in children_of(run.pid) if "spawn_main" in command_line(pid)]
+    finally:
+        run.terminate()
+        run.wait()
+    while any("spawn_main" in command_line(pid) for pid in found):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.1)
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def command_line(pid: int) -> str:
+    """Empty when it is gone, or ended and not yet waited for."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
