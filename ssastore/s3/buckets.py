@@ -13,6 +13,7 @@ from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.acl import Acl, of_headers
 from ssastore.s3.errors import S3Error
+from ssastore.s3.locks import enabled_by
 from ssastore.s3.names import parse_number
 from ssastore.s3.permissions import OWNERSHIPS
 from ssastore.s3.request import Request, Response
@@ -80,7 +81,7 @@ class BucketOperations:
         wanted = xmlread.parse_bucket_configuration(await request.small_body(XML_BYTES_MAX))
         if wanted not in (None, "", self._region):
             raise S3Error("InvalidLocationConstraint", LocationConstraint=str(wanted)[:64])
-        config: dict[str, Any] = {}
+        config: dict[str, Any] = enabled_by(request.headers)
         acl = of_headers(request.headers, request.user, request.user)
         if acl is not None and acl != Acl.private(request.user):
             config["acl"] = acl.encode()

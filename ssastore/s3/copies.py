@@ -23,6 +23,7 @@ from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.conditions import check_copy_source
 from ssastore.s3.entity import check_storage_class, copied_headers, entity_headers
 from ssastore.s3.errors import S3Error
+from ssastore.s3.locks import lock_to_keep
 from ssastore.s3.names import parse_copy_range, parse_copy_source, parse_number, user_metadata
 from ssastore.s3.request import Request, Response
 from ssastore.s3.versioning import VERSION_ID, read_version, wanted_version, written_version
@@ -122,7 +123,9 @@ class CopyOperations:
             known = found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
             extra: dict[str, Any] = {name: known.extra[name] for name in _COPIED if name in known.extra}
-            extra |= acl_to_keep(request, await self._objects.bucket(request.bucket))
+            bucket = await self._objects.bucket(request.bucket)
+            extra |= acl_to_keep(request, bucket)
+            extra |= lock_to_keep(request.headers, bucket, request.received_ms)
             made = await self._objects.commit(
                 request.bucket,
                 request.key,

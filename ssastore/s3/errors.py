@@ -54,6 +54,7 @@ CODES: dict[str, tuple[int, str]] = {
     "InvalidRedirectLocation": (400, "The website redirect location must be a path, or http or https."),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidStorageClass": (400, "The storage class you specified is not valid"),
+    "InvalidRetentionPeriod": (400, "The retention period specified is invalid."),
     "InvalidToken": (403, "The provided token is malformed or otherwise not valid."),
     "InvalidURI": (400, "The specified URI couldn't be parsed."),
     "KeyTooLongError": (400, "Your key is too long"),
@@ -72,6 +73,10 @@ CODES: dict[str, tuple[int, str]] = {
     "NoSuchKey": (404, "The specified key does not exist."),
     "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist"),
     "NoSuchPublicAccessBlockConfiguration": (404, "The public access block configuration was not found"),
+    "NoSuchObjectLockConfiguration": (
+        404,
+        "The specified object does not have an ObjectLock configuration",
+    ),
     "NoSuchTagSet": (404, "The TagSet does not exist"),
     "NoSuchUpload": (404, "The specified upload does not exist: never begun, completed, or aborted."),
     "NoSuchVersion": (404, "The specified version does not exist."),

@@ -9,7 +9,7 @@ from ssastore.core.demand import Demand
 from ssastore.core.objects import ObjectInfo, Objects, of_one_attempt
 from ssastore.core.registers import Once
 from ssastore.core.versionnames import is_id
-from ssastore.core.versions import Deleted
+from ssastore.core.versions import Deleted, Guard
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
@@ -25,6 +25,8 @@ from ssastore.s3.entity import (
     narrow,
 )
 from ssastore.s3.errors import S3Error, from_store_error
+from ssastore.s3.locking import deletion_guard
+from ssastore.s3.locks import lock_headers, lock_to_keep
 from ssastore.s3.names import parse_range, user_metadata
 from ssastore.s3.request import Request, Response, VerifiedBody
 from ssastore.s3.versioning import (
@@ -86,7 +88,7 @@ class ObjectOperations:
             bucket = await self._objects.bucket(request.bucket)
             content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
             checksum = kept_checksum(body)
-            extra = acl_to_keep(request, bucket)
+            extra = acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
             if checksum:
                 extra["checksum"] = checksum
             info = await self._objects.commit(
@@ -135,6 +137,7 @@ class ObjectOperations:
     def _describe(self, request: Request, info: ObjectInfo) -> Response:
         response = describe(request, info)
         response.headers |= read_version(self._objects.buckets.cached(request.bucket or ""), info)
+        response.headers |= lock_headers(info.extra)
         return response
 
     async def delete_object(self, request: Request) -> Response:
@@ -143,17 +146,24 @@ class ObjectOperations:
         demand, version = request.deletion_demand(), wanted_version(request.query)
         once = self._once(request, demand, "") if version is None else None
         await self._objects.bucket(request.bucket)
-        deleted = await self._delete(request.bucket, request.key, version, demand, once)
+        guard = await deletion_guard(self._access, request, request.key)
+        deleted = await self._delete(request.bucket, request.key, version, demand, guard, once)
         headers = {DELETE_MARKER: "true"} if deleted.marker else {}
         if version or deleted.marker:
             headers[VERSION_ID] = version or deleted.marker
         return Response(204, b"", headers)
 
     async def _delete(
-        self, bucket: str, key: str, version: str | None, demand: Demand, once: Once | None = None
+        self,
+        bucket: str,
+        key: str,
+        version: str | None,
+        demand: Demand,
+        guard: Guard,
+        once: Once | None = None,
     ) -> Deleted:
         try:
-            return await self._objects.delete(bucket, key, version, demand=demand, once=once)
+            return await self._objects.delete(bucket, key, version, demand=demand, guard=guard, once=once)
         except ObjectNotFound:
             return Deleted(False)  # What is not there need not be as the condition demands.
 
@@ -177,7 +187,8 @@ class ObjectOperations:
                     action = "DeleteObject" if version is None else "DeleteObjectVersion"
                     if not await self._access.may(request, action, bucket, key):
                         raise S3Error("AccessDenied")
-                    deleted = await self._delete(bucket, key, version, entry.demand)
+                    guard = await deletion_guard(self._access, request, key)
+                    deleted = await self._delete(bucket, key, version, entry.demand, guard)
             except SsaStoreError as error:
                 return xml.DeleteFailure(key, version, from_store_error(error))
             except S3Error as error:

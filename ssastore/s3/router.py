@@ -22,7 +22,6 @@ _BUCKET_SUBRESOURCES = (
     "logging",
     "metrics",
     "notification",
-    "object-lock",
     "replication",
     "requestPayment",
     "tagging",
@@ -30,10 +29,8 @@ _BUCKET_SUBRESOURCES = (
 )
 _OBJECT_SUBRESOURCES = (
     "attributes",
-    "legal-hold",
     "partNumber",
     "restore",
-    "retention",
     "select",
     "tagging",
     "torrent",
@@ -59,6 +56,7 @@ _BUCKET_PARAMETERS = {
     "delete": {"POST": "DeleteObjects"},
     "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
     "versions": {"GET": "ListObjectVersions"},
+    "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "policy": {"GET": "GetBucketPolicy", "PUT": "PutBucketPolicy", "DELETE": "DeleteBucketPolicy"},
     "policyStatus": {"GET": "GetBucketPolicyStatus"},
@@ -75,15 +73,14 @@ _BUCKET_PARAMETERS = {
 }
 _OBJECT_PARAMETERS = {
     "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
+    "retention": {"GET": "GetObjectRetention", "PUT": "PutObjectRetention"},
+    "legal-hold": {"GET": "GetObjectLegalHold", "PUT": "PutObjectLegalHold"},
 }
 
 # Request headers that change what an operation means; ignoring one would be a lie.
 _UNSERVED_HEADERS = (
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-object-lock-mode",
-    "x-amz-object-lock-legal-hold",
-    "x-amz-bucket-object-lock-enabled",
     "x-amz-tagging",
 )
 

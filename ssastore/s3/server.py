@@ -28,6 +28,7 @@ from ssastore.s3.attempts import Attempts
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.copies import CopyOperations
 from ssastore.s3.errors import S3Error, from_store_error
+from ssastore.s3.locking import LockOperations
 from ssastore.s3.names import parse_query, split_path
 from ssastore.s3.objects import ObjectOperations
 from ssastore.s3.permissions import PermissionOperations
@@ -153,7 +154,7 @@ class S3Server:
         buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts, self._access)
         uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts, self._access)
         rights = PermissionOperations(objects, self._users)
-        versions = VersionOperations(objects)
+        versions, locks = VersionOperations(objects), LockOperations(objects, self._access)
         self._operations: dict[str, Operation] = {
             "ListBuckets": buckets.list_buckets,
             "CreateBucket": buckets.create_bucket,
@@ -191,6 +192,12 @@ class S3Server:
             "GetBucketVersioning": versions.get_bucket_versioning,
             "PutBucketVersioning": versions.put_bucket_versioning,
             "ListObjectVersions": versions.list_object_versions,
+            "GetObjectLockConfiguration": locks.get_object_lock_configuration,
+            "PutObjectLockConfiguration": locks.put_object_lock_configuration,
+            "GetObjectRetention": locks.get_object_retention,
+            "PutObjectRetention": locks.put_object_retention,
+            "GetObjectLegalHold": locks.get_object_legal_hold,
+            "PutObjectLegalHold": locks.put_object_legal_hold,
         }
 
     def http_server(self) -> web.Server:

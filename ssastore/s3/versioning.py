@@ -14,7 +14,7 @@ from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.core.versionnames import NULL, is_id
 from ssastore.errors import MarkerFound, ObjectNotFound
 from ssastore.limits import LIST_KEYS_MAX, XML_BYTES_MAX
-from ssastore.s3 import xml
+from ssastore.s3 import locks, xml
 from ssastore.s3.buckets import bounded
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
@@ -118,6 +118,9 @@ class VersionOperations:
         def change(bucket: Bucket) -> dict[str, Any]:
             if not bucket.is_indexed:
                 raise S3Error("InvalidRequest", "A hashed bucket makes no versions.")
+            if status != ENABLED and locks.SETTING in bucket.config:
+                text = "Versioning cannot be suspended where an Object Lock configuration is present."
+                raise S3Error("InvalidBucketState", text)
             return bucket.config | {"versioning": status}
 
         await self._objects.buckets.configure(request.bucket, change)
