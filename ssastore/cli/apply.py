@@ -196,7 +196,7 @@ async def _left(
         return None
     cluster = await read_cluster(control)
     slices = [(move.number, move.target) for move, _, _ in found]
-    return estimate(slices, sizes_of(cluster, report), workers_of(cluster), settings.bound)
+    return estimate(slices, sizes_of(cluster, report), workers_of(cluster), settings.bound, settings.slice_s)
 
 
 def _moves_json(

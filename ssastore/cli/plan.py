@@ -122,7 +122,7 @@ def plan_command(
     if as_json:
         print(text.decode(), end="")
     else:
-        _show(plan, out, told(_estimate(plan, cluster, sizes, settings.bound), settings), cluster)
+        _show(plan, out, told(_estimate(plan, cluster, sizes, settings), settings), cluster)
     return 0
 
 
@@ -194,7 +194,7 @@ def _nodes_after(cluster: Cluster, leaving: set[str], weights: dict[str, int]) -
     ]
 
 
-def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], bytes_per_s: int) -> Estimate:
+def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], settings: MoveSettings) -> Estimate:
     """What is moved and what is rebuilt go on side by side, the latter never faster than recoveries."""
     from ssastore.cli.steer import workers_of
     from ssastore.core.estimate import Estimate, estimate
@@ -211,8 +211,8 @@ def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], bytes_per_s: 
         (moved if change.kind == MOVE else rebuilt).append(found)
     workers = workers_of(cluster)
     parts = (
-        estimate(moved, sizes, workers, bytes_per_s),
-        estimate(rebuilt, sizes, workers, min(bytes_per_s, RECOVERY_BYTES_PER_S)),
+        estimate(moved, sizes, workers, settings.bound, settings.slice_s),
+        estimate(rebuilt, sizes, workers, min(settings.bound, RECOVERY_BYTES_PER_S), settings.slice_s),
     )
     return Estimate(sum(part.bytes for part in parts), max(part.seconds for part in parts))
 

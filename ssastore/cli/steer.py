@@ -158,4 +158,4 @@ def told(found: Estimate | None, settings: MoveSettings) -> str:
     rate = "a gentle pace" if settings.is_gentle else f"{settings.bytes_per_s / 2**20:.0f} MiB/s a worker"
     if found is None:
         return f"at {rate}"
-    return f"about {found.bytes / 2**20:.1f} MiB to copy, {found.seconds:.0f} s or more at {rate}"
+    return f"about {found.bytes / 2**20:.1f} MiB to copy, about {found.seconds:.0f} s at {rate}"

@@ -15,7 +15,7 @@ class Estimate(NamedTuple):
 
     bytes: int
     seconds: float
-    "At the rate of the worker that has most to copy; small slices take longer than their bytes do."
+    "Of the worker that takes longest, at its rate and with what each slice costs besides."
 
 
 def estimate(
@@ -23,6 +23,7 @@ def estimate(
     sizes: Mapping[int, int],
     workers: Mapping[str, int],
     bytes_per_s: int,
+    slice_s: float = 0.0,
 ) -> Estimate:
     """Of slices, by number, that go to a node each.
 
@@ -30,9 +31,14 @@ def estimate(
         sizes: bytes of one plane of a group, by group; one that is not there counts as empty.
         workers: worker processes by node name.
         bytes_per_s: of one worker.
+        slice_s: seconds that a slice costs its worker besides.
     """
     copied: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, int]] = Counter()
     for number, target in slices:
         size = sizes.get(group_of_slice(number), 0) >> (numbered_slice(number).depth - SLICE_BITS)
-        copied[target, lane_of_slice(number) % workers.get(target, 1)] += size
-    return Estimate(copied.total(), max(copied.values(), default=0) / bytes_per_s)
+        worker = target, lane_of_slice(number) % workers.get(target, 1)
+        copied[worker] += size
+        counts[worker] += 1
+    seconds = [size / bytes_per_s + counts[worker] * slice_s for worker, size in copied.items()]
+    return Estimate(copied.total(), max(seconds, default=0.0))

@@ -18,6 +18,7 @@ from ssastore.limits import (
     MOVE_BYTES_PER_S_MAX,
     MOVE_BYTES_PER_S_MIN,
     MOVE_REST_TO_WORK,
+    MOVE_SLICE_S,
     RECOVER_AFTER_S,
     RECOVER_AFTER_S_MAX,
     RECOVER_AFTER_S_MIN,
@@ -52,6 +53,11 @@ class MoveSettings:
     def bound(self) -> int:
         """Bytes a second that one worker cannot exceed."""
         return self.bytes_per_s or MOVE_BYTES_PER_S // (1 + MOVE_REST_TO_WORK)
+
+    @property
+    def slice_s(self) -> float:
+        """Seconds that a slice costs a worker however small it is, about: for telling how long moves take."""
+        return MOVE_SLICE_S * (1 + MOVE_REST_TO_WORK if self.is_gentle else 1)
 
     def encode(self) -> bytes:
         return encode_fields(asdict(self))

@@ -20,5 +20,10 @@ def test_a_part_of_a_group_is_its_share_of_it() -> None:
     assert estimate([(half, "n1")], {0xA30: 30 * MIB}, {"n1": 1}, MIB).bytes == 15 * MIB
 
 
+def test_small_slices_take_their_time() -> None:
+    moves = [(number << 4, "n1") for number in range(100)] + [(number << 4, "n2") for number in range(40)]
+    assert estimate(moves, {0: MIB}, {"n1": 1, "n2": 1}, MIB, 0.04) == Estimate(2 * MIB, 5.0)
+
+
 def test_nothing_to_do_takes_no_time() -> None:
     assert estimate([], {}, {}, 1) == Estimate(0, 0.0)
