@@ -20,7 +20,8 @@ from urllib.parse import parse_qsl
 from ssastore.core.buckets import Bucket
 from ssastore.core.objects import ObjectInfo, Objects
 from ssastore.core.users import ANYBODY, ROOT
-from ssastore.errors import ObjectNotFound
+from ssastore.core.versionnames import is_id
+from ssastore.errors import MarkerFound, ObjectNotFound, VersionNotFound
 from ssastore.s3.acl import Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import Asked, Policy, Verdict, parse_policy
@@ -87,6 +88,9 @@ _OBJECT_PERMISSIONS = {
     "PutObjectAcl": "WRITE_ACP",
     "PutObjectVersionAcl": "WRITE_ACP",
 }
+Name = tuple[str | None, str | None]
+"Key and version id."
+
 _TAG_KEY = "s3:existingobjecttag/"
 
 
@@ -147,23 +151,26 @@ class Access:
         if operation == "DeleteObjects" and request.user != ANYBODY:
             return  # Each of its keys is checked by itself.
         action = _ACTIONS.get(operation, operation)
-        if "versionId" in request.query:
-            action = _OF_VERSIONS.get(action, action)
         key = "*" if operation == "DeleteObjects" else request.key
-        if not await self.may(request, action, request.bucket, key):
+        if not await self.may(request, action, request.bucket, key, request.query.get("versionId")):
             raise S3Error("AccessDenied")
 
-    async def may(self, request: Request, action: str, bucket_name: str, key: str | None) -> bool:
+    async def may(
+        self, request: Request, action: str, bucket_name: str, key: str | None, version_id: str | None = None
+    ) -> bool:
         """Whether the request's user may do ``action`` (without ``s3:``) to a bucket or an object of it.
 
-        Raises what reading the bucket's record raises.
+        ``version_id``: to one version, by its own ACL and by the action's name for that.  Raises what reading
+        the bucket's record raises.
         """
+        if version_id is not None:
+            action = _OF_VERSIONS.get(action, action)
         if request.user == ROOT:
             return True
         bucket = await self._objects.buckets.current(bucket_name)
         policy = policy_of(bucket)
         if policy is not None:
-            asked = await self._asked(request, action, bucket, key, policy)
+            asked = await self._asked(request, action, bucket, (key, version_id), policy)
             verdict = policy.verdict(asked)
             if verdict is Verdict.DENY:
                 return False
@@ -172,39 +179,38 @@ class Access:
                 return True
         if request.user == bucket.owner:
             return True
-        return await self._acl_allows(request, action, bucket, key)
+        return await self._acl_allows(request, action, bucket, (key, version_id))
 
-    async def _acl_allows(self, request: Request, action: str, bucket: Bucket, key: str | None) -> bool:
+    async def _acl_allows(self, request: Request, action: str, bucket: Bucket, name: Name) -> bool:
         ignores_public = blocks(bucket, "IgnorePublicAcls")
         wanted = _BUCKET_PERMISSIONS.get(action)
         known = acl_of(bucket)
         if wanted and known.allows(request.user, wanted, ignores_public=ignores_public):
             return True
         permission = _OBJECT_PERMISSIONS.get(action)
-        if key is None or permission is None:
+        key, version_id = name
+        if key is None or permission is None or (version_id is not None and not is_id(version_id)):
             return False
         try:
-            info = await self._objects.head(bucket.name, key)
-        except ObjectNotFound:
+            info = await self._objects.head(bucket.name, key, version_id)
+        except (ObjectNotFound, VersionNotFound, MarkerFound):
             # Who may list may know that there is nothing.
-            if known.allows(request.user, "READ", ignores_public=ignores_public):
-                raise
-            return False
+            return known.allows(request.user, "READ", ignores_public=ignores_public)
         return object_acl(bucket, info).allows(request.user, permission, ignores_public=ignores_public)
 
     async def _asked(
-        self, request: Request, action: str, bucket: Bucket, key: str | None, policy: Policy
+        self, request: Request, action: str, bucket: Bucket, name: Name, policy: Policy
     ) -> Asked:
-        context = dict(_context(request))
+        context, (key, version_id) = dict(_context(request)), name
         if key is not None and policy.asks_for(_TAG_KEY):
-            context |= await self._tags_of(bucket, key)
+            context |= await self._tags_of(bucket, key, version_id)
         resource = bucket.name if key is None else f"{bucket.name}/{key}"
         return Asked(request.user, f"s3:{action}", resource, context)
 
-    async def _tags_of(self, bucket: Bucket, key: str) -> dict[str, list[str]]:
+    async def _tags_of(self, bucket: Bucket, key: str, version_id: str | None) -> dict[str, list[str]]:
         try:
-            tags = (await self._objects.head(bucket.name, key)).extra.get("tags", {})
-        except ObjectNotFound:
+            tags = (await self._objects.head(bucket.name, key, version_id)).extra.get("tags", {})
+        except (ObjectNotFound, VersionNotFound, MarkerFound):
             return {}
         return {f"{_TAG_KEY}{name.lower()}": [value] for name, value in tags.items()}
 

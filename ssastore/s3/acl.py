@@ -21,6 +21,8 @@ _GROUPS = (EVERYBODY, KNOWN_USERS)
 _LOG_DELIVERY = "http://acs.amazonaws.com/groups/s3/LogDelivery"
 FULL_CONTROL = "FULL_CONTROL"
 PERMISSIONS = (FULL_CONTROL, "READ", "WRITE", "READ_ACP", "WRITE_ACP")
+OWNERSHIPS = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
+"What PutBucketOwnershipControls may say."
 GRANTS_MAX = 100
 "As in AWS."
 _HEADERS = {

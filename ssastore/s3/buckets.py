@@ -11,11 +11,10 @@ from ssastore.core.users import ROOT
 from ssastore.errors import BucketAlreadyExists, BucketNotFound
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
-from ssastore.s3.acl import Acl, of_headers
+from ssastore.s3.acl import OWNERSHIPS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.locks import enabled_by
 from ssastore.s3.names import parse_number
-from ssastore.s3.permissions import OWNERSHIPS
 from ssastore.s3.request import Request, Response
 
 _TOKEN_VERSION = b"1"

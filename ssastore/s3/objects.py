@@ -184,8 +184,7 @@ class ObjectOperations:
                 if version is not None and not is_id(version):
                     raise S3Error("NoSuchVersion")
                 async with gate:
-                    action = "DeleteObject" if version is None else "DeleteObjectVersion"
-                    if not await self._access.may(request, action, bucket, key):
+                    if not await self._access.may(request, "DeleteObject", bucket, key, version):
                         raise S3Error("AccessDenied")
                     guard = await deletion_guard(self._access, request, key)
                     deleted = await self._delete(bucket, key, version, entry.demand, guard)

@@ -12,14 +12,14 @@ from ssastore.core.users import ROOT, Users
 from ssastore.limits import XML_BYTES_MAX
 from ssastore.s3 import xml
 from ssastore.s3.access import acl_of, blocks, object_acl, policy_of
-from ssastore.s3.acl import Acl, of_document, of_headers
+from ssastore.s3.acl import OWNERSHIPS, Acl, of_document, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import POLICY_BYTES_MAX, parse_policy
 from ssastore.s3.request import Request, Response
+from ssastore.s3.versioning import wanted_version
 from ssastore.s3.xmlread import read_tree
 
 _SWITCHES = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-OWNERSHIPS = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
 
 
 class PermissionOperations:
@@ -48,20 +48,22 @@ class PermissionOperations:
         """Who may do what with an object."""
         assert request.key is not None
         bucket = await self._bucket(request)
-        acl = object_acl(bucket, await self._objects.head(bucket.name, request.key))
+        version = wanted_version(request.query)
+        acl = object_acl(bucket, await self._objects.head(bucket.name, request.key, version))
         return Response.xml(xml.access_control(acl.owner, acl.grants))
 
     async def put_object_acl(self, request: Request) -> Response:
         """Set it; the object's bytes, ETag and time stay."""
         assert request.key is not None
         bucket = await self._bucket(request)
-        owner = object_acl(bucket, await self._objects.head(bucket.name, request.key)).owner
+        version = wanted_version(request.query)
+        owner = object_acl(bucket, await self._objects.head(bucket.name, request.key, version)).owner
         acl = await self._wanted(request, bucket, owner)
 
         def change(known: Metadata) -> Metadata:
             return replace(known, extra=known.extra | {"acl": acl.encode()})
 
-        await self._objects.amend(bucket.name, request.key, change)
+        await self._objects.amend(bucket.name, request.key, change, version)
         return Response(200)
 
     async def _wanted(self, request: Request, bucket: Bucket, owner: str) -> Acl:

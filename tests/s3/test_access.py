@@ -370,3 +370,26 @@ def test_a_copy_needs_the_right_to_read(alice: Any, bob: Any, mine: str) -> None
     assert bob.get_object(Bucket=theirs, Key="copy")["Body"].read() == b"data"
     assert [g["Grantee"]["ID"] for g in bob.get_object_acl(Bucket=theirs, Key="copy")["Grants"]] == ["bob"]
     refused(alice.get_object, Bucket=theirs, Key="copy")
+
+
+def test_every_version_has_an_acl_of_its_own(alice: Any, bob: Any, mine: str) -> None:
+    alice.put_bucket_versioning(Bucket=mine, VersioningConfiguration={"Status": "Enabled"})
+    secret = alice.put_object(Bucket=mine, Key="v", Body=b"secret")["VersionId"]
+    shown = alice.put_object(Bucket=mine, Key="v", Body=b"shown", ACL="public-read")["VersionId"]
+    assert bob.get_object(Bucket=mine, Key="v")["Body"].read() == b"shown"
+    assert bob.get_object(Bucket=mine, Key="v", VersionId=shown)["Body"].read() == b"shown"
+    refused(bob.get_object, Bucket=mine, Key="v", VersionId=secret)
+    refused(bob.get_object, Bucket=mine, Key="v", VersionId="nonsense")
+    copy: dict[str, Any] = {"Bucket": mine, "Key": "v", "VersionId": secret}
+    theirs = f"bobs-{next(_numbers)}"
+    bob.create_bucket(Bucket=theirs)
+    refused(bob.copy_object, Bucket=theirs, Key="copy", CopySource=copy)
+    alice.put_object_acl(ACL="public-read", **copy)
+    assert bob.get_object(**copy)["Body"].read() == b"secret"
+    alice.put_object_acl(Bucket=mine, Key="v", ACL="private")
+    refused(bob.get_object, Bucket=mine, Key="v")
+    assert bob.get_object(**copy)["Body"].read() == b"secret"
+    alice.delete_object(Bucket=mine, Key="v")
+    refused(bob.get_object, Bucket=mine, Key="v")
+    alice.put_bucket_acl(Bucket=mine, ACL="public-read")
+    refused(bob.get_object, "NoSuchKey", Bucket=mine, Key="v")
