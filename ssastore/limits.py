@@ -22,8 +22,9 @@ CHUNK_BYTES = 4 * MIB
 INLINE_BYTES_MAX = 64 * KIB
 "Objects up to this size live inside their record: one round trip and one commit."
 
-METADATA_BYTES_MAX = 8 * KIB
-"Encoded metadata of a record, without blob list and inline data."
+METADATA_BYTES_MAX = 24 * KIB
+"""Encoded metadata of a record, without blob list and inline data: S3's 2 KiB of the user's own, 4 KiB of
+headers, and ten tags of 384 characters, which may take four bytes each."""
 
 SEGMENTS_MAX = 64
 "Blobs that a record names itself; beyond it the list moves into a manifest blob."
@@ -416,6 +417,11 @@ AWS_SMALL_CHUNKS_MAX = 10_000
 "Chunks below ``AWS_SMALL_CHUNK_BYTES`` (S3 allows one): bounds the CPU a body of tiny chunks costs to 0.1 s."
 
 AWS_TRAILER_BYTES_MAX = 16 * KIB
+TAG_KEY_CHARACTERS_MAX = 128
+TAG_VALUE_CHARACTERS_MAX = 256
+OBJECT_TAGS_MAX = 10
+BUCKET_TAGS_MAX = 50
+"S3's bounds on tags."
 USER_METADATA_BYTES_MAX = 2 * KIB
 "S3's bound on the sum of user metadata names and values."
 CLOCK_SKEW_MS = 15 * 60 * 1000

@@ -15,6 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from blake3 import blake3
 
@@ -115,10 +116,18 @@ class Multipart:
         self._place = bucket.place
         self._randomness = randomness
 
-    async def create(self, key: bytes, headers: dict[str, str], user: dict[str, str]) -> str:
-        """Open an upload; its id."""
+    async def create(
+        self,
+        key: bytes,
+        headers: dict[str, str],
+        user: dict[str, str],
+        extra: dict[str, Any] | None = None,
+    ) -> str:
+        """Open an upload of an object that will have these headers and metadata; its id."""
         upload_id = self._randomness.bytes(16).hex()
-        metadata = Metadata(self._randomness.bytes(8).hex(), 0, [], headers, user, {"state": "open"})
+        metadata = Metadata(
+            self._randomness.bytes(8).hex(), 0, [], headers, user, {"state": "open", "object": extra or {}}
+        )
         stored_key = _upload_key(key, upload_id)
         await self._registers.put(self._place, Kind.UPLOAD, stored_key, metadata, condition=IF_ABSENT)
         return upload_id
@@ -296,7 +305,7 @@ class Multipart:
         place = self._place
         reference = reference_name(place.bucket, place.shards, _upload_key(key, upload_id))
         segments = await fold_segments(self._blobs, segments, reference)
-        extra = {"upload": upload_id, "parts": len(records)}
+        extra = {**upload.metadata.extra["object"], "upload": upload_id, "parts": len(records)}
         return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)
 
     async def _set_completing(
@@ -307,7 +316,7 @@ class Multipart:
         The upload's new tag, since when it has had it, and which attempt at the object comes now: if another
         call gave the tag it may have gone on and made the object, and others may have replaced it.
         """
-        wanted = {"state": "completing", "etag": etag}
+        wanted = {**upload.metadata.extra, "state": "completing", "etag": etag}
         extra = upload.metadata.extra
         if extra.get("state") == "completing":
             if extra != wanted:
@@ -326,11 +335,12 @@ class Multipart:
     async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
         """The object's condition was false: parts may be added, or the upload aborted."""
         condition = When(Condition.IF_ETAG, tag)
+        opened = {"state": "open", "object": upload.metadata.extra["object"]}
         with suppress(PreconditionFailed, ObjectNotFound):
-            await self._set_state(key, upload_id, upload.metadata, {"state": "open"}, condition)
+            await self._set_state(key, upload_id, upload.metadata, opened, condition)
 
     async def _set_state(
-        self, key: bytes, upload_id: str, old: Metadata, extra: dict[str, str], condition: When
+        self, key: bytes, upload_id: str, old: Metadata, extra: dict[str, Any], condition: When
     ) -> tuple[str, int]:
         """The upload's new tag, and when it got it."""
         tag = self._randomness.bytes(8).hex()

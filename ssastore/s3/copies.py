@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 from ssastore.core.buckets import Bucket
 from ssastore.core.content import Content
@@ -21,7 +20,7 @@ from ssastore.s3 import xml
 from ssastore.s3.access import Access, acl_to_keep
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.conditions import check_copy_source
-from ssastore.s3.entity import check_storage_class, copied_headers, entity_headers
+from ssastore.s3.entity import check_storage_class, copied_headers, entity_headers, upload_extra
 from ssastore.s3.errors import S3Error
 from ssastore.s3.locks import lock_to_keep
 from ssastore.s3.names import parse_copy_range, parse_copy_source, parse_number, user_metadata
@@ -29,7 +28,7 @@ from ssastore.s3.request import Request, Response
 from ssastore.s3.versioning import VERSION_ID, read_version, wanted_version, written_version
 
 _COPIED = ("checksum", "parts")
-"What is kept beside the headers, and says as much of the same bytes elsewhere."
+"What is kept beside headers and tags, and says as much of the same bytes elsewhere."
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +108,8 @@ class CopyOperations:
         replaced: tuple[dict[str, str], dict[str, str]] | None = None
         if directive(request, "metadata") == "REPLACE":
             replaced = entity_headers(request), user_metadata(request.headers)
+        kept = _COPIED if directive(request, "tagging") == "REPLACE" else (*_COPIED, "tags")
+        said = upload_extra(request) if "tags" not in kept else {}
         key = request.key.encode()
 
         async def keep(found: Found) -> tuple[Found, Content]:
@@ -121,7 +122,7 @@ class CopyOperations:
             found, content = await from_fresh_read(lambda: self._read(request, source), keep)
             known = found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
-            extra: dict[str, Any] = {name: known.extra[name] for name in _COPIED if name in known.extra}
+            extra = {name: known.extra[name] for name in kept if name in known.extra} | said
             bucket = await self._objects.bucket(request.bucket)
             extra |= acl_to_keep(request, bucket)
             extra |= lock_to_keep(request.headers, bucket, request.received_ms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Any
 
 from ssastore.core.objects import ObjectInfo
 from ssastore.limits import KIB
@@ -13,6 +14,7 @@ from ssastore.s3.chunked import stored_content_encoding
 from ssastore.s3.conditions import is_modified
 from ssastore.s3.errors import S3Error
 from ssastore.s3.request import Request, Response, VerifiedBody
+from ssastore.s3.tags import tags_of_headers
 
 _ENTITY_HEADERS = (
     "cache-control",
@@ -80,6 +82,12 @@ def check_storage_class(request: Request) -> None:
         raise S3Error("InvalidStorageClass")
 
 
+def upload_extra(request: Request) -> dict[str, Any]:
+    """What else an upload says of the object to be: its tags. S3Error InvalidTag, InvalidArgument."""
+    tags = tags_of_headers(request.headers)
+    return {"tags": tags} if tags else {}
+
+
 def checksum_headers(found: dict[str, str]) -> dict[str, str]:
     """Response headers for kept checksums: algorithm name to base64."""
     return {f"x-amz-checksum-{name.lower()}": value for name, value in found.items()}
@@ -116,6 +124,8 @@ def describe(request: Request, info: ObjectInfo) -> Response:
     if not is_modified(request.headers, info.etag, info.modified_ms):
         return Response(304, b"", headers)
     headers |= {name if name == _REDIRECT else name.title(): value for name, value in info.headers.items()}
+    if tags := info.extra.get("tags"):
+        headers["x-amz-tagging-count"] = str(len(tags))
     headers |= {f"x-amz-meta-{name}": value for name, value in info.metadata.items()}
     for name in _ENTITY_HEADERS:
         if (override := request.query.get(f"response-{name}")) is not None:

@@ -55,6 +55,7 @@ CODES: dict[str, tuple[int, str]] = {
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidStorageClass": (400, "The storage class you specified is not valid"),
     "InvalidRetentionPeriod": (400, "The retention period specified is invalid."),
+    "InvalidTag": (400, "The tag provided was not a valid tag."),
     "InvalidToken": (403, "The provided token is malformed or otherwise not valid."),
     "InvalidURI": (400, "The specified URI couldn't be parsed."),
     "KeyTooLongError": (400, "Your key is too long"),

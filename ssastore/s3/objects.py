@@ -23,6 +23,7 @@ from ssastore.s3.entity import (
     entity_headers,
     kept_checksum,
     narrow,
+    upload_extra,
 )
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.locking import deletion_guard
@@ -82,13 +83,14 @@ class ObjectOperations:
         demand = request.demand()
         check_storage_class(request)
         headers, metadata = entity_headers(request), user_metadata(request.headers)
+        extra = upload_extra(request)
         body = request.upload()
         check_size(body.size, OBJECT_BYTES_MAX)
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
             bucket = await self._objects.bucket(request.bucket)
             content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
             checksum = kept_checksum(body)
-            extra = acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
+            extra |= acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
             if checksum:
                 extra["checksum"] = checksum
             info = await self._objects.commit(

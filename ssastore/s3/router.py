@@ -24,7 +24,6 @@ _BUCKET_SUBRESOURCES = (
     "notification",
     "replication",
     "requestPayment",
-    "tagging",
     "website",
 )
 _OBJECT_SUBRESOURCES = (
@@ -32,7 +31,6 @@ _OBJECT_SUBRESOURCES = (
     "partNumber",
     "restore",
     "select",
-    "tagging",
     "torrent",
 )
 _METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
@@ -58,6 +56,7 @@ _BUCKET_PARAMETERS = {
     "versions": {"GET": "ListObjectVersions"},
     "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
+    "tagging": {"GET": "GetBucketTagging", "PUT": "PutBucketTagging", "DELETE": "DeleteBucketTagging"},
     "policy": {"GET": "GetBucketPolicy", "PUT": "PutBucketPolicy", "DELETE": "DeleteBucketPolicy"},
     "policyStatus": {"GET": "GetBucketPolicyStatus"},
     "publicAccessBlock": {
@@ -75,13 +74,17 @@ _OBJECT_PARAMETERS = {
     "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
     "retention": {"GET": "GetObjectRetention", "PUT": "PutObjectRetention"},
     "legal-hold": {"GET": "GetObjectLegalHold", "PUT": "PutObjectLegalHold"},
+    "tagging": {
+        "GET": "GetObjectTagging",
+        "PUT": "PutObjectTagging",
+        "DELETE": "DeleteObjectTagging",
+    },
 }
 
 # Request headers that change what an operation means; ignoring one would be a lie.
 _UNSERVED_HEADERS = (
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-tagging",
 )
 
 

@@ -36,6 +36,7 @@ from ssastore.s3.principal import Principal, SignedRequest, anonymous
 from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
 from ssastore.s3.sigv4 import authenticate
+from ssastore.s3.tagging import TagOperations
 from ssastore.s3.uploads import UploadOperations
 from ssastore.s3.versioning import VersionOperations
 from ssastore.wire import Body
@@ -153,7 +154,7 @@ class S3Server:
         attempts = Attempts(clock)
         buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts, self._access)
         uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts, self._access)
-        rights = PermissionOperations(objects, self._users)
+        rights, tags = PermissionOperations(objects, self._users), TagOperations(objects)
         versions, locks = VersionOperations(objects), LockOperations(objects, self._access)
         self._operations: dict[str, Operation] = {
             "ListBuckets": buckets.list_buckets,
@@ -167,6 +168,12 @@ class S3Server:
             "PutObject": single.put_object,
             "DeleteObject": single.delete_object,
             "DeleteObjects": single.delete_objects,
+            "GetObjectTagging": tags.get_object_tagging,
+            "PutObjectTagging": tags.put_object_tagging,
+            "DeleteObjectTagging": tags.delete_object_tagging,
+            "GetBucketTagging": tags.get_bucket_tagging,
+            "PutBucketTagging": tags.put_bucket_tagging,
+            "DeleteBucketTagging": tags.delete_bucket_tagging,
             "CopyObject": copies.copy_object,
             "UploadPartCopy": copies.upload_part_copy,
             "CreateMultipartUpload": uploads.create_multipart_upload,

@@ -10,7 +10,13 @@ from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.buckets import bounded
 from ssastore.s3.checksums import ALGORITHMS
-from ssastore.s3.entity import check_storage_class, checksum_headers, entity_headers, kept_checksum
+from ssastore.s3.entity import (
+    check_storage_class,
+    checksum_headers,
+    entity_headers,
+    kept_checksum,
+    upload_extra,
+)
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, store_body
@@ -45,13 +51,14 @@ class UploadOperations:
         assert request.bucket is not None and request.key is not None
         check_storage_class(request)
         headers, metadata = entity_headers(request), user_metadata(request.headers)
+        extra = upload_extra(request)
         algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
         if algorithm and algorithm not in ALGORITHMS:
             raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
         # Not from the cache: an upload lives long, and a bucket that was made again is another one.
         await self._objects.buckets.read(request.bucket)
         multipart = await self._multipart(request)
-        upload_id = await multipart.create(request.key.encode(), headers, metadata)
+        upload_id = await multipart.create(request.key.encode(), headers, metadata, extra)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
         response = Response.xml(document)
         if algorithm:

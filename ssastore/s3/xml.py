@@ -245,6 +245,14 @@ def copied_part(etag: str, modified_ms: int, checksum: Mapping[str, str]) -> byt
     return _copied("CopyPartResult", etag, modified_ms, checksum)
 
 
+def tagging(tags: Mapping[str, str]) -> bytes:
+    """The answer of GetObjectTagging and GetBucketTagging."""
+    listed = "".join(
+        f"<Tag>{_element('Key', key)}{_element('Value', value)}</Tag>" for key, value in tags.items()
+    )
+    return _document("Tagging", f"<TagSet>{listed}</TagSet>")
+
+
 def initiated_upload(*, bucket: str, key: str, upload_id: str) -> bytes:
     """The answer of CreateMultipartUpload."""
     return _document(

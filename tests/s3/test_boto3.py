@@ -102,9 +102,7 @@ class TestBuckets:
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
         fill(s3, bucket, "k")
         for call, arguments in (
-            (s3.get_object_tagging, {"Key": "k"}),
             (s3.put_object, {"Key": "c", "Body": b"", "ServerSideEncryption": "AES256"}),
-            (s3.put_object, {"Key": "c", "Body": b"", "Tagging": "a=b"}),
         ):
             assert error_of(call, Bucket=bucket, **arguments) == ("NotImplemented", 501), call
         assert keys_of(s3.list_objects_v2(Bucket=bucket)) == ["k"]
