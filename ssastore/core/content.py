@@ -286,9 +286,11 @@ async def write_manifest(blobs: Blobs, segments: list[Segment], reference: bytes
     return Segment(SegmentKind.MANIFEST, digest, sum(segment.size for segment in segments))
 
 
-async def fold_segments(blobs: Blobs, segments: list[Segment], reference: bytes) -> list[Segment]:
-    """At most SEGMENTS_MAX segments for the same bytes."""
-    if len(segments) <= SEGMENTS_MAX:
+async def fold_segments(
+    blobs: Blobs, segments: list[Segment], reference: bytes, *, others: int = 0
+) -> list[Segment]:
+    """So few segments for the same bytes that a record can name them, and ``others`` beside them."""
+    if len(segments) + others <= SEGMENTS_MAX:
         return segments
     runs = [segments[at : at + _MANIFEST_SEGMENTS] for at in range(0, len(segments), _MANIFEST_SEGMENTS)]
     return [await write_manifest(blobs, run, reference) for run in runs]

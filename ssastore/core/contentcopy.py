@@ -59,9 +59,9 @@ async def copy_range(blobs: Blobs, source: Found, start: int, end: int, referenc
     known = source.metadata
     if not known.segments or start == end:
         return None
-    if (start, end) == (0, known.size):
-        return await copy_content(blobs, source, reference)
-    segments = await _whole_segments(blobs, known.segments, start, end)
+    segments: list[Segment] | None = [one for one in known.segments if one.kind != SegmentKind.PARTS]
+    if (start, end) != (0, known.size):
+        segments = await _whole_segments(blobs, known.segments, start, end)
     if segments is None:
         return None
     await keep_segments(blobs, segments, reference)

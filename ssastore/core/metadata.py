@@ -35,6 +35,11 @@ class SegmentKind(IntEnum):
     DATA = 0
     MANIFEST = 1
     "A msgpack list of segments, which may be manifests again."
+    PARTS = 2
+    "Which parts the object was made of (``core.parts``); no bytes of the object, so its size is 0."
+
+
+_KINDS = frozenset(map(int, SegmentKind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,10 @@ def _unpack(packed: bytes | memoryview) -> Any:
 def _segments(rows: Any) -> list[Segment]:
     segments = [Segment(kind, digest, size) for kind, digest, size in rows]
     for segment in segments:
-        if segment.kind not in (0, 1) or len(segment.digest) != DIGEST_BYTES or segment.size < 0:
+        if segment.kind not in _KINDS or len(segment.digest) != DIGEST_BYTES or segment.size < 0:
             raise CorruptObject("a stored segment is not one")
+        if segment.kind == SegmentKind.PARTS and segment.size:
+            raise CorruptObject("a stored list of parts has bytes of the object")
     return segments
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blake3 import blake3
@@ -25,6 +25,7 @@ from ssastore.core.demand import NOTHING, Demand
 from ssastore.core.found import Found
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
+from ssastore.core.parts import PartOf, keep_parts
 from ssastore.core.records import reference_name
 from ssastore.core.registers import IF_ABSENT, Once, Registers, When
 from ssastore.core.versionnames import id_of, name_in, shown_ms, version_key
@@ -78,6 +79,17 @@ class Completed:
     modified_ms: int
     version: str = ""
     "Its id; empty when the bucket makes no versions."
+    extra: dict[str, Any] = field(default_factory=dict)
+    "What is kept with the object."
+
+
+Judge = Callable[[dict[str, Any], Sequence[PartOf]], dict[str, Any]]
+"""What a front end makes of an upload's ``extra`` and the parts that it is completed of: what is kept with
+the object besides. It raises what it likes when they are not as they should be; then nothing has happened."""
+
+
+def _judge_nothing(extra: dict[str, Any], parts: Sequence[PartOf]) -> dict[str, Any]:
+    return {}
 
 
 def _origin(upload_id: str) -> bytes:
@@ -139,10 +151,16 @@ class Multipart:
         except ObjectNotFound:
             raise UploadNotFound("no such upload: completed, aborted, or never opened") from None
 
-    async def put_part(self, key: bytes, upload_id: str, number: int, etag: str, content: Content) -> int:
-        """Record a part whose content is stored; replaces an earlier one of that number."""
+    async def put_part(
+        self, key: bytes, upload_id: str, number: int, etag: str, content: Content, checksum: bytes = b""
+    ) -> int:
+        """Record a part whose content is stored; replaces an earlier one of that number.
+
+        ``checksum`` is by the upload's algorithm, if it has one.
+        """
         assert not content.data, "the object lists blobs: a part is written with inline_bytes_max=0"
-        metadata = Metadata(etag, content.size, content.segments)
+        extra = {"checksum": checksum} if checksum else {}
+        metadata = Metadata(etag, content.size, content.segments, extra=extra)
         return await self._registers.put(
             self._place, Kind.PART, _part_key(key, upload_id, number), metadata, content.data
         )
@@ -161,6 +179,21 @@ class Multipart:
             if not page.truncated:
                 return
             start = page.last
+
+    async def checksums(self, key: bytes, upload_id: str, numbers: Sequence[int]) -> dict[int, bytes]:
+        """The checksums that parts were recorded with; parts that have none, or are gone, are left out."""
+
+        async def read(number: int) -> bytes:
+            with suppress(ObjectNotFound):
+                part = _part_key(key, upload_id, number)
+                found = await self._registers.get(self._place, Kind.PART, part, head_only=True)
+                return bytes(found.metadata.extra.get("checksum", b""))
+            return b""
+
+        found: list[bytes] = []
+        for at in range(0, len(numbers), _READS_AT_ONCE):
+            found += await asyncio.gather(*[read(number) for number in numbers[at : at + _READS_AT_ONCE]])
+        return {number: checksum for number, checksum in zip(numbers, found, strict=True) if checksum}
 
     async def uploads(self, prefix: bytes, after: bytes) -> AsyncIterator[Upload]:
         """Open uploads in order of key, then id. ``after`` is key NUL id, or empty."""
@@ -196,6 +229,7 @@ class Multipart:
         parts: Sequence[tuple[int, str]],
         etag: str,
         *,
+        judge: Judge = _judge_nothing,
         demand: Demand = NOTHING,
     ) -> Completed:
         """Make the object of the named parts, in one register change.
@@ -205,6 +239,7 @@ class Multipart:
             upload_id: from ``create``.
             parts: (number, ETag) in ascending order.
             etag: of the object to be.
+            judge: see ``Judge``.
             demand: of the object that is replaced.
 
         Raises:
@@ -217,7 +252,7 @@ class Multipart:
         if not 0 < len(parts) <= PARTS_MAX:
             raise InvalidPart(f"a completion names 1 to {PARTS_MAX} parts")
         try:
-            return await self._complete(key, upload_id, parts, etag, demand)
+            return await self._complete(key, upload_id, parts, etag, judge, demand)
         except (UploadNotFound, InvalidPart) as error:
             # A call that is repeated, or that another one overtook, finds what the other has made.
             try:
@@ -228,11 +263,23 @@ class Multipart:
     # -- steps --------------------------------------------------------------------------------------
 
     async def _complete(
-        self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]], etag: str, demand: Demand
+        self,
+        key: bytes,
+        upload_id: str,
+        parts: Sequence[tuple[int, str]],
+        etag: str,
+        judge: Judge,
+        demand: Demand,
     ) -> Completed:
         upload = await self.read(key, upload_id)
         records = await self._read_parts(key, upload_id, parts)
-        metadata = await self._assemble(key, upload_id, upload, records, etag)
+        made_of = [
+            PartOf(number, record.size, record.extra.get("checksum", b""))
+            for (number, _), record in zip(parts, records, strict=True)
+        ]
+        extra = upload.metadata.extra["object"] | judge(upload.metadata.extra, made_of)
+        metadata = await self._assemble(key, upload_id, upload, records, made_of)
+        metadata = replace(metadata, etag=etag, extra=extra | metadata.extra)
         tag, born_ms, attempt = await self._set_completing(key, upload_id, upload, etag)
         op_id = blake3(b"complete" + upload_id.encode() + tag.encode()).digest(length=OP_ID_BYTES)
         once = Once(op_id, attempt, born_ms)
@@ -250,7 +297,7 @@ class Multipart:
             # The object is there: what cannot be cleared up now must not make its completion a failure.
             log.warning("upload.not_cleared", extra={"upload": upload_id, "reason": str(error)})
         version = id_of(written.name) if written.name else ""
-        return Completed(etag, metadata.size, written.modified_ms, version)
+        return Completed(etag, metadata.size, written.modified_ms, version, metadata.extra)
 
     async def _completed_before(self, key: bytes, upload_id: str) -> Completed:
         """The result of an earlier call of this completion, if the object, or a version, is still its own."""
@@ -264,8 +311,9 @@ class Multipart:
                 is_own = found.is_live
         if not is_own:
             raise UploadNotFound("no such upload: completed, aborted, or never opened")
-        version = id_of(name_in(found)) if found.metadata.version else ""
-        return Completed(found.metadata.etag, found.metadata.size, shown_ms(found), version)
+        known = found.metadata
+        version = id_of(name_in(found)) if known.version else ""
+        return Completed(known.etag, known.size, shown_ms(found), version, known.extra)
 
     async def _read_parts(
         self, key: bytes, upload_id: str, parts: Sequence[tuple[int, str]]
@@ -295,7 +343,7 @@ class Multipart:
         upload_id: str,
         upload: Found,
         records: list[Metadata],
-        etag: str,
+        made_of: Sequence[PartOf],
     ) -> Metadata:
         """The object's metadata: the parts' segments one after the other."""
         size = sum(record.size for record in records)
@@ -304,9 +352,10 @@ class Multipart:
         segments: list[Segment] = [segment for record in records for segment in record.segments]
         place = self._place
         reference = reference_name(place.bucket, place.shards, _upload_key(key, upload_id))
-        segments = await fold_segments(self._blobs, segments, reference)
-        extra = {**upload.metadata.extra["object"], "upload": upload_id, "parts": len(records)}
-        return Metadata(etag, size, segments, upload.metadata.headers, upload.metadata.user, extra)
+        extra, listed = await keep_parts(self._blobs, made_of, reference)
+        segments = listed + await fold_segments(self._blobs, segments, reference, others=len(listed))
+        known = upload.metadata
+        return Metadata("", size, segments, known.headers, known.user, {"upload": upload_id, **extra})
 
     async def _set_completing(
         self, key: bytes, upload_id: str, upload: Found, etag: str

@@ -16,9 +16,7 @@ Cost per MiB here: CRCs 0.03 ms (``anycrc``; 0.18 ms for zlib's CRC32), SHA-1 0.
 SHA-256 0.5 ms, MD5 1.3 ms.  The hashes release the interpreter lock for inputs above
 2 KiB, so ``update`` can run in a thread; the CRCs keep it.
 
-Not handled: checksums of a whole multipart object.  A part is checked like any body;
-``Algorithm`` is where composite and full-object sums would be added (CRCs can be
-combined from those of the parts and their sizes).
+A part of an upload is checked like any body; what they are together: ``uploadsums``.
 """
 
 from __future__ import annotations
@@ -37,6 +35,8 @@ from ssastore.s3.errors import S3Error
 _HEADER_PREFIX = "x-amz-checksum-"
 # These share the prefix and name no digest.
 _NOT_DIGESTS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"})
+COMPOSITE, FULL_OBJECT = "COMPOSITE", "FULL_OBJECT"
+"What a checksum is of: the digests of an object's parts, or the object's bytes."
 _SDK_ALGORITHM = "x-amz-sdk-checksum-algorithm"
 
 
@@ -65,6 +65,14 @@ class _Crc:
         return int(self._value).to_bytes(self._size, "big")
 
 
+def _combine(model: Any, size: int) -> Callable[[bytes, bytes, int], bytes]:
+    def combine(first: bytes, second: bytes, second_size: int) -> bytes:
+        joined = model.combine(int.from_bytes(first, "big"), int.from_bytes(second, "big"), second_size)
+        return int(joined).to_bytes(size, "big")
+
+    return combine
+
+
 _CRC32 = anycrc.Model("CRC32")
 _CRC32C = anycrc.Model("CRC32C")
 _CRC64NVME = anycrc.Model("CRC64-NVME")
@@ -78,6 +86,8 @@ class Algorithm:
     size: int
     "Bytes of a digest."
     new: Callable[[], Hasher]
+    combine: Callable[[bytes, bytes, int], bytes] | None = None
+    "The digest of two texts from theirs and the second one's size, where it follows from them."
 
     @property
     def header(self) -> str:
@@ -85,19 +95,19 @@ class Algorithm:
         return _HEADER_PREFIX + self.name.lower()
 
     def parse(self, text: str) -> bytes:
-        """The digest in a header's value. S3Error InvalidRequest if it cannot be one."""
+        """The digest in a header's value. S3Error BadDigest if it cannot be one: it is that of no body."""
         digest = _decode_base64(text)
         if digest is None or len(digest) != self.size:
-            raise S3Error("InvalidRequest", f"Value for {self.header} header is invalid.")
+            raise S3Error("BadDigest", f"Value for {self.header} header is invalid.")
         return digest
 
 
 ALGORITHMS = {
     algorithm.name: algorithm
     for algorithm in (
-        Algorithm("CRC32", 4, lambda: _Crc(_CRC32, 4)),
-        Algorithm("CRC32C", 4, lambda: _Crc(_CRC32C, 4)),
-        Algorithm("CRC64NVME", 8, lambda: _Crc(_CRC64NVME, 8)),
+        Algorithm("CRC32", 4, lambda: _Crc(_CRC32, 4), _combine(_CRC32, 4)),
+        Algorithm("CRC32C", 4, lambda: _Crc(_CRC32C, 4), _combine(_CRC32C, 4)),
+        Algorithm("CRC64NVME", 8, lambda: _Crc(_CRC64NVME, 8), _combine(_CRC64NVME, 8)),
         Algorithm("SHA1", 20, lambda: hashlib.sha1(usedforsecurity=False)),
         Algorithm("SHA256", 32, hashlib.sha256),
     )
@@ -127,8 +137,8 @@ def declared_checksum(
         announced_trailers: of ``chunked.parse_trailer_names``.
 
     Raises:
-        S3Error: InvalidRequest for an unknown algorithm, a value that is no digest, more than one
-            checksum, or an SDK header that names another algorithm.
+        S3Error: InvalidRequest for an unknown algorithm, more than one checksum, or an SDK header that
+            names another algorithm; BadDigest for a value that is no digest.
     """
     found: list[DeclaredChecksum] = []
     named: str | None = None
@@ -203,6 +213,12 @@ class BodyCheck:
         hashers: list[Hasher | None] = [self._sha256, self._md5, self._checksum]
         self._hashers = [hasher for hasher in hashers if hasher is not None]
 
+    def want(self, algorithm: Algorithm) -> None:
+        """Compute a checksum that was not declared. To be called before ``update``."""
+        assert self._checksum is None
+        self._checksum = algorithm.new()
+        self._hashers.append(self._checksum)
+
     def update(self, data: bytes) -> None:
         """Pass the next decoded bytes of the body."""
         for hasher in self._hashers:
@@ -237,5 +253,5 @@ class BodyCheck:
         return self._md5.digest()
 
     def checksum_digest(self) -> bytes | None:
-        """Digest of the declared algorithm over what has passed; None if none was declared."""
+        """Digest of the declared or wanted algorithm over what has passed; None if there is none."""
         return self._checksum.digest() if self._checksum is not None else None

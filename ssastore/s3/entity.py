@@ -9,7 +9,7 @@ from typing import Any
 
 from ssastore.core.objects import ObjectInfo
 from ssastore.limits import KIB
-from ssastore.s3.checksums import ALGORITHMS
+from ssastore.s3.checksums import ALGORITHMS, FULL_OBJECT
 from ssastore.s3.chunked import stored_content_encoding
 from ssastore.s3.conditions import is_modified
 from ssastore.s3.errors import S3Error
@@ -29,6 +29,7 @@ _REDIRECT_BYTES_MAX = 2 * KIB
 _ENTITY_HEADERS_BYTES_MAX = 4 * KIB
 "All of them together; with S3's 2 KiB of user metadata they fit METADATA_BYTES_MAX."
 _DEFAULT_TYPE = "binary/octet-stream"
+CHECKSUM_HEADERS = (*[algorithm.header for algorithm in ALGORITHMS.values()], "x-amz-checksum-type")
 STORAGE_CLASS = "STANDARD"
 "The only one: all objects are kept alike."
 
@@ -93,6 +94,18 @@ def checksum_headers(found: dict[str, str]) -> dict[str, str]:
     return {f"x-amz-checksum-{name.lower()}": value for name, value in found.items()}
 
 
+def object_checksum_headers(extra: dict[str, Any]) -> dict[str, str]:
+    """Those of an object, which also say what its checksum is of."""
+    headers = checksum_headers(extra.get("checksum", {}))
+    return headers | {"x-amz-checksum-type": checksum_type(extra)} if headers else {}
+
+
+def checksum_type(extra: dict[str, Any]) -> str:
+    """What an object's checksum is of."""
+    kept: str = extra.get("checksum_type", FULL_OBJECT)
+    return kept
+
+
 def kept_checksum(body: VerifiedBody) -> dict[str, str]:
     """The declared checksum as it is kept."""
     checksum = body.checksum()
@@ -104,8 +117,8 @@ def narrow(response: Response, span: tuple[int, int], size: int) -> None:
     response.status = 206
     response.length = span[1] - span[0] + 1
     response.headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{size}"
-    for algorithm in ALGORITHMS.values():  # SDKs would compare the range with the checksum of the whole
-        response.headers.pop(algorithm.header, None)
+    for name in CHECKSUM_HEADERS:  # SDKs would compare the range with the checksum of the whole
+        response.headers.pop(name, None)
 
 
 def describe(request: Request, info: ObjectInfo) -> Response:
@@ -133,5 +146,5 @@ def describe(request: Request, info: ObjectInfo) -> Response:
                 raise S3Error("InvalidArgument", ArgumentName=f"response-{name}")
             headers[name.title()] = override
     if request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
-        headers |= checksum_headers(info.extra.get("checksum", {}))
+        headers |= object_checksum_headers(info.extra)
     return Response(200, b"", headers)

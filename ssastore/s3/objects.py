@@ -6,7 +6,9 @@ import asyncio
 
 from ssastore.core.content import Content, ContentWriter
 from ssastore.core.demand import Demand
+from ssastore.core.found import Found
 from ssastore.core.objects import ObjectInfo, Objects, of_one_attempt
+from ssastore.core.parts import parts_of
 from ssastore.core.registers import Once
 from ssastore.core.versionnames import is_id
 from ssastore.core.versions import Deleted, Guard
@@ -15,14 +17,15 @@ from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.access import Access, acl_to_keep
 from ssastore.s3.attempts import Attempts, attempt_of
+from ssastore.s3.attributes import read_part
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.entity import (
     check_storage_class,
-    checksum_headers,
     describe,
     entity_headers,
     kept_checksum,
     narrow,
+    object_checksum_headers,
     upload_extra,
 )
 from ssastore.s3.errors import S3Error, from_store_error
@@ -104,36 +107,51 @@ class ObjectOperations:
                 once=self._once(request, demand, body.md5_hex()),
                 demand=demand,
             )
-        headers = {"ETag": f'"{info.etag}"', **checksum_headers(checksum), **written_version(info.version)}
+        headers = {
+            "ETag": f'"{info.etag}"',
+            **object_checksum_headers(info.extra),
+            **written_version(info.version),
+        }
         return Response(200, b"", headers)
 
     async def get_object(self, request: Request) -> Response:
         """An object or a range of it."""
         assert request.bucket is not None and request.key is not None
         version = wanted_version(request.query)
-        found = self._objects.open(request.bucket, request.key, version)
-        reader = await of_versions(self._objects, request.bucket, request.key, version, found)
+        finding = self._objects.find(request.bucket, request.key, version)
+        found = await of_versions(self._objects, request.bucket, request.key, version, finding)
+        reader = self._objects.reader(request.key, found)
         response = self._describe(request, reader.info)
         if response.status == 304:
             return response
-        span = parse_range(request.headers.get("Range"), reader.info.size)
-        response.length = reader.info.size
+        span = await self._span(request, found, response)
         if span is not None:
-            reader.narrow(span[0], span[1] - span[0] + 1)
-            narrow(response, span, reader.info.size)
+            # An empty part at the end begins where there is no byte.
+            reader.narrow(span[0] if response.length else 0, response.length)
         response.stream = aiter(reader)
         return response
+
+    async def _span(self, request: Request, found: Found, response: Response) -> tuple[int, int] | None:
+        """First and last byte that a read asks for, of which ``response`` tells from now on; None for all."""
+        size = found.metadata.size
+        response.length = size
+        if "partNumber" in request.query:
+            return read_part(request, response, size, await parts_of(self._objects.blobs, found.metadata))
+        span = parse_range(request.headers.get("Range"), size)
+        if span is not None:
+            narrow(response, span, size)
+        return span
 
     async def head_object(self, request: Request) -> Response:
         """As GetObject, without the body."""
         assert request.bucket is not None and request.key is not None
         version = wanted_version(request.query)
-        found = self._objects.head(request.bucket, request.key, version)
-        info = await of_versions(self._objects, request.bucket, request.key, version, found)
-        response = self._describe(request, info)
-        response.length = info.size
-        if response.status == 200 and (span := parse_range(request.headers.get("Range"), info.size)):
-            narrow(response, span, info.size)
+        finding = self._objects.find(request.bucket, request.key, version, head_only=True)
+        found = await of_versions(self._objects, request.bucket, request.key, version, finding)
+        response = self._describe(request, self._objects.reader(request.key, found).info)
+        response.length = found.metadata.size
+        if response.status == 200:
+            await self._span(request, found, response)
         return response
 
     def _describe(self, request: Request, info: ObjectInfo) -> Response:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ssastore.core.demand import Demand
-from ssastore.s3.checksums import BodyCheck, declared_checksum, parse_content_md5
+from ssastore.s3.checksums import Algorithm, BodyCheck, declared_checksum, parse_content_md5
 from ssastore.s3.chunked import ChunkedDecoder, parse_decoded_length, parse_trailer_names
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import ETags, parse_etags, parse_number, parse_time
@@ -151,12 +151,29 @@ class VerifiedBody:
                 chain=principal.chain,
                 announced_trailers=trailers,
             )
-        self.declared = declared_checksum(headers, trailers) if has_checksum else None
+        declared = declared_checksum(headers, trailers) if has_checksum else None
+        self._algorithm = declared.algorithm if declared else None
         self._check = BodyCheck(
             sha256=principal.payload_sha256,
             md5=parse_content_md5(headers.get("Content-MD5")),
-            declared=self.declared,
+            declared=declared,
         )
+
+    def want(self, algorithm: Algorithm) -> None:
+        """Have a checksum by this algorithm, computed here when the client sends none.
+
+        Raises:
+            S3Error: InvalidRequest when it sends one by another.
+        """
+        if self._algorithm is None:
+            self._algorithm = algorithm
+            self._check.want(algorithm)
+        elif self._algorithm != algorithm:
+            raise S3Error(
+                "InvalidRequest",
+                f"Checksum Type mismatch occurred, expected checksum Type: {algorithm.name.lower()}, "
+                f"actual checksum Type: {self._algorithm.name.lower()}",
+            )
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Decoded bytes; raises S3Error at the end when a length, digest or signature is wrong."""
@@ -177,6 +194,6 @@ class VerifiedBody:
         return self._check.md5_digest().hex()
 
     def checksum(self) -> tuple[str, bytes] | None:
-        """(algorithm, digest) of the declared checksum, to be kept and given back."""
+        """(algorithm, digest) of the declared or wanted checksum, to be kept and given back."""
         digest = self._check.checksum_digest()
-        return (self.declared.algorithm.name, digest) if self.declared and digest is not None else None
+        return (self._algorithm.name, digest) if self._algorithm and digest is not None else None

@@ -27,8 +27,6 @@ _BUCKET_SUBRESOURCES = (
     "website",
 )
 _OBJECT_SUBRESOURCES = (
-    "attributes",
-    "partNumber",
     "restore",
     "select",
     "torrent",
@@ -71,6 +69,7 @@ _BUCKET_PARAMETERS = {
     },
 }
 _OBJECT_PARAMETERS = {
+    "attributes": {"GET": "GetObjectAttributes"},
     "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
     "retention": {"GET": "GetObjectRetention", "PUT": "PutObjectRetention"},
     "legal-hold": {"GET": "GetObjectLegalHold", "PUT": "PutObjectLegalHold"},

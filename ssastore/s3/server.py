@@ -25,6 +25,7 @@ from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts
+from ssastore.s3.attributes import AttributeOperations
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.copies import CopyOperations
 from ssastore.s3.errors import S3Error, from_store_error
@@ -168,6 +169,7 @@ class S3Server:
             "PutObject": single.put_object,
             "DeleteObject": single.delete_object,
             "DeleteObjects": single.delete_objects,
+            "GetObjectAttributes": AttributeOperations(objects).get_object_attributes,
             "GetObjectTagging": tags.get_object_tagging,
             "PutObjectTagging": tags.put_object_tagging,
             "DeleteObjectTagging": tags.delete_object_tagging,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from functools import partial
 
 from ssastore.core.multipart import Multipart
 from ssastore.core.objects import Objects
 from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
+from ssastore.s3.access import acl_to_keep
 from ssastore.s3.buckets import bounded
-from ssastore.s3.checksums import ALGORITHMS
+from ssastore.s3.checksums import encode_digest
 from ssastore.s3.entity import (
     check_storage_class,
     checksum_headers,
@@ -21,6 +24,7 @@ from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, store_body
 from ssastore.s3.request import Request, Response
+from ssastore.s3.uploadsums import UploadSum, judge_completion
 from ssastore.s3.versioning import written_version
 
 _UPLOAD_ID_BYTES_MAX = 64
@@ -52,17 +56,17 @@ class UploadOperations:
         check_storage_class(request)
         headers, metadata = entity_headers(request), user_metadata(request.headers)
         extra = upload_extra(request)
-        algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
-        if algorithm and algorithm not in ALGORITHMS:
-            raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
+        checksum = UploadSum.of_headers(request.headers)
+        if checksum:
+            extra |= checksum.kept()
         # Not from the cache: an upload lives long, and a bucket that was made again is another one.
-        await self._objects.buckets.read(request.bucket)
+        extra |= acl_to_keep(request, await self._objects.buckets.read(request.bucket))
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata, extra)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
         response = Response.xml(document)
-        if algorithm:
-            response.headers["x-amz-checksum-algorithm"] = algorithm
+        if checksum:
+            response.headers |= checksum.headers()
         return response
 
     async def upload_part(self, request: Request) -> Response:
@@ -73,13 +77,16 @@ class UploadOperations:
         check_size(body.size, PART_BYTES_MAX)
         multipart = await self._multipart(request)
         key, upload_id = request.key.encode(), request.query["uploadId"]
-        await multipart.read(key, upload_id)
+        wanted = UploadSum.of_upload((await multipart.read(key, upload_id)).metadata.extra)
+        if wanted:
+            body.want(wanted.algorithm)
         bucket = await self._objects.bucket(request.bucket)
         # The upload holds the part's blobs until a completion names them.
         writer = self._objects.writer(bucket, key + b"\0" + upload_id.encode(), inline_bytes_max=0)
         content = await store_body(body, writer)
-        etag = body.md5_hex()
-        await multipart.put_part(key, upload_id, number, etag, content)
+        etag, checksum = body.md5_hex(), body.checksum()
+        kept = checksum[1] if wanted and checksum else b""
+        await multipart.put_part(key, upload_id, number, etag, content, kept)
         return Response(200, b"", {"ETag": f'"{etag}"', **checksum_headers(kept_checksum(body))})
 
     async def complete_multipart_upload(self, request: Request) -> Response:
@@ -90,12 +97,14 @@ class UploadOperations:
         body = await request.small_body(XML_BYTES_MAX, has_checksum=False)
         parts = xmlread.parse_complete_upload(body)
         key, upload_id = request.key.encode(), request.query["uploadId"]
-        etag = multipart_etag([etag for _, etag in parts])
+        etag = multipart_etag([part.etag for part in parts])
+        named = [(part.number, part.etag) for part in parts]
+        judge = partial(judge_completion, request.headers, parts)
         await self._objects.bucket(request.bucket)
         completed = await self._objects.buckets.use(
             request.bucket,
             lambda bucket: self._objects.multipart(bucket).complete(
-                key, upload_id, parts, etag, demand=demand
+                key, upload_id, named, etag, judge=judge, demand=demand
             ),
         )
         response = Response.xml(
@@ -104,6 +113,8 @@ class UploadOperations:
                 bucket=request.bucket,
                 key=request.key,
                 etag=completed.etag,
+                checksum=completed.extra.get("checksum", {}),
+                checksum_type=completed.extra.get("checksum_type"),
             )
         )
         response.headers |= written_version(completed.version)
@@ -125,7 +136,7 @@ class UploadOperations:
         marker = parse_number("part-number-marker", query.get("part-number-marker", "0"), least=0)
         multipart = await self._multipart(request)
         key, upload_id = request.key.encode(), query["uploadId"]
-        await multipart.read(key, upload_id)
+        wanted = UploadSum.of_upload((await multipart.read(key, upload_id)).metadata.extra)
         parts: list[xml.ListedPart] = []
         is_truncated = False
         async for part in multipart.parts(key, upload_id, min(marker, PARTS_MAX)):
@@ -133,6 +144,10 @@ class UploadOperations:
                 is_truncated = limit > 0  # a page of nothing has no place to go on from
                 break
             parts.append(xml.ListedPart(part.number, part.modified_ms, part.etag, part.size))
+        if wanted:
+            found = await multipart.checksums(key, upload_id, [part.number for part in parts])
+            texts = {number: {wanted.algorithm.name: encode_digest(one)} for number, one in found.items()}
+            parts = [replace(part, checksum=texts.get(part.number, {})) for part in parts]
         return Response.xml(
             xml.list_parts(
                 bucket=request.bucket,
@@ -144,6 +159,7 @@ class UploadOperations:
                 is_truncated=is_truncated,
                 parts=parts,
                 encoding_type=xml.check_encoding_type(query.get("encoding-type")),
+                checksum_of=(wanted.algorithm.name, wanted.type) if wanted else (None, None),
             )
         )
 

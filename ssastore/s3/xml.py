@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -95,6 +95,8 @@ class ListedPart:
     modified_ms: int
     etag: str
     size: int
+    checksum: Mapping[str, str] = field(default_factory=dict)
+    "Base64 by algorithm."
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,18 +233,54 @@ def _checksums(found: Mapping[str, str]) -> str:
     return "".join(_element(f"Checksum{name}", value) for name, value in found.items())
 
 
-def _copied(root: str, etag: str, modified_ms: int, checksum: Mapping[str, str]) -> bytes:
-    return _document(root, _element("LastModified", iso8601(modified_ms)), _etag(etag), _checksums(checksum))
-
-
-def copied_object(etag: str, modified_ms: int, checksum: Mapping[str, str]) -> bytes:
+def copied_object(
+    etag: str, modified_ms: int, checksum: Mapping[str, str], checksum_type: str | None = None
+) -> bytes:
     """The answer of CopyObject."""
-    return _copied("CopyObjectResult", etag, modified_ms, checksum)
+    return _document(
+        "CopyObjectResult",
+        _element("LastModified", iso8601(modified_ms)),
+        _etag(etag),
+        _checksums(checksum),
+        _element("ChecksumType", checksum_type if checksum else None),
+    )
 
 
 def copied_part(etag: str, modified_ms: int, checksum: Mapping[str, str]) -> bytes:
     """The answer of UploadPartCopy."""
-    return _copied("CopyPartResult", etag, modified_ms, checksum)
+    modified = _element("LastModified", iso8601(modified_ms))
+    return _document("CopyPartResult", modified, _etag(etag), _checksums(checksum))
+
+
+def object_attributes(*content: str) -> bytes:
+    """The answer of GetObjectAttributes: what was asked for, of the functions below."""
+    return _document("GetObjectAttributesResponse", *content)
+
+
+def attribute(name: str, value: str | int) -> str:
+    """One that is a text or number."""
+    return _element(name, value)
+
+
+def attribute_checksum(checksum: Mapping[str, str], checksum_type: str) -> str:
+    """The object's checksum."""
+    return f"<Checksum>{_checksums(checksum)}{_element('ChecksumType', checksum_type)}</Checksum>"
+
+
+def attribute_parts(
+    *, count: int, marker: int, max_parts: int, is_truncated: bool, parts: Sequence[ListedPart]
+) -> str:
+    """One page of the object's parts."""
+    listed = "".join(
+        f"<Part>{_element('PartNumber', part.number)}{_element('Size', part.size)}"
+        f"{_checksums(part.checksum)}</Part>"
+        for part in parts
+    )
+    return (
+        f"<ObjectParts>{_element('PartsCount', count)}{_element('PartNumberMarker', marker)}"
+        f"{_element('NextPartNumberMarker', parts[-1].number if parts else marker)}"
+        f"{_element('MaxParts', max_parts)}{_element('IsTruncated', is_truncated)}{listed}</ObjectParts>"
+    )
 
 
 def tagging(tags: Mapping[str, str]) -> bytes:
@@ -263,7 +301,15 @@ def initiated_upload(*, bucket: str, key: str, upload_id: str) -> bytes:
     )
 
 
-def completed_upload(*, url: str, bucket: str, key: str, etag: str) -> bytes:
+def completed_upload(
+    *,
+    url: str,
+    bucket: str,
+    key: str,
+    etag: str,
+    checksum: Mapping[str, str],
+    checksum_type: str | None = None,
+) -> bytes:
     """The answer of CompleteMultipartUpload; ``url`` is where the object is now."""
     return _document(
         "CompleteMultipartUploadResult",
@@ -271,6 +317,8 @@ def completed_upload(*, url: str, bucket: str, key: str, etag: str) -> bytes:
         _element("Bucket", bucket),
         _element("Key", key),
         _etag(etag),
+        _checksums(checksum),
+        _element("ChecksumType", checksum_type),
     )
 
 
@@ -380,11 +428,12 @@ def list_parts(
     is_truncated: bool,
     parts: Sequence[ListedPart],
     encoding_type: str | None = None,
+    checksum_of: tuple[str | None, str | None] = (None, None),
 ) -> bytes:
-    """One page of ListParts."""
+    """One page of ListParts; ``checksum_of`` is the upload's algorithm and type."""
     listed = "".join(
         f"<Part>{_element('PartNumber', part.number)}{_element('LastModified', iso8601(part.modified_ms))}"
-        f"{_etag(part.etag)}{_element('Size', part.size)}</Part>"
+        f"{_etag(part.etag)}{_element('Size', part.size)}{_checksums(part.checksum)}</Part>"
         for part in parts
     )
     return _document(
@@ -400,6 +449,8 @@ def list_parts(
         _element("NextPartNumberMarker", parts[-1].number if parts else part_number_marker),
         _element("MaxParts", max_parts),
         _element("IsTruncated", is_truncated),
+        _element("ChecksumAlgorithm", checksum_of[0]),
+        _element("ChecksumType", checksum_of[1]),
         listed,
     )
 

@@ -181,21 +181,40 @@ class _Reader(_Bounds):
         fields[name] = text
 
 
-def parse_complete_upload(body: bytes) -> list[tuple[int, str]]:
-    """The parts of a CompleteMultipartUpload: (number, ETag without quotes), numbers ascending.
+_CHECKSUM = "Checksum"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPart:
+    """One part that CompleteMultipartUpload names."""
+
+    number: int
+    etag: str
+    "Without quotes."
+    checksums: dict[str, str]
+    "Base64 by algorithm."
+
+
+def parse_complete_upload(body: bytes) -> list[NamedPart]:
+    """The parts of a CompleteMultipartUpload, numbers ascending.
 
     Raises:
         S3Error: MalformedXML (also for no parts at all), InvalidArgument for a number outside 1 to
             10,000, InvalidPartOrder.
     """
-    parts: list[tuple[int, str]] = []
+    parts: list[NamedPart] = []
     for row in _Reader(root="CompleteMultipartUpload", row="Part").read(body).rows:
         if "PartNumber" not in row or "ETag" not in row:
             raise S3Error("MalformedXML", "A Part needs PartNumber and ETag.")
         number = parse_number("PartNumber", row["PartNumber"].strip(), least=1, most=PARTS_MAX)
-        if parts and number <= parts[-1][0]:
+        if parts and number <= parts[-1].number:
             raise S3Error("InvalidPartOrder")
-        parts.append((number, row["ETag"].strip().strip('"')))
+        checksums = {
+            name.removeprefix(_CHECKSUM): text.strip()
+            for name, text in row.items()
+            if name.startswith(_CHECKSUM)
+        }
+        parts.append(NamedPart(number, row["ETag"].strip().strip('"'), checksums))
     if not parts:
         raise S3Error("MalformedXML", "At least one Part is needed.")
     return parts

@@ -232,8 +232,8 @@ ROWS = [
     put("75 another MD5", ("Content-MD5", OTHER_MD5), code="BadDigest"),
     put("76 unknown algorithm", ("x-amz-checksum-md5", OTHER_MD5), code="InvalidRequest"),
     put("76 two checksums", CRC, ("x-amz-checksum-sha1", "A" * 27 + "="), code="InvalidRequest"),
-    put("76 no checksum", ("x-amz-checksum-crc32", "?"), code="InvalidRequest"),
-    put("76 of another length", ("x-amz-checksum-crc32", "AAAA"), code="InvalidRequest"),
+    put("76 no checksum", ("x-amz-checksum-crc32", "?"), code="BadDigest"),
+    put("76 of another length", ("x-amz-checksum-crc32", "AAAA"), code="BadDigest"),
     put("76 another checksum", CRC, code="BadDigest"),
     put("76 another is named", CRC, ("x-amz-sdk-checksum-algorithm", "SHA1"), code="InvalidRequest"),
     put("76 one is named", ("x-amz-sdk-checksum-algorithm", "CRC32"), code="InvalidRequest"),
@@ -258,8 +258,18 @@ ROWS = [
     put("77 no name", ("x-amz-meta-", "a")),
     put("77 content type not ASCII", ("Content-Type", "\u00fc")),
     *[
-        put(f"78 copy of {source[:12]}", ("x-amz-copy-source", source), status=501, code="NotImplemented")
-        for source in ("/bucket/kept", "kept", "", "/no-such-bucket/k", "%ff", "/b/k?versionId=x", "k" * 4000)
+        put(f"78 copy of {source[:14]}", ("x-amz-copy-source", source), status=status, code=code)
+        for source, status, code in (
+            ("/bucket/kept", 404, "NoSuchBucket"),
+            ("kept", 400, "InvalidArgument"),
+            ("", 400, "InvalidArgument"),
+            ("/no-such-bucket/k", 404, "NoSuchBucket"),
+            ("%ff", 400, "InvalidURI"),
+            ("/b/k", 400, "InvalidBucketName"),
+            ("/bucket/k?other=x", 400, "InvalidArgument"),
+            ("/bucket/k?versionId=", 400, "InvalidArgument"),
+            ("k" * 4000, 400, "InvalidBucketName"),
+        )
     ],
     *[
         Row(f"79 part number {number}", "PUT", "new", f"partNumber={number}&{UPLOAD}", body=b"x")

@@ -13,6 +13,7 @@ from ssastore.core.content import Content
 from ssastore.core.demand import Demand
 from ssastore.core.multipart import Completed, Multipart, Part
 from ssastore.core.objects import Objects
+from ssastore.core.parts import parts_of
 from ssastore.errors import (
     InvalidPart,
     InvalidPartOrder,
@@ -105,7 +106,11 @@ async def test_parts_become_one_object(world: World) -> None:
     info = await world.objects.head(NAME, "film")
     assert (info.etag, info.size, info.modified_ms) == (made.etag, made.size, made.modified_ms)
     assert (info.headers, info.metadata) == ({"content-type": "film"}, {"n": "v"})
-    assert info.extra == {"upload": upload_id, "parts": 3}
+    assert made.extra == info.extra
+    assert {name: info.extra[name] for name in ("upload", "parts")} == {"upload": upload_id, "parts": 3}
+    found = await world.objects.find(NAME, "film")
+    parts_made_of = await parts_of(world.objects.blobs, found.metadata)
+    assert [(part.number, part.size) for part in parts_made_of] == [(1, 700), (2, 10), (3, 1)]
     assert await world.open_uploads() == [] and await world.leftovers() == 0
 
 

@@ -26,7 +26,7 @@ from ssastore.errors import (
     RequestError,
     Unavailable,
 )
-from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX
+from ssastore.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX
 from ssastore.messages import Condition, Kind, Put, Scan
 from tests.direct import DirectCaller, SeededRandomness
 
@@ -217,7 +217,7 @@ async def test_overwritten_object_has_nothing_of_the_old(objects: Objects) -> No
 
 async def test_too_much_metadata_changes_nothing(objects: Objects) -> None:
     with pytest.raises(ObjectTooLarge):
-        await put(objects, "k", b"data", metadata={"a": "b" * 9000})
+        await put(objects, "k", b"data", metadata={"a": "b" * METADATA_BYTES_MAX})
     with pytest.raises(ObjectNotFound):
         await objects.head(NAME, "k")
 

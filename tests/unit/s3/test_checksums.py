@@ -97,13 +97,6 @@ CRC32_OF_NOTHING = "AAAAAA=="
         ({}, ("x-amz-checksum-crc32", "x-amz-checksum-sha1")),
         ({"x-amz-checksum-md4": CRC32_OF_NOTHING}, ()),
         ({}, ("x-amz-checksum-md4",)),
-        ({"x-amz-checksum-crc32": "AAAAAA"}, ()),
-        ({"x-amz-checksum-crc32": "AAAAAAA="}, ()),
-        ({"x-amz-checksum-crc32": ""}, ()),
-        ({"x-amz-checksum-crc32": "AAA_AA=="}, ()),
-        ({"x-amz-checksum-crc32": "AAA AAA=="}, ()),
-        ({"x-amz-checksum-crc32": "AAAAÄA=="}, ()),
-        ({"x-amz-checksum-sha256": CRC32_OF_NOTHING}, ()),
         ({"x-amz-sdk-checksum-algorithm": "CRC32"}, ()),
         ({"x-amz-sdk-checksum-algorithm": "SHA1", "x-amz-checksum-crc32": CRC32_OF_NOTHING}, ()),
         ({"x-amz-sdk-checksum-algorithm": "CRC32"}, ("x-amz-checksum-crc32c",)),
@@ -114,6 +107,23 @@ def test_checksums_that_cannot_be_meant_are_refused(
 ) -> None:
     error = refusal(lambda: declared_checksum(headers, trailers))
     assert (error.code, error.status) == ("InvalidRequest", 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crc32", "AAAAAA"),
+        ("crc32", "AAAAAAA="),
+        ("crc32", ""),
+        ("crc32", "AAA_AA=="),
+        ("crc32", "AAA AAA=="),
+        ("crc32", "AAAAÄA=="),
+        ("sha256", CRC32_OF_NOTHING),
+    ],
+)
+def test_value_that_is_no_digest_is_that_of_no_body(name: str, value: str) -> None:
+    error = refusal(lambda: declared_checksum({f"x-amz-checksum-{name}": value}))
+    assert (error.code, error.status) == ("BadDigest", 400)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -142,7 +152,7 @@ def test_a_trailer_must_carry_the_checksum_that_was_announced() -> None:
     declared = DeclaredChecksum(ALGORITHMS["CRC32"], None)
     assert refusal(BodyCheck(declared=declared).verify).code == "MalformedTrailerError"
     trailers = {"x-amz-checksum-crc32": "not base64"}
-    assert refusal(lambda: BodyCheck(declared=declared).verify(trailers)).code == "InvalidRequest"
+    assert refusal(lambda: BodyCheck(declared=declared).verify(trailers)).code == "BadDigest"
     BodyCheck(declared=declared).verify({"x-amz-checksum-crc32": CRC32_OF_NOTHING})
 
 

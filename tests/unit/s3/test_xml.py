@@ -163,7 +163,14 @@ def test_answers_to_copies_and_uploads(parsed: Callable[..., Any]) -> None:
     assert answer["CopyPartResult"] == {"ETag": '"e"', "LastModified": MODIFIED}
     answer = parsed("CreateMultipartUpload", xml.initiated_upload(bucket="b", key="<k>", upload_id="u"))
     assert (answer["Bucket"], answer["Key"], answer["UploadId"]) == ("b", "<k>", "u")
-    document = xml.completed_upload(url="http://h/b/k", bucket="b", key="k", etag="e-2")
+    document = xml.completed_upload(
+        url="http://h/b/k",
+        bucket="b",
+        key="k",
+        etag="e-2",
+        checksum={"SHA1": "c-2"},
+        checksum_type="COMPOSITE",
+    )
     answer = parsed("CompleteMultipartUpload", document)
     assert (answer["Location"], answer["Key"], answer["ETag"]) == ("http://h/b/k", "k", '"e-2"')
 
@@ -254,11 +261,16 @@ def test_only_url_is_an_encoding_type() -> None:
 
 
 def test_what_boto3_writes_is_read(capture: Callable[..., Any]) -> None:
-    parts = [{"PartNumber": number, "ETag": f'"e{number}"'} for number in (1, 2, 10_000)]
+    parts = [
+        {"PartNumber": number, "ETag": f'"e{number}"', "ChecksumCRC32C": "AAAAAA=="}
+        for number in (1, 2, 10_000)
+    ]
     sent = capture(
         "complete_multipart_upload", Bucket="b-1", Key="k", UploadId="u", MultipartUpload={"Parts": parts}
     )
-    assert xmlread.parse_complete_upload(sent.body) == [(1, "e1"), (2, "e2"), (10_000, "e10000")]
+    assert xmlread.parse_complete_upload(sent.body) == [
+        xmlread.NamedPart(number, f"e{number}", {"CRC32C": "AAAAAA=="}) for number in (1, 2, 10_000)
+    ]
 
     entries = [{"Key": key} for key in ODD_KEYS] + [
         {
@@ -307,7 +319,7 @@ def part(number: object, etag: str = "e") -> str:
     ],
 )
 def test_spellings_of_one_part(body: bytes) -> None:
-    assert xmlread.parse_complete_upload(body) == [(1, "e")]
+    assert xmlread.parse_complete_upload(body) == [xmlread.NamedPart(1, "e", {})]
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,7 @@ REFUSED: dict[str, tuple[Callable[[], Message], bytes, Status]] = {
     "value above inline": (put_of, bytes(INLINE_BYTES_MAX + 1), Status.BAD_REQUEST),
     "value of a chunk": (put_of, bytes(CHUNK_BYTES), Status.BAD_REQUEST),
     "metadata above its limit": (
-        lambda: spoilt(put_of(), metadata=Metadata("e" * 20_000, 0).encode()),
+        lambda: spoilt(put_of(), metadata=Metadata("e" * 40_000, 0).encode()),
         b"",
         Status.BAD_REQUEST,
     ),

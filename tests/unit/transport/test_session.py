@@ -275,7 +275,7 @@ async def test_refusals_say_why(node: Node) -> None:
     wrong.iid ^= 1 << 40
     node.service.acceptor.activate(set(node.service.acceptor.owned) - {slice16_of(foreign.iid)})
     too_long = put_of(b"m")
-    too_long.metadata = b"\x90" * 20_000
+    too_long.metadata = b"\x90" * 40_000
     transport.deliver(frames(wrong, foreign, too_long))
     found = {header[1]: header for header, _ in await answers(transport)}
     assert [found[number][0] for number in (1, 2, 3)] == [
