@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import formatdate
 from itertools import accumulate
 
 from ssastore.core.metadata import Metadata
@@ -17,6 +16,7 @@ from ssastore.s3.entity import STORAGE_CLASS, checksum_type, narrow
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
 from ssastore.s3.request import Request, Response
+from ssastore.s3.versioning import of_versions, read_version, wanted_version
 
 _ATTRIBUTES = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 _WANTED = "x-amz-object-attributes"
@@ -79,7 +79,10 @@ class AttributeOperations:
         wanted = [name.strip() for name in request.headers.get(_WANTED, "").split(",")]
         if not all(name in _ATTRIBUTES for name in wanted):
             raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName=_WANTED)
-        found = await self._objects.find(request.bucket, request.key, head_only=True)
+        version = wanted_version(request.query)
+        finding = self._objects.find(request.bucket, request.key, version, head_only=True)
+        found = await of_versions(self._objects, request.bucket, request.key, version, finding)
+        info = self._objects.reader(request.key, found).info
         known = found.metadata
         told = {
             "ETag": xml.attribute("ETag", known.etag),
@@ -92,8 +95,8 @@ class AttributeOperations:
             told["ObjectParts"] = _page(request, known, parts)
         content = [told[name] for name in _ATTRIBUTES if name in wanted and name in told]
         response = Response.xml(xml.object_attributes(*content))
-        modified = datetime.fromtimestamp(found.modified_ms // 1000, UTC)
-        response.headers["Last-Modified"] = format_datetime(modified, usegmt=True)
+        response.headers["Last-Modified"] = formatdate(info.modified_ms // 1000, usegmt=True)
+        response.headers |= read_version(self._objects.buckets.cached(request.bucket), info)
         return response
 
 

@@ -16,6 +16,7 @@ from ssastore.s3.access import Access
 from ssastore.s3.errors import S3Error
 from ssastore.s3.request import Request, Response
 from ssastore.s3.versioning import of_versions, wanted_version
+from ssastore.s3.xmltext import iso8601
 
 _BYPASS = "x-amz-bypass-governance-retention"
 
@@ -70,7 +71,7 @@ class LockOperations:
         if "lock" not in extra:
             raise S3Error("NoSuchObjectLockConfiguration")
         lock = extra["lock"]
-        return Response.xml(xml.retention(lock["mode"], xml.iso8601(lock["until_ms"])))
+        return Response.xml(xml.retention(lock["mode"], iso8601(lock["until_ms"])))
 
     async def put_object_retention(self, request: Request) -> Response:
         """Keep a version until some time; to shorten that takes who may overrule it."""

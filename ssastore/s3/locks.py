@@ -17,8 +17,8 @@ from ssastore.core.metadata import Metadata
 from ssastore.core.versions import Guard
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_time
-from ssastore.s3.xml import iso8601
 from ssastore.s3.xmlread import Element, read_tree
+from ssastore.s3.xmltext import iso8601
 
 SETTING = "object-lock"
 "Name of the setting in a bucket's config."

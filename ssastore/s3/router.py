@@ -12,19 +12,11 @@ from collections.abc import Mapping
 from ssastore.s3.errors import S3Error
 
 _BUCKET_SUBRESOURCES = (
-    "accelerate",
     "analytics",
-    "cors",
-    "encryption",
     "intelligent-tiering",
     "inventory",
     "lifecycle",
-    "logging",
     "metrics",
-    "notification",
-    "replication",
-    "requestPayment",
-    "website",
 )
 _OBJECT_SUBRESOURCES = (
     "restore",
@@ -48,6 +40,7 @@ _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 # What a parameter makes of a request, by method.
 _BUCKET_PARAMETERS = {
     "location": {"GET": "GetBucketLocation"},
+    "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
     "uploads": {"GET": "ListMultipartUploads"},
     "delete": {"POST": "DeleteObjects"},
     "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
@@ -67,6 +60,16 @@ _BUCKET_PARAMETERS = {
         "PUT": "PutBucketOwnershipControls",
         "DELETE": "DeleteBucketOwnershipControls",
     },
+}
+# What can be asked for, and not be set.
+_BUCKET_UNSET = {
+    "accelerate": "GetBucketAccelerateConfiguration",
+    "encryption": "GetBucketEncryption",
+    "logging": "GetBucketLogging",
+    "notification": "GetBucketNotificationConfiguration",
+    "replication": "GetBucketReplication",
+    "requestPayment": "GetBucketRequestPayment",
+    "website": "GetBucketWebsite",
 }
 _OBJECT_PARAMETERS = {
     "attributes": {"GET": "GetObjectAttributes"},
@@ -122,6 +125,11 @@ def _route_bucket(method: str, query: Mapping[str, str]) -> str:
     for name in _BUCKET_SUBRESOURCES:
         if name in query:
             raise _unserved(f"bucket sub-resource {name}")
+    for name, operation in _BUCKET_UNSET.items():
+        if name in query:
+            if method == "GET":
+                return operation
+            raise _unserved(f"setting of bucket sub-resource {name}")
     for name, operations in _BUCKET_PARAMETERS.items():
         if name in query:
             return _of(operations, method)

@@ -28,6 +28,7 @@ from ssastore.s3.attempts import Attempts
 from ssastore.s3.attributes import AttributeOperations
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.copies import CopyOperations
+from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.locking import LockOperations
 from ssastore.s3.names import parse_query, split_path
@@ -36,6 +37,7 @@ from ssastore.s3.permissions import PermissionOperations
 from ssastore.s3.principal import Principal, SignedRequest, anonymous
 from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
+from ssastore.s3.settings import SettingOperations
 from ssastore.s3.sigv4 import authenticate
 from ssastore.s3.tagging import TagOperations
 from ssastore.s3.uploads import UploadOperations
@@ -149,6 +151,7 @@ class S3Server:
         self._secrets = {name: secret.decode() for name, secret in access_keys.items()}
         self._clock = clock
         self._randomness = randomness
+        self._buckets = objects.buckets
         self._users = Users(objects.registers, clock, randomness)
         self._access = Access(objects)
         self.requests: dict[tuple[str, int], int] = {}
@@ -157,6 +160,7 @@ class S3Server:
         uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts, self._access)
         rights, tags = PermissionOperations(objects, self._users), TagOperations(objects)
         versions, locks = VersionOperations(objects), LockOperations(objects, self._access)
+        settings = SettingOperations(objects)
         self._operations: dict[str, Operation] = {
             "ListBuckets": buckets.list_buckets,
             "CreateBucket": buckets.create_bucket,
@@ -173,6 +177,10 @@ class S3Server:
             "GetObjectTagging": tags.get_object_tagging,
             "PutObjectTagging": tags.put_object_tagging,
             "DeleteObjectTagging": tags.delete_object_tagging,
+            "GetBucketCors": settings.get_bucket_cors,
+            "PutBucketCors": settings.put_bucket_cors,
+            "DeleteBucketCors": settings.delete_bucket_cors,
+            **settings.unset(),
             "GetBucketTagging": tags.get_bucket_tagging,
             "PutBucketTagging": tags.put_bucket_tagging,
             "DeleteBucketTagging": tags.delete_bucket_tagging,
@@ -227,10 +235,15 @@ class S3Server:
         request_id = self._randomness.bytes(8).hex().upper()
         name = "-"
         try:
+            if http.method == "OPTIONS":
+                name = "Preflight"
+                headers = preflight_headers(await self._cors_rules(http), http.headers)
+                return await self._respond(http, request_id, name, Response(200, b"", headers))
             request = await self._authenticate(http, request_id)
             name = route(request.method, request.bucket, request.key, request.query, request.headers)
             await self._access.check(request, name)
             response = await self._operations[name](request)
+            response.headers |= await self._cors_headers(http)
             return await self._respond(http, request_id, name, response)
         except S3Error as error:
             failure = error
@@ -243,9 +256,25 @@ class S3Server:
         except Exception:
             log.exception("request.crashed", extra={"op": name, "id": request_id})
             failure = S3Error("InternalError")
+        failure.headers |= await self._cors_headers(http)
         return await self._fail(http, request_id, name, failure)
 
     # -- steps --------------------------------------------------------------------------------------
+
+    async def _cors_rules(self, http: web.BaseRequest) -> list[Rule] | None:
+        """The rules of the bucket that a request names, if it has any. Raises S3Error, SsaStoreError."""
+        bucket, _ = split_path(http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")[0])
+        return (await self._buckets.current(bucket)).config.get("cors") if bucket else None
+
+    async def _cors_headers(self, http: web.BaseRequest) -> dict[str, str]:
+        """What an answer, good or bad, says to a page that asked."""
+        if "Origin" not in http.headers:
+            return {}
+        try:
+            rules = await self._cors_rules(http)
+        except (S3Error, SsaStoreError):
+            return {}  # The answer itself says what is wrong.
+        return answer_headers(rules or (), http.method, http.headers)
 
     async def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
         """Who asks; nothing of the request is acted on before. Raises S3Error."""

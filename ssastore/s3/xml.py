@@ -1,66 +1,24 @@
-"""The XML of S3 responses. Standard library only; request bodies are read by ``xmlread``.
-
-Writing is string building through one escape function.  XML 1.0 has no way at all to
-carry most control characters, yet a key may hold them.  AWS writes ``&#x1;``, which no
-XML 1.0 parser accepts, so that one odd key makes a whole page unreadable.  Here:
-
-* with ``encoding-type=url``, which SDKs ask for by themselves, keys, prefixes and
-  markers are percent-encoded and nothing is lost;
-* without it a character that XML cannot carry becomes U+FFFD: the page stays readable,
-  and the one key shows that it needs ``encoding-type=url``.  CR, which parsers would turn
-  into LF, is written as a character reference.
-"""
+"""The XML of S3 responses. Standard library only; ``xmlread`` reads requests'."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from urllib.parse import quote
 
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.s3.errors import S3Error
+from ssastore.s3.xmltext import bare_document, iso8601
+from ssastore.s3.xmltext import document as _document
+from ssastore.s3.xmltext import element as _element
+from ssastore.s3.xmltext import encoder as _encoder
+from ssastore.s3.xmltext import escape as _escape
 
 CONTENT_TYPE = "application/xml"
-
-_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
-_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _STORAGE_CLASS = "STANDARD"
-
-_NEEDS_ESCAPE = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
-_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;"}
-
-
-def _escape(text: str) -> str:
-    if _NEEDS_ESCAPE.search(text) is None:
-        return text
-    return _NEEDS_ESCAPE.sub(lambda match: _ESCAPES.get(match.group(), "\ufffd"), text)
-
-
-def _element(name: str, value: str | int | None) -> str:
-    """One element with text; nothing at all for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        value = "true" if value else "false"
-    return f"<{name}>{_escape(str(value))}</{name}>"
-
-
-def _document(root: str, *content: str) -> bytes:
-    body = "".join(content)
-    return f'{_DECLARATION}<{root} xmlns="{_NAMESPACE}">{body}</{root}>'.encode()
 
 
 def _etag(etag: str) -> str:
     return f"<ETag>&quot;{_escape(etag)}&quot;</ETag>"
-
-
-def _encoder(encoding_type: str | None) -> Callable[[str], str]:
-    """How keys are written: ``encoding_type`` is None or ``url``."""
-    if encoding_type is None:
-        return str
-    return lambda text: quote(text, safe="/-._~")
 
 
 def check_encoding_type(value: str | None) -> str | None:
@@ -68,13 +26,6 @@ def check_encoding_type(value: str | None) -> str | None:
     if value not in (None, "url"):
         raise S3Error("InvalidArgument", "Invalid Encoding Method specified", ArgumentName="encoding-type")
     return value
-
-
-def iso8601(at_ms: int) -> str:
-    """A time as S3 writes it into XML: UTC with milliseconds."""
-    seconds, milliseconds = divmod(at_ms, 1000)
-    # isoformat is faster than strftime, and a listing calls this a thousand times.
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{milliseconds:03d}Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +71,25 @@ class DeleteFailure:
 def error(failure: S3Error, *, resource: str, request_id: str) -> bytes:
     """The body of an answer that is not a success. S3 gives it no namespace."""
     fields = "".join(_element(name, value) for name, value in failure.fields.items())
-    return (
-        f"{_DECLARATION}<Error>{_element('Code', failure.code)}{_element('Message', failure.message)}{fields}"
-        f"{_element('Resource', resource)}{_element('RequestId', request_id)}</Error>"
-    ).encode()
+    return bare_document(
+        "Error",
+        _element("Code", failure.code),
+        _element("Message", failure.message),
+        fields,
+        _element("Resource", resource),
+        _element("RequestId", request_id),
+    )
+
+
+def posted_object(*, url: str, bucket: str, key: str, etag: str) -> bytes:
+    """The answer of an upload by a form that asks for status 201."""
+    return bare_document(
+        "PostResponse",
+        _element("Location", url),
+        _element("Bucket", bucket),
+        _element("Key", key),
+        _etag(etag),
+    )
 
 
 def _person(role: str, name: str) -> str:
@@ -281,14 +247,6 @@ def attribute_parts(
         f"{_element('NextPartNumberMarker', parts[-1].number if parts else marker)}"
         f"{_element('MaxParts', max_parts)}{_element('IsTruncated', is_truncated)}{listed}</ObjectParts>"
     )
-
-
-def tagging(tags: Mapping[str, str]) -> bytes:
-    """The answer of GetObjectTagging and GetBucketTagging."""
-    listed = "".join(
-        f"<Tag>{_element('Key', key)}{_element('Value', value)}</Tag>" for key, value in tags.items()
-    )
-    return _document("Tagging", f"<TagSet>{listed}</TagSet>")
 
 
 def initiated_upload(*, bucket: str, key: str, upload_id: str) -> bytes:

@@ -97,8 +97,8 @@ class TestBuckets:
         assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"k"
 
     def test_what_is_not_served_says_its_name(self, s3: Any, bucket: str) -> None:
-        with pytest.raises(ClientError, match="website") as caught:
-            s3.get_bucket_website(Bucket=bucket)
+        with pytest.raises(ClientError, match="inventory") as caught:
+            s3.get_bucket_inventory_configuration(Bucket=bucket, Id="i")
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
         fill(s3, bucket, "k")
         for call, arguments in (

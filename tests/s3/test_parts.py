@@ -232,6 +232,27 @@ class TestPartNumber:
         assert (found["Body"].read(), found["ContentLength"]) == (b"", 0)
 
 
+class TestVersions:
+    def test_kept_version_has_its_parts(self, plain: Any, bucket: str) -> None:
+        plain.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        upload = Upload(plain, bucket, ChecksumAlgorithm="SHA256")
+        for text in TEXTS:
+            upload.add(text)
+        old = upload.complete()["VersionId"]
+        plain.put_object(Bucket=bucket, Key="k", Body=b"new")
+        name = {"Bucket": bucket, "Key": "k", "VersionId": old}
+        assert plain.get_object(**name, PartNumber=2)["Body"].read() == TEXTS[1]
+        found = plain.get_object_attributes(**name, ObjectAttributes=["ObjectParts", "ObjectSize"])
+        assert found["VersionId"] == old and found["ObjectSize"] == sum(map(len, TEXTS))
+        parts = found["ObjectParts"]["Parts"]
+        assert [part["ChecksumSHA256"] for part in parts] == [digest_of("SHA256", text) for text in TEXTS]
+        copied = plain.copy_object(
+            Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "k", "VersionId": old}
+        )
+        assert copied["CopySourceVersionId"] == old
+        assert plain.get_object(Bucket=bucket, Key="c", PartNumber=3)["Body"].read() == TEXTS[2]
+
+
 class TestAttributes:
     ALL = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 

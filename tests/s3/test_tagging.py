@@ -69,6 +69,28 @@ class TestObjects:
         s3.complete_multipart_upload(**target)
         assert tags_of(s3, bucket, "k") == {"Hello": "World", "foo": "bar"}
 
+    def test_each_version_has_its_own(self, s3: Any, bucket: str) -> None:
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        old = s3.put_object(Bucket=bucket, Key="k", Body=b"1", Tagging="a=1")["VersionId"]
+        new = s3.put_object(Bucket=bucket, Key="k", Body=b"2")["VersionId"]
+        name = {"Bucket": bucket, "Key": "k"}
+        found = s3.get_object_tagging(**name, VersionId=old)
+        assert found["TagSet"] == set_of(a="1")["TagSet"] and found["VersionId"] == old
+        assert s3.get_object_tagging(**name) | {"ResponseMetadata": 0} == {
+            "ResponseMetadata": 0,
+            "VersionId": new,
+            "TagSet": [],
+        }
+        assert s3.put_object_tagging(**name, VersionId=old, Tagging=set_of(b="2"))["VersionId"] == old
+        assert s3.get_object_tagging(**name, VersionId=old)["TagSet"] == set_of(b="2")["TagSet"]
+        assert tags_of(s3, bucket, "k") == {}
+        assert s3.delete_object_tagging(**name, VersionId=old)["VersionId"] == old
+        assert s3.get_object_tagging(**name, VersionId=old)["TagSet"] == []
+        marker = s3.delete_object(**name)["VersionId"]
+        assert error_of(s3.get_object_tagging, **name) == ("NoSuchKey", 404)
+        on_marker = error_of(s3.put_object_tagging, **name, VersionId=marker, Tagging=set_of(a="1"))
+        assert on_marker == ("MethodNotAllowed", 405)
+
     def test_refusals(self, s3: Any, bucket: str) -> None:
         fill(s3, bucket, "k")
         name = {"Bucket": bucket, "Key": "k"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ssastore.limits import METADATA_BYTES_MAX
-from ssastore.s3 import xml
+from ssastore.s3 import xmlsettings
 from ssastore.s3.errors import S3Error
 from ssastore.s3.tags import parse_tag_header, parse_tagging, tags_of_headers
 
 
 def document(*pairs: tuple[str, str]) -> bytes:
-    return xml.tagging(dict(pairs)) if len(dict(pairs)) == len(pairs) else _with_repetitions(*pairs)
+    return xmlsettings.tagging(dict(pairs)) if len(dict(pairs)) == len(pairs) else _with_repetitions(*pairs)
 
 
 def _with_repetitions(*pairs: tuple[str, str]) -> bytes:

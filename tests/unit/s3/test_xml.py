@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ssastore.core.demand import NOTHING, Demand
 from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
-from ssastore.s3 import xml, xmlread
+from ssastore.s3 import xml, xmlread, xmltext
 from ssastore.s3.errors import S3Error
 from ssastore.s3.xmlread import read_tree
 
@@ -248,8 +248,8 @@ def test_any_key_leaves_the_document_well_formed(key: str) -> None:
 
 
 def test_times_have_milliseconds() -> None:
-    assert xml.iso8601(MODIFIED_MS) == "2026-01-02T03:04:05.678Z"
-    assert xml.iso8601(0) == "1970-01-01T00:00:00.000Z"
+    assert xmltext.iso8601(MODIFIED_MS) == "2026-01-02T03:04:05.678Z"
+    assert xmltext.iso8601(0) == "1970-01-01T00:00:00.000Z"
 
 
 def test_only_url_is_an_encoding_type() -> None:

@@ -1,0 +1,78 @@
+"""Settings of a bucket that are kept as they come, and what tools ask for that nobody can set here.
+
+What cannot be set is answered as S3 does for a bucket where nothing was set: tools that read all
+there is to know of a bucket then go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ssastore.core.objects import Objects
+from ssastore.limits import XML_BYTES_MAX
+from ssastore.s3 import xmlsettings
+from ssastore.s3.cors import parse_cors
+from ssastore.s3.errors import S3Error
+from ssastore.s3.request import Request, Response
+
+_EMPTY = {
+    "GetBucketRequestPayment": xmlsettings.request_payment,
+    "GetBucketAccelerateConfiguration": xmlsettings.accelerate,
+    "GetBucketLogging": xmlsettings.logging_status,
+    "GetBucketNotificationConfiguration": xmlsettings.notifications,
+}
+_MISSING = {
+    "GetBucketWebsite": "NoSuchWebsiteConfiguration",
+    "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
+    "GetBucketReplication": "ReplicationConfigurationNotFoundError",
+}
+
+
+class SettingOperations:
+    """Handlers; one method an operation."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def get_bucket_cors(self, request: Request) -> Response:
+        """The bucket's CORS rules; 404 NoSuchCORSConfiguration without any."""
+        assert request.bucket is not None
+        rules = (await self._objects.buckets.read(request.bucket)).config.get("cors")
+        if not rules:
+            raise S3Error("NoSuchCORSConfiguration")
+        return Response.xml(xmlsettings.cors(rules))
+
+    async def put_bucket_cors(self, request: Request) -> Response:
+        """Replace the bucket's CORS rules."""
+        rules = parse_cors(await request.small_body(XML_BYTES_MAX))
+        await self._configure(request, lambda config: config | {"cors": rules})
+        return Response(200)
+
+    async def delete_bucket_cors(self, request: Request) -> Response:
+        """Drop the bucket's CORS rules."""
+        await self._configure(request, lambda config: {k: v for k, v in config.items() if k != "cors"})
+        return Response(204)
+
+    async def _configure(self, request: Request, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        assert request.bucket is not None
+        await self._objects.buckets.configure(request.bucket, lambda known: change(known.config))
+
+    def unset(self) -> dict[str, Callable[[Request], Any]]:
+        """Handlers of what is never set, by operation."""
+        handlers: dict[str, Callable[[Request], Any]] = {}
+        for name, document in _EMPTY.items():
+            handlers[name] = self._handler(document, "")
+        for name, code in _MISSING.items():
+            handlers[name] = self._handler(None, code)
+        return handlers
+
+    def _handler(self, document: Callable[[], bytes] | None, code: str) -> Callable[[Request], Any]:
+        async def handle(request: Request) -> Response:
+            assert request.bucket is not None
+            await self._objects.buckets.read(request.bucket)
+            if document is None:
+                raise S3Error(code)
+            return Response.xml(document())
+
+        return handle
