@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
@@ -25,23 +25,14 @@ from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts
-from ssastore.s3.attributes import AttributeOperations
-from ssastore.s3.buckets import BucketOperations
-from ssastore.s3.copies import CopyOperations
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.errors import S3Error, from_store_error
-from ssastore.s3.locking import LockOperations
 from ssastore.s3.names import parse_query, split_path
-from ssastore.s3.objects import ObjectOperations
-from ssastore.s3.permissions import PermissionOperations
+from ssastore.s3.operations import operations
 from ssastore.s3.principal import Principal, SignedRequest, anonymous
 from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
-from ssastore.s3.settings import SettingOperations
 from ssastore.s3.sigv4 import authenticate
-from ssastore.s3.tagging import TagOperations
-from ssastore.s3.uploads import UploadOperations
-from ssastore.s3.versioning import VersionOperations
 from ssastore.wire import Body
 
 log = logging.getLogger(__name__)
@@ -58,8 +49,6 @@ _IDLE_S = 75.0
 _DISCARD_BYTES_MAX = 256 * 1024
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 "Characters of a host and port (RFC 3986); no user, no path."
-
-Operation = Callable[[Request], Awaitable[Response]]
 
 
 class HttpBody:
@@ -155,67 +144,7 @@ class S3Server:
         self._users = Users(objects.registers, clock, randomness)
         self._access = Access(objects)
         self.requests: dict[tuple[str, int], int] = {}
-        attempts = Attempts(clock)
-        buckets, single = BucketOperations(objects, region), ObjectOperations(objects, attempts, self._access)
-        uploads, copies = UploadOperations(objects), CopyOperations(objects, attempts, self._access)
-        rights, tags = PermissionOperations(objects, self._users), TagOperations(objects)
-        versions, locks = VersionOperations(objects), LockOperations(objects, self._access)
-        settings = SettingOperations(objects)
-        self._operations: dict[str, Operation] = {
-            "ListBuckets": buckets.list_buckets,
-            "CreateBucket": buckets.create_bucket,
-            "HeadBucket": buckets.head_bucket,
-            "DeleteBucket": buckets.delete_bucket,
-            "GetBucketLocation": buckets.get_bucket_location,
-            "ListObjects": buckets.list_objects,
-            "GetObject": single.get_object,
-            "HeadObject": single.head_object,
-            "PutObject": single.put_object,
-            "DeleteObject": single.delete_object,
-            "DeleteObjects": single.delete_objects,
-            "GetObjectAttributes": AttributeOperations(objects).get_object_attributes,
-            "GetObjectTagging": tags.get_object_tagging,
-            "PutObjectTagging": tags.put_object_tagging,
-            "DeleteObjectTagging": tags.delete_object_tagging,
-            "GetBucketCors": settings.get_bucket_cors,
-            "PutBucketCors": settings.put_bucket_cors,
-            "DeleteBucketCors": settings.delete_bucket_cors,
-            **settings.unset(),
-            "GetBucketTagging": tags.get_bucket_tagging,
-            "PutBucketTagging": tags.put_bucket_tagging,
-            "DeleteBucketTagging": tags.delete_bucket_tagging,
-            "CopyObject": copies.copy_object,
-            "UploadPartCopy": copies.upload_part_copy,
-            "CreateMultipartUpload": uploads.create_multipart_upload,
-            "UploadPart": uploads.upload_part,
-            "CompleteMultipartUpload": uploads.complete_multipart_upload,
-            "AbortMultipartUpload": uploads.abort_multipart_upload,
-            "ListParts": uploads.list_parts,
-            "ListMultipartUploads": uploads.list_multipart_uploads,
-            "GetBucketAcl": rights.get_bucket_acl,
-            "PutBucketAcl": rights.put_bucket_acl,
-            "GetObjectAcl": rights.get_object_acl,
-            "PutObjectAcl": rights.put_object_acl,
-            "GetBucketPolicy": rights.get_bucket_policy,
-            "PutBucketPolicy": rights.put_bucket_policy,
-            "DeleteBucketPolicy": rights.delete_bucket_policy,
-            "GetBucketPolicyStatus": rights.get_bucket_policy_status,
-            "GetPublicAccessBlock": rights.get_public_access_block,
-            "PutPublicAccessBlock": rights.put_public_access_block,
-            "DeletePublicAccessBlock": rights.delete_public_access_block,
-            "GetBucketOwnershipControls": rights.get_bucket_ownership_controls,
-            "PutBucketOwnershipControls": rights.put_bucket_ownership_controls,
-            "DeleteBucketOwnershipControls": rights.delete_bucket_ownership_controls,
-            "GetBucketVersioning": versions.get_bucket_versioning,
-            "PutBucketVersioning": versions.put_bucket_versioning,
-            "ListObjectVersions": versions.list_object_versions,
-            "GetObjectLockConfiguration": locks.get_object_lock_configuration,
-            "PutObjectLockConfiguration": locks.put_object_lock_configuration,
-            "GetObjectRetention": locks.get_object_retention,
-            "PutObjectRetention": locks.put_object_retention,
-            "GetObjectLegalHold": locks.get_object_legal_hold,
-            "PutObjectLegalHold": locks.put_object_legal_hold,
-        }
+        self._operations = operations(objects, self._access, self._users, Attempts(clock), region)
 
     def http_server(self) -> web.Server:
         """The protocol factory for ``loop.create_server``."""
