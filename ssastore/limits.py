@@ -386,6 +386,12 @@ PLAN_FILE_BYTES_MAX = 64 * MIB
 PART_BYTES_MIN = 5 * MIB
 PART_BYTES_MAX = 5 * GIB
 PARTS_MAX = 10_000
+POST_BYTES_MAX = 5 * GIB
+"A file that comes in a form, as in S3."
+FORM_BYTES_MAX = 20 * KIB
+"The fields before the file, as in S3: they are kept in memory."
+FORM_TAIL_BYTES_MAX = 64 * KIB
+"What may follow the file; nobody looks at it."
 COPY_BYTES_MAX = 5 * GIB
 "What one request copies, as in S3: some 1,280 references, or as many chunks that are cut anew."
 LIST_KEYS_MAX = 1000

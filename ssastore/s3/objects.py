@@ -82,13 +82,23 @@ class ObjectOperations:
 
     async def put_object(self, request: Request) -> Response:
         """Store a body as an object, when it is all that it claims to be."""
+        body = request.upload()
+        check_size(body.size, OBJECT_BYTES_MAX)
+        info = await self.store(request, body)
+        headers = {
+            "ETag": f'"{info.etag}"',
+            **object_checksum_headers(info.extra),
+            **written_version(info.version),
+        }
+        return Response(200, b"", headers)
+
+    async def store(self, request: Request, body: VerifiedBody) -> ObjectInfo:
+        """As ``put_object``, for a body that may come in another way."""
         assert request.bucket is not None and request.key is not None
         demand = request.demand()
         check_storage_class(request)
         headers, metadata = entity_headers(request), user_metadata(request.headers)
         extra = upload_extra(request)
-        body = request.upload()
-        check_size(body.size, OBJECT_BYTES_MAX)
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
             bucket = await self._objects.bucket(request.bucket)
             content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
@@ -96,7 +106,7 @@ class ObjectOperations:
             extra |= acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
             if checksum:
                 extra["checksum"] = checksum
-            info = await self._objects.commit(
+            return await self._objects.commit(
                 request.bucket,
                 request.key,
                 content,
@@ -107,12 +117,6 @@ class ObjectOperations:
                 once=self._once(request, demand, body.md5_hex()),
                 demand=demand,
             )
-        headers = {
-            "ETag": f'"{info.etag}"',
-            **object_checksum_headers(info.extra),
-            **written_version(info.version),
-        }
-        return Response(200, b"", headers)
 
     async def get_object(self, request: Request) -> Response:
         """An object or a range of it."""

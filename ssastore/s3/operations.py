@@ -14,6 +14,7 @@ from ssastore.s3.copies import CopyOperations
 from ssastore.s3.locking import LockOperations
 from ssastore.s3.objects import ObjectOperations
 from ssastore.s3.permissions import PermissionOperations
+from ssastore.s3.post import PostOperations, SecretOf
 from ssastore.s3.request import Request, Response
 from ssastore.s3.settings import SettingOperations
 from ssastore.s3.tagging import TagOperations
@@ -24,14 +25,18 @@ Operation = Callable[[Request], Awaitable[Response]]
 
 
 def operations(
-    objects: Objects, access: Access, users: Users, attempts: Attempts, region: str
+    objects: Objects, access: Access, users: Users, attempts: Attempts, region: str, secret_of: SecretOf
 ) -> dict[str, Operation]:
     """What a gateway serves."""
     rights, tags = PermissionOperations(objects, users), TagOperations(objects)
     locks = LockOperations(objects, access)
-    return _of_buckets(objects, region, rights, tags, locks) | _of_objects(
-        objects, access, attempts, rights, tags, locks
-    )
+    single = ObjectOperations(objects, attempts, access)
+    return {
+        **_of_buckets(objects, region, rights, tags, locks),
+        **_of_objects(objects, single, rights, tags, locks),
+        **_of_copies_and_parts(objects, access, attempts),
+        "PostObject": PostOperations(objects, single, access, region, secret_of).post_object,
+    }
 
 
 def _of_buckets(
@@ -75,14 +80,12 @@ def _of_buckets(
 
 def _of_objects(
     objects: Objects,
-    access: Access,
-    attempts: Attempts,
+    single: ObjectOperations,
     rights: PermissionOperations,
     tags: TagOperations,
     locks: LockOperations,
 ) -> dict[str, Operation]:
-    single, copies = ObjectOperations(objects, attempts, access), CopyOperations(objects, attempts, access)
-    uploads, attributes = UploadOperations(objects), AttributeOperations(objects)
+    attributes = AttributeOperations(objects)
     return {
         "GetObject": single.get_object,
         "HeadObject": single.head_object,
@@ -93,6 +96,19 @@ def _of_objects(
         "GetObjectTagging": tags.get_object_tagging,
         "PutObjectTagging": tags.put_object_tagging,
         "DeleteObjectTagging": tags.delete_object_tagging,
+        "GetObjectAcl": rights.get_object_acl,
+        "PutObjectAcl": rights.put_object_acl,
+        "GetObjectRetention": locks.get_object_retention,
+        "PutObjectRetention": locks.put_object_retention,
+        "GetObjectLegalHold": locks.get_object_legal_hold,
+        "PutObjectLegalHold": locks.put_object_legal_hold,
+    }
+
+
+def _of_copies_and_parts(objects: Objects, access: Access, attempts: Attempts) -> dict[str, Operation]:
+    """Those that put together an object of what is there."""
+    copies, uploads = CopyOperations(objects, attempts, access), UploadOperations(objects)
+    return {
         "CopyObject": copies.copy_object,
         "UploadPartCopy": copies.upload_part_copy,
         "CreateMultipartUpload": uploads.create_multipart_upload,
@@ -101,10 +117,4 @@ def _of_objects(
         "AbortMultipartUpload": uploads.abort_multipart_upload,
         "ListParts": uploads.list_parts,
         "ListMultipartUploads": uploads.list_multipart_uploads,
-        "GetObjectAcl": rights.get_object_acl,
-        "PutObjectAcl": rights.put_object_acl,
-        "GetObjectRetention": locks.get_object_retention,
-        "PutObjectRetention": locks.put_object_retention,
-        "GetObjectLegalHold": locks.get_object_legal_hold,
-        "PutObjectLegalHold": locks.put_object_legal_hold,
     }

@@ -134,7 +134,7 @@ def _route_bucket(method: str, query: Mapping[str, str]) -> str:
         if name in query:
             return _of(operations, method)
     if method == "POST":
-        raise _unserved("browser-based upload by POST")
+        return "PostObject"
     return _of(_BUCKET, method)
 
 

@@ -362,6 +362,19 @@ def _canonical_headers(headers: dict[bytes, bytes], signed_headers: bytes) -> by
         raise S3Error("SignatureDoesNotMatch", message) from None
 
 
+def form_credential(text: str, region: str) -> tuple[str, bytes, bytes]:
+    """Access key, date and region of a form's ``x-amz-credential``. Raises S3Error."""
+    access_key, date, found = _credential(text.encode(), "InvalidArgument")
+    if found != region.encode():
+        raise S3Error("AuthorizationHeaderMalformed", f"the region is wrong; expecting '{region}'")
+    return access_key, date, found
+
+
+def form_signature(secret: str, date: bytes, region: bytes, policy: str) -> str:
+    """What signs a form's policy, in hexadecimal digits."""
+    return hmac.digest(_signing_key(secret, date, region), policy.encode(), "sha256").hex()
+
+
 @lru_cache(maxsize=SIGNING_KEYS_MAX)
 def _signing_key(secret: str, date: bytes, region: bytes) -> bytes:
     """The key of a day and a region. Keyed by the secret, so a changed one never meets the old key.

@@ -215,7 +215,8 @@ def reached(gateway: Gateway) -> Reached:
 
 
 def test_every_operation_is_asked(gateway: Gateway) -> None:
-    assert set(OPERATIONS) == set(gateway.server._operations)
+    # A form says who asks (``test_post``).
+    assert set(OPERATIONS) == set(gateway.server._operations) - {"PostObject"}
 
 
 @pytest.mark.parametrize("credentials", GOOD)

@@ -275,14 +275,15 @@ def test_query(site: Site, row: Row) -> None:
     assert (answer.status, answer.code) == (row.status, row.code), answer
 
 
-def test_62_browser_uploads_are_refused(site: Site) -> None:
-    """POST with a policy in the form is not served, whoever sends it."""
-    form = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nnew\r\n--x--\r\n'
+def test_62_a_form_without_a_policy_is_nobody_s(site: Site) -> None:
+    """Who sends it does not count: the form says who asks."""
+    form = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nnew\r\n'
+    form += b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nbytes\r\n--x--\r\n'
     headers = [("Content-Type", "multipart/form-data; boundary=x")]
     signed = site.sign("POST", "", form, headers)
     for sent in (signed, signed.with_header("Authorization", None)):
         answer = site.send(sent)
-        assert (answer.status, answer.code) == (501, "NotImplemented")
+        assert (answer.status, answer.code) == (403, "AccessDenied")
 
 
 def test_answers_do_not_tell_the_secret(site: Site) -> None:
