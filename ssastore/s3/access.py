@@ -22,7 +22,7 @@ from ssastore.core.objects import ObjectInfo, Objects
 from ssastore.core.users import ANYBODY, ROOT
 from ssastore.core.versionnames import is_id
 from ssastore.errors import MarkerFound, ObjectNotFound, VersionNotFound
-from ssastore.s3.acl import Acl, of_headers
+from ssastore.s3.acl import HEADERS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import Asked, Policy, Verdict, parse_policy
 from ssastore.s3.request import Request
@@ -126,7 +126,14 @@ def acl_to_keep(request: Request, bucket: Bucket) -> dict[str, Any]:
     Raises:
         S3Error: AccessDenied: public ACLs are blocked; InvalidArgument.
     """
-    bucket_owner = bucket.owner or ROOT
+    bucket_owner, ownership = bucket.owner or ROOT, bucket.config.get("ownershipControls")
+    is_given_up = request.headers.get("x-amz-acl") == "bucket-owner-full-control"
+    if ownership == "BucketOwnerEnforced":
+        if not is_given_up and any(name in request.headers for name in HEADERS):
+            raise S3Error("AccessControlListNotSupported")
+        return {}
+    if ownership == "BucketOwnerPreferred" and is_given_up:
+        return {}
     owner = request.user if request.user != ANYBODY else bucket_owner
     acl = of_headers(request.headers, owner, bucket_owner) or Acl.private(owner)
     if acl.is_public and blocks(bucket, "BlockPublicAcls"):
@@ -142,6 +149,8 @@ class Access:
 
     async def check(self, request: Request, operation: str) -> None:
         """Raise S3Error AccessDenied unless the user may do what the request asks."""
+        if operation != "CreateBucket":
+            await self._check_owner(request, "x-amz-expected-bucket-owner", request.bucket)
         if request.user == ROOT:
             return
         if request.bucket is None or operation == "CreateBucket":
@@ -154,6 +163,17 @@ class Access:
         key = "*" if operation == "DeleteObjects" else request.key
         if not await self.may(request, action, request.bucket, key, request.query.get("versionId")):
             raise S3Error("AccessDenied")
+
+    async def check_source_owner(self, request: Request, bucket: str) -> None:
+        """Of a copy: that its source is whose the request says. Raises S3Error AccessDenied."""
+        await self._check_owner(request, "x-amz-source-expected-bucket-owner", bucket)
+
+    async def _check_owner(self, request: Request, header: str, bucket: str | None) -> None:
+        expected = request.headers.get(header)
+        if expected is not None and bucket is not None:
+            found = await self._objects.buckets.current(bucket)
+            if expected != (found.owner or ROOT):
+                raise S3Error("AccessDenied", f"The bucket is not of the owner that {header} names.")
 
     async def may(
         self, request: Request, action: str, bucket_name: str, key: str | None, version_id: str | None = None
@@ -195,7 +215,12 @@ class Access:
             info = await self._objects.head(bucket.name, key, version_id)
         except (ObjectNotFound, VersionNotFound, MarkerFound):
             # Who may list may know that there is nothing.
-            return known.allows(request.user, "READ", ignores_public=ignores_public)
+            if known.allows(request.user, "READ", ignores_public=ignores_public):
+                return True
+            policy = policy_of(bucket)
+            context = {**_context(request), "s3:prefix": [key]}
+            asked = Asked(request.user, "s3:ListBucket", bucket.name, context)
+            return policy is not None and policy.verdict(asked) is Verdict.ALLOW
         return object_acl(bucket, info).allows(request.user, permission, ignores_public=ignores_public)
 
     async def _asked(

@@ -82,6 +82,11 @@ class Acl:
         return False
 
     @property
+    def shown(self) -> list[Grant]:
+        """The grants as they are listed: groups first."""
+        return sorted(self.grants, key=lambda grant: not grant[0].startswith("http:"))
+
+    @property
     def is_public(self) -> bool:
         """Whether it lets strangers in."""
         return any(grantee in _GROUPS for grantee, _ in self.grants)

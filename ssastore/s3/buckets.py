@@ -18,6 +18,8 @@ from ssastore.s3.names import parse_number
 from ssastore.s3.request import Request, Response
 
 _TOKEN_VERSION = b"1"
+_BUCKETS_MAX = 10_000
+"Largest page of buckets, as in AWS."
 
 
 def encode_token(last: str) -> str:
@@ -50,6 +52,10 @@ def bounded(query: dict[str, str], name: str, most: int = KEY_BYTES_MAX) -> str:
     return value
 
 
+_MADE_WITH = ("acl", "ownershipControls")
+"What CreateBucket sets by headers, and is told apart by."
+
+
 @dataclass(slots=True)
 class _Page:
     objects: list[xml.ListedObject] = field(default_factory=list)
@@ -66,13 +72,22 @@ class BucketOperations:
         self._region = region
 
     async def list_buckets(self, request: Request) -> Response:
-        """The user's buckets; all of them for root."""
+        """The user's buckets; all of them for root. In pages when the request says how long."""
+        query = request.query
+        prefix, token = bounded(query, "prefix"), query.get("continuation-token")
+        after = decode_token(token) if token else ""
+        limit = parse_number(
+            "max-buckets", query.get("max-buckets", str(_BUCKETS_MAX)), least=1, most=_BUCKETS_MAX
+        )
         buckets = [
             (bucket.name, bucket.created_ms)
             async for bucket in self._objects.buckets.all()
-            if request.user in (bucket.owner, ROOT)
+            if request.user in (bucket.owner, ROOT) and bucket.name.startswith(prefix) and bucket.name > after
         ]
-        return Response.xml(xml.list_buckets(request.user, buckets))
+        is_truncated = "max-buckets" in query and len(buckets) > limit
+        page = buckets[:limit] if is_truncated else buckets
+        next_token = encode_token(page[-1][0]) if is_truncated else None
+        return Response.xml(xml.list_buckets(request.user, page, prefix=prefix, next_token=next_token))
 
     async def create_bucket(self, request: Request) -> Response:
         """Create a bucket; 409 BucketAlreadyOwnedByYou when it exists."""
@@ -92,18 +107,27 @@ class BucketOperations:
         try:
             await self._objects.buckets.create(request.bucket, owner=request.user, config=config)
         except BucketAlreadyExists:
-            raise await self._taken(request) from None
+            await self._check_taken(request, config)
         return Response(200, b"", {"Location": f"/{request.bucket}"})
 
-    async def _taken(self, request: Request) -> S3Error:
-        """What who creates a bucket that exists is told: whether it is his own."""
+    async def _check_taken(self, request: Request, config: dict[str, Any]) -> None:
+        """Who makes a bucket again that is his own, in us-east-1, is told that it is there, as by AWS.
+
+        Raises:
+            S3Error: BucketAlreadyOwnedByYou elsewhere; BucketAlreadyExists: it is somebody else's, or has
+                other settings, which stay.
+        """
         assert request.bucket is not None
         try:
             found = await self._objects.buckets.read(request.bucket)
         except BucketNotFound:
-            return S3Error("OperationAborted")
-        is_own = (found.owner or ROOT) == request.user
-        return S3Error("BucketAlreadyOwnedByYou" if is_own else "BucketAlreadyExists")
+            raise S3Error("OperationAborted") from None
+        if (found.owner or ROOT) != request.user:
+            raise S3Error("BucketAlreadyExists")
+        if any(found.config.get(name) != config.get(name) for name in _MADE_WITH):
+            raise S3Error("BucketAlreadyExists", "The bucket is yours, and was made with other settings.")
+        if self._region != "us-east-1":
+            raise S3Error("BucketAlreadyOwnedByYou")
 
     async def head_bucket(self, request: Request) -> Response:
         """Whether the bucket exists."""
@@ -134,6 +158,8 @@ class BucketOperations:
         limit = min(most, LIST_KEYS_MAX)
         assert request.bucket is not None
         prefix, delimiter = bounded(query, "prefix"), bounded(query, "delimiter") or None
+        if delimiter and query.get("allow-unordered") == "true":
+            raise S3Error("InvalidArgument", "A listing with a delimiter is in order.")
         if version == "1":
             marker = bounded(query, "marker")
             page = await self._page(request.bucket, prefix, delimiter, marker, limit)
@@ -154,7 +180,7 @@ class BucketOperations:
             )
         token = query.get("continuation-token")
         start_after = bounded(query, "start-after")
-        after = decode_token(token) if token is not None else start_after
+        after = decode_token(token) if token else start_after
         page = await self._page(request.bucket, prefix, delimiter, after, limit)
         return Response.xml(
             xml.list_objects_v2(

@@ -109,6 +109,7 @@ class CopyOperations:
 
     async def _read(self, request: Request, source: CopySource) -> Found:
         """The source, if it is as the request's conditions demand. Raises S3Error, SsaStoreError."""
+        await self._access.check_source_owner(request, source.bucket)
         if not await self._access.may(request, "GetObject", source.bucket, source.key, source.version):
             raise S3Error("AccessDenied")
         version = None if source.version is None else wanted_version({"versionId": source.version})

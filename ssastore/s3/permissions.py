@@ -34,7 +34,7 @@ class PermissionOperations:
     async def get_bucket_acl(self, request: Request) -> Response:
         """Who may do what with a bucket."""
         acl = acl_of(await self._bucket(request))
-        return Response.xml(xml.access_control(acl.owner, acl.grants))
+        return Response.xml(xml.access_control(acl.owner, acl.shown))
 
     async def put_bucket_acl(self, request: Request) -> Response:
         """Set it, by headers or a document."""
@@ -50,7 +50,7 @@ class PermissionOperations:
         bucket = await self._bucket(request)
         version = wanted_version(request.query)
         acl = object_acl(bucket, await self._objects.head(bucket.name, request.key, version))
-        return Response.xml(xml.access_control(acl.owner, acl.grants))
+        return Response.xml(xml.access_control(acl.owner, acl.shown))
 
     async def put_object_acl(self, request: Request) -> Response:
         """Set it; the object's bytes, ETag and time stay."""
@@ -161,6 +161,9 @@ class PermissionOperations:
         wanted = rule.value("ObjectOwnership") if rule is not None else None
         if wanted not in OWNERSHIPS:
             raise S3Error("MalformedXML")
+        acl = acl_of(await self._bucket(request))
+        if wanted == "BucketOwnerEnforced" and acl != Acl.private(acl.owner):
+            raise S3Error("InvalidBucketAclWithObjectOwnership")
         await self._set(request, "ownershipControls", wanted)
         return Response(200)
 

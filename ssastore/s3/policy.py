@@ -276,7 +276,7 @@ class _Statement:
     @property
     def is_public(self) -> bool:
         """It lets everybody in, whoever and wherever they are."""
-        if not self.is_allow or not ("*" in self.principals or self.not_principals):
+        if not self.is_allow or "*" not in self.principals:
             return False
         return not any(_restricts(condition) for condition in self.conditions)
 
@@ -358,6 +358,9 @@ def _statement(row: Any, bucket: str) -> _Statement:
         if (name in row) == (f"Not{name}" in row):
             raise S3Error("MalformedPolicy", f"Missing required field {name}")
     is_allow = row["Effect"] == "Allow"
+    if is_allow and "NotPrincipal" in row:
+        # As in AWS: whoever is not named, the nameless too, is never what is meant.
+        raise S3Error("MalformedPolicy", "Allow with NotPrincipal is not supported")
     resources = [
         _texts(row[name], "a resource") if name in row else () for name in ("Resource", "NotResource")
     ]

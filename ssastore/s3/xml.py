@@ -96,13 +96,21 @@ def _person(role: str, name: str) -> str:
     return f"<{role}>{_element('ID', name)}{_element('DisplayName', name)}</{role}>"
 
 
-def list_buckets(owner: str, buckets: Iterable[tuple[str, int]]) -> bytes:
+def list_buckets(
+    owner: str, buckets: Iterable[tuple[str, int]], *, prefix: str = "", next_token: str | None = None
+) -> bytes:
     """``buckets`` are (name, time of creation in ms)."""
     listed = "".join(
         f"<Bucket>{_element('Name', name)}{_element('CreationDate', iso8601(created_ms))}</Bucket>"
         for name, created_ms in buckets
     )
-    return _document("ListAllMyBucketsResult", _person("Owner", owner), f"<Buckets>{listed}</Buckets>")
+    return _document(
+        "ListAllMyBucketsResult",
+        _person("Owner", owner),
+        f"<Buckets>{listed}</Buckets>",
+        _element("Prefix", prefix or None),
+        _element("ContinuationToken", next_token),
+    )
 
 
 def location(region: str) -> bytes:

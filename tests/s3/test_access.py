@@ -393,3 +393,69 @@ def test_every_version_has_an_acl_of_its_own(alice: Any, bob: Any, mine: str) ->
     refused(bob.get_object, Bucket=mine, Key="v")
     alice.put_bucket_acl(Bucket=mine, ACL="public-read")
     refused(bob.get_object, "NoSuchKey", Bucket=mine, Key="v")
+
+
+def test_a_bucket_of_another_owner_than_expected(alice: Any, s3: Any, mine: str) -> None:
+    for client in (alice, s3):
+        client.get_object(Bucket=mine, Key="k", ExpectedBucketOwner="alice")
+        refused(client.get_object, Bucket=mine, Key="k", ExpectedBucketOwner="bob")
+        refused(client.list_objects_v2, Bucket=mine, ExpectedBucketOwner="bob")
+        copy: dict[str, Any] = {"Bucket": mine, "Key": "copy", "CopySource": f"{mine}/k"}
+        client.copy_object(ExpectedSourceBucketOwner="alice", **copy)
+        refused(client.copy_object, ExpectedSourceBucketOwner="bob", **copy)
+
+
+def test_buckets_are_listed_in_pages(gateway: Gateway) -> None:
+    key = gateway.run(gateway.server._users.create("erin"))
+    erin = gateway.boto(access_key=key.key_id, secret_key=key.secret)
+    names = [f"erins-{letter}" for letter in "abc"]
+    for name in names:
+        erin.create_bucket(Bucket=name)
+    found: list[list[str]] = []
+    token: dict[str, str] = {}
+    while True:
+        page = erin.list_buckets(MaxBuckets=2, **token)
+        found.append([bucket["Name"] for bucket in page["Buckets"]])
+        if "ContinuationToken" not in page:
+            break
+        token = {"ContinuationToken": page["ContinuationToken"]}
+    assert found == [names[:2], names[2:]]
+    assert [bucket["Name"] for bucket in erin.list_buckets(Prefix="erins-b")["Buckets"]] == ["erins-b"]
+    refused(erin.list_buckets, "InvalidArgument", ContinuationToken="nonsense")
+
+
+def test_whose_an_upload_is_by_the_bucket(alice: Any, bob: Any, mine: str) -> None:
+    everything = statement(mine, "s3:*")
+    set_policy(alice, mine, everything)
+
+    def owners(**options: Any) -> list[str]:
+        bob.put_object(Bucket=mine, Key="o", Body=b"x", **options)
+        bob.copy_object(Bucket=mine, Key="c", CopySource=f"{mine}/o", **options)
+        upload = bob.create_multipart_upload(Bucket=mine, Key="m", **options)["UploadId"]
+        part = bob.upload_part(Bucket=mine, Key="m", UploadId=upload, PartNumber=1, Body=b"x")
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        bob.complete_multipart_upload(Bucket=mine, Key="m", UploadId=upload, MultipartUpload=parts)
+        return [bob.get_object_acl(Bucket=mine, Key=key)["Owner"]["ID"] for key in "ocm"]
+
+    given_up = {"ACL": "bucket-owner-full-control"}
+    assert owners() == ["bob"] * 3 and owners(**given_up) == ["bob"] * 3
+    for ownership, others in (("BucketOwnerPreferred", "bob"), ("BucketOwnerEnforced", "alice")):
+        rules = {"Rules": [{"ObjectOwnership": ownership}]}
+        alice.put_bucket_ownership_controls(Bucket=mine, OwnershipControls=rules)
+        assert owners() == [others] * 3 and owners(**given_up) == ["alice"] * 3
+    refused(bob.put_object, "AccessControlListNotSupported", Bucket=mine, Key="o", Body=b"x", ACL="private")
+    alice.delete_bucket_ownership_controls(Bucket=mine)
+    alice.put_bucket_acl(Bucket=mine, ACL="public-read")
+    refused(
+        alice.put_bucket_ownership_controls,
+        "InvalidBucketAclWithObjectOwnership",
+        Bucket=mine,
+        OwnershipControls=rules,
+    )
+
+
+def test_who_may_list_a_prefix_may_know_what_is_not_there(alice: Any, bob: Any, mine: str) -> None:
+    condition = {"StringLike": {"s3:prefix": "public/*"}}
+    set_policy(alice, mine, statement(mine, "s3:ListBucket", Condition=condition))
+    refused(bob.get_object, "NoSuchKey", Bucket=mine, Key="public/absent")
+    refused(bob.get_object, Bucket=mine, Key="private/absent")

@@ -35,7 +35,7 @@ def settings(lab: RunningLab) -> str:
         lines += [f"[{SECTIONS.get(user, user)}]", f"display_name = {name}", f"user_id = {name}"]
         lines += [f"email = {name}@example.invalid", f"access_key = KEY-{name}", f"secret_key = {secret}"]
         lines += ["tenant = tenant"] if user == "tenant" else []
-        lines += ["api_name = us-east-1", "lc_debug_interval = 5"] if user == "main" else []
+        lines += ["api_name =", "lc_debug_interval = 5"] if user == "main" else []
     return "\n".join(lines) + "\n"
 
 

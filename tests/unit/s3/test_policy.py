@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssastore.core.users import ANYBODY
+from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import Asked, Verdict, matches, parse_policy
 
 BUCKET = "photos"
@@ -45,8 +46,6 @@ def verdict(
         ({"NotAction": ["s3:get*"]}, False),
         ({"Action": "s3:getobject"}, True),
         ({"Action": "S3:Get?bject"}, True),
-        ({"NotPrincipal": {"AWS": "bob"}}, False),
-        ({"NotPrincipal": {"AWS": "alice"}}, True),
         ({"Principal": {"Service": "logging.s3.amazonaws.com"}}, False),
         ({"NotResource": f"arn:aws:s3:::{BUCKET}/home/*"}, False),
         ({"NotResource": f"arn:aws:s3:::{BUCKET}/other/*"}, True),
@@ -69,7 +68,18 @@ def test_statements(statement: dict[str, Any], expected: bool) -> None:
 
 def test_nobody_has_no_name() -> None:
     assert verdict({"Principal": {"AWS": ""}}, ANYBODY) is Verdict.NOTHING
-    assert verdict({"NotPrincipal": {"AWS": "bob"}}, ANYBODY) is Verdict.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"), [("bob", Verdict.NOTHING), ("alice", Verdict.DENY), (ANYBODY, Verdict.DENY)]
+)
+def test_a_deny_for_all_but_some(user: str, expected: Verdict) -> None:
+    assert verdict({"Effect": "Deny", "NotPrincipal": {"AWS": "bob"}}, user) is expected
+
+
+def test_an_allow_for_all_but_some_is_refused() -> None:
+    with pytest.raises(S3Error, match="NotPrincipal"):
+        verdict({"NotPrincipal": {"AWS": "bob"}})
 
 
 @pytest.mark.parametrize(
