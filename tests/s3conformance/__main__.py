@@ -39,15 +39,15 @@ def settings(lab: RunningLab) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_suite(suite: Path, lab: RunningLab, only: str, directory: Path) -> str:
-    """The JUnit report of a run."""
+def run_suite(suite: Path, lab: RunningLab, only: str, names: list[str], directory: Path) -> str:
+    """The JUnit report of a run, of all files unless ``names`` are pytest's of tests."""
     found = suite / "venv" / "bin" / "python"
     python = os.environ.get("S3TESTS_PYTHON") or (str(found) if found.exists() else sys.executable)
     configuration, report = directory / "s3tests.conf", directory / "report.xml"
     configuration.write_text(settings(lab))
     command = [python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}"]
     command += ["-k", only] if only else []
-    command += [f"s3tests/functional/{name}" for name in FILES]
+    command += [f"s3tests/functional/{name}" for name in names or FILES]
     environment = os.environ | {"S3TEST_CONF": str(configuration), "AWS_EC2_METADATA_DISABLED": "true"}
     subprocess.run(command, cwd=suite, env=environment, check=False)
     return report.read_text()
@@ -59,13 +59,15 @@ def main() -> int:
     parser.add_argument("suite", type=Path, help="a checkout of ceph/s3-tests")
     parser.add_argument("--update", action="store_true", help="write the lists anew")
     parser.add_argument("--only", default="", help="pytest's -k")
+    parser.add_argument("--again", action="store_true", help="those of not_yet.txt alone")
     arguments = parser.parse_args()
     if not (arguments.suite / "s3tests" / "functional").is_dir():
         parser.error(f"{arguments.suite} is no checkout of ceph/s3-tests (https://github.com/ceph/s3-tests)")
+    names = [name.replace(".", ".py::", 1) for name in read_list(HERE / NOT_YET)] if arguments.again else []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with running_lab(directory, "s3tests", "--nodes", "4", "--replicas", "3") as lab:
-            found = outcomes(run_suite(arguments.suite, lab, arguments.only, directory))
+            found = outcomes(run_suite(arguments.suite, lab, arguments.only, names, directory))
     if arguments.update:
         update(found)
     lists = [read_list(HERE / path) for path in (PASSES, NOT_YET, WILL_NOT)]
