@@ -160,6 +160,7 @@ class BucketOperations:
         prefix, delimiter = bounded(query, "prefix"), bounded(query, "delimiter") or None
         if delimiter and query.get("allow-unordered") == "true":
             raise S3Error("InvalidArgument", "A listing with a delimiter is in order.")
+        owner = (await self._objects.buckets.current(request.bucket)).owner or ROOT
         if version == "1":
             marker = bounded(query, "marker")
             page = await self._page(request.bucket, prefix, delimiter, marker, limit)
@@ -171,7 +172,7 @@ class BucketOperations:
                     max_keys=limit,
                     is_truncated=page.is_truncated,
                     objects=page.objects,
-                    owner=request.user,
+                    owner=owner,
                     common_prefixes=page.prefixes,
                     delimiter=delimiter,
                     encoding_type=encoding,
@@ -194,7 +195,7 @@ class BucketOperations:
                 start_after=start_after or None,
                 continuation_token=token,
                 next_token=encode_token(page.last) if page.is_truncated else None,
-                owner=request.user if query.get("fetch-owner") == "true" else None,
+                owner=owner if query.get("fetch-owner") == "true" else None,
             )
         )
 

@@ -88,7 +88,9 @@ def parse_trailer_names(value: str | None) -> tuple[str, ...]:
 
 def stored_content_encoding(value: str | None) -> str | None:
     """A ``Content-Encoding`` without ``aws-chunked``, which describes the upload and not the object."""
-    tokens = [token.strip() for token in (value or "").split(",")]
+    if value is None or "aws-chunked" not in value.lower():
+        return value or None
+    tokens = [token.strip() for token in value.split(",")]
     return ",".join(token for token in tokens if token and token.lower() != "aws-chunked") or None
 
 

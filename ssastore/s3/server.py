@@ -188,7 +188,8 @@ class S3Server:
         except Exception:
             log.exception("request.crashed", extra={"op": name, "id": request_id})
             failure = S3Error("InternalError")
-        failure.headers |= await self._cors_headers(http)
+        if http.method != "OPTIONS":
+            failure.headers |= await self._cors_headers(http)
         return await self._fail(http, request_id, name, failure)
 
     # -- steps --------------------------------------------------------------------------------------

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import replace
 from functools import partial
 
+from ssastore.core.buckets import Bucket
+from ssastore.core.metadata import Metadata
 from ssastore.core.multipart import Multipart
 from ssastore.core.objects import Objects
+from ssastore.core.users import ROOT
+from ssastore.errors import UploadNotFound
 from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
 from ssastore.s3.access import acl_to_keep
+from ssastore.s3.acl import Acl
 from ssastore.s3.buckets import bounded
 from ssastore.s3.checksums import encode_digest
 from ssastore.s3.entity import (
@@ -21,6 +27,7 @@ from ssastore.s3.entity import (
     upload_extra,
 )
 from ssastore.s3.errors import S3Error
+from ssastore.s3.locks import lock_to_keep
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, store_body
 from ssastore.s3.request import Request, Response
@@ -29,6 +36,14 @@ from ssastore.s3.versioning import written_version
 
 _UPLOAD_ID_BYTES_MAX = 64
 "Longer than ours are; a longer marker would not fit a request to a node behind the longest key."
+
+
+_READS_AT_ONCE = 32
+
+
+def owner_of(bucket: Bucket, upload: Metadata) -> str:
+    """Whose the object of an upload will be."""
+    return Acl.decode(upload.extra.get("object", {}).get("acl"), bucket.owner or ROOT).owner
 
 
 def multipart_etag(part_etags: list[str]) -> str:
@@ -60,7 +75,8 @@ class UploadOperations:
         if checksum:
             extra |= checksum.kept()
         # Not from the cache: an upload lives long, and a bucket that was made again is another one.
-        extra |= acl_to_keep(request, await self._objects.buckets.read(request.bucket))
+        bucket = await self._objects.buckets.read(request.bucket)
+        extra |= acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata, extra)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
@@ -136,7 +152,8 @@ class UploadOperations:
         marker = parse_number("part-number-marker", query.get("part-number-marker", "0"), least=0)
         multipart = await self._multipart(request)
         key, upload_id = request.key.encode(), query["uploadId"]
-        wanted = UploadSum.of_upload((await multipart.read(key, upload_id)).metadata.extra)
+        upload = await multipart.read(key, upload_id)
+        wanted = UploadSum.of_upload(upload.metadata.extra)
         parts: list[xml.ListedPart] = []
         is_truncated = False
         async for part in multipart.parts(key, upload_id, min(marker, PARTS_MAX)):
@@ -153,7 +170,7 @@ class UploadOperations:
                 bucket=request.bucket,
                 key=request.key,
                 upload_id=upload_id,
-                owner=request.user,
+                owner=owner_of(await self._objects.bucket(request.bucket), upload.metadata),
                 part_number_marker=marker,
                 max_parts=limit,
                 is_truncated=is_truncated,
@@ -183,12 +200,12 @@ class UploadOperations:
                 is_truncated = True
                 break
             uploads.append(xml.ListedUpload(upload.key.decode(), upload.upload_id, upload.started_ms))
+        uploads = await self._with_owners(request.bucket, multipart, uploads)
         last = uploads[-1] if uploads and is_truncated else None
         return Response.xml(
             xml.list_uploads(
                 bucket=request.bucket,
                 prefix=prefix,
-                owner=request.user,
                 key_marker=key_marker,
                 upload_id_marker=id_marker,
                 max_uploads=limit,
@@ -197,3 +214,20 @@ class UploadOperations:
                 next_marker=(last.key, last.upload_id) if last else None,
             )
         )
+
+    async def _with_owners(
+        self, name: str, multipart: Multipart, uploads: list[xml.ListedUpload]
+    ) -> list[xml.ListedUpload]:
+        """Uploads of a page that are still open, with whose they are: their records say it."""
+        bucket, gate = await self._objects.bucket(name), asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def owned(upload: xml.ListedUpload) -> xml.ListedUpload | None:
+            async with gate:
+                try:
+                    found = await multipart.read(upload.key.encode(), upload.upload_id)
+                except UploadNotFound:
+                    return None  # completed or aborted since its row was read
+            return replace(upload, owner=owner_of(bucket, found.metadata))
+
+        found = await asyncio.gather(*[owned(upload) for upload in uploads])
+        return [upload for upload in found if upload is not None]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ssastore.core.buckets import Bucket
 from ssastore.core.keeping import ENABLED, SUSPENDED
 from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
+from ssastore.core.users import ROOT
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.core.versionnames import NULL, is_id
 from ssastore.errors import MarkerFound, ObjectNotFound
@@ -147,13 +148,14 @@ class VersionOperations:
         if id_marker and not is_id(id_marker):
             raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="version-id-marker")
         page = await self._page(request.bucket, wanted, limit)
+        bucket = await self._objects.buckets.current(request.bucket)
         return Response.xml(
             xml.list_versions(
                 bucket=request.bucket,
                 wanted=wanted,
                 max_keys=limit,
                 entries=page.entries,
-                owner=request.principal.access_key,
+                owner=bucket.owner or ROOT,
                 common_prefixes=page.prefixes,
                 encoding_type=encoding,
                 next_marker=page.last if page.is_truncated else None,

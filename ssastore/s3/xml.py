@@ -57,6 +57,7 @@ class ListedUpload:
     key: str
     upload_id: str
     initiated_ms: int
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +426,6 @@ def list_uploads(
     *,
     bucket: str,
     prefix: str,
-    owner: str,
     key_marker: str,
     upload_id_marker: str,
     max_uploads: int,
@@ -437,9 +437,9 @@ def list_uploads(
 ) -> bytes:
     """One page of ListMultipartUploads; truncated if there is a ``next_marker`` (key, upload id)."""
     encode = _encoder(encoding_type)
-    who = _person("Initiator", owner) + _person("Owner", owner)
     listed = "".join(
-        f"<Upload>{_element('Key', encode(upload.key))}{_element('UploadId', upload.upload_id)}{who}"
+        f"<Upload>{_element('Key', encode(upload.key))}{_element('UploadId', upload.upload_id)}"
+        f"{_person('Initiator', upload.owner)}{_person('Owner', upload.owner)}"
         f"{_element('StorageClass', _STORAGE_CLASS)}{_element('Initiated', iso8601(upload.initiated_ms))}"
         "</Upload>"
         for upload in uploads

@@ -459,3 +459,18 @@ def test_who_may_list_a_prefix_may_know_what_is_not_there(alice: Any, bob: Any, 
     set_policy(alice, mine, statement(mine, "s3:ListBucket", Condition=condition))
     refused(bob.get_object, "NoSuchKey", Bucket=mine, Key="public/absent")
     refused(bob.get_object, Bucket=mine, Key="private/absent")
+
+
+def test_uploads_and_listings_say_whose_they_are(alice: Any, bob: Any, mine: str) -> None:
+    alice.put_bucket_acl(Bucket=mine, ACL="public-read-write")
+    for name, client in (("alice", alice), ("bob", bob)):
+        upload = client.create_multipart_upload(Bucket=mine, Key=name)["UploadId"]
+        assert alice.list_parts(Bucket=mine, Key=name, UploadId=upload)["Owner"]["ID"] == name
+    for client in (alice, bob):
+        uploads = client.list_multipart_uploads(Bucket=mine)["Uploads"]
+        assert [(found["Key"], found["Owner"]["ID"]) for found in uploads] == [
+            ("alice", "alice"),
+            ("bob", "bob"),
+        ]
+        listed = client.list_objects_v2(Bucket=mine, FetchOwner=True)["Contents"]
+        assert {found["Owner"]["ID"] for found in listed} == {"alice"}

@@ -213,11 +213,10 @@ def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
     document = xml.list_uploads(
         bucket="b",
         prefix="p",
-        owner="me",
         key_marker="m",
         upload_id_marker="u0",
         max_uploads=1,
-        uploads=[xml.ListedUpload("k k", "u1", MODIFIED_MS)],
+        uploads=[xml.ListedUpload("k k", "u1", MODIFIED_MS, "me")],
         common_prefixes=["c/"],
         delimiter="/",
         next_marker=("k k", "u1"),
@@ -225,12 +224,13 @@ def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
     answer = parsed("ListMultipartUploads", document)
     upload = answer["Uploads"][0]
     assert (upload["Key"], upload["UploadId"], upload["Initiated"]) == ("k k", "u1", MODIFIED)
+    assert (upload["Owner"]["ID"], upload["Initiator"]["ID"]) == ("me", "me")
     assert (answer["NextKeyMarker"], answer["NextUploadIdMarker"]) == ("k k", "u1")
     assert (answer["KeyMarker"], answer["IsTruncated"]) == ("m", True)
     last = parsed(
         "ListMultipartUploads",
         xml.list_uploads(
-            bucket="b", prefix="", owner="me", key_marker="", upload_id_marker="", max_uploads=1, uploads=[]
+            bucket="b", prefix="", key_marker="", upload_id_marker="", max_uploads=1, uploads=[]
         ),
     )
     assert last["IsTruncated"] is False
