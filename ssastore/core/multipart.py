@@ -384,7 +384,8 @@ class Multipart:
     async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
         """The object's condition was false: parts may be added, or the upload aborted."""
         condition = When(Condition.IF_ETAG, tag)
-        opened = {"state": "open", "object": upload.metadata.extra["object"]}
+        opened = {**upload.metadata.extra, "state": "open"}
+        opened.pop("etag", None)
         with suppress(PreconditionFailed, ObjectNotFound):
             await self._set_state(key, upload_id, upload.metadata, opened, condition)
 

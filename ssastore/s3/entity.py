@@ -8,6 +8,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from ssastore.core.objects import ObjectInfo
+from ssastore.core.users import ANYBODY
 from ssastore.limits import KIB
 from ssastore.s3.checksums import ALGORITHMS, FULL_OBJECT
 from ssastore.s3.chunked import stored_content_encoding
@@ -142,6 +143,9 @@ def describe(request: Request, info: ObjectInfo) -> Response:
     headers |= {f"x-amz-meta-{name}": value for name, value in info.metadata.items()}
     for name in _ENTITY_HEADERS:
         if (override := request.query.get(f"response-{name}")) is not None:
+            if request.user == ANYBODY:
+                text = "Request specific response headers cannot be used for anonymous GET requests."
+                raise S3Error("InvalidRequest", text)
             if not override.isprintable() or not override.isascii():
                 raise S3Error("InvalidArgument", ArgumentName=f"response-{name}")
             headers[name.title()] = override

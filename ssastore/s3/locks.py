@@ -135,6 +135,17 @@ def lock_to_keep(headers: Mapping[str, str], bucket: Bucket, now_ms: int) -> dic
     return kept
 
 
+def lock_of_upload(headers: Mapping[str, str], bucket: Bucket, now_ms: int) -> dict[str, Any]:
+    """What a multipart upload says of locks when it begins; the bucket's default comes at its end.
+
+    Raises S3Error as ``lock_to_keep``.
+    """
+    kept = lock_to_keep(headers, bucket, now_ms)
+    if _MODE not in headers:
+        kept.pop("lock", None)
+    return kept
+
+
 def check_change(old: Lock | None, new: Lock | None, now_ms: int, *, may_bypass: bool) -> None:
     """S3Error AccessDenied unless a lock may become another: longer always, else only if overruled."""
     if old is None or old["until_ms"] <= now_ms:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ssastore.core.buckets import Bucket
 from ssastore.core.metadata import Metadata
-from ssastore.core.multipart import Multipart
+from ssastore.core.multipart import Multipart, Upload
 from ssastore.core.objects import Objects
+from ssastore.core.parts import PartOf
 from ssastore.core.users import ROOT
 from ssastore.errors import UploadNotFound
 from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
@@ -27,10 +30,11 @@ from ssastore.s3.entity import (
     upload_extra,
 )
 from ssastore.s3.errors import S3Error
-from ssastore.s3.locks import lock_to_keep
+from ssastore.s3.locks import lock_of_upload, lock_to_keep
 from ssastore.s3.names import parse_number, user_metadata
 from ssastore.s3.objects import check_size, store_body
 from ssastore.s3.request import Request, Response
+from ssastore.s3.uploadpage import UploadPage
 from ssastore.s3.uploadsums import UploadSum, judge_completion
 from ssastore.s3.versioning import written_version
 
@@ -76,7 +80,7 @@ class UploadOperations:
             extra |= checksum.kept()
         # Not from the cache: an upload lives long, and a bucket that was made again is another one.
         bucket = await self._objects.buckets.read(request.bucket)
-        extra |= acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
+        extra |= acl_to_keep(request, bucket) | lock_of_upload(request.headers, bucket, request.received_ms)
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata, extra)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
@@ -115,12 +119,18 @@ class UploadOperations:
         key, upload_id = request.key.encode(), request.query["uploadId"]
         etag = multipart_etag([part.etag for part in parts])
         named = [(part.number, part.etag) for part in parts]
-        judge = partial(judge_completion, request.headers, parts)
+
+        def judge(bucket: Bucket, extra: dict[str, Any], made_of: Sequence[PartOf]) -> dict[str, Any]:
+            kept = judge_completion(request.headers, parts, extra, made_of)
+            # What the bucket locks by default, it locks from when the object is there.
+            default = {} if "lock" in extra["object"] else lock_to_keep({}, bucket, request.received_ms)
+            return kept | default
+
         await self._objects.bucket(request.bucket)
         completed = await self._objects.buckets.use(
             request.bucket,
             lambda bucket: self._objects.multipart(bucket).complete(
-                key, upload_id, named, etag, judge=judge, demand=demand
+                key, upload_id, named, etag, judge=partial(judge, bucket), demand=demand
             ),
         )
         response = Response.xml(
@@ -184,24 +194,14 @@ class UploadOperations:
         """Open uploads of a bucket, in order of key."""
         assert request.bucket is not None
         query = request.query
-        if query.get("delimiter"):
-            raise S3Error("NotImplemented", "delimiter of ListMultipartUploads is not implemented.")
         most = parse_number("max-uploads", query.get("max-uploads", str(LIST_KEYS_MAX)), least=0)
         limit = min(most, LIST_KEYS_MAX)
         prefix, key_marker = bounded(query, "prefix"), bounded(query, "key-marker")
         id_marker = bounded(query, "upload-id-marker", _UPLOAD_ID_BYTES_MAX)
-        # Without an id the marker means "after all uploads of that key": 0xff is above any id.
-        after = key_marker.encode() + b"\0" + (id_marker.encode() or b"\xff") if key_marker else b""
+        delimiter = bounded(query, "delimiter")
         multipart = await self._multipart(request)
-        uploads: list[xml.ListedUpload] = []
-        is_truncated = False
-        async for upload in multipart.uploads(prefix.encode(), after):
-            if len(uploads) == limit:
-                is_truncated = True
-                break
-            uploads.append(xml.ListedUpload(upload.key.decode(), upload.upload_id, upload.started_ms))
-        uploads = await self._with_owners(request.bucket, multipart, uploads)
-        last = uploads[-1] if uploads and is_truncated else None
+        page = UploadPage(prefix, delimiter, limit)
+        await page.fill(multipart, key_marker, id_marker)
         return Response.xml(
             xml.list_uploads(
                 bucket=request.bucket,
@@ -209,25 +209,32 @@ class UploadOperations:
                 key_marker=key_marker,
                 upload_id_marker=id_marker,
                 max_uploads=limit,
-                uploads=uploads,
+                uploads=await self._listed(request.bucket, multipart, page.uploads),
+                common_prefixes=page.prefixes,
+                delimiter=delimiter or None,
                 encoding_type=xml.check_encoding_type(query.get("encoding-type")),
-                next_marker=(last.key, last.upload_id) if last else None,
+                next_marker=page.last if page.is_truncated else None,
             )
         )
 
-    async def _with_owners(
-        self, name: str, multipart: Multipart, uploads: list[xml.ListedUpload]
-    ) -> list[xml.ListedUpload]:
+    async def _listed(self, name: str, multipart: Multipart, uploads: list[Upload]) -> list[xml.ListedUpload]:
         """Uploads of a page that are still open, with whose they are: their records say it."""
         bucket, gate = await self._objects.bucket(name), asyncio.Semaphore(_READS_AT_ONCE)
 
-        async def owned(upload: xml.ListedUpload) -> xml.ListedUpload | None:
+        async def owned(upload: Upload) -> xml.ListedUpload | None:
             async with gate:
                 try:
-                    found = await multipart.read(upload.key.encode(), upload.upload_id)
+                    found = (await multipart.read(upload.key, upload.upload_id)).metadata
                 except UploadNotFound:
                     return None  # completed or aborted since its row was read
-            return replace(upload, owner=owner_of(bucket, found.metadata))
+            wanted = UploadSum.of_upload(found.extra)
+            return xml.ListedUpload(
+                upload.key.decode(),
+                upload.upload_id,
+                upload.started_ms,
+                owner_of(bucket, found),
+                (wanted.algorithm.name, wanted.type) if wanted else (None, None),
+            )
 
         found = await asyncio.gather(*[owned(upload) for upload in uploads])
         return [upload for upload in found if upload is not None]

@@ -57,7 +57,9 @@ class ListedUpload:
     key: str
     upload_id: str
     initiated_ms: int
-    owner: str = ""
+    owner: str
+    checksum_of: tuple[str | None, str | None] = (None, None)
+    "Algorithm and type."
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +443,8 @@ def list_uploads(
         f"<Upload>{_element('Key', encode(upload.key))}{_element('UploadId', upload.upload_id)}"
         f"{_person('Initiator', upload.owner)}{_person('Owner', upload.owner)}"
         f"{_element('StorageClass', _STORAGE_CLASS)}{_element('Initiated', iso8601(upload.initiated_ms))}"
-        "</Upload>"
+        f"{_element('ChecksumAlgorithm', upload.checksum_of[0])}"
+        f"{_element('ChecksumType', upload.checksum_of[1])}</Upload>"
         for upload in uploads
     )
     next_key, next_upload_id = next_marker or (None, None)

@@ -619,6 +619,16 @@ def checksum(algorithm: str, data: bytes) -> str:
     return base64.b64encode(digests[algorithm]()).decode()
 
 
+def test_who_is_unknown_cannot_choose_headers_of_the_answer(gateway: Gateway, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"k", ACL="public-read")
+    url = f"{gateway.url}/{bucket}/k"
+    assert fetch(url) == (200, b"k")
+    status, body = fetch(f"{url}?response-content-type=text%2Fhtml")
+    assert status == 400 and b"InvalidRequest" in body
+    call = {"Params": {"Bucket": bucket, "Key": "k", "ResponseContentType": "text/html"}}
+    assert fetch(s3.generate_presigned_url("get_object", **call)) == (200, b"k")
+
+
 class TestChecksums:
     DATA = b"checked" * 1000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -178,6 +179,81 @@ class TestChecksums:
             assert plain.get_object(Bucket=bucket, Key=name)["Body"].read() == whole
         wrong = {"Key": "x", "ChecksumAlgorithm": "MD4"}
         assert error_of(plain.copy_object, **copy, **wrong) == ("InvalidRequest", 400)
+
+
+class TestOpenUploads:
+    KEYS = ("a", "dir/", "dir/a", "dir/b/c", "dir/b/c", "dir2/x", "z")
+
+    @pytest.fixture
+    def uploads(self, s3: Any, bucket: str) -> list[tuple[str, str]]:
+        """Open uploads: (key, id), as they are listed."""
+        made = [
+            (key, s3.create_multipart_upload(Bucket=bucket, Key=key, ChecksumAlgorithm="SHA1")["UploadId"])
+            for key in self.KEYS
+        ]
+        return sorted(made)
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 1000])
+    @pytest.mark.parametrize(
+        ("prefix", "listed", "prefixes"),
+        [
+            ("", ["a", "z"], ["dir/", "dir2/"]),
+            ("dir", [], ["dir/", "dir2/"]),
+            ("dir/", ["dir/", "dir/a"], ["dir/b/"]),
+            ("none", [], []),
+        ],
+    )
+    def test_common_prefixes_with_any_page_size(
+        self,
+        s3: Any,
+        bucket: str,
+        uploads: list[tuple[str, str]],
+        size: int,
+        prefix: str,
+        listed: list[str],
+        prefixes: list[str],
+    ) -> None:
+        pages = s3.get_paginator("list_multipart_uploads").paginate(
+            Bucket=bucket, Prefix=prefix, Delimiter="/", PaginationConfig={"PageSize": size}
+        )
+        keys: list[str] = []
+        commons: list[str] = []
+        for page in pages:
+            keys += [upload["Key"] for upload in page.get("Uploads", [])]
+            commons += [common["Prefix"] for common in page.get("CommonPrefixes", [])]
+            assert page["Delimiter"] == "/"
+        assert (keys, commons) == (listed, prefixes)
+
+    def test_uploads_say_who_began_them_and_their_checksum(
+        self, s3: Any, bucket: str, uploads: list[tuple[str, str]]
+    ) -> None:
+        found = s3.list_multipart_uploads(Bucket=bucket)["Uploads"]
+        assert [(upload["Key"], upload["UploadId"]) for upload in found] == uploads
+        for upload in found:
+            assert upload["Initiator"] == upload["Owner"] and upload["Initiator"]["ID"]
+            assert (upload["ChecksumAlgorithm"], upload["ChecksumType"]) == ("SHA1", "COMPOSITE")
+
+    def test_object_lock_comes_with_the_upload_or_by_default(self, s3: Any, bucket: str) -> None:
+        name = f"{bucket}-locked"
+        s3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+        until = datetime.now(UTC) + timedelta(days=1)
+        held = Upload(s3, name, "held", ObjectLockLegalHoldStatus="ON")
+        kept = Upload(s3, name, "kept", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until)
+        plain = Upload(s3, name, "plain")
+        rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 2}}
+        s3.put_object_lock_configuration(
+            Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+        )
+        for upload in (held, kept, plain):
+            upload.add(b"x")
+            upload.complete()
+        head = s3.head_object(Bucket=name, Key="kept")
+        assert abs(head["ObjectLockRetainUntilDate"] - until) < timedelta(seconds=2)
+        for key in ("held", "plain"):
+            head = s3.head_object(Bucket=name, Key=key)
+            assert head["ObjectLockMode"] == "GOVERNANCE"
+            assert head["ObjectLockRetainUntilDate"] - until > timedelta(hours=23)
+            assert head.get("ObjectLockLegalHoldStatus") == ("ON" if key == "held" else None)
 
 
 class TestPartNumber:

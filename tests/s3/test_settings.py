@@ -86,6 +86,15 @@ class TestCors:
         found, told, _ = ask(gateway, "OPTIONS", path.format(crossed), **headers)
         assert found == status and "access-control-allow-origin" not in told
 
+    def test_refused_preflight_says_nothing_of_rules_that_fit_less(
+        self, gateway: Gateway, crossed: str
+    ) -> None:
+        asked = {"Origin": "http://b", "Access_Control_Request_Method": "GET"}
+        more = {"Access_Control_Request_Headers": "x-amz-date"}
+        assert ask(gateway, "OPTIONS", f"/{crossed}", **asked)[0] == 200
+        status, told, _ = ask(gateway, "OPTIONS", f"/{crossed}", **asked, **more)
+        assert status == 403 and "access-control-allow-origin" not in told
+
     def test_a_bucket_without_rules_allows_nothing(self, gateway: Gateway, bucket: str) -> None:
         asked = {"Origin": "http://a", "Access_Control_Request_Method": "GET"}
         status, _, body = ask(gateway, "OPTIONS", f"/{bucket}/k", **asked)

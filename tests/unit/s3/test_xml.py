@@ -216,7 +216,7 @@ def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
         key_marker="m",
         upload_id_marker="u0",
         max_uploads=1,
-        uploads=[xml.ListedUpload("k k", "u1", MODIFIED_MS, "me")],
+        uploads=[xml.ListedUpload("k k", "u1", MODIFIED_MS, "me", ("SHA1", "COMPOSITE"))],
         common_prefixes=["c/"],
         delimiter="/",
         next_marker=("k k", "u1"),
@@ -225,6 +225,7 @@ def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
     upload = answer["Uploads"][0]
     assert (upload["Key"], upload["UploadId"], upload["Initiated"]) == ("k k", "u1", MODIFIED)
     assert (upload["Owner"]["ID"], upload["Initiator"]["ID"]) == ("me", "me")
+    assert (upload["Initiator"]["ID"], upload["ChecksumAlgorithm"]) == ("me", "SHA1")
     assert (answer["NextKeyMarker"], answer["NextUploadIdMarker"]) == ("k k", "u1")
     assert (answer["KeyMarker"], answer["IsTruncated"]) == ("m", True)
     last = parsed(
