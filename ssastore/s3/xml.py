@@ -188,12 +188,15 @@ def list_objects_v1(
     encoding_type: str | None = None,
     next_marker: str | None = None,
 ) -> bytes:
-    """One page of ListObjects; S3 sends ``next_marker`` only where a delimiter was given."""
+    """One page of ListObjects; S3 sends ``next_marker`` only where a delimiter was given.
+
+    The prefix is as it is, whatever the encoding type: SDKs decode all names of this answer but that one.
+    """
     encode = _encoder(encoding_type)
     return _document(
         "ListBucketResult",
         _element("Name", bucket),
-        _encoded("Prefix", prefix, encode),
+        _element("Prefix", prefix),
         _encoded("Marker", marker, encode),
         _encoded("NextMarker", next_marker, encode),
         _encoded("Delimiter", delimiter, encode),

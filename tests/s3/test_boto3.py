@@ -619,6 +619,27 @@ def checksum(algorithm: str, data: bytes) -> str:
     return base64.b64encode(digests[algorithm]()).decode()
 
 
+@pytest.mark.parametrize("prefix", ["\n", "ü &", "a/b+c d"])
+def test_prefix_comes_back_in_both_listings(s3: Any, bucket: str, prefix: str) -> None:
+    fill(s3, bucket, f"{prefix}k")
+    for page in (
+        s3.list_objects(Bucket=bucket, Prefix=prefix),
+        s3.list_objects_v2(Bucket=bucket, Prefix=prefix),
+    ):
+        assert (page["Prefix"], keys_of(page)) == (prefix, [f"{prefix}k"])
+
+
+def test_content_encoding_is_the_object_s_alone(s3: Any, bucket: str) -> None:
+    for sent, kept in (
+        ("gzip", "gzip"),
+        ("deflate, gzip", "deflate, gzip"),
+        ("gzip, aws-chunked", "gzip"),
+        ("aws-chunked, aws-chunked", None),
+    ):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"", ContentEncoding=sent)
+        assert s3.head_object(Bucket=bucket, Key="k").get("ContentEncoding") == kept
+
+
 def test_who_is_unknown_cannot_choose_headers_of_the_answer(gateway: Gateway, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"k", ACL="public-read")
     url = f"{gateway.url}/{bucket}/k"
