@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from ssastore.core.content import Blobs, Content, fold_segments
+from ssastore.core.content import Blobs, Content, fold_segments, named_blobs
 from ssastore.core.found import Found
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest
 from ssastore.errors import CorruptObject, ObjectNotFound
@@ -76,13 +76,13 @@ def content_tag(content: Content) -> str:
 
 async def keep_segments(blobs: Blobs, segments: list[Segment], reference: bytes) -> None:
     """Let a record refer to all blobs that segments name, in manifests too. Raises CorruptObject."""
-    named = list({segment.digest: segment for segment in segments}.values())
-    for at in range(0, len(named), _KEEPS_AT_ONCE):
-        several = named[at : at + _KEEPS_AT_ONCE]
-        await asyncio.gather(*[_keep(blobs, segment.digest, reference) for segment in several])
-    for segment in named:
-        if segment.kind == SegmentKind.MANIFEST:
-            await keep_segments(blobs, await _listed(blobs, segment), reference)
+    several: dict[bytes, None] = {}  # A blob that comes again and again is kept once.
+    async for digest in named_blobs(blobs, segments):
+        several[digest] = None
+        if len(several) == _KEEPS_AT_ONCE:
+            await asyncio.gather(*[_keep(blobs, one, reference) for one in several])
+            several.clear()
+    await asyncio.gather(*[_keep(blobs, one, reference) for one in several])
 
 
 async def _keep(blobs: Blobs, digest: bytes, reference: bytes) -> None:

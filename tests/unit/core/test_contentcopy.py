@@ -149,6 +149,25 @@ async def test_inline_data_is_no_range_of_blobs(world: World) -> None:
     assert await copy_content(world.objects.blobs, found, TARGET) == Content(6, b"inline", [], TARGET)
 
 
+async def test_list_of_parts_goes_with_an_object_and_not_into_a_part(world: World) -> None:
+    """Each has its own: an object that is made of a copied part would have two lists else."""
+    bucket = await world.objects.bucket(BUCKET)
+    writer = world.objects.writer(bucket, b"source", inline_bytes_max=0)
+    await writer.write(bytes(3 * CHUNK))
+    stored = await writer.finish()
+    listed = Segment(SegmentKind.PARTS, await world.objects.blobs.put(b"list", stored.reference), 0)
+    stored.segments.insert(0, listed)
+    await world.objects.commit(BUCKET, "source", stored, "etag")
+    found = await world.objects.find(BUCKET, "source")
+    copied = await copy_content(world.objects.blobs, found, TARGET)
+    assert copied.segments[0] == listed and TARGET in world.kept_for(listed.digest)
+    for end in (3 * CHUNK, CHUNK):
+        made = await copy_range(world.objects.blobs, found, 0, end, b"another")
+        assert made is not None and listed not in made.segments
+        assert await world.read(made) == bytes(end)
+    assert b"another" not in world.kept_for(listed.digest)
+
+
 async def test_tag_follows_from_the_blobs(world: World) -> None:
     one, two = await world.put("one", bytes(CHUNK * 2)), await world.put("two", bytes(CHUNK * 3))
     tags = [content_tag(await copy_content(world.objects.blobs, found, TARGET)) for found in (one, two, one)]
