@@ -72,7 +72,6 @@ _BUCKET_PERMISSIONS = {
     "ListBucketMultipartUploads": "READ",
     "PutObject": "WRITE",
     "DeleteObject": "WRITE",
-    "DeleteObjectVersion": "WRITE",
     "AbortMultipartUpload": "WRITE",
     "ListMultipartUploadParts": "WRITE",
     "GetBucketAcl": "READ_ACP",
@@ -88,6 +87,14 @@ _OBJECT_PERMISSIONS = {
     "PutObjectAcl": "WRITE_ACP",
     "PutObjectVersionAcl": "WRITE_ACP",
 }
+_LISTINGS = ("ListBucket", "ListBucketVersions")
+"Actions that prefix, delimiter and number of keys are conditions of."
+_ALSO = {
+    "x-amz-object-lock-mode": "PutObjectRetention",
+    "x-amz-object-lock-retain-until-date": "PutObjectRetention",
+    "x-amz-object-lock-legal-hold": "PutObjectLegalHold",
+}
+"What an upload with such a header must be allowed besides: who may write may not make it last for ever."
 Name = tuple[str | None, str | None]
 "Key and version id."
 
@@ -105,9 +112,15 @@ def policy_of(bucket: Bucket) -> Policy | None:
     return _parsed(text, bucket.name) if text else None
 
 
+def _acl(kept: Any, bucket: Bucket) -> Acl:
+    """What was kept, which counts no more where ACLs are disabled."""
+    is_disabled = bucket.config.get("ownershipControls") == "BucketOwnerEnforced"
+    return Acl.decode(None if is_disabled else kept, bucket.owner or ROOT)
+
+
 def acl_of(bucket: Bucket) -> Acl:
     """The bucket's ACL."""
-    return Acl.decode(bucket.config.get("acl"), bucket.owner or ROOT)
+    return _acl(bucket.config.get("acl"), bucket)
 
 
 def blocks(bucket: Bucket, what: str) -> bool:
@@ -117,7 +130,7 @@ def blocks(bucket: Bucket, what: str) -> bool:
 
 def object_acl(bucket: Bucket, info: ObjectInfo) -> Acl:
     """An object's ACL."""
-    return Acl.decode(info.extra.get("acl"), bucket.owner or ROOT)
+    return _acl(info.extra.get("acl"), bucket)
 
 
 def acl_to_keep(request: Request, bucket: Bucket) -> dict[str, Any]:
@@ -159,10 +172,10 @@ class Access:
             return
         if operation == "DeleteObjects" and request.user != ANYBODY:
             return  # Each of its keys is checked by itself.
-        action = _ACTIONS.get(operation, operation)
         key = "*" if operation == "DeleteObjects" else request.key
-        if not await self.may(request, action, request.bucket, key, request.query.get("versionId")):
-            raise S3Error("AccessDenied")
+        for action in _needed(request, _ACTIONS.get(operation, operation)):
+            if not await self.may(request, action, request.bucket, key, request.query.get("versionId")):
+                raise S3Error("AccessDenied")
 
     async def check_source_owner(self, request: Request, bucket: str) -> None:
         """Of a copy: that its source is whose the request says. Raises S3Error AccessDenied."""
@@ -173,7 +186,7 @@ class Access:
         if expected is not None and bucket is not None:
             found = await self._objects.buckets.current(bucket)
             if expected != (found.owner or ROOT):
-                raise S3Error("AccessDenied", f"The bucket is not of the owner that {header} names.")
+                raise S3Error("AccessDenied")  # As to who may not: else who owns it could be guessed.
 
     async def may(
         self, request: Request, action: str, bucket_name: str, key: str | None, version_id: str | None = None
@@ -181,13 +194,14 @@ class Access:
         """Whether the request's user may do ``action`` (without ``s3:``) to a bucket or an object of it.
 
         ``version_id``: to one version, by its own ACL and by the action's name for that.  Raises what reading
-        the bucket's record raises.
+        the bucket's record raises, and that there is no such object where the user may know it.
         """
         if version_id is not None:
             action = _OF_VERSIONS.get(action, action)
         if request.user == ROOT:
             return True
         bucket = await self._objects.buckets.current(bucket_name)
+        is_owner = request.user == (bucket.owner or ROOT)  # ANYBODY is as empty as no owner.
         policy = policy_of(bucket)
         if policy is not None:
             asked = await self._asked(request, action, bucket, (key, version_id), policy)
@@ -195,9 +209,9 @@ class Access:
             if verdict is Verdict.DENY:
                 return False
             is_shut = policy.is_public and blocks(bucket, "RestrictPublicBuckets")
-            if verdict is Verdict.ALLOW and (not is_shut or request.user == bucket.owner):
+            if verdict is Verdict.ALLOW and (not is_shut or is_owner):
                 return True
-        if request.user == bucket.owner:
+        if is_owner:
             return True
         return await self._acl_allows(request, action, bucket, (key, version_id))
 
@@ -214,19 +228,23 @@ class Access:
         try:
             info = await self._objects.head(bucket.name, key, version_id)
         except (ObjectNotFound, VersionNotFound, MarkerFound):
-            # Who may list may know that there is nothing.
+            # Who may list may know that there is nothing. He is told so here: what he may not read could be
+            # there a moment later.
             if known.allows(request.user, "READ", ignores_public=ignores_public):
-                return True
+                raise
             policy = policy_of(bucket)
-            context = {**_context(request), "s3:prefix": [key]}
+            context = {**_context(request, "", None), "s3:prefix": [key]}
             asked = Asked(request.user, "s3:ListBucket", bucket.name, context)
-            return policy is not None and policy.verdict(asked) is Verdict.ALLOW
+            if policy is not None and policy.verdict(asked) is Verdict.ALLOW:
+                raise
+            return False
         return object_acl(bucket, info).allows(request.user, permission, ignores_public=ignores_public)
 
     async def _asked(
         self, request: Request, action: str, bucket: Bucket, name: Name, policy: Policy
     ) -> Asked:
-        context, (key, version_id) = dict(_context(request)), name
+        key, version_id = name
+        context = dict(_context(request, action, version_id))
         if key is not None and policy.asks_for(_TAG_KEY):
             context |= await self._tags_of(bucket, key, version_id)
         resource = bucket.name if key is None else f"{bucket.name}/{key}"
@@ -240,7 +258,14 @@ class Access:
         return {f"{_TAG_KEY}{name.lower()}": [value] for name, value in tags.items()}
 
 
-def _context(request: Request) -> Mapping[str, list[str]]:
+def _needed(request: Request, action: str) -> list[str]:
+    """All actions that a request must be allowed, its own first."""
+    if action == "PutObject":
+        return [action, *sorted({also for header, also in _ALSO.items() if header in request.headers})]
+    return [action, "GetObject"] if action == "GetObjectAttributes" else [action]
+
+
+def _context(request: Request, action: str, version_id: str | None) -> Mapping[str, list[str]]:
     """Condition keys of a request, by the names of AWS's list for S3."""
     now = datetime.fromtimestamp(request.received_ms / 1000, UTC)
     found = {
@@ -261,12 +286,13 @@ def _context(request: Request) -> Mapping[str, list[str]]:
             found[name] = [request.headers[header]]
     for header, value in request.headers.items():
         if header.lower().startswith("x-amz-"):
-            found[f"s3:{header.lower()}"] = [value]
+            # The first of several, which is the one that operations read.
+            found.setdefault(f"s3:{header.lower()}", [value])
     for parameter in ("prefix", "delimiter", "max-keys"):
-        if parameter in request.query:
+        if parameter in request.query and action in _LISTINGS:
             found[f"s3:{parameter}"] = [request.query[parameter]]
-    if "versionId" in request.query:
-        found["s3:versionid"] = [request.query["versionId"]]
+    if version_id is not None:
+        found["s3:versionid"] = [version_id]
     tags = parse_qsl(request.headers.get("x-amz-tagging", ""), keep_blank_values=True)
     for name, value in tags:
         found[f"s3:requestobjecttag/{name.lower()}"] = [value]

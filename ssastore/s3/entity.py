@@ -126,7 +126,8 @@ def describe(request: Request, info: ObjectInfo) -> Response:
     """Status and headers of a read, after its conditions.
 
     Raises:
-        S3Error: PreconditionFailed; InvalidArgument for an override that no header can carry.
+        S3Error: PreconditionFailed; InvalidArgument for an override that no header can carry, InvalidRequest
+            for nobody's.
     """
     modified = datetime.fromtimestamp(info.modified_ms // 1000, UTC)
     headers = {
@@ -144,6 +145,7 @@ def describe(request: Request, info: ObjectInfo) -> Response:
     for name in _ENTITY_HEADERS:
         if (override := request.query.get(f"response-{name}")) is not None:
             if request.user == ANYBODY:
+                # As AWS: else anybody's link could show a page of ours as what it is not.
                 text = "Request specific response headers cannot be used for anonymous GET requests."
                 raise S3Error("InvalidRequest", text)
             if not override.isprintable() or not override.isascii():

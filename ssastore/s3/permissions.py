@@ -102,11 +102,14 @@ class PermissionOperations:
     async def put_bucket_policy(self, request: Request) -> Response:
         """Set it, when all of it is understood."""
         assert request.bucket is not None
-        body = await request.small_body(POLICY_BYTES_MAX)
-        policy = parse_policy(body, request.bucket)
+        try:
+            text = (await request.small_body(POLICY_BYTES_MAX)).decode()
+        except UnicodeDecodeError:
+            raise S3Error("MalformedPolicy", "A policy must be UTF-8.") from None
+        policy = parse_policy(text, request.bucket)
         if policy.is_public and blocks(await self._bucket(request), "BlockPublicPolicy"):
             raise S3Error("AccessDenied", "Public policies are blocked for this bucket.")
-        await self._set(request, "policy", body.decode())
+        await self._set(request, "policy", text)
         return Response(204)
 
     async def delete_bucket_policy(self, request: Request) -> Response:

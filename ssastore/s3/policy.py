@@ -24,6 +24,8 @@ POLICY_BYTES_MAX = 20 * KIB
 "As in AWS."
 ARN = "arn:aws:s3:::"
 _VERSIONS = ("2008-10-17", "2012-10-17")
+_FIXED = ("aws:userid", "aws:username", "s3:dataaccesspointarn", "s3:dataaccesspointaccount")
+"Keys whose values only some users have, besides those of sources and principals."
 _IP_BITS_PUBLIC = 8
 "A range of addresses wider than /8 restricts nobody (AWS: the meaning of public)."
 
@@ -283,12 +285,15 @@ class _Statement:
 
 def _restricts(condition: _Condition) -> bool:
     """Whether only some can fulfil a condition, by what AWS counts as such."""
-    if condition.is_negated or condition.if_exists or condition.name not in _TESTS:
+    # Over "all" of what a request does not say, a condition holds.
+    if condition.is_negated or condition.if_exists or condition.over == "all" or condition.name not in _TESTS:
         return False
     if condition.key == "aws:sourceip":
-        return all(ip_network(text, strict=False).prefixlen > _IP_BITS_PUBLIC for text in condition.wanted)
-    fixed = condition.key.startswith(("aws:source", "aws:principal", "aws:user", "s3:dataaccess"))
-    return fixed and not any("*" in text or "?" in text for text in condition.wanted)
+        return condition.name == "IpAddress" and all(
+            ip_network(text, strict=False).prefixlen > _IP_BITS_PUBLIC for text in condition.wanted
+        )
+    is_fixed = condition.key in _FIXED or condition.key.startswith(("aws:source", "aws:principal"))
+    return is_fixed and not any("*" in text or "?" in text for text in condition.wanted)
 
 
 def _fits_one(patterns: Sequence[str], excluded: Sequence[str], text: str) -> bool:
@@ -320,7 +325,7 @@ class Policy:
         return any(c.key.startswith(prefix) for s in self.statements for c in s.conditions)
 
 
-def parse_policy(body: bytes | str, bucket: str) -> Policy:
+def parse_policy(body: str, bucket: str) -> Policy:
     """Read a policy of a bucket.
 
     Raises:

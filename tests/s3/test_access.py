@@ -8,48 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
 from ssastore.limits import CONFIG_AGE_MS
 from tests.s3.gateways import Gateway
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def people(gateway: Gateway) -> dict[str, Any]:
-    """A client each: two users, and nobody."""
-    made = {}
-    for name in ("alice", "bob"):
-        key = gateway.run(gateway.server._users.create(name))
-        made[name] = gateway.boto(access_key=key.key_id, secret_key=key.secret)
-    made["nobody"] = gateway.boto(config={"signature_version": UNSIGNED})
-    return made
-
-
-@pytest.fixture
-def alice(people: dict[str, Any]) -> Any:
-    return people["alice"]
-
-
-@pytest.fixture
-def bob(people: dict[str, Any]) -> Any:
-    return people["bob"]
-
-
-@pytest.fixture
-def nobody(people: dict[str, Any]) -> Any:
-    return people["nobody"]
-
-
-@pytest.fixture
-def mine(alice: Any) -> str:
-    """A bucket of alice's with one object."""
-    name = f"alices-{next(_numbers)}"
-    alice.create_bucket(Bucket=name)
-    alice.put_object(Bucket=name, Key="k", Body=b"data")
-    return name
 
 
 def refused(call: Callable[..., Any], code: str = "AccessDenied", **arguments: Any) -> None:

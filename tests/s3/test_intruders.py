@@ -1,0 +1,187 @@
+"""Ways in that are none: what somebody without the right tries, and what must stay shut. By real gateways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.s3.gateways import Gateway
+from tests.s3.raw import Sent, Site, sign
+from tests.s3.test_access import refused, set_policy, statement
+
+
+def asked(gateway: Gateway, method: str, target: str, *headers: tuple[str, str], body: bytes = b"") -> Any:
+    """The answer to a request of nobody's."""
+    framing = (("Content-Length", str(len(body))),) if body or method in ("PUT", "POST") else ()
+    return Site.exchange(gateway, Sent(method, target, (("Host", gateway.host), *headers, *framing), body))
+
+
+# -- owners -----------------------------------------------------------------------------------------
+
+
+def test_a_bucket_without_an_owner_is_roots(gateway: Gateway, s3: Any, bob: Any, nobody: Any) -> None:
+    """As the command line and the Python library make them."""
+    name = "without-an-owner"
+    gateway.run(gateway.client.create_bucket(name))
+    s3.put_object(Bucket=name, Key="k", Body=b"data")
+    for stranger in (bob, nobody):
+        for call, arguments in (
+            (stranger.get_object, {"Key": "k"}),
+            (stranger.put_object, {"Key": "k", "Body": b"x"}),
+            (stranger.delete_object, {"Key": "k"}),
+            (stranger.list_objects_v2, {}),
+            (stranger.get_bucket_acl, {}),
+            (stranger.put_bucket_acl, {"ACL": "public-read"}),
+            (stranger.put_bucket_policy, {"Policy": "{}"}),
+            (stranger.delete_bucket, {}),
+        ):
+            refused(call, Bucket=name, **arguments)
+
+
+def test_who_owns_a_bucket_is_not_found_out_by_guessing(gateway: Gateway, mine: str) -> None:
+    told = [
+        asked(gateway, "GET", f"/{mine}/k", ("x-amz-expected-bucket-owner", guess)).element("Message")
+        for guess in ("alice", "bob")
+    ]
+    assert told[0] == told[1]
+
+
+# -- what a right does not carry --------------------------------------------------------------------
+
+
+def test_who_may_put_may_not_lock(s3: Any, alice: Any, bob: Any) -> None:
+    """A lock of others' in COMPLIANCE would be for ever."""
+    name = "alices-locks"
+    alice.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    lock = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": "2040-01-01T00:00:00Z"}
+    hold = {"ObjectLockLegalHoldStatus": "ON"}
+    alice.put_bucket_acl(Bucket=name, ACL="public-read-write")
+    for _ in range(2):
+        for said in (lock, hold):
+            refused(bob.put_object, Bucket=name, Key="k", Body=b"x", **said)
+            refused(bob.create_multipart_upload, Bucket=name, Key="k", **said)
+            alice.put_object(Bucket=name, Key="source", Body=b"x", ACL="public-read")
+            refused(bob.copy_object, Bucket=name, Key="k", CopySource=f"{name}/source", **said)
+        bob.put_object(Bucket=name, Key="k", Body=b"x")
+        set_policy(alice, name, statement(name, "s3:PutObject"))
+    set_policy(alice, name, statement(name, ["s3:PutObject", "s3:PutObjectRetention"]))
+    bob.put_object(Bucket=name, Key="k", Body=b"x", **lock)
+    refused(bob.put_object, Bucket=name, Key="k", Body=b"x", **hold)
+
+
+def test_who_may_write_may_not_delete_versions(alice: Any, bob: Any, mine: str) -> None:
+    alice.put_bucket_versioning(Bucket=mine, VersioningConfiguration={"Status": "Enabled"})
+    version = alice.put_object(Bucket=mine, Key="v", Body=b"kept")["VersionId"]
+    alice.put_bucket_acl(Bucket=mine, ACL="public-read-write")
+    refused(bob.delete_object, Bucket=mine, Key="v", VersionId=version)
+    named = {"Objects": [{"Key": "v", "VersionId": version}]}
+    assert bob.delete_objects(Bucket=mine, Delete=named)["Errors"][0]["Code"] == "AccessDenied"
+    assert alice.get_object(Bucket=mine, Key="v", VersionId=version)["Body"].read() == b"kept"
+
+
+def test_acls_count_no_more_where_they_are_disabled(alice: Any, bob: Any, nobody: Any, mine: str) -> None:
+    alice.put_object_acl(Bucket=mine, Key="k", ACL="public-read")
+    nobody.get_object(Bucket=mine, Key="k")
+    rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    alice.put_bucket_ownership_controls(Bucket=mine, OwnershipControls=rules)
+    for stranger in (bob, nobody):
+        refused(stranger.get_object, Bucket=mine, Key="k")
+    shown = alice.get_object_acl(Bucket=mine, Key="k")["Grants"]
+    assert [(grant["Grantee"]["ID"], grant["Permission"]) for grant in shown] == [("alice", "FULL_CONTROL")]
+
+
+def test_attributes_ask_for_the_object_too(alice: Any, bob: Any, mine: str) -> None:
+    call: dict[str, Any] = {"Bucket": mine, "Key": "k", "ObjectAttributes": ["ETag"]}
+    set_policy(alice, mine, statement(mine, "s3:GetObjectAttributes"))
+    refused(bob.get_object_attributes, **call)
+    set_policy(alice, mine, statement(mine, ["s3:GetObject", "s3:GetObjectAttributes"]))
+    bob.get_object_attributes(**call)
+
+
+def test_nobody_overrides_the_headers_of_an_answer(gateway: Gateway, alice: Any, bob: Any, mine: str) -> None:
+    alice.put_object_acl(Bucket=mine, Key="k", ACL="public-read")
+    answer = asked(gateway, "GET", f"/{mine}/k?response-content-type=text/html")
+    assert (answer.status, answer.code) == (400, "InvalidRequest")
+    bob.get_object(Bucket=mine, Key="k", ResponseContentType="text/plain")
+
+
+def test_a_listing_condition_is_about_listings(gateway: Gateway, alice: Any, mine: str) -> None:
+    condition = {"StringLike": {"s3:prefix": "public/*"}}
+    set_policy(alice, mine, statement(mine, "s3:*", Condition=condition))
+    assert asked(gateway, "GET", f"/{mine}?prefix=public/").status == 200
+    assert asked(gateway, "GET", f"/{mine}/k?prefix=public/").status == 403
+    assert asked(gateway, "DELETE", f"/{mine}/k?prefix=public/").status == 403
+
+
+def test_a_repeated_header_is_read_once(gateway: Gateway, alice: Any, nobody: Any, mine: str) -> None:
+    deny = statement(mine, "s3:PutObject", effect="Deny")
+    deny |= {"Condition": {"StringLike": {"s3:x-amz-acl": "public*"}}}
+    set_policy(alice, mine, statement(mine, "s3:PutObject"), deny)
+    for first, last in (("public-read", "private"), ("private", "public-read")):
+        acls = ("x-amz-acl", first), ("x-amz-acl", last)
+        asked(gateway, "PUT", f"/{mine}/new", *acls, body=b"x")
+        refused(nobody.get_object, Bucket=mine, Key="new")
+
+
+# -- what must not crash ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringLike": {"aws:SourceIp": "10.*"}},
+        {"StringEquals": {"aws:SourceIp": "nowhere"}},
+        {"ForAllValues:StringEquals": {"aws:SourceArn": "arn:aws:s3:::x"}},
+        {"StringEquals": {"aws:UserAgent": "anybody can say so"}},
+    ],
+    ids=str,
+)
+def test_what_restricts_nobody_is_public(alice: Any, mine: str, condition: Any) -> None:
+    set_policy(alice, mine, statement(mine, "s3:GetObject", Condition=condition))
+    assert alice.get_bucket_policy_status(Bucket=mine)["PolicyStatus"]["IsPublic"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32-le"])
+def test_a_policy_is_utf_8(gateway: Gateway, alice: Any, mine: str, encoding: str) -> None:
+    document = {"Version": "2012-10-17", "Statement": [statement(mine, "s3:GetObject")]}
+    body = json.dumps(document).encode(encoding)
+    answer = Site.exchange(gateway, sign(gateway.host, "PUT", f"/{mine}?policy=", body))
+    assert (answer.status, answer.code) == (400, "MalformedPolicy")
+    alice.head_object(Bucket=mine, Key="k")
+
+
+def test_a_version_that_is_none_and_a_condition_on_tags(gateway: Gateway, alice: Any, mine: str) -> None:
+    condition = {"StringEquals": {"s3:ExistingObjectTag/a": "b"}}
+    set_policy(alice, mine, statement(mine, "s3:GetObject*", Condition=condition))
+    assert asked(gateway, "GET", f"/{mine}/k?versionId=garbage").status in (400, 403)
+
+
+def test_origins_that_are_no_text(gateway: Gateway, alice: Any, mine: str) -> None:
+    rule = {"AllowedOrigins": ["http://*"], "AllowedMethods": ["GET"], "AllowedHeaders": ["*"]}
+    alice.put_bucket_cors(Bucket=mine, CORSConfiguration={"CORSRules": [rule]})
+    for origin, header in (("http://\udcff", "x-a"), ("http://a", "x-\udcff"), ("http://\u00e9", "x-\u00e9")):
+        headers = ("Origin", origin), ("Access-Control-Request-Headers", header)
+        assert asked(gateway, "GET", f"/{mine}/k", *headers).status == 403
+        preflight = (*headers, ("Access-Control-Request-Method", "GET"))
+        assert asked(gateway, "OPTIONS", f"/{mine}/k", *preflight).status in (200, 400, 403)
+
+
+def test_cors_headers_that_are_none(gateway: Gateway, mine: str) -> None:
+    body = (
+        b"<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod>"
+        b"<ExposeHeader>x-a&#13;&#10;Set-Cookie: a=b</ExposeHeader></CORSRule></CORSConfiguration>"
+    )
+    answer = Site.exchange(gateway, sign(gateway.host, "PUT", f"/{mine}?cors=", body))
+    assert answer.status == 400, answer
+    assert asked(gateway, "GET", f"/{mine}/k", ("Origin", "http://a")).status == 403
+
+
+def test_more_grants_than_an_object_can_carry(gateway: Gateway, alice: Any, mine: str) -> None:
+    grants = ", ".join(f'id="{"x" * 300}{number}"' for number in range(25))
+    headers = [(f"x-amz-grant-{what}", grants) for what in ("read", "read-acp", "write-acp", "full-control")]
+    sent = sign(gateway.host, "PUT", f"/{mine}/big", b"x", headers)
+    answer = Site.exchange(gateway, sent)
+    assert 400 <= answer.status < 500, answer
+    alice.head_object(Bucket=mine, Key="k")
