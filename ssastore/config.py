@@ -63,6 +63,8 @@ class NodeConfig:
     "Time from one scrub pass to the next; one begins 10 s after the start as well."
     scrub_bytes_per_s: int = 32 * MIB
     "What a scrub pass reads in a second, at most."
+    lifecycle_day_s: int = 24 * 3600
+    "What a day is for lifecycle rules of buckets. Shorter only for tests."
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
     log_format: str = "text"
@@ -78,6 +80,7 @@ class NodeConfig:
         _require(1 <= self.tombstone_kept_s <= _YEAR_S, "tombstone_kept_s", "1 s to a year")
         _require(1 <= self.blob_grace_s <= _YEAR_S, "blob_grace_s", "1 s to a year")
         _require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
+        _require(1 <= self.lifecycle_day_s <= 24 * 3600, "lifecycle_day_s", "1 s to a day")
         _require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 

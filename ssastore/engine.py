@@ -29,10 +29,12 @@ from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
 from ssastore.core.clusterreading import follow_nodes
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.custody import Custody
+from ssastore.core.expiry import Expiry
 from ssastore.core.giving import Giver
 from ssastore.core.joiner import Joiner
 from ssastore.core.marks import Watermark
 from ssastore.core.mover import Mover
+from ssastore.core.objects import Objects
 from ssastore.core.orders import order_name
 from ssastore.core.peers import Peers, peer_iids
 from ssastore.core.planner import owned_numbers
@@ -173,6 +175,8 @@ class Engine:
         self.service.coordinator = self.coordinator
         self.upkeep = self._make_upkeep(rules)
         self.service.start_scrub = self.upkeep.scrub.request
+        objects = Objects(self.mates, self.clock, outside.randomness)
+        self.expiry = Expiry(objects, self.clock, rules.lifecycle_day_ms, self._votes_at)
         self._peers, self._peer_pool = peers, peer_pool
         self._take_custody(store)
 
@@ -282,6 +286,10 @@ class Engine:
             cover=self._cover,
         )
 
+    def _votes_at(self, iid: int) -> bool:
+        served = self.acceptor.served
+        return served.slice_at(iid) in served.active
+
     def _cover(self, txn: WriteTxn, ballot: Ballot) -> None:
         self.acceptor.ceiling.cover(txn, ballot, self.clock.now_ms())
 
@@ -304,6 +312,7 @@ class Engine:
             "tell marks": self._tell_marks,
             "follow nodes": self._follow_nodes,
         }
+        jobs["expire objects"] = self.expiry.run
         jobs.update(self.upkeep.jobs())
         return jobs
 

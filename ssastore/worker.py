@@ -88,6 +88,7 @@ class Worker:
                 blob_grace_ms=config.blob_grace_s * 1000,
                 scrub_bytes_per_s=config.scrub_bytes_per_s,
                 scrub_every_s=float(config.scrub_every_s),
+                lifecycle_day_ms=config.lifecycle_day_s * 1000,
             ),
         )
 

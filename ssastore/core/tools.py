@@ -11,6 +11,7 @@ from ssastore.core.acceptor import Acceptor
 from ssastore.core.caller import Caller
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.floors import slice_of_key
+from ssastore.core.lifecycle import DAY_MS
 from ssastore.core.names import Names
 from ssastore.core.numbers import WHOLE_SLICES, numbered_slice, part_of_slice, slice_number
 from ssastore.core.records import in_plane, just_below, slice_range
@@ -38,6 +39,8 @@ class UpkeepRules:
     scrub_first_s: float = 10.0
     "From the start of a worker to its first scrub pass: what it missed while it was down is found then."
     scrub_every_s: float = 24 * 3600.0
+    lifecycle_day_ms: int = DAY_MS
+    "What a day of lifecycle rules is; another one than usual is for tests."
 
 
 @dataclass(frozen=True, slots=True)

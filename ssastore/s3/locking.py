@@ -11,7 +11,7 @@ from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
 from ssastore.core.versions import Guard
 from ssastore.limits import XML_BYTES_MAX
-from ssastore.s3 import locks, xml
+from ssastore.s3 import locks, xmlsettings
 from ssastore.s3.access import Access
 from ssastore.s3.errors import S3Error
 from ssastore.s3.request import Request, Response
@@ -49,7 +49,7 @@ class LockOperations:
         bucket = await self._objects.buckets.read(request.bucket)
         if locks.SETTING not in bucket.config:
             raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=request.bucket)
-        return Response.xml(xml.lock_configuration(bucket.config[locks.SETTING].get("rule")))
+        return Response.xml(xmlsettings.lock_configuration(bucket.config[locks.SETTING].get("rule")))
 
     async def put_object_lock_configuration(self, request: Request) -> Response:
         """Set the bucket's default; in a bucket that makes versions this enables object lock, too."""
@@ -71,7 +71,7 @@ class LockOperations:
         if "lock" not in extra:
             raise S3Error("NoSuchObjectLockConfiguration")
         lock = extra["lock"]
-        return Response.xml(xml.retention(lock["mode"], iso8601(lock["until_ms"])))
+        return Response.xml(xmlsettings.retention(lock["mode"], iso8601(lock["until_ms"])))
 
     async def put_object_retention(self, request: Request) -> Response:
         """Keep a version until some time; to shorten that takes who may overrule it."""
@@ -94,7 +94,7 @@ class LockOperations:
         extra = await self._extra(request)
         if "hold" not in extra:
             raise S3Error("NoSuchObjectLockConfiguration")
-        return Response.xml(xml.legal_hold(extra["hold"]))
+        return Response.xml(xmlsettings.legal_hold(extra["hold"]))
 
     async def put_object_legal_hold(self, request: Request) -> Response:
         """Hold a version, or hold it no more."""

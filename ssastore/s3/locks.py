@@ -1,10 +1,7 @@
 """Object lock: what retains a version, who may change that, and what a bucket gives by default. Pure.
 
-    bucket config  ``object-lock``   {"rule": {"mode", "days" or "years"}}: locks can be set in it
-    extra          ``lock``          {"mode", "until_ms"}: no deletion before that time
-                   ``hold``          "ON" or "OFF": no deletion while it is on
-
-GOVERNANCE can be overruled by who may and says so; COMPLIANCE by nobody, and it only grows.
+bucket config  ``object-lock``   {"rule": {"mode", "days" or "years"}}: locks can be set in it
+extra          ``lock``, ``hold``                           (``core.locks``)
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssastore.core.buckets import Bucket
+from ssastore.core.locks import COMPLIANCE, GOVERNANCE, is_locked
 from ssastore.core.metadata import Metadata
 from ssastore.core.versions import Guard
 from ssastore.s3.errors import S3Error
@@ -23,7 +21,7 @@ from ssastore.s3.xmltext import iso8601
 SETTING = "object-lock"
 "Name of the setting in a bucket's config."
 
-_MODES = ("GOVERNANCE", "COMPLIANCE")
+_MODES = (GOVERNANCE, COMPLIANCE)
 _HOLDS = ("ON", "OFF")
 _MODE = "x-amz-object-lock-mode"
 _UNTIL = "x-amz-object-lock-retain-until-date"
@@ -152,7 +150,7 @@ def check_change(old: Lock | None, new: Lock | None, now_ms: int, *, may_bypass:
         return
     if new is not None and new["mode"] == old["mode"] and new["until_ms"] >= old["until_ms"]:
         return
-    if old["mode"] == "COMPLIANCE" or not may_bypass:
+    if old["mode"] == COMPLIANCE or not may_bypass:
         raise S3Error("AccessDenied", "Access Denied because object protected by object lock.")
 
 
@@ -160,11 +158,7 @@ def guard(now_ms: int, *, may_bypass: bool) -> Guard:
     """Refuses to let a version go that is locked."""
 
     def check(metadata: Metadata) -> None:
-        lock = metadata.extra.get("lock")
-        is_locked = lock is not None and lock["until_ms"] > now_ms
-        if lock is not None and lock["mode"] == "GOVERNANCE" and may_bypass:
-            is_locked = False
-        if is_locked or metadata.extra.get("hold") == "ON":
+        if is_locked(metadata, now_ms, may_bypass=may_bypass):
             raise S3Error("AccessDenied", "Access Denied because object protected by object lock.")
 
     return check

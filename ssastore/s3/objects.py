@@ -29,6 +29,7 @@ from ssastore.s3.entity import (
     upload_extra,
 )
 from ssastore.s3.errors import S3Error, from_store_error
+from ssastore.s3.lifecycle import expiration_header
 from ssastore.s3.locking import deletion_guard
 from ssastore.s3.locks import lock_headers, lock_to_keep
 from ssastore.s3.names import parse_range, user_metadata
@@ -89,6 +90,7 @@ class ObjectOperations:
             "ETag": f'"{info.etag}"',
             **object_checksum_headers(info.extra),
             **written_version(info.version),
+            **expiration_header(self._objects.buckets.cached(request.bucket or ""), info),
         }
         return Response(200, b"", headers)
 
@@ -162,6 +164,9 @@ class ObjectOperations:
         response = describe(request, info)
         response.headers |= read_version(self._objects.buckets.cached(request.bucket or ""), info)
         response.headers |= lock_headers(info.extra)
+        if "versionId" not in request.query:
+            bucket = self._objects.buckets.cached(request.bucket or "")
+            response.headers |= expiration_header(bucket, info)
         return response
 
     async def delete_object(self, request: Request) -> Response:

@@ -11,6 +11,7 @@ from ssastore.s3.attempts import Attempts
 from ssastore.s3.attributes import AttributeOperations
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.copies import CopyOperations
+from ssastore.s3.lifecycle import LifecycleOperations
 from ssastore.s3.locking import LockOperations
 from ssastore.s3.objects import ObjectOperations
 from ssastore.s3.permissions import PermissionOperations
@@ -43,7 +44,7 @@ def _of_buckets(
     objects: Objects, region: str, rights: PermissionOperations, tags: TagOperations, locks: LockOperations
 ) -> dict[str, Operation]:
     buckets, settings = BucketOperations(objects, region), SettingOperations(objects)
-    versions = VersionOperations(objects)
+    versions, lifecycle = VersionOperations(objects), LifecycleOperations(objects)
     return {
         "ListBuckets": buckets.list_buckets,
         "CreateBucket": buckets.create_bucket,
@@ -73,6 +74,9 @@ def _of_buckets(
         "GetBucketVersioning": versions.get_bucket_versioning,
         "PutBucketVersioning": versions.put_bucket_versioning,
         "ListObjectVersions": versions.list_object_versions,
+        "GetBucketLifecycleConfiguration": lifecycle.get_bucket_lifecycle_configuration,
+        "PutBucketLifecycleConfiguration": lifecycle.put_bucket_lifecycle_configuration,
+        "DeleteBucketLifecycle": lifecycle.delete_bucket_lifecycle,
         "GetObjectLockConfiguration": locks.get_object_lock_configuration,
         "PutObjectLockConfiguration": locks.put_object_lock_configuration,
     }

@@ -15,7 +15,6 @@ _BUCKET_SUBRESOURCES = (
     "analytics",
     "intelligent-tiering",
     "inventory",
-    "lifecycle",
     "metrics",
 )
 _OBJECT_SUBRESOURCES = (
@@ -45,6 +44,11 @@ _BUCKET_PARAMETERS = {
     "delete": {"POST": "DeleteObjects"},
     "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
     "versions": {"GET": "ListObjectVersions"},
+    "lifecycle": {
+        "GET": "GetBucketLifecycleConfiguration",
+        "PUT": "PutBucketLifecycleConfiguration",
+        "DELETE": "DeleteBucketLifecycle",
+    },
     "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "tagging": {"GET": "GetBucketTagging", "PUT": "PutBucketTagging", "DELETE": "DeleteBucketTagging"},

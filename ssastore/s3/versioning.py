@@ -15,7 +15,7 @@ from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.core.versionnames import NULL, is_id
 from ssastore.errors import MarkerFound, ObjectNotFound
 from ssastore.limits import LIST_KEYS_MAX, XML_BYTES_MAX
-from ssastore.s3 import locks, xml
+from ssastore.s3 import locks, xml, xmlsettings
 from ssastore.s3.buckets import bounded
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
@@ -107,7 +107,7 @@ class VersionOperations:
         """Whether the bucket makes versions."""
         assert request.bucket is not None
         bucket = await self._objects.buckets.read(request.bucket)
-        return Response.xml(xml.versioning(bucket.versioning))
+        return Response.xml(xmlsettings.versioning(bucket.versioning))
 
     async def put_bucket_versioning(self, request: Request) -> Response:
         """Let the bucket make versions, or no more."""

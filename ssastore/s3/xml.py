@@ -321,31 +321,6 @@ def delete_result(deleted: Iterable[DeletedObject], failures: Iterable[DeleteFai
     )
 
 
-def versioning(status: str) -> bytes:
-    """The answer of GetBucketVersioning; empty for a bucket that never made versions."""
-    return _document("VersioningConfiguration", _element("Status", status or None))
-
-
-def lock_configuration(rule: Mapping[str, str | int] | None) -> bytes:
-    """The answer of GetObjectLockConfiguration."""
-    content = ""
-    if rule:
-        period = "".join(_element(name.title(), rule[name]) for name in ("days", "years") if name in rule)
-        default = f"<DefaultRetention>{_element('Mode', rule['mode'])}{period}</DefaultRetention>"
-        content = f"<Rule>{default}</Rule>"
-    return _document("ObjectLockConfiguration", _element("ObjectLockEnabled", "Enabled"), content)
-
-
-def retention(mode: str, until: str) -> bytes:
-    """The answer of GetObjectRetention."""
-    return _document("Retention", _element("Mode", mode), _element("RetainUntilDate", until))
-
-
-def legal_hold(status: str) -> bytes:
-    """The answer of GetObjectLegalHold."""
-    return _document("LegalHold", _element("Status", status))
-
-
 def list_versions(
     *,
     bucket: str,

@@ -15,6 +15,8 @@ from tests.s3conformance.lists import HERE, NOT_YET, PASSES, WILL_NOT, compare, 
 
 FILES = ("test_s3.py", "test_headers.py")
 USERS = ("main", "alt", "tenant", "iam", "iam root", "iam alt root")
+DAY_S = 5
+"What a day is for lifecycle rules: the suite waits for some."
 SECTIONS = {"main": "s3 main", "alt": "s3 alt", "tenant": "s3 tenant"}
 
 
@@ -35,7 +37,7 @@ def settings(lab: RunningLab) -> str:
         lines += [f"[{SECTIONS.get(user, user)}]", f"display_name = {name}", f"user_id = {name}"]
         lines += [f"email = {name}@example.invalid", f"access_key = KEY-{name}", f"secret_key = {secret}"]
         lines += ["tenant = tenant"] if user == "tenant" else []
-        lines += ["api_name =", "lc_debug_interval = 5"] if user == "main" else []
+        lines += ["api_name =", f"lc_debug_interval = {DAY_S}"] if user == "main" else []
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +68,8 @@ def main() -> int:
     names = [name.replace(".", ".py::", 1) for name in read_list(HERE / NOT_YET)] if arguments.again else []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        with running_lab(directory, "s3tests", "--nodes", "4", "--replicas", "3") as lab:
+        options = ["--nodes", "4", "--replicas", "3", "--node-setting", f"lifecycle_day_s={DAY_S}"]
+        with running_lab(directory, "s3tests", *options) as lab:
             found = outcomes(run_suite(arguments.suite, lab, arguments.only, names, directory))
     if arguments.update:
         update(found)
