@@ -26,7 +26,7 @@ from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata
 from ssastore.core.registers import IF_ABSENT, Place, Registers, When
 from ssastore.core.suspects import PROBE_EVERY_S
-from ssastore.env import Clock, Randomness
+from ssastore.env import Clock, Randomness, spawn
 from ssastore.errors import (
     BucketAlreadyExists,
     BucketBeingDeleted,
@@ -38,8 +38,8 @@ from ssastore.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     RequestError,
+    SsaStoreError,
     TryLater,
-    Unavailable,
     VersionKept,
 )
 from ssastore.keyspace import GROUPS
@@ -54,6 +54,8 @@ _IPV4_LIKE = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _LAGGING_TRIES = 3
 _PARTS_AT_ONCE = 64
 _CHANGE_TRIES = 10
+_REFRESH_WAIT_S = 0.5
+_REFRESH_AGAIN_MS = 1000
 
 T = TypeVar("T")
 
@@ -151,6 +153,7 @@ class Buckets:
         self._randomness = randomness
         self._cache: dict[str, Bucket] = {}
         self._read_ms: dict[str, int] = {}
+        self._refreshing: dict[str, asyncio.Task[None]] = {}
 
     async def read(self, name: str) -> Bucket:
         """The bucket's record, from the store. Raises BucketNotFound, InvalidBucketName."""
@@ -177,21 +180,32 @@ class Buckets:
         return self._cache.get(name)
 
     async def current(self, name: str) -> Bucket:
-        """The record as it was at most CONFIG_AGE_MS ago, for what is set for the bucket.
+        """The record as it was some CONFIG_AGE_MS ago at most, for what is set for the bucket.
 
         While the record cannot be read, what was read last counts: a policy must not lapse because a node
-        does not answer.  Raises as ``read``.
+        does not answer.  Nobody waits for that node then, but one request now and then, and that for a
+        moment only: objects are elsewhere.  Raises as ``read``.
         """
         known = self._cache.get(name)
-        age_ms = self._clock.now_ms() - self._read_ms.get(name, 0)
-        if known is not None and 0 <= age_ms < CONFIG_AGE_MS:
-            return known
-        try:
+        if known is None:
             return await self.read(name)
-        except (Unavailable, OutcomeUnknown):
-            if known is None:
-                raise
+        age_ms = self._clock.now_ms() - self._read_ms.get(name, 0)
+        if 0 <= age_ms < CONFIG_AGE_MS or name in self._refreshing:
             return known
+        task = self._refreshing[name] = spawn("read the bucket again", self._refresh(name))
+        await asyncio.wait([task], timeout=_REFRESH_WAIT_S)
+        if not task.done():
+            return known
+        return self._cache.get(name) or await self.read(name)
+
+    async def _refresh(self, name: str) -> None:
+        """Read a record again; that it cannot be read is noticed again in a second."""
+        try:
+            await self.read(name)
+        except SsaStoreError:
+            self._read_ms[name] = self._clock.now_ms() - CONFIG_AGE_MS + _REFRESH_AGAIN_MS
+        finally:
+            del self._refreshing[name]
 
     async def configure(self, name: str, change: Callable[[Bucket], dict[str, Any]]) -> Bucket:
         """Set what ``change`` makes of the record, which may be called again when somebody else was faster.

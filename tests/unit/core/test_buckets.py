@@ -552,3 +552,46 @@ async def test_old_settings_hold_while_the_record_cannot_be_read() -> None:
     assert await objects.buckets.current(NAME) == made
     with pytest.raises(Unavailable):
         await client(caller).buckets.current(NAME)
+
+
+async def test_nobody_waits_for_a_record_whose_node_is_silent() -> None:
+    """But one request, for a moment, and then one in a second: the objects are elsewhere."""
+    caller = DirectCaller()
+    objects = client(caller)
+    made = await objects.buckets.create(NAME)
+    caller.clock.ms += CONFIG_AGE_MS
+    asked, answer = 0, asyncio.Event()
+
+    async def silent(message: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        raise Unavailable("the node is gone")
+
+    caller.hook = silent
+    now = asyncio.get_running_loop().time
+    began = now()
+    assert await asyncio.gather(*[objects.buckets.current(NAME) for _ in range(9)]) == [made] * 9
+    assert await objects.buckets.current(NAME) == made
+    assert now() - began < 2
+    assert asked == 1
+    answer.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await objects.buckets.current(NAME) == made
+    assert asked == 1, "it is asked again in a second"
+    caller.hook = None
+    caller.clock.ms += 1000
+    await client(caller, 2).buckets.configure(NAME, lambda known: {"policy": "x"})
+    assert (await objects.buckets.current(NAME)).config == {"policy": "x"}
+
+
+async def test_deleted_bucket_is_noticed_when_what_is_known_is_old() -> None:
+    caller = DirectCaller()
+    mine, other = client(caller), client(caller, 2)
+    await mine.buckets.create(NAME)
+    await other.buckets.delete(NAME)
+    assert (await mine.buckets.current(NAME)).name == NAME
+    caller.clock.ms += CONFIG_AGE_MS
+    with pytest.raises(BucketNotFound):
+        await mine.buckets.current(NAME)
