@@ -27,6 +27,7 @@ FRESH = {
     "fight": 16,
     "forget": 12,
     "recovery": 6,
+    "versions": 24,
 }
 "Seeds that nobody has run before, of each scenario; others, which take seconds each, get OTHERS."
 OTHERS = 3
