@@ -211,6 +211,27 @@ class TestRetention:
         assert refused(s3, locking, "free", LATE) == ("MalformedXML", 400)
 
 
+class TestMultipart:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": LATE},
+            {"ObjectLockLegalHoldStatus": "ON"},
+            {},
+        ],
+    )
+    def test_upload_keeps_what_it_was_begun_with(
+        self, s3: Any, locking: str, arguments: dict[str, Any]
+    ) -> None:
+        """The last has none of its own: then it is the bucket's default."""
+        s3.put_object_lock_configuration(Bucket=locking, ObjectLockConfiguration=rule())
+        upload = s3.create_multipart_upload(Bucket=locking, Key=KEY, **arguments)
+        named = {"Bucket": locking, "Key": KEY, "UploadId": upload["UploadId"]}
+        part = {"PartNumber": 1, "ETag": s3.upload_part(**named, PartNumber=1, Body=b"data")["ETag"]}
+        version = s3.complete_multipart_upload(**named, MultipartUpload={"Parts": [part]})["VersionId"]
+        assert failure(s3.delete_object, Bucket=locking, Key=KEY, VersionId=version)[:2] == DENIED
+
+
 class TestLegalHold:
     def test_held_version_stays_whoever_asks(self, s3: Any, locking: str) -> None:
         version = put(s3, locking, b"data", ObjectLockLegalHoldStatus="ON")
