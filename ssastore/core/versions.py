@@ -153,13 +153,14 @@ class Versions:
             VersionKept: ``status`` is empty, and what is there is a version.
         """
         origin = origin or (once.op_id if once else self._randomness.bytes(OP_ID_BYTES))
-        if once and once.attempt > 1 and (earlier := await self.written(place, key, origin)):
-            return earlier
         version = Version(ending_of(origin, is_null=status != ENABLED)) if status else None
         described = replace(metadata, version=version)
         for _ in range(_TRIES):
             born_ms = self._clock.now_ms()
             found = await self._registers.state(place, Kind.OBJECT, key)
+            # An earlier attempt that comes later than this look replaces what we shall not find any more.
+            if once and once.attempt > 1 and (earlier := await self.written(place, key, origin)):
+                return earlier
             demand.check(found)
             try:
                 found = await self.kept.leave(place, key, found, status, born_ms)
@@ -184,11 +185,11 @@ class Versions:
             VersionKept: ``status`` is empty, and what is there is a version.
         """
         origin = once.op_id if once else self._randomness.bytes(OP_ID_BYTES)
-        if once and once.attempt > 1 and (earlier := await self.written(place, key, origin)):
-            return Deleted(True, id_of(earlier.name))
         for _ in range(_TRIES):
             born_ms = self._clock.now_ms()
             found = await self._registers.state(place, Kind.OBJECT, key)
+            if once and once.attempt > 1 and (earlier := await self.written(place, key, origin)):
+                return Deleted(True, id_of(earlier.name))
             await self._check_deletion(place, key, found, demand)
             try:
                 found = await self.kept.leave(place, key, found, status, born_ms)
@@ -208,6 +209,7 @@ class Versions:
             # Who deletes an earlier marker and does not see this one yet brings back what is older.
             if not after.is_live or not name_in(after) > name:
                 return Deleted(existed, id_of(name))
+            await self._registers.delete(place, Kind.VERSION, version_key(key, name))
             demand = NOTHING
         raise TryLater(_CONTENDED)
 

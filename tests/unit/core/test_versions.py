@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -681,7 +682,34 @@ async def test_earlier_marker_is_deleted_while_a_later_one_is_made(objects: Obje
     await objects.delete(NAME, KEY)
     with pytest.raises(ObjectNotFound):
         await get(objects)
-    assert (await story(objects))[0] == "k:-*"
+    assert await story(objects) == ["k:-*", "k:one"]
+
+
+@pytest.mark.parametrize("others", [3, 70])
+@pytest.mark.parametrize("at", range(1, 6))
+async def test_earlier_attempt_arrives_while_it_is_repeated(objects: Objects, at: int, others: int) -> None:
+    """However late it comes, there is one version of the two; of 70 others a record does not remember all."""
+    caller = caller_of(objects)
+    born_ms = caller.clock.now_ms()
+    await put(objects, b"before")
+    other = client(caller, 7)
+    await other.buckets.read(NAME)
+    count = 0
+
+    async def meanwhile(message: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            caller.hook = None
+            await put(other, b"twice", once=Once(b"o" * 16, 1, born_ms))
+            for number in range(others):
+                await put(other, b"%d" % number)
+
+    caller.hook = meanwhile
+    with suppress(OutcomeUnknown):
+        await put(objects, b"twice", once=Once(b"o" * 16, 2, born_ms))
+    await put(objects, b"twice", once=Once(b"o" * 16, 3, born_ms))
+    assert [words.strip("*") for words in await story(objects)].count("k:twice") == 1
 
 
 async def test_version_is_locked_while_it_is_about_to_be_deleted(objects: Objects) -> None:
