@@ -9,10 +9,12 @@ open what its author wanted shut.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -23,8 +25,23 @@ from ssastore.s3.errors import S3Error
 POLICY_BYTES_MAX = 20 * KIB
 "As in AWS."
 ARN = "arn:aws:s3:::"
+_NAME = "${aws:username}"
 _VERSIONS = ("2008-10-17", "2012-10-17")
-_FIXED = ("aws:userid", "aws:username", "s3:dataaccesspointarn", "s3:dataaccesspointaccount")
+_KEYS = frozenset(
+    {
+        "s3:authtype",
+        "s3:delimiter",
+        "s3:max-keys",
+        "s3:prefix",
+        "s3:requestobjecttagkeys",
+        "s3:signatureage",
+        "s3:signatureversion",
+        "s3:versionid",
+    }
+)
+_KEY_PREFIXES = ("s3:existingobjecttag/", "s3:requestobjecttag/", "s3:x-amz-")
+"Condition keys of S3 that requests have here."
+_FIXED = ("aws:userid", "aws:username")
 "Keys whose values only some users have, besides those of sources and principals."
 _IP_BITS_PUBLIC = 8
 "A range of addresses wider than /8 restricts nobody (AWS: the meaning of public)."
@@ -53,22 +70,42 @@ class Asked:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether ``*`` (any run) and ``?`` (any character) of a pattern give ``text``. Linear in most cases."""
-    at = start = mark = 0
-    star = -1
-    while at < len(text):
-        if start < len(pattern) and pattern[start] == "*":
-            star, mark = start, at
-            start += 1
-        elif start < len(pattern) and pattern[start] in ("?", text[at]):
-            start += 1
-            at += 1
-        elif star >= 0:
-            mark += 1
-            at, start = mark, star + 1
-        else:
+    """Whether ``*`` (any run) and ``?`` (any character) of a pattern give ``text``.
+
+    What is between two stars is looked for once, from the left, in C: whose policy it is may choose the
+    text as well, and would stop the gateway with a loop of ours.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return len(first) == len(text) and _is_at(first, text, 0)
+    at, last = len(first), rest.pop()
+    if not _is_at(first, text, 0):
+        return False
+    for part in rest:
+        found = _find(part, text, at)
+        if found < 0:
             return False
-    return not pattern[start:].strip("*")
+        at = found + len(part)
+    return at <= len(text) - len(last) and _is_at(last, text, len(text) - len(last))
+
+
+def _is_at(part: str, text: str, at: int) -> bool:
+    if "?" not in part:
+        return text.startswith(part, at)
+    return _compiled(part).match(text, at) is not None
+
+
+def _find(part: str, text: str, at: int) -> int:
+    """Where a part of a pattern is first, not before ``at``; -1 for nowhere."""
+    if "?" not in part:
+        return text.find(part, at)
+    found = _compiled(part).search(text, at)
+    return found.start() if found else -1
+
+
+@lru_cache(maxsize=512)
+def _compiled(part: str) -> re.Pattern[str]:
+    return re.compile(".".join(map(re.escape, part.split("?"))), re.DOTALL)
 
 
 # -- conditions -------------------------------------------------------------------------------------
@@ -96,7 +133,9 @@ def _time(text: str) -> float:
 
 def _is_in(network: str, address: str) -> bool:
     try:
-        return ip_address(address) in ip_network(network, strict=False)
+        found = ip_address(address)
+        # What came by IPv4 to a socket of both.
+        return (getattr(found, "ipv4_mapped", None) or found) in ip_network(network, strict=False)
     except ValueError:
         return False
 
@@ -150,15 +189,16 @@ class _Condition:
         if self.name == "Null":
             return (not found) == (self.wanted[0].lower() == "true")
         if not found:
-            return self.if_exists or self.is_negated or self.over == "all"
-        wanted = [_filled(text, asked) for text in self.wanted]
+            return self.if_exists or self.over == "all" or (self.is_negated and self.over != "any")
+        wanted = _filled(self.wanted, asked)
         test = _TESTS[self.name]
         fits = [any(test(text, value) for text in wanted) != self.is_negated for value in found]
         return all(fits) if self.over == "all" else any(fits)
 
 
-def _filled(text: str, asked: Asked) -> str:
-    return text.replace("${aws:username}", asked.user) if "${" in text else text
+def _filled(texts: Sequence[str], asked: Asked) -> list[str]:
+    """Texts with the user's name in them; of nobody, who has none, only those that do not ask for it."""
+    return [text.replace(_NAME, asked.user) for text in texts if asked.user != ANYBODY or _NAME not in text]
 
 
 def _conditions(document: Any) -> tuple[_Condition, ...]:
@@ -176,6 +216,7 @@ def _conditions(document: Any) -> tuple[_Condition, ...]:
             raise S3Error("MalformedPolicy", f"Invalid Condition type: {operator[:64]}")
         for key, value in keys.items():
             wanted = _texts(value, f"a value of {key[:64]}")
+            _check_key(key.lower())
             over_word = {"": "", "ForAnyValue": "any", "ForAllValues": "all"}[over]
             condition = _Condition(
                 plain, is_negated, name.endswith("IfExists"), over_word, key.lower(), wanted
@@ -183,6 +224,12 @@ def _conditions(document: Any) -> tuple[_Condition, ...]:
             _check_values(condition)
             found.append(condition)
     return tuple(found)
+
+
+def _check_key(key: str) -> None:
+    """S3Error MalformedPolicy for one of S3's that no request has here: a deny by it would deny nothing."""
+    if key.startswith("s3:") and key not in _KEYS and not key.startswith(_KEY_PREFIXES):
+        raise S3Error("MalformedPolicy", f"Policy has an invalid condition key: {key[:64]}")
 
 
 def _check_values(condition: _Condition) -> None:
@@ -212,7 +259,7 @@ def _texts(value: Any, what: str) -> tuple[str, ...]:
             one = str(one)
         if not isinstance(one, str):
             raise S3Error("MalformedPolicy", f"{what} must be a text.")
-        if "${" in one.replace("${aws:username}", ""):
+        if "${" in one.replace(_NAME, ""):
             raise S3Error("MalformedPolicy", f"{one[:64]!r} has a variable that is not known here.")
         texts.append(one)
     if not texts:
@@ -236,22 +283,32 @@ def _principals(value: Any) -> tuple[str, ...]:
 
 
 def _user_of(text: str) -> str:
-    """The user of ``arn:aws:iam::ACCOUNT:user/NAME``, ``arn:aws:iam::NAME:root`` or plain NAME."""
-    if not text.startswith("arn:"):
+    """The user of ``arn:aws:iam::ACCOUNT:user/NAME``, ``arn:aws:iam::NAME:root`` or plain NAME.
+
+    Raises:
+        S3Error: MalformedPolicy, also for a name that is only part of one: it would be everybody's.
+    """
+    if text == "*":
         return text
-    parts = text.split(":", 5)
-    if len(parts) != 6 or parts[2] not in ("iam", "sts"):
+    name = text
+    if text.startswith("arn:"):
+        parts = text.split(":", 5)
+        if len(parts) != 6 or parts[2] not in ("iam", "sts"):
+            raise S3Error("MalformedPolicy", "Invalid principal in policy")
+        name = parts[4] if parts[5] == "root" else parts[5].rpartition("/")[2]
+    if not name or "*" in name or "?" in name:
         raise S3Error("MalformedPolicy", "Invalid principal in policy")
-    account, name = parts[4], parts[5]
-    return account if name == "root" else name.rpartition("/")[2]
+    return name
 
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
     is_allow: bool
-    principals: tuple[str, ...]
+    principals: tuple[str, ...] | None
+    "None: all but ``not_principals``."
     not_principals: tuple[str, ...]
     actions: tuple[str, ...]
+    "Empty: all but ``not_actions``; resources alike."
     not_actions: tuple[str, ...]
     resources: tuple[str, ...]
     not_resources: tuple[str, ...]
@@ -261,24 +318,30 @@ class _Statement:
         """Whether the statement is about this request."""
         return (
             self._fits_user(asked.user)
-            and _fits_one(self.actions, self.not_actions, asked.action.lower())
-            and _fits_one(
-                [_filled(text, asked) for text in self.resources],
-                [_filled(text, asked) for text in self.not_resources],
-                asked.resource,
-            )
+            and (_fits_any(self.actions or self.not_actions, asked.action.lower()) == bool(self.actions))
+            and (_fits_any(self._resources(asked), asked.resource) == bool(self.resources))
             and all(condition.holds(asked) for condition in self.conditions)
         )
 
+    def _resources(self, asked: Asked) -> list[str]:
+        return _filled(self.resources or self.not_resources, asked)
+
     def _fits_user(self, user: str) -> bool:
-        if self.not_principals:
+        if user == ANYBODY and self.is_allow and self._asks_for_name:
+            return False  # Who has no name is none of those that it lets in by name, or shuts out.
+        if self.principals is None:
             return "*" not in self.not_principals and user not in self.not_principals
         return "*" in self.principals or (user != ANYBODY and user in self.principals)
 
     @property
+    def _asks_for_name(self) -> bool:
+        texts = (*self.resources, *self.not_resources, *[text for c in self.conditions for text in c.wanted])
+        return any(_NAME in text for text in texts)
+
+    @property
     def is_public(self) -> bool:
         """It lets everybody in, whoever and wherever they are."""
-        if not self.is_allow or "*" not in self.principals:
+        if not self.is_allow or "*" not in (self.principals or ()):
             return False
         return not any(_restricts(condition) for condition in self.conditions)
 
@@ -296,9 +359,7 @@ def _restricts(condition: _Condition) -> bool:
     return is_fixed and not any("*" in text or "?" in text for text in condition.wanted)
 
 
-def _fits_one(patterns: Sequence[str], excluded: Sequence[str], text: str) -> bool:
-    if excluded:
-        return not any(matches(pattern, text) for pattern in excluded)
+def _fits_any(patterns: Sequence[str], text: str) -> bool:
     return any(matches(pattern, text) for pattern in patterns)
 
 
@@ -375,7 +436,7 @@ def _statement(row: Any, bucket: str) -> _Statement:
             raise S3Error("MalformedPolicy", "Policy has invalid action")
     return _Statement(
         is_allow,
-        _principals(row["Principal"]) if "Principal" in row else (),
+        _principals(row["Principal"]) if "Principal" in row else None,
         _principals(row["NotPrincipal"]) if "NotPrincipal" in row else (),
         tuple(text.lower() for text in actions[0]),
         tuple(text.lower() for text in actions[1]),

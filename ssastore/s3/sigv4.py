@@ -365,6 +365,8 @@ def _canonical_headers(headers: dict[bytes, bytes], signed_headers: bytes) -> by
 def form_credential(text: str, region: str) -> tuple[str, bytes, bytes]:
     """Access key, date and region of a form's ``x-amz-credential``. Raises S3Error."""
     access_key, date, found = _credential(text.encode(), "InvalidArgument")
+    if len(date) != 8 or not date.isdigit():  # Keys of dates are kept.
+        raise S3Error("InvalidArgument", "The date of X-Amz-Credential must be yyyyMMdd.")
     if found != region.encode():
         raise S3Error("AuthorizationHeaderMalformed", f"the region is wrong; expecting '{region}'")
     return access_key, date, found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -24,7 +25,13 @@ def test_wildcards_mean_what_they_mean(pattern: str, text: str) -> None:
 
 
 def test_wildcards_of_an_attacker_take_no_time() -> None:
+    start = time.process_time()
     assert not matches("*a" * 500 + "b", "a" * 5000)
+    for character in ("a", "?"):
+        part = "a" * 1500 + character + "a" * 500 + "b"
+        for _ in range(10):  # All that a policy's length leaves room for, against the longest header.
+            assert not matches(f"*{part}*", "a" * 8190)
+    assert time.process_time() - start < 2
 
 
 def verdict(
@@ -55,6 +62,8 @@ def verdict(
         ({"Condition": {"ForAllValues:StringEquals": {"k:tags": ["a"]}}}, False),
         ({"Condition": {"ForAnyValue:StringEquals": {"k:tags": ["b", "c"]}}}, True),
         ({"Condition": {"ForAnyValue:StringEquals": {"k:absent": ["b"]}}}, False),
+        ({"Condition": {"ForAnyValue:StringNotEquals": {"k:absent": ["b"]}}}, False),
+        ({"Condition": {"StringNotEquals": {"k:absent": ["b"]}}}, True),
         ({"Condition": {"ForAllValues:StringEquals": {"k:absent": ["b"]}}}, True),
         ({"Condition": {"StringEquals": {"K:TAGS": "a"}}}, True),
         ({"Condition": {"StringEquals": {"k:tags": "A"}}}, False),
@@ -66,8 +75,53 @@ def test_statements(statement: dict[str, Any], expected: bool) -> None:
     assert verdict(statement, k__tags=["a", "b"]) == (Verdict.ALLOW if expected else Verdict.NOTHING)
 
 
-def test_nobody_has_no_name() -> None:
-    assert verdict({"Principal": {"AWS": ""}}, ANYBODY) is Verdict.NOTHING
+@pytest.mark.parametrize(
+    "principal",
+    [
+        "",
+        "arn:aws:iam:::user/",
+        "arn:aws:iam::*:root",
+        "arn:aws:iam::1:user/*",
+        "arn:aws:iam:::user/b?b",
+        "b*",
+    ],
+)
+def test_a_principal_is_everybody_or_one_user(principal: str) -> None:
+    for name in ("Principal", "NotPrincipal"):
+        with pytest.raises(S3Error, match="principal"):
+            verdict({"Effect": "Deny", name: {"AWS": principal}})
+
+
+NAME = "${aws:username}"
+HOME = f"arn:aws:s3:::{BUCKET}/home/{NAME}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ({"Resource": f"{HOME}*"}, Verdict.NOTHING),
+        ({"NotResource": f"{HOME}/*"}, Verdict.NOTHING),
+        ({"Condition": {"StringLike": {"s3:prefix": f"{NAME}*"}}}, Verdict.NOTHING),
+        ({"Condition": {"StringNotLike": {"s3:prefix": f"{NAME}*"}}}, Verdict.NOTHING),
+        ({"Effect": "Deny", "Resource": f"{HOME}/*"}, Verdict.NOTHING),
+        ({"Effect": "Deny", "NotResource": f"{HOME}/*"}, Verdict.DENY),
+        ({"Effect": "Deny", "Condition": {"StringNotLike": {"s3:prefix": f"{NAME}*"}}}, Verdict.DENY),
+    ],
+    ids=str,
+)
+def test_nobody_has_no_name(statement: dict[str, Any], expected: Verdict) -> None:
+    assert verdict(statement, ANYBODY, s3__prefix=["x"]) is expected
+
+
+@pytest.mark.parametrize("key", ["s3:TlsVersion", "s3:object-lock-remaining-retention-days", "s3:unheard"])
+def test_a_condition_of_what_no_request_says_is_refused(key: str) -> None:
+    with pytest.raises(S3Error, match="condition key"):
+        verdict({"Effect": "Deny", "Condition": {"NumericGreaterThan": {key: 1}}})
+
+
+def test_ipv4_on_a_socket_of_both() -> None:
+    deny = {"Effect": "Deny", "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}
+    assert verdict(deny, aws__sourceip=["::ffff:10.1.2.3"]) is Verdict.DENY
 
 
 @pytest.mark.parametrize(
@@ -75,6 +129,11 @@ def test_nobody_has_no_name() -> None:
 )
 def test_a_deny_for_all_but_some(user: str, expected: Verdict) -> None:
     assert verdict({"Effect": "Deny", "NotPrincipal": {"AWS": "bob"}}, user) is expected
+
+
+def test_a_deny_for_all_but_services_is_for_all_users() -> None:
+    deny = {"Effect": "Deny", "NotPrincipal": {"Service": "logging.s3.amazonaws.com"}}
+    assert verdict(deny, "bob") is Verdict.DENY
 
 
 def test_an_allow_for_all_but_some_is_refused() -> None:

@@ -17,7 +17,7 @@ import pytest
 from ssastore.s3 import sigv4
 from ssastore.s3.errors import S3Error
 from ssastore.s3.principal import PayloadMode, Principal, SignedRequest
-from ssastore.s3.sigv4 import authenticate
+from ssastore.s3.sigv4 import authenticate, form_credential
 
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -616,3 +616,10 @@ def test_bytes_that_are_no_text_are_refused_and_do_not_crash(
         assert refusal(rewritten(sent.signed(), header, junk), sent.now_ms).status in (400, 403)
     request = replace(sent.signed(), path=b"/\xff\xfe", query=b"\xff=\xfe")
     assert refusal(request, sent.now_ms).code == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("date", ["", "2026", "2026112x", "20261129" * 100])
+def test_the_date_of_a_forms_key_is_one(date: str) -> None:
+    """A signing key is kept for each."""
+    with pytest.raises(S3Error, match="date"):
+        form_credential(f"AKID/{date}/eu-test-1/s3/aws4_request", "eu-test-1")
