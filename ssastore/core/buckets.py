@@ -17,6 +17,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -144,6 +145,28 @@ def _decode(name: str, etag: str, data: bytes) -> Bucket:
         raise CorruptObject(f"the record of bucket {name!r} is not one") from error
 
 
+_FIRST: ContextVar[dict[str, Bucket] | None] = ContextVar("ssastore_buckets_first", default=None)
+
+
+def hold_to_buckets(*, is_wanted: bool) -> None:
+    """Let the task from here on meet no other bucket of a name than the first one that it meets.
+
+    For who decides by a bucket's owner and settings, and acts afterwards: another bucket that has been made
+    in its place raises TryLater, and the next try decides anew.
+    """
+    _FIRST.set({} if is_wanted else None)
+
+
+def _held(bucket: Bucket) -> Bucket:
+    """The bucket. Raises TryLater: see ``hold_to_buckets``."""
+    first = _FIRST.get()
+    if first is not None:
+        known = first.setdefault(bucket.name, bucket)
+        if known.place != bucket.place and (known.owner, known.config) != (bucket.owner, bucket.config):
+            raise TryLater(f"bucket {bucket.name!r} was made again")
+    return bucket
+
+
 class Buckets:
     """Bucket records, with a cache that is dropped when a request shows that it is old."""
 
@@ -157,6 +180,9 @@ class Buckets:
 
     async def read(self, name: str) -> Bucket:
         """The bucket's record, from the store. Raises BucketNotFound, InvalidBucketName."""
+        return _held(await self._fresh(name))
+
+    async def _fresh(self, name: str) -> Bucket:
         check_bucket_name(name)
         try:
             found = await self._registers.get(SYSTEM, Kind.OBJECT, _record_key(name))
@@ -191,17 +217,18 @@ class Buckets:
             return await self.read(name)
         age_ms = self._clock.now_ms() - self._read_ms.get(name, 0)
         if 0 <= age_ms < CONFIG_AGE_MS or name in self._refreshing:
-            return known
+            return _held(known)
         task = self._refreshing[name] = spawn("read the bucket again", self._refresh(name))
         await asyncio.wait([task], timeout=_REFRESH_WAIT_S)
         if not task.done():
-            return known
-        return self._cache.get(name) or await self.read(name)
+            return _held(known)
+        fresh = self._cache.get(name)
+        return _held(fresh) if fresh else await self.read(name)
 
     async def _refresh(self, name: str) -> None:
         """Read a record again; that it cannot be read is noticed again in a second."""
         try:
-            await self.read(name)
+            await self._fresh(name)
         except SsaStoreError:
             self._read_ms[name] = self._clock.now_ms() - CONFIG_AGE_MS + _REFRESH_AGAIN_MS
         finally:
@@ -232,7 +259,7 @@ class Buckets:
         the same was shut by a deletion that found an object in it: that is over.
         """
         cached = self._cache.get(name)
-        known = cached or await self.read(name)
+        known = _held(cached) if cached else await self.read(name)
         try:
             return await work(known)
         except ObjectNotFound:
@@ -303,7 +330,7 @@ class Buckets:
             found = await self._registers.get(SYSTEM, Kind.OBJECT, _record_key(name))
         except ObjectNotFound:
             raise BucketNotFound(f"no bucket {name!r}") from None
-        bucket = _decode(name, found.metadata.etag, bytes(found.data))
+        bucket = _held(_decode(name, found.metadata.etag, bytes(found.data)))
         # A plane that missed deletes shows objects that are none.  It is brought up to date while the bucket
         # still takes writes, and what is late for one attempt is there for the next.
         is_lagging = bucket.is_indexed and await self._registers.is_replicated()

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl
 
-from ssastore.core.buckets import Bucket
+from ssastore.core.buckets import Bucket, hold_to_buckets
 from ssastore.core.objects import ObjectInfo, Objects
 from ssastore.core.users import ANYBODY, ROOT
 from ssastore.core.versionnames import is_id
@@ -26,6 +25,7 @@ from ssastore.s3.acl import HEADERS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import Asked, Policy, Verdict, parse_policy
 from ssastore.s3.request import Request
+from ssastore.s3.tags import tags_of_headers
 
 _ACTIONS = {
     "HeadBucket": "ListBucket",
@@ -161,7 +161,11 @@ class Access:
         self._objects = objects
 
     async def check(self, request: Request, operation: str) -> None:
-        """Raise S3Error AccessDenied unless the user may do what the request asks."""
+        """Raise S3Error AccessDenied unless the user may do what the request asks.
+
+        From here on the request meets the buckets that this was decided for, or fails (TryLater).
+        """
+        hold_to_buckets(is_wanted=request.user != ROOT)
         if operation != "CreateBucket":
             await self._check_owner(request, "x-amz-expected-bucket-owner", request.bucket)
         if request.user == ROOT:
@@ -278,7 +282,9 @@ def _context(request: Request, action: str, version_id: str | None) -> Mapping[s
         del found["s3:signatureversion"]
     else:
         found["aws:username"] = found["aws:userid"] = [request.user]
-        found["s3:authtype"] = ["REST-QUERY-STRING" if request.principal.is_presigned else "REST-HEADER"]
+        found["aws:principalarn"] = [f"arn:aws:iam:::user/{request.user}"]
+        found["s3:signatureage"] = [str(max(0, request.received_ms - request.principal.signed_at_ms))]
+        found["s3:authtype"] = [_way(request)]
     if request.remote:
         found["aws:sourceip"] = [request.remote]
     for name, header in (("aws:useragent", "User-Agent"), ("aws:referer", "Referer")):
@@ -293,9 +299,27 @@ def _context(request: Request, action: str, version_id: str | None) -> Mapping[s
             found[f"s3:{parameter}"] = [request.query[parameter]]
     if version_id is not None:
         found["s3:versionid"] = [version_id]
-    tags = parse_qsl(request.headers.get("x-amz-tagging", ""), keep_blank_values=True)
-    for name, value in tags:
+    tags = _request_tags(request)
+    for name, value in tags.items():
         found[f"s3:requestobjecttag/{name.lower()}"] = [value]
     if tags:
-        found["s3:requestobjecttagkeys"] = [name for name, _ in tags]
+        found["s3:requestobjecttagkeys"] = list(tags)
     return found
+
+
+def _way(request: Request) -> str:
+    """How a request was signed."""
+    if not request.principal.access_key:
+        return "POST"
+    return "REST-QUERY-STRING" if request.principal.is_presigned else "REST-HEADER"
+
+
+def _request_tags(request: Request) -> dict[str, str]:
+    """The tags that a request brings: those that an upload reads, which refuses them if they are none."""
+    is_copy = "x-amz-copy-source" in request.headers
+    if is_copy and request.headers.get("x-amz-tagging-directive") != "REPLACE":
+        return {}
+    try:
+        return tags_of_headers(request.headers)
+    except S3Error:
+        return {}

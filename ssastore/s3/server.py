@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from ssastore.core.buckets import hold_to_buckets
 from ssastore.core.objects import Objects
 from ssastore.core.users import ANYBODY, ROOT, AccessKey, Users
 from ssastore.env import Clock, Randomness
@@ -165,6 +166,7 @@ class S3Server:
         """One request from its headers to the last byte of its response."""
         request_id = self._randomness.bytes(8).hex().upper()
         name = "-"
+        hold_to_buckets(is_wanted=False)  # Requests of one connection follow each other in one task.
         try:
             if http.method == "OPTIONS":
                 name = "Preflight"

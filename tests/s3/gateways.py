@@ -138,13 +138,15 @@ class Gateway:
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def boto(self, *, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, **options: Any) -> Any:
+    def boto(
+        self, *, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, url: str = "", **options: Any
+    ) -> Any:
         """A boto3 client; only ``retries`` differ from the defaults, so that a failure shows."""
         options.setdefault("region_name", REGION)
         config = Config(**{"retries": {"total_max_attempts": 1}, **options.pop("config", {})})
         client = boto3.client(
             "s3",
-            endpoint_url=self.url,
+            endpoint_url=url or self.url,
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
             config=config,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.s3.gateways import Gateway
+from ssastore.s3.server import S3Server
+from ssastore.system import SystemRandomness
+from tests.s3.gateways import ACCESS_KEY, REGION, SECRET_KEY, Gateway
 from tests.s3.raw import Sent, Site, sign
 from tests.s3.test_access import refused, set_policy, statement
 
@@ -46,6 +51,90 @@ def test_who_owns_a_bucket_is_not_found_out_by_guessing(gateway: Gateway, mine: 
         for guess in ("alice", "bob")
     ]
     assert told[0] == told[1]
+
+
+@pytest.fixture
+def other(gateway: Gateway) -> Iterator[Callable[[str], Any]]:
+    """Clients of a second gateway of the same cluster, which knows by itself what it has read."""
+
+    async def start() -> tuple[Any, Any]:
+        client = gateway.cluster.client(deadline_ms=5000)
+        server = S3Server(
+            client.objects,
+            region=REGION,
+            access_keys={ACCESS_KEY: SECRET_KEY.encode()},
+            clock=gateway.clock,
+            randomness=SystemRandomness(),
+        )
+        http = server.http_server()
+        listener = await gateway._loop.create_server(http, "127.0.0.1", 0)
+        return http, listener
+
+    http, listener = gateway.run(start())
+    port = listener.sockets[0].getsockname()[1]
+
+    def client(user: str) -> Any:
+        key = gateway.run(gateway.server._users.create(user))
+        return gateway.boto(access_key=key.key_id, secret_key=key.secret, url=f"http://127.0.0.1:{port}")
+
+    yield client
+    gateway.run(stop(http, listener))
+
+
+async def stop(http: Any, listener: Any) -> None:
+    listener.close()
+    await http.shutdown(0.2)
+
+
+def test_a_bucket_that_is_somebody_elses_by_now(
+    gateway: Gateway, alice: Any, bob: Any, other: Callable[[str], Any]
+) -> None:
+    name = "changed-hands"
+    bob_elsewhere = other("bob")
+    calls: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
+        (bob_elsewhere.get_object, {"Key": "k"}),
+        (bob_elsewhere.put_object, {"Key": "k", "Body": b"x"}),
+        (bob_elsewhere.delete_object, {"Key": "k"}),
+        (bob_elsewhere.delete_objects, {"Delete": {"Objects": [{"Key": "k"}]}}),
+        (bob_elsewhere.list_objects_v2, {}),
+        (bob_elsewhere.put_object_tagging, {"Key": "k", "Tagging": {"TagSet": []}}),
+        (bob_elsewhere.create_multipart_upload, {"Key": "k"}),
+        (bob_elsewhere.get_object_acl, {"Key": "k"}),
+        (bob_elsewhere.get_bucket_acl, {}),
+        (bob_elsewhere.delete_bucket_policy, {}),
+        (bob_elsewhere.put_bucket_acl, {"ACL": "public-read"}),
+        (bob_elsewhere.list_object_versions, {}),
+        (bob_elsewhere.list_multipart_uploads, {}),
+        (bob_elsewhere.copy_object, {"Key": "l", "CopySource": f"{name}/k"}),
+    )
+    harmless = (
+        bob_elsewhere.delete_object,
+        bob_elsewhere.delete_objects,
+        bob_elsewhere.list_multipart_uploads,
+    )
+    for call, arguments in calls:
+        bob.create_bucket(Bucket=name)
+        bob.put_object(Bucket=name, Key="was", Body=b"bobs")
+        with suppress(ClientError):
+            bob_elsewhere.head_object(
+                Bucket=name, Key="was"
+            )  # This gateway may still know the bucket before.
+        bob_elsewhere.head_object(Bucket=name, Key="was")
+        bob.delete_object(Bucket=name, Key="was")
+        bob.delete_bucket(Bucket=name)
+        alice.create_bucket(Bucket=name)
+        alice.put_object(Bucket=name, Key="k", Body=b"hers")
+        try:
+            found = call(Bucket=name, **arguments)
+            # The bucket that was his is empty: nothing is deleted from it, and no upload is open in it.
+            assert call in harmless, (arguments, found)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            assert code in ("AccessDenied", "SlowDown", "NoSuchBucket", "NoSuchKey"), (arguments, code)
+        assert alice.get_object(Bucket=name, Key="k")["Body"].read() == b"hers"
+        assert alice.list_objects_v2(Bucket=name)["KeyCount"] == 1
+        alice.delete_object(Bucket=name, Key="k")
+        alice.delete_bucket(Bucket=name)
 
 
 # -- what a right does not carry --------------------------------------------------------------------
@@ -185,3 +274,26 @@ def test_more_grants_than_an_object_can_carry(gateway: Gateway, alice: Any, mine
     answer = Site.exchange(gateway, sent)
     assert 400 <= answer.status < 500, answer
     alice.head_object(Bucket=mine, Key="k")
+
+
+def test_an_old_signature(gateway: Gateway, alice: Any, bob: Any, mine: str) -> None:
+    """A policy may let a presigned URL live shorter than its signer says."""
+    deny = statement(mine, "s3:*", "*", "Deny", Condition={"NumericGreaterThan": {"s3:signatureAge": 60_000}})
+    set_policy(alice, mine, statement(mine, "s3:GetObject"), deny)
+    url = bob.generate_presigned_url("get_object", Params={"Bucket": mine, "Key": "k"}, ExpiresIn=600)
+    target = url.removeprefix(gateway.url)
+    assert asked(gateway, "GET", target).status == 200
+    gateway.clock.offset_ms += 62_000
+    try:
+        assert asked(gateway, "GET", target).code == "AccessDenied"
+    finally:
+        gateway.clock.offset_ms -= 62_000
+
+
+def test_tags_that_a_copy_does_not_take_are_none(alice: Any, bob: Any, mine: str) -> None:
+    condition = {"StringEquals": {"s3:RequestObjectTag/security": "public"}}
+    put = statement(mine, "s3:PutObject", Condition=condition)
+    set_policy(alice, mine, statement(mine, "s3:GetObject*"), put)
+    copy = {"Bucket": mine, "Key": "copy", "CopySource": f"{mine}/k", "Tagging": "security=public"}
+    refused(bob.copy_object, **copy)
+    bob.copy_object(TaggingDirective="REPLACE", **copy)
