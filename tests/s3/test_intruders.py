@@ -189,6 +189,43 @@ def test_attributes_ask_for_the_object_too(alice: Any, bob: Any, mine: str) -> N
     bob.get_object_attributes(**call)
 
 
+@pytest.mark.parametrize(
+    ("call", "action", "code"),
+    [
+        (
+            "get_bucket_encryption",
+            "GetEncryptionConfiguration",
+            "ServerSideEncryptionConfigurationNotFoundError",
+        ),
+        ("get_bucket_replication", "GetReplicationConfiguration", "ReplicationConfigurationNotFoundError"),
+        ("get_bucket_accelerate_configuration", "GetAccelerateConfiguration", ""),
+        ("get_bucket_notification_configuration", "GetBucketNotification", ""),
+        ("get_bucket_website", "GetBucketWebsite", "NoSuchWebsiteConfiguration"),
+        ("get_bucket_lifecycle_configuration", "GetLifecycleConfiguration", "NoSuchLifecycleConfiguration"),
+        ("get_bucket_cors", "GetBucketCORS", "NoSuchCORSConfiguration"),
+        (
+            "get_object_lock_configuration",
+            "GetBucketObjectLockConfiguration",
+            "ObjectLockConfigurationNotFoundError",
+        ),
+        ("get_public_access_block", "GetBucketPublicAccessBlock", "NoSuchPublicAccessBlockConfiguration"),
+        ("list_multipart_uploads", "ListBucketMultipartUploads", ""),
+        ("list_object_versions", "ListBucketVersions", ""),
+        ("head_bucket", "ListBucket", ""),
+    ],
+)
+def test_actions_have_the_names_of_aws(
+    alice: Any, bob: Any, mine: str, call: str, action: str, code: str
+) -> None:
+    ask = getattr(bob, call)
+    refused(ask, Bucket=mine)
+    set_policy(alice, mine, statement(mine, f"s3:{action}"))
+    if code:
+        refused(ask, code, Bucket=mine)
+    else:
+        ask(Bucket=mine)
+
+
 def test_nobody_overrides_the_headers_of_an_answer(gateway: Gateway, alice: Any, bob: Any, mine: str) -> None:
     alice.put_object_acl(Bucket=mine, Key="k", ACL="public-read")
     answer = asked(gateway, "GET", f"/{mine}/k?response-content-type=text/html")
