@@ -61,6 +61,8 @@ class AccessKey:
 
 def check_user(name: str) -> None:
     """Raise RequestError unless ``name`` can be a user's."""
+    if name == ROOT:
+        raise RequestError("root's keys are those of the secrets file")
     if not _USER.fullmatch(name):
         raise RequestError(f"{name[:80]!r} is no user name: 1 to 64 letters, digits and ._@+-")
 

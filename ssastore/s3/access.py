@@ -60,6 +60,9 @@ _ACTIONS = {
     "DeleteBucketOwnershipControls": "PutBucketOwnershipControls",
 }
 "Operations whose action in policies has another name."
+_OF_THE_OWNER = frozenset({"PutBucketPolicy", "DeleteBucketPolicy"})
+"No policy gives these to others, or takes them from the owner, as in AWS: who shut himself out gets in again."
+
 _OF_VERSIONS = {
     "GetObject": "GetObjectVersion",
     "DeleteObject": "DeleteObjectVersion",
@@ -210,6 +213,8 @@ class Access:
             return True
         bucket = await self._objects.buckets.current(bucket_name)
         is_owner = request.user == (bucket.owner or ROOT)  # ANYBODY is as empty as no owner.
+        if action in _OF_THE_OWNER:
+            return is_owner
         policy = policy_of(bucket)
         if policy is not None:
             asked = await self._asked(request, action, bucket, (key, version_id), policy)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ssastore.errors import RequestError
 from ssastore.s3.server import S3Server
 from ssastore.system import SystemRandomness
 from tests.s3.gateways import ACCESS_KEY, REGION, SECRET_KEY, Gateway
@@ -334,3 +335,20 @@ def test_tags_that_a_copy_does_not_take_are_none(alice: Any, bob: Any, mine: str
     copy = {"Bucket": mine, "Key": "copy", "CopySource": f"{mine}/k", "Tagging": "security=public"}
     refused(bob.copy_object, **copy)
     bob.copy_object(TaggingDirective="REPLACE", **copy)
+
+
+def test_a_policy_is_its_owners_affair(alice: Any, bob: Any, mine: str) -> None:
+    """Whatever it says: nobody else sets it, and an owner who denied everything takes it back."""
+    set_policy(alice, mine, statement(mine, "s3:*"))
+    refused(bob.delete_bucket_policy, Bucket=mine)
+    with pytest.raises(ClientError):
+        set_policy(bob, mine, statement(mine, "s3:GetObject"))
+    set_policy(alice, mine, statement(mine, "s3:*", "*", "Deny"))
+    refused(alice.get_object, Bucket=mine, Key="k")
+    alice.delete_bucket_policy(Bucket=mine)
+    alice.get_object(Bucket=mine, Key="k")
+
+
+def test_nobody_is_made_root(gateway: Gateway) -> None:
+    with pytest.raises(RequestError, match="secrets file"):
+        gateway.run(gateway.server._users.create("root"))
