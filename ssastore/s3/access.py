@@ -61,7 +61,7 @@ _ACTIONS = {
 }
 "Operations whose action in policies has another name."
 _OF_THE_OWNER = frozenset({"PutBucketPolicy", "DeleteBucketPolicy"})
-"No policy gives these to others, or takes them from the owner, as in AWS: who shut himself out gets in again."
+"No policy gives these to others, or takes them from the owner, as in AWS: who is shut out gets in again."
 
 _OF_VERSIONS = {
     "GetObject": "GetObjectVersion",
