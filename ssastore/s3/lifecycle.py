@@ -98,9 +98,10 @@ def _filter(row: Element) -> dict[str, Any]:
     if chosen is None:
         assert prefix is not None
         return {"prefix": prefix.text, "is_plain": True}
-    if len(chosen.children) > 1:
-        raise S3Error("MalformedXML", "A Filter has one condition; several of them are in And.")
     both = chosen.one("And")
+    if both is not None and len(chosen.children) > 1:
+        raise S3Error("MalformedXML", "A Filter has nothing beside And.")
+    # Several without And mean the same: all of them are to hold, and that is the narrower reading.
     return _conditions(both if both is not None else chosen)
 
 

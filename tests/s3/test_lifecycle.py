@@ -86,7 +86,7 @@ class TestConfiguration:
             (rule(Prefix=""), "InvalidRequest"),
             (rule(**DAYS), "MalformedXML"),
             (rule(Prefix="", Filter={"Prefix": ""}, **DAYS), "MalformedXML"),
-            (rule(Filter={"Prefix": "a", "ObjectSizeLessThan": 5}, **DAYS), "MalformedXML"),
+            (rule(Filter={"Prefix": "a", "And": {"Prefix": "b"}}, **DAYS), "MalformedXML"),
             (rule(Prefix="", **DAYS) | {"Status": "enabled"}, "MalformedXML"),
             (rule("i" * 256, Prefix="", **DAYS), "InvalidArgument"),
             (rule(Prefix="", NoncurrentVersionExpiration={"NoncurrentDays": 0}), "InvalidArgument"),
@@ -180,3 +180,10 @@ class TestExpiry:
         assert told[1] in (2, 3), "a marker, and what was replaced two days ago may be gone"
         assert told[-1] == 0
         assert [row[0] for row in listed(s3, bucket)] == ["b"]
+
+
+def test_several_conditions_without_and_are_all_to_hold(s3: Any, bucket: str) -> None:
+    rules = [rule(Filter={"Prefix": "a", "ObjectSizeLessThan": 5}, **DAYS)]
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    (found,) = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert found["Filter"] == {"And": {"Prefix": "a", "ObjectSizeLessThan": 5}}
