@@ -39,20 +39,23 @@ def _shown(key: AccessKey) -> dict[str, Any]:
 
 @key_command.command("create")
 @click.option("--user", required=True, help="Whose key it is; a user is a name, and needs nothing else.")
-@click.option("--id", "key_id", default="", help="Its identifier, instead of a random one.")
+@click.option("--id", "identifier", default="", help="Its identifier, instead of a random one.")
 @click.option(
-    "--secret-stdin", is_flag=True, help="Read its secret from standard input, instead of drawing one."
+    "--from-stdin",
+    "from_stdin",
+    is_flag=True,
+    help="Read its secret from standard input, instead of drawing one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.pass_obj
-def create_command(context: str | None, user: str, key_id: str, secret_stdin: bool, as_json: bool) -> int:
+def create_command(context: str | None, user: str, identifier: str, from_stdin: bool, as_json: bool) -> int:
     """Make a key and print it. The secret is shown this once."""
-    secret = sys.stdin.readline().rstrip("\n") if secret_stdin else ""
-    if secret_stdin and not secret:
+    secret = sys.stdin.readline().rstrip("\n") if from_stdin else ""
+    if from_stdin and not secret:
         raise click.UsageError("standard input has no secret")
 
     async def create(client: AsyncClient) -> None:
-        key = await _users(client).create(user, key_id=key_id, secret=secret)
+        key = await _users(client).create(user, key_id=identifier, secret=secret)
         if as_json:
             print(json.dumps(_shown(key) | {"secret_key": key.secret}))
         else:
@@ -81,13 +84,13 @@ def list_command(context: str | None, as_json: bool) -> int:
 
 
 @key_command.command("revoke")
-@click.argument("key_id", metavar="ACCESS_KEY")
+@click.argument("identifier", metavar="ACCESS_KEY")
 @click.pass_obj
-def revoke_command(context: str | None, key_id: str) -> int:
+def revoke_command(context: str | None, identifier: str) -> int:
     """Let a key open nothing any more, within five seconds at every gateway. It stays in the list."""
 
     async def revoke(client: AsyncClient) -> None:
-        await _users(client).revoke(key_id)
-        print(f"revoked {key_id}")
+        await _users(client).revoke(identifier)
+        print(f"revoked {identifier}")
 
     return run_with_client(context, revoke)

@@ -275,7 +275,7 @@ def test_a_user_gets_a_key_and_loses_it(lab: RunningLab) -> None:
 
     again = lab.cli("key", "create", "--user", "bob", "--id", made["access_key"], check=False)
     assert again.returncode == 1 and "there is an access key" in again.stderr
-    given = lab.cli("key", "create", "--user", "bob", "--id", "BOB", "--secret-stdin", input="bobs secret\n")
+    given = lab.cli("key", "create", "--user", "bob", "--id", "BOB", "--from-stdin", input="bobs secret\n")
     assert "bobs secret" in given.stdout
     listed = lab.cli("key", "list").stdout
     assert made["access_key"] in listed and "alice" in listed

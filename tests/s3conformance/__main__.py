@@ -33,7 +33,7 @@ def settings(lab: RunningLab) -> str:
     for user in USERS:
         name = user.replace(" ", "-")
         secret = secrets.token_hex(20)
-        lab.cli("key", "create", "--user", name, "--id", f"KEY-{name}", "--secret-stdin", input=secret + "\n")
+        lab.cli("key", "create", "--user", name, "--id", f"KEY-{name}", "--from-stdin", input=secret + "\n")
         lines += [f"[{SECTIONS.get(user, user)}]", f"display_name = {name}", f"user_id = {name}"]
         lines += [f"email = {name}@example.invalid", f"access_key = KEY-{name}", f"secret_key = {secret}"]
         lines += ["tenant = tenant"] if user == "tenant" else []
