@@ -12,6 +12,7 @@ import pytest
 from ssastore.core.content import Content
 from ssastore.core.objects import Objects
 from ssastore.core.place import expected_position
+from ssastore.core.versions import Deleted
 from ssastore.errors import ObjectNotFound, OutcomeUnknown
 from ssastore.keyspace import slice16_of
 from ssastore.limits import RECENT_OPS_MAX
@@ -105,7 +106,7 @@ def test_a_late_twin_of_an_answered_delete_does_nothing() -> None:
         await asyncio.sleep(0.01)
         stage.slow(stage.a.host, stage.node, 0.001)
         stage.break_connections(stage.a)
-        assert not (await deleting).existed
+        assert await deleting == Deleted(False)
         await stage.put(stage.b, "kept")
         await asyncio.sleep(10)
         return await stage.get(stage.b)
