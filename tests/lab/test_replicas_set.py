@@ -78,8 +78,6 @@ def test_one_replica_becomes_three_under_load_and_no_call_fails(
     wait_until(lambda: ask(lab, replica_state).left < 2 * GROUPS - 100, "the first groups have two planes")
     command.send_signal(signal.SIGKILL)
     command.wait()
-    # It began gently; the rest need not take that long here.
-    lab.cli("moves", "--rate", "1G")
     began = time.monotonic()
     done = json.loads(lab.cli("replicas", "set", "3", "--json", timeout=240).stdout)
     took_s = time.monotonic() - began
