@@ -69,8 +69,13 @@ async def main():
     async with AsyncClient.from_env() as client:
         bucket = client.bucket("moved")
         for key, value in written.items():
-            if await bucket.get(key) != value:
-                found["failed"].append(f"{key} is lost")
+            try:
+                is_there = await bucket.get(key) == value
+            except Exception as error:
+                is_there = False
+                found["failed"].append(f"at the end {key}: {type(error).__name__} {error}")
+            if not is_there:
+                found["failed"].append(f"{key} is lost, or was not put")
     print(json.dumps(found), flush=True)
 
 run(main())
