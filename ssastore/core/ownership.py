@@ -60,12 +60,19 @@ class OwnedPrefixes:
 def _owned(record: GroupRecord) -> Iterator[tuple[str, _Range]]:
     for view in record.views():
         for plane, found in enumerate(view.planes):
-            if view.split is None:
-                first = plane << GROUP_BITS | record.group
-                yield found.owner, (first << _BITS_INSIDE, (first + 1) << _BITS_INSIDE)
-            else:
-                piece = numbered_slice(slice_number(plane, view.part))
-                yield found.owner, (piece.first, piece.end)
+            yield found.owner, _range(view, plane)
+            if found.target_plane:
+                # The plane that this one is copied to counts from the moment that the record has it:
+                # whoever learns of it then must find its address announced.
+                yield found.target, _range(view, found.target_plane)
+
+
+def _range(view: GroupRecord, plane: int) -> _Range:
+    if view.split is None:
+        first = plane << GROUP_BITS | view.group
+        return first << _BITS_INSIDE, (first + 1) << _BITS_INSIDE
+    piece = numbered_slice(slice_number(plane, view.part))
+    return piece.first, piece.end
 
 
 def _cover(ranges: Sequence[_Range]) -> list[Slice]:

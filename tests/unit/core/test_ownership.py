@@ -10,7 +10,8 @@ from ssastore.core.moving import begin_move, finish_move
 from ssastore.core.ownership import OwnedPrefixes
 from ssastore.core.planner import initial_layout, owned_slices
 from ssastore.core.recut import begin_merge, halves_of, ready_for_merge, split_part
-from ssastore.keyspace import SLICE_DEPTH_MIN, minimal_cover
+from ssastore.core.widening import FILLED_PLANE, begin_fill, finish_fill
+from ssastore.keyspace import SLICE_DEPTH_MIN, minimal_cover, slice_of
 
 NODES = [NodeRecord(f"n{number}", f"fd00::{number}") for number in range(1, 6)]
 ZONES = dict.fromkeys((node.name for node in NODES), "")
@@ -50,6 +51,22 @@ def test_walks_over_moves_splits_and_merges_end_with_the_fewest_prefixes() -> No
             for node in NODES:
                 assert list(owned.of(node.name)) == minimal_cover(owned_slices(records, node.name))
     assert splits > 10
+
+
+def test_a_plane_that_is_made_has_its_prefix_before_it_counts() -> None:
+    records = initial_layout(NODES[:3], 1)
+    record = records[5]
+    target = NODES[3].name
+    owned = OwnedPrefixes(records)
+    assert list(owned.of(target)) == []
+    filling = begin_fill(record, target, 9, ZONES)
+    owned.show([filling])
+    assert list(owned.of(target)) == [slice_of(FILLED_PLANE, record.group)]
+    owned.show([finish_fill(filling)])
+    assert list(owned.of(target)) == [slice_of(FILLED_PLANE, record.group)]
+    # Given up: nobody has that plane.
+    owned.show([record])
+    assert list(owned.of(target)) == []
 
 
 def test_who_owns_nothing_has_no_prefix() -> None:
