@@ -37,7 +37,6 @@ class Context:
     started_ms: int
     service: str
     port: int
-    replicas: int
     data_dir: str
     control: str
     secrets_file: str
@@ -51,7 +50,7 @@ class Context:
     @property
     def url(self) -> str:
         """The service, as a client takes it."""
-        return f"ssa://[{self.service.split('/')[0]}]:{self.port}/?replicas={self.replicas}"
+        return f"ssa://[{self.service.split('/')[0]}]:{self.port}/"
 
     @property
     def is_simulated(self) -> bool:
@@ -71,7 +70,7 @@ class Context:
     def identity(self) -> Identity:
         """For the greeting, as a client."""
         name, secret = self.access_key()
-        return Identity("client", name, secret.encode(), self.replicas)
+        return Identity("client", name, secret.encode())
 
     def enter(self, host: str = "client") -> None:
         """Move this process, which must have one thread, onto a host of the lab.

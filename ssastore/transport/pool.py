@@ -148,7 +148,9 @@ class Pool:
         self._watchdog: asyncio.Task[None] | None = None
         self._is_closed = False
         self.dial_count = 0
-        self.replicas = identity.replicas
+        # One that was named may have become three since then, and then the one that is asked may be gone:
+        # then nobody would tell. More never become fewer.
+        self.replicas = identity.replicas if identity.replicas > 1 else 0
         self.cluster_id = identity.cluster_id
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -232,6 +233,15 @@ async def test_what_the_cluster_says_of_itself_is_known_afterwards(world: World)
     assert (pool.replicas, pool.cluster_id) == (0, "")
     await get(pool, b"k")
     assert (pool.replicas, pool.cluster_id) == (1, "ab" * 16)
+
+
+async def test_one_replica_that_was_named_is_not_taken_for_granted(world: World) -> None:
+    """There may be three by now, of which the one that had everything is gone: whoever answers says so."""
+    pool = world.pool(identity=replace(IDENTITY, replicas=1))
+    assert pool.replicas == 0
+    assert world.pool(identity=replace(IDENTITY, replicas=3)).replicas == 3
+    world.dials.dead.add(world.cluster.nodes[0].port)
+    assert await pool.replica_count() == 1
 
 
 # -- answers ----------------------------------------------------------------------------------------
