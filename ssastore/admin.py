@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import msgpack
@@ -64,6 +65,7 @@ class ClusterWatch:
             "reason": f"no answer from {', '.join(missing)}" if missing else "",
             "cluster_id": record.cluster_id,
             "service": record.service,
+            "renumbering": None if record.other is None else asdict(record.other),
             "replicas": record.replicas,
             "coordinator": coordinator,
             "nodes": nodes,

@@ -128,14 +128,14 @@ class AsyncClient:
             # Nodes remember an operation for some minutes: no call may repeat it later than that.
             raise ConfigError(f"deadline_ms is 1 to {CALL_DEADLINE_MS_MAX}, got {deadline_ms}")
         try:
-            self.service = service_network(str(service))
+            network = service_network(str(service))
         except ValueError as error:
             raise ConfigError(f"service: {error}") from None
         identity = identity or Identity("client", access_key, secret_key.encode(), replicas)
         self.links = links or TcpLinks()
         self._randomness = SystemRandomness()
         self.pool = Pool(
-            self.service,
+            network,
             port,
             identity,
             links=self.links,
@@ -144,6 +144,11 @@ class AsyncClient:
             use_hints=use_hints,
         )
         self.objects = Objects(self.pool, SystemClock(), self._randomness)
+
+    @property
+    def service(self) -> IPv6Network:
+        """The service prefix; another one than at the start when the cluster was renumbered since."""
+        return self.pool.service
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:

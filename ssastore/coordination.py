@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.guardian import Deeds, Guardian
 from ssastore.core.ordering import MoveState, abort_moves, ordered_moves
+from ssastore.core.renumbering import Heard, Renumberer
 from ssastore.env import Clock, ControlStore
 from ssastore.rebalance import order_lost
 
@@ -20,11 +21,12 @@ def guardian_of(
     view: ClusterView,
     name: str,
     reaches: Callable[[str], Awaitable[bool]],
+    heard: Heard,
     clock: Clock,
 ) -> Guardian:
     """The candidate of node ``name``. ``view`` is followed by the caller."""
     deeds = Deeds(lambda: _owners(view), _order, recall, reaches)
-    return Guardian(control, name, deeds, clock)
+    return Guardian(control, name, deeds, Renumberer(lambda: view.record, heard), clock)
 
 
 def _owners(view: ClusterView) -> Collection[str]:

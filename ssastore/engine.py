@@ -26,7 +26,7 @@ from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.boot import Environment, make_durable, publish, start_environment
 from ssastore.core.changelog import NotedStore
 from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
-from ssastore.core.clusterreading import follow_nodes
+from ssastore.core.clusterreading import follow_nodes, follow_record
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.custody import Custody
 from ssastore.core.expiry import Expiry
@@ -52,6 +52,7 @@ from ssastore.env import Clock, ControlStore, Links, Randomness, Store, WatchCom
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS, RECOVERY_RETRY_MS
 from ssastore.transport.connection import Identity
+from ssastore.transport.coverage import encode_prefix
 from ssastore.transport.pool import Pool
 from ssastore.transport.session import Credentials, Service
 
@@ -106,6 +107,11 @@ def holding_of(cluster: Cluster, node: str) -> Holding:
     owned = owned_numbers(cluster.groups, node)
     workers = {known.name: known.workers for known in cluster.nodes}
     return Holding(cluster.record, frozenset(owned), workers)
+
+
+def _told(record: ClusterRecord) -> tuple[int, bytes] | None:
+    """What clients are told of where the service is: nothing, as long as it is where it has always been."""
+    return (record.serial, encode_prefix(record.network)) if record.serial else None
 
 
 class Engine:
@@ -163,6 +169,9 @@ class Engine:
             describe=self._describe,
         )
         self.service.coverage = encode_coverage(self.acceptor.owned, 1)
+        self.record = record
+        "The cluster's own, as far as is known now."
+        self.service.prefix = _told(record)
         self.acceptor.ceiling.open(outside.store)
         self.mates = self._pool(outside, place, record, MATE_BUDGET_MS)
         "How other nodes are reached."
@@ -229,7 +238,7 @@ class Engine:
             randomness=outside.randomness,
             deadline_ms=deadline_ms,
         )
-        pool.replicas = record.replicas
+        pool.replicas, pool.serial = record.replicas, record.serial
         return pool
 
     def _make_upkeep(self, rules: UpkeepRules) -> Upkeep:
@@ -311,6 +320,7 @@ class Engine:
             "merge parts": self.joiner.run,
             "tell marks": self._tell_marks,
             "follow nodes": self._follow_nodes,
+            "follow the prefix": self._follow_record,
         }
         jobs["expire objects"] = self.expiry.run
         jobs.update(self.upkeep.jobs())
@@ -344,6 +354,26 @@ class Engine:
             except (SsaStoreError, OSError, WatchCompacted) as error:
                 log.warning("nodes.not_followed", extra={"reason": str(error)})
             await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+
+    async def _follow_record(self) -> None:
+        """Know where the service is, go there, and tell everybody who is connected."""
+        while True:
+            try:
+                async for record in follow_record(self.outside.control):
+                    self.renumber(record)
+            except (SsaStoreError, OSError, WatchCompacted) as error:
+                log.warning("prefix.not_followed", extra={"reason": str(error)})
+            await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+
+    def renumber(self, record: ClusterRecord) -> None:
+        """The cluster's own record is this now."""
+        is_moved = record.serial > self.record.serial
+        self.record = record
+        if is_moved:
+            self.service.prefix = _told(record)
+            self.service.serve()
+            for pool in (self.mates, self._peer_pool):
+                pool.renumber(record.serial, record.network)
 
     async def _tell_marks(self) -> None:
         """Tell control store and peers how far the environment is, while it is being written to."""
@@ -392,6 +422,7 @@ class Engine:
                 "node": self.place.node,
                 "worker": self.place.worker,
                 "workers": self.place.workers,
+                "serial": self.record.serial,
                 **self._describe_process(),
                 "slices": len(self.acceptor.owned),
                 **self.custody.describe(),

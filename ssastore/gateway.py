@@ -97,7 +97,8 @@ async def _serve(
         links=links,
         identity=identity,
     )
-    client.pool.replicas = record.replicas
+    client.pool.replicas, client.pool.serial = record.replicas, record.serial
+    following = spawn("follow the prefix", _follow_prefix(view, client))
     clock, randomness = SystemClock(), SystemRandomness()
     s3 = S3Server(
         client.objects,
@@ -117,6 +118,7 @@ async def _serve(
         servers.append(await loop.create_server(admin_server(watch, lambda: s3.requests), sock=admin_socket))
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()
+    following.cancel()
     for server in servers:
         server.close()
     # Connections that are idle now are closed at once; shutdown alone would wait for their next request.
@@ -125,6 +127,14 @@ async def _serve(
     await watch.close()
     await client.close()
     log.info("gateway.stopped")
+
+
+async def _follow_prefix(view: ClusterView, client: AsyncClient) -> None:
+    """Nodes tell it too, but only those that are connected: a gateway may have nothing to do for long."""
+    while True:
+        view.record_changed.clear()
+        client.pool.renumber(view.record.serial, view.record.network)
+        await view.record_changed.wait()
 
 
 def main(

@@ -349,6 +349,11 @@ GUARD_GAP_MS = 5_000
 "When it could not look for longer, it does not know who was there, and begins to watch anew."
 ABSENCE_TOLD_MS = 5_000
 "How long a node is missed before that is said: when many start at once, the first sees none of the others."
+RENUMBER_TTL_S = 300
+RENUMBER_TTL_S_MAX = 30 * 24 * 3600
+"How long a former service prefix stays: what resolvers may keep of it, a month at most."
+RENUMBER_NOTE_S = 10
+"How often it is noted how much of that is left: what another coordinator would count again."
 LOST_ORDER_EVERY_MS = 10_000
 "How often it orders again what is lost: what too few other planes were left of may be possible by now."
 

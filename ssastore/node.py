@@ -236,13 +236,9 @@ class Supervisor:
     def _accept_addresses(self, view: ClusterView) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
         routes = NetlinkRoutes()
-        wanted = accepted_by(view.record.network, self._config.name)
+        wanted = accepted_by(self._config.name)
         # A host that drops what is not its own would only make clients wait.
-        forwarding = (
-            Forwarding(view.record.network, self._config.name, DRAIN_MS / 1000)
-            if forwards_packets()
-            else None
-        )
+        forwarding = Forwarding(self._config.name, DRAIN_MS / 1000) if forwards_packets() else None
         keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS, forwarding=forwarding)
         keeper.begin()
         self._jobs.append(spawn("keep routes", keeper.run()))
@@ -255,7 +251,7 @@ class Supervisor:
         record, name = view.record, self._config.name
         identity = Identity("node", name, secret, cluster_id=record.cluster_id)
         prober = Prober(view, identity, TcpLinks(), SystemRandomness())
-        guardian = guardian_of(control, view, name, prober.reaches, SystemClock())
+        guardian = guardian_of(control, view, name, prober.reaches, prober.heard, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))
         historian = Historian(
             control, name, prober.used_bytes, partial(usual_planes, view.groups), SystemClock()

@@ -6,6 +6,7 @@ So an answer proves the route and the steering too.  Who owns nothing has no add
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv6Network
 from typing import Any
 
 import msgpack
@@ -13,7 +14,7 @@ import msgpack
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
-from ssastore.env import Links, Randomness
+from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import SsaStoreError
 from ssastore.messages import Report
 from ssastore.transport.connection import Identity
@@ -36,20 +37,60 @@ class Prober:
 
     def __init__(self, view: ClusterView, identity: Identity, links: Links, randomness: Randomness) -> None:
         self._view = view
-        cluster = view.cluster()
-        self._pool = Pool(
-            cluster.record.network,
-            cluster.nodes[0].port,
-            identity,
-            links=links,
-            randomness=randomness,
-            deadline_ms=ASK_MS,
-            use_hints=False,
-        )
+        self._identity = identity
+        self._links = links
+        self._randomness = randomness
+        self._pools: dict[IPv6Network, Pool] = {}
+        "By service prefix: one that is asked about is not left, whatever nodes say."
 
-    async def ask(self, message: Any) -> tuple[list[Any], Any]:
-        """Header and body of the answer to a message at its IID. Raises SsaStoreError."""
-        return await self._pool.call(message, message.iid)
+    def _pool(self, service: IPv6Network) -> Pool:
+        for gone in self._pools.keys() - set(self._view.record.networks):
+            # Calls under way dial no more; nobody asks there any more.
+            spawn("close a prober", self._pools.pop(gone).close())
+        if service not in self._pools:
+            self._pools[service] = Pool(
+                service,
+                next(iter(self._view.nodes.values())).port,
+                self._identity,
+                links=self._links,
+                randomness=self._randomness,
+                deadline_ms=ASK_MS,
+                use_hints=False,
+                follows=False,
+            )
+        return self._pools[service]
+
+    async def ask(self, message: Any, service: IPv6Network | None = None) -> tuple[list[Any], Any]:
+        """Header and body of the answer to a message at its IID, in the service prefix or another one that is
+        there beside it. Raises SsaStoreError."""
+        return await self._pool(service or self._view.record.network).call(message, message.iid)
+
+    async def heard(self, service: IPv6Network) -> dict[str, int | None]:
+        """See ``core.renumbering.Heard``."""
+        cluster = self._view.cluster()
+        asked = {node: worker_iids(cluster, node) for node in cluster.nodes if worker_iids(cluster, node)}
+        found = await asyncio.gather(
+            *[
+                self._serial(node.name, at, iid, service)
+                for node, iids in asked.items()
+                for at, iid in iids.items()
+            ]
+        )
+        answers, heard = iter(found), {}
+        for node, iids in asked.items():
+            serials = [next(answers) for _ in iids]
+            told = [serial for serial in serials if serial is not None]
+            heard[node.name] = min(told) if len(told) == len(serials) else None
+        return heard
+
+    async def _serial(self, node: str, worker: int, iid: int, service: IPv6Network) -> int | None:
+        try:
+            _, body = await self.ask(Report(iid), service)
+            found = msgpack.unpackb(body, strict_map_key=False)
+            is_itself = (found["node"], found["worker"]) == (node, worker)
+            return int(found["serial"]) if is_itself else None
+        except (SsaStoreError, OSError, ValueError, KeyError, TypeError):
+            return None
 
     async def reaches(self, name: str) -> bool:
         """Whether all workers of a node answer: what one of them has is silent while it is away."""
@@ -84,4 +125,5 @@ class Prober:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.close()
+        for pool in self._pools.values():
+            await pool.close()

@@ -116,7 +116,7 @@ async def form_cluster(
     """
     nodes = sorted(nodes, key=lambda node: node.name)
     record = ClusterRecord(random_bytes(CLUSTER_ID_BYTES).hex(), str(service), replicas, now_ms)
-    check_nodes(service, nodes)
+    check_nodes([service], nodes)
     groups = initial_layout(nodes, replicas)
     await control.transact(
         [Compare(CLUSTER_KEY, 0)],
@@ -160,7 +160,7 @@ def plan_change(
     Raises:
         ConfigError: too few nodes.
     """
-    check_nodes(cluster.record.network, nodes)
+    check_nodes(cluster.record.networks, nodes)
     before = layout_of(cluster.groups)
     after = replan(before, nodes, replicas or cluster.record.replicas)
     return make_plan(before, after, nodes, sizes=sizes)

@@ -31,6 +31,7 @@ _COMMANDS = {
     "split": ("apply", "Cut a group into parts that can move by themselves."),
     "merge": ("apply", "Merge the parts of a group again."),
     "replicas": ("replicas", "How many replicas there are, and more of them."),
+    "renumber": ("renumber", "Another service /64 for the running cluster."),
     "workers": ("workers", "How many processes share a node, and another number of them."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),

@@ -246,6 +246,7 @@ def ready_command(context: str | None, wait_s: float, as_json: bool) -> int:
 @click.pass_obj
 def status_command(context: str | None, as_json: bool) -> int:
     """Health first, then every node: prefixes, objects, bytes."""
+    from ssastore.cli.renumber import renumbering
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch, health_of
 
@@ -258,6 +259,8 @@ def status_command(context: str | None, as_json: bool) -> int:
         print("no node coordinates at this moment")
     answers = "all workers answer" if report["ready"] else report["reason"]
     print(f"{report['service']}  replicas {report['replicas']}  {answers}; data: {health_of(report)}")
+    if report["renumbering"]:
+        print(f"{report['service']}: {renumbering(report['renumbering'])}")
     print(
         f"{'node':8} {'worker':>6} {'slices':>6} {'records':>9} {'stored':>9} {'requests':>9}  "
         f"{'health':18} prefixes"

@@ -3,7 +3,8 @@
 Pure.  The values are JSON because an operator who has nothing left but a generic
 client of the control store must be able to read who owns what.
 
-    cluster        ClusterRecord  identity, prefix, hash; how many replicas there are to be
+    cluster        ClusterRecord  identity, prefix, hash; how many replicas there are to be; while it is
+                                  renumbered, the other prefix (``core.renumbering``)
     forming        FormingRecord  only while the first layout is being written
     node/NAME      NodeRecord     one storage node
     group/a3f      GroupRecord    who owns the slices of a group (``core.groups``)
@@ -11,7 +12,8 @@ client of the control store must be able to read who owns what.
 Every value has a format number and exactly the fields of its record: a reader
 that does not know a field must not write the record back without it, so it
 refuses.  A group that is split (``core.recut``) has a second format, with all its parts under the one
-key.  Records check themselves when they are made, decoded ones included.
+key; so has a cluster that was renumbered or is being so.  Records check themselves when they are made,
+decoded ones included.
 
 Invariants (``Cluster.check``): every plane of every part has exactly one owner,
 the owners are known nodes, and no node owns two planes of one part.
@@ -20,7 +22,7 @@ the owners are known nodes, and no node owns two planes of one part.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -38,6 +40,7 @@ from ssastore.core.groups import GROUP_NAMES, NAME, NAME_RULE, GroupRecord
 from ssastore.core.numbers import part_piece
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS, HASH_NAME, LANES, REPLICAS_ALLOWED, RULE_VERSION
+from ssastore.limits import RENUMBER_TTL_S_MAX
 
 CLUSTER_KEY = "cluster"
 FORMING_KEY = "forming"
@@ -47,6 +50,12 @@ NATIVE_PORT = 7480
 CLUSTER_ID_BYTES = 16
 WEIGHT_MAX = 1_000_000
 "Only the ratio of weights counts; the bound keeps the planner's fractions small."
+
+OPENING = "opening"
+"The other prefix is accepted and routed as well; clients hear of it when every node answers there."
+CLOSING = "closing"
+"The other prefix is the former one; it stays for a while."
+SERIALS_END = 1 << 31
 
 _CLUSTER_ID = re.compile(rf"[0-9a-f]{{{2 * CLUSTER_ID_BYTES}}}")
 _REPLICAS_RULE = f"replicas must be one of {REPLICAS_ALLOWED}"
@@ -60,8 +69,40 @@ def node_key(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherPrefix:
+    """The second /64 that a cluster answers at while it is renumbered."""
+
+    service: str
+    phase: str
+    "OPENING or CLOSING."
+    left_s: int
+    "How long it is to stay; while it is OPENING: how long the prefix of now is to stay after the switch."
+    waits_for: tuple[str, ...] = ()
+    "Some of the nodes that hold the next step up, for people."
+
+    def __post_init__(self) -> None:
+        require(is_canonical_service(self.service), _SERVICE_RULE, self.service)
+        require(self.phase in (OPENING, CLOSING), "no such phase of a prefix", self.phase)
+        require_int("left_s", self.left_s, 0, RENUMBER_TTL_S_MAX)
+        require(all(is_match(NAME, name) for name in self.waits_for), f"a node's name is {NAME_RULE}", self)
+
+    @property
+    def network(self) -> IPv6Network:
+        return IPv6Network(self.service)
+
+    @staticmethod
+    def of(found: object) -> OtherPrefix | None:
+        """From JSON. ConfigError: it is none."""
+        if found is None:
+            return None
+        fields = exact_fields(found, "other prefix", _OTHER_FIELDS)
+        require(type(fields["waits_for"]) is list, "waits_for must be a list", fields["waits_for"])
+        return OtherPrefix(**(fields | {"waits_for": tuple(fields["waits_for"])}))
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterRecord:
-    """What client and node must agree on; written once."""
+    """What client and node must agree on."""
 
     cluster_id: str
     "16 random bytes in hex."
@@ -71,6 +112,9 @@ class ClusterRecord:
     created_at_ms: int
     hash_name: str = HASH_NAME
     rule_version: int = RULE_VERSION
+    serial: int = 0
+    "Counts the times that clients were told of a prefix, so that none believes an old word."
+    other: OtherPrefix | None = None
 
     def __post_init__(self) -> None:
         require(is_match(_CLUSTER_ID, self.cluster_id), "cluster_id must be 32 hex digits", self.cluster_id)
@@ -80,19 +124,34 @@ class ClusterRecord:
         require_int("created_at_ms", self.created_at_ms, 0, 1 << 63)
         require(self.hash_name == HASH_NAME, f"this version knows only the hash {HASH_NAME}", self.hash_name)
         require_int("rule_version", self.rule_version, RULE_VERSION, RULE_VERSION)
+        require_int("serial", self.serial, 0, SERIALS_END - 1)
+        if self.other is not None:
+            require(self.other.service != self.service, "two prefixes must differ", self.service)
+            require(
+                self.serial > 0 or self.other.phase == OPENING, "who closes a prefix was told", self.other
+            )
 
     @property
     def network(self) -> IPv6Network:
-        """The service prefix."""
+        """The service prefix: what clients are told."""
         return IPv6Network(self.service)
 
+    @property
+    def networks(self) -> tuple[IPv6Network, ...]:
+        """All prefixes that are accepted and routed: nearly always the one."""
+        return (self.network,) if self.other is None else (self.network, self.other.network)
+
     def encode(self) -> bytes:
-        return encode_fields(asdict(self))
+        fields = asdict(self)
+        if self.serial or self.other is not None:
+            return encode_fields(fields, 2)
+        return encode_fields({name: fields[name] for name in _CLUSTER_FIELDS_1})
 
     @staticmethod
     def decode(value: bytes) -> ClusterRecord:
         """Inverse of ``encode``. ConfigError: not such a record."""
-        return ClusterRecord(**decode_fields(value, "cluster record", _CLUSTER_FIELDS))
+        fields = decode_fields(value, "cluster record", set(_CLUSTER_FIELDS_1), _CLUSTER_FIELDS_2)
+        return ClusterRecord(**(fields | {"other": OtherPrefix.of(fields.get("other"))}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +219,7 @@ class Cluster:
 
     def check(self) -> None:
         """Assert the invariants of the module. ConfigError names the first group that breaks one."""
-        check_nodes(self.record.network, self.nodes)
+        check_nodes(self.record.networks, self.nodes)
         listed = [record.group for record in self.groups]
         _check_unique("groups", "number", [GROUP_NAMES[group] for group in listed])
         for group in sorted(set(range(GROUPS)).difference(listed)):
@@ -189,13 +248,16 @@ def _check_owners(record: GroupRecord, replicas: int, names: set[str]) -> None:
             raise ConfigError(f"{where} is owned by {owner}, an unknown node")
 
 
-def check_nodes(service: IPv6Network, nodes: Sequence[NodeRecord]) -> None:
-    """ConfigError unless names and endpoints are unique and addresses lie outside the service."""
+def check_nodes(services: Collection[IPv6Network], nodes: Sequence[NodeRecord]) -> None:
+    """ConfigError unless names and endpoints are unique and addresses lie outside of all service prefixes."""
     _check_unique("nodes", "name", [node.name for node in nodes])
     _check_unique("nodes", "address and port", [f"[{node.address}]:{node.port}" for node in nodes])
     for node in nodes:
-        if IPv6Address(node.address) in service:
-            raise ConfigError(f"address {node.address} of node {node.name} lies inside the service {service}")
+        for service in services:
+            if IPv6Address(node.address) in service:
+                raise ConfigError(
+                    f"address {node.address} of node {node.name} lies inside the service {service}"
+                )
 
 
 def _check_unique(things: str, what: str, values: Sequence[str]) -> None:
@@ -208,5 +270,15 @@ def _check_unique(things: str, what: str, values: Sequence[str]) -> None:
 
 # -- JSON -------------------------------------------------------------------------------------------
 
-_CLUSTER_FIELDS = set(ClusterRecord.__dataclass_fields__)
+_CLUSTER_FIELDS_1 = (
+    "cluster_id",
+    "service",
+    "replicas",
+    "created_at_ms",
+    "hash_name",
+    "rule_version",
+)
+"Of a cluster that was never renumbered."
+_CLUSTER_FIELDS_2 = set(ClusterRecord.__dataclass_fields__)
+_OTHER_FIELDS = set(OtherPrefix.__dataclass_fields__)
 _NODE_FIELDS = set(NodeRecord.__dataclass_fields__)

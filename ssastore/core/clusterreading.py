@@ -100,6 +100,18 @@ async def group_events(control: ControlStore, revision: int) -> AsyncIterator[Ev
             yield event
 
 
+async def follow_record(control: ControlStore) -> AsyncIterator[ClusterRecord]:
+    """The cluster's own record: as it is, then after each change. Raises as a watch, and ConfigError."""
+    items, revision = await control.list(CLUSTER_KEY)
+    for item in items:
+        yield ClusterRecord.decode(item.value)
+    watch: Any = control.watch(CLUSTER_KEY, revision)
+    async with aclosing(watch):
+        async for event in watch:
+            if event.value is not None:
+                yield ClusterRecord.decode(event.value)
+
+
 async def follow_nodes(control: ControlStore) -> AsyncIterator[dict[str, int]]:
     """Worker processes by node name: of all, then of each whose record changes. Raises as a watch."""
     items, revision = await control.list(NODE_PREFIX)

@@ -19,6 +19,8 @@ from ssastore.limits import RECOVERY_RETRY_MS
 
 log = logging.getLogger(__name__)
 
+_FOLLOWED = (CLUSTER_KEY, NODE_PREFIX, GROUP_PREFIX)
+
 
 class ClusterView:
     """All groups by number and all nodes by name. ``load`` it before anything else."""
@@ -30,6 +32,8 @@ class ClusterView:
         "Set with every change; whoever waits for it clears it."
         self.changes = 0
         "How many there were."
+        self.record_changed = asyncio.Event()
+        "Set when the cluster's own record changes, as by its prefixes. Whoever waits for it clears it."
         self._control = control
         self._revisions: dict[str, int] = {}
         "By prefix: of what is known here."
@@ -41,16 +45,12 @@ class ClusterView:
             Unavailable: the control store does not answer.
             ConfigError: it holds no cluster, or a record is not understood.
         """
-        item = await self._control.get(CLUSTER_KEY)
-        if item is None:
-            raise ConfigError("the control store holds no cluster: form one first, or correct its address")
-        self.record = ClusterRecord.decode(item.value)
-        for prefix in (NODE_PREFIX, GROUP_PREFIX):
+        for prefix in _FOLLOWED:
             await self._list(prefix)
 
     async def run(self) -> None:
-        """Follow nodes and groups, for ever."""
-        tasks = [spawn(f"follow {prefix}", self._follow(prefix)) for prefix in (NODE_PREFIX, GROUP_PREFIX)]
+        """Follow all of it, for ever."""
+        tasks = [spawn(f"follow {prefix}", self._follow(prefix)) for prefix in _FOLLOWED]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -63,13 +63,22 @@ class ClusterView:
         return Cluster(self.record, nodes, tuple(self.groups[group] for group in sorted(self.groups)))
 
     async def _list(self, prefix: str) -> None:
-        items, self._revisions[prefix] = await self._control.list(prefix)
-        if prefix == NODE_PREFIX:
+        items, revision = await self._control.list(prefix)
+        if prefix == CLUSTER_KEY:
+            values = [item.value for item in items if item.key == CLUSTER_KEY]
+            if not values:
+                raise ConfigError(
+                    "the control store holds no cluster: form one first, or correct its address"
+                )
+            self.record = ClusterRecord.decode(values[0])
+            self.record_changed.set()
+        elif prefix == NODE_PREFIX:
             nodes = [NodeRecord.decode(item.value) for item in items]
             self.nodes = {node.name: node for node in nodes}
         else:
             groups = [GroupRecord.decode(item.value) for item in items]
             self.groups = {record.group: record for record in groups}
+        self._revisions[prefix] = revision
         self._tell()
 
     def _tell(self) -> None:
@@ -103,6 +112,9 @@ class ClusterView:
         if prefix == GROUP_PREFIX and event.value is not None:
             record = GroupRecord.decode(event.value)
             self.groups[record.group] = record
+        elif prefix == CLUSTER_KEY and event.key == CLUSTER_KEY and event.value is not None:
+            self.record = ClusterRecord.decode(event.value)
+            self.record_changed.set()
         elif prefix == NODE_PREFIX and event.value is not None:
             node = NodeRecord.decode(event.value)
             self.nodes[node.name] = node

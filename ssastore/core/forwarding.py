@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv6Network
 
 from ssastore.core.cluster import NodeRecord
@@ -24,9 +24,8 @@ _IID_MASK = (1 << IID_BITS) - 1
 class Forwarding:
     """The prefixes that one node gave away of late, and the routes to those who have them now."""
 
-    def __init__(self, service: IPv6Network, node: str, keep_s: float) -> None:
+    def __init__(self, node: str, keep_s: float) -> None:
         """``keep_s``: how long packets are sent on."""
-        self._service = service
         self._node = node
         self._keep_s = keep_s
         self._gone: dict[Slice, float] = {}
@@ -35,7 +34,8 @@ class Forwarding:
         "Kept while something is sent on."
 
     def give(self, prefixes: Iterable[str], now_s: float) -> None:
-        """These were the node's until now. They may overlap what it still has."""
+        """These were the node's until now. They may overlap what it still has: of a service prefix that is
+        withdrawn it has all slices still, by another one."""
         for prefix in prefixes:
             network = IPv6Network(prefix)
             first = int(network.network_address) & _IID_MASK
@@ -50,8 +50,14 @@ class Forwarding:
         """When the first of them is sent on no more; for ever, while there is none."""
         return min(self._gone.values(), default=math.inf)
 
-    def routes(self, groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord], now_s: float) -> set[Route]:
-        """The fewest routes that send what is still sent on to its owners."""
+    def routes(
+        self,
+        services: Collection[IPv6Network],
+        groups: Iterable[GroupRecord],
+        nodes: Iterable[NodeRecord],
+        now_s: float,
+    ) -> set[Route]:
+        """The fewest routes, in every service prefix, that send what is still sent on to its owners."""
         self._gone = {piece: until for piece, until in self._gone.items() if until > now_s}
         if not self._gone:
             self._owned = None
@@ -61,11 +67,12 @@ class Forwarding:
         self._owned.show(groups)
         gone = _merged(self._gone)
         return {
-            Route(str(piece.network(self._service)), node.address)
+            Route(str(piece.network(service)), node.address)
             for node in nodes
             if node.name != self._node
             for owned in self._owned.of(node.name)
             for piece in _common(gone, owned)
+            for service in services
         }
 
 

@@ -9,6 +9,7 @@ already, which changes nothing.
     judge    gone for longer than ``recover_after_s``, not too many at once, and nobody reaches it
     order    its slices are recovered at others, those of which enough other planes are left
     recall   it is back: what was ordered and not begun stays where it is
+    renumber the next step to another service prefix, when it can be taken (``core.renumbering``)
 
 Safety never rests on any of it: a recovery fences first (``core.recovery``), so a node that is only cut off
 loses its slices and no acknowledged write with them.
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 from ssastore.core.cluster import NODE_PREFIX, NodeRecord
 from ssastore.core.election import Deposed, Election, GuardedControl
 from ssastore.core.membership import AbsentRecord, absent_key, read_presence
+from ssastore.core.renumbering import Renumberer
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.env import Clock, Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, SsaStoreError
@@ -136,10 +138,13 @@ class Guardian:
         clock: for people who read since when a node is absent.
     """
 
-    def __init__(self, control: ControlStore, name: str, deeds: Deeds, clock: Clock) -> None:
+    def __init__(
+        self, control: ControlStore, name: str, deeds: Deeds, renumberer: Renumberer, clock: Clock
+    ) -> None:
         self._control = control
         self._election = Election(control, name)
         self._deeds = deeds
+        self._renumberer = renumberer
         self._clock = clock
         self._watch = Watch()
         self._tried: tuple[float, Collection[str], Mapping[str, str]] = 0.0, (), {}
@@ -170,6 +175,8 @@ class Guardian:
             self._watch.forget()
             return False
         control = GuardedControl(self._control, token)
+        if self._renumberer.is_due:
+            await self._keeping_office(self._renumberer.round(control))
         now_s = asyncio.get_running_loop().time()
         items, _ = await control.list(NODE_PREFIX)
         nodes = {node.name: node for node in (NodeRecord.decode(item.value) for item in items)}

@@ -166,8 +166,11 @@ def _missing(nodes: Sequence[NodeRecord], traces: Iterable[Trace]) -> list[str]:
 
 
 def _cluster_of(copies: Sequence[ControlCopy], records: Iterable[GroupRecord]) -> ClusterRecord:
-    """With as many replicas as any copy or group knows: there are never fewer than before."""
-    known = [ClusterRecord.decode(copy.items[CLUSTER_KEY]) for copy in copies]
+    """With as many replicas as any copy or group knows: there are never fewer than before. The prefix is
+    that of which clients were told last, whatever the clocks of the copies say."""
+    known = sorted(
+        [ClusterRecord.decode(copy.items[CLUSTER_KEY]) for copy in copies], key=lambda record: record.serial
+    )
     most = max([record.replicas for record in known] + [len(record.planes) for record in records])
     return replace(known[-1], replicas=min(count for count in REPLICAS_ALLOWED if count >= most))
 

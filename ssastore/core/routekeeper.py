@@ -38,51 +38,59 @@ from ssastore.limits import DRIFT_EVERY_MS, RECOVERY_RETRY_MS, ROUTES_GATHERED_M
 
 log = logging.getLogger(__name__)
 
-Wanted = Callable[[Iterable[GroupRecord], Iterable[NodeRecord]], set[Route]]
-"The routes of a host, of all group records and all nodes."
+Wanted = Callable[[Sequence[IPv6Network], Iterable[GroupRecord], Iterable[NodeRecord]], set[Route]]
+"The routes of a host, of the service prefixes, all group records and all nodes."
 
 
 class _Spelled:
     """The routes of nodes as text. Kept: while a plan goes on, thousands are the same as a moment ago."""
 
-    def __init__(self, service: IPv6Network) -> None:
+    def __init__(self) -> None:
         self._owned = OwnedPrefixes()
-        self._prefix_of = lru_cache(maxsize=4 * GROUPS)(lambda piece: str(piece.network(service)))
-        self._routes: dict[str, tuple[Sequence[Slice], str | None, set[Route]]] = {}
+        self._prefix_of = lru_cache(maxsize=4 * GROUPS)(_prefix_of)
+        self._routes: dict[str, tuple[Sequence[Slice], Sequence[IPv6Network], str | None, set[Route]]] = {}
         "By node, with what they were made of."
 
     def show(self, groups: Iterable[GroupRecord]) -> None:
         """Learn records."""
         self._owned.show(groups)
 
-    def of(self, node: str, via: str | None = None) -> set[Route]:
-        """The fewest routes for exactly what a node owns."""
+    def of(self, node: str, services: Sequence[IPv6Network], via: str | None = None) -> set[Route]:
+        """The fewest routes for exactly what a node owns, in every service prefix."""
         pieces = self._owned.of(node)
         known = self._routes.get(node)
-        if known is None or known[0] is not pieces or known[1] != via:
-            routes = {Route(self._prefix_of(piece), via) for piece in pieces}
-            known = self._routes[node] = pieces, via, routes
-        return known[2]
+        if known is None or known[0] is not pieces or known[1:3] != (services, via):
+            routes = {Route(self._prefix_of(service, piece), via) for service in services for piece in pieces}
+            known = self._routes[node] = pieces, services, via, routes
+        return known[3]
 
 
-def accepted_by(service: IPv6Network, node: str) -> Wanted:
+def _prefix_of(service: IPv6Network, piece: Slice) -> str:
+    return str(piece.network(service))
+
+
+def accepted_by(node: str) -> Wanted:
     """``local`` for the fewest prefixes that are exactly what a node owns."""
-    spelled = _Spelled(service)
+    spelled = _Spelled()
 
-    def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
+    def wanted(
+        services: Sequence[IPv6Network], groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]
+    ) -> set[Route]:
         spelled.show(groups)
-        return set(spelled.of(node))
+        return set(spelled.of(node, services))
 
     return wanted
 
 
-def announced_to_router(service: IPv6Network) -> Wanted:
+def announced_to_router() -> Wanted:
     """Every node's prefixes by way of its node address."""
-    spelled = _Spelled(service)
+    spelled = _Spelled()
 
-    def wanted(groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]) -> set[Route]:
+    def wanted(
+        services: Sequence[IPv6Network], groups: Iterable[GroupRecord], nodes: Iterable[NodeRecord]
+    ) -> set[Route]:
         spelled.show(groups)
-        return set().union(*[spelled.of(node.name, node.address) for node in nodes])
+        return set().union(*[spelled.of(node.name, services, node.address) for node in nodes])
 
     return wanted
 
@@ -126,7 +134,7 @@ class RouteKeeper:
         Raises RouteRefused, the kernel's word, when all that it allows is set.
         """
         self._view.changed.clear()
-        self._wanted = self._wanted_of(self._view.groups.values(), self._view.nodes.values())
+        self._want()
         self._apply(reads_back=True)
         for error in self._refused.values():
             raise error
@@ -155,11 +163,15 @@ class RouteKeeper:
             if is_unsure or self._refused:
                 self._read_at = min(self._read_at, loop.time() + RECOVERY_RETRY_MS / 1000)
 
+    def _want(self) -> None:
+        view = self._view
+        self._wanted = self._wanted_of(view.record.networks, view.groups.values(), view.nodes.values())
+
     def _turn(self) -> None:
         is_changed = self._view.changed.is_set()
         if is_changed:
             self._view.changed.clear()
-            self._wanted = self._wanted_of(self._view.groups.values(), self._view.nodes.values())
+            self._want()
         now = asyncio.get_running_loop().time()
         lapsed = self._lapsed(now)
         if self._forwarding is not None:
@@ -193,8 +205,8 @@ class RouteKeeper:
         """What this host sends on at the moment."""
         if self._forwarding is None:
             return set()
-        now = asyncio.get_running_loop().time()
-        return self._forwarding.routes(self._view.groups.values(), self._view.nodes.values(), now)
+        now, view = asyncio.get_running_loop().time(), self._view
+        return self._forwarding.routes(view.record.networks, view.groups.values(), view.nodes.values(), now)
 
     def _apply(self, *, reads_back: bool) -> list[str]:
         """Make what is installed what is wanted, but for what is refused; the changes it took."""

@@ -98,6 +98,7 @@ class Fabric:
         self._mtu = mtu
         self._forwarding = forwarding
         self._hosts: dict[str, Host] = {}
+        self._held_back: set[IPv6Network] = set()
         self._interfaces = Interfaces()
 
     @classmethod
@@ -112,7 +113,8 @@ class Fabric:
         """Make the calling thread's network namespace the router, and connect new hosts to it.
 
         Args:
-            service: the service prefix; unreachable but for what ``router_routes`` adds.
+            service: the first service prefix, which names the link too; unreachable but for what
+                ``router_routes`` adds.
             hosts: their names, at most 15 bytes each.
             mtu: of the link. 9000 and more saves CPU in benchmarks.
             forwarding: whether hosts forward packets, as the former owner of a slice does.
@@ -158,6 +160,13 @@ class Fabric:
         """A host's routes, from wherever the calling thread is."""
         with in_namespace(self._hosts[host].namespace):
             return NetlinkRoutes(TABLE_LOCAL)
+
+    def hold_back(self, service: IPv6Network) -> None:
+        """Let a service prefix be unreachable for ever, but for what ``router_routes`` adds."""
+        if service not in self._held_back:
+            with _translated(f"router, {service}"):
+                self._interfaces.add_route("unreachable", service, RTA_PRIORITY=LAST_METRIC)
+            self._held_back.add(service)
 
     def add_host(self, name: str, address: IPv6Address | None = None) -> None:
         """Connect one more host, with the next free address or the one that it had before.
@@ -206,7 +215,7 @@ class Fabric:
             self._interfaces.switch(LOOPBACK_INDEX, up=True)
             self._interfaces.add_bridge(BRIDGE_INDEX, "br0", mtu=self._mtu, mac=BRIDGE_MAC)
             self._add_addresses(self._interfaces, BRIDGE_INDEX, self.router)
-            self._interfaces.add_route("unreachable", self.service, RTA_PRIORITY=LAST_METRIC)
+            self.hold_back(self.service)
 
     def _set_up_host(self, name: str, host: Host) -> None:
         with in_namespace(host.namespace):

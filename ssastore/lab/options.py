@@ -103,7 +103,10 @@ def open_data_dir(path: str | None) -> AbstractContextManager[str]:
 
 
 def prepare_data_dir(directory: Path, options: UpOptions) -> str:
-    """Make the lab's directory, or check that it is one of this shape; its service prefix.
+    """Make the lab's directory, or check that it is one of this shape; the service prefix it was made with.
+
+    That one names the lab's link, and with it the addresses of its nodes, for ever. Where the service is now
+    only the control store says.
 
     Raises:
         DataDirError: it cannot be used, holds something else, or a lab of another shape.
@@ -116,7 +119,7 @@ def prepare_data_dir(directory: Path, options: UpOptions) -> str:
             _make_lab(directory, marker, options)
         shape = json.loads(marker.read_bytes())
         service = str(service_network(shape["service"]))
-        _check_shape(directory, shape, service, options)
+        _check_shape(directory, shape, options)
         for part in ("config", "log", "nodes"):
             (directory / part).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -128,7 +131,7 @@ def prepare_data_dir(directory: Path, options: UpOptions) -> str:
     return service
 
 
-def _check_shape(directory: Path, shape: dict[str, object], service: str, options: UpOptions) -> None:
+def _check_shape(directory: Path, shape: dict[str, object], options: UpOptions) -> None:
     asked: dict[str, object] = {"nodes": options.nodes, "replicas": options.replicas}
     asked |= {"workers": options.workers, "control": options.control}
     # Labs that were made before there was a choice have no word for it.
@@ -139,8 +142,6 @@ def _check_shape(directory: Path, shape: dict[str, object], service: str, option
                 f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
                 "start it with the same, or with another --data"
             )
-    if options.service and str(service_network(options.service)) != service:
-        raise DataDirError(f"{directory} holds a lab with the service prefix {service}")
 
 
 def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:

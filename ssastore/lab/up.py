@@ -28,10 +28,8 @@ from pathlib import Path
 from ssastore.client import NATIVE_PORT
 from ssastore.config import load_secrets, open_control, write_private
 from ssastore.control.embedded import EmbeddedControlServer
-from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, NodeRecord, node_key
-from ssastore.core.clusterview import ClusterView
+from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, ClusterRecord, NodeRecord, node_key
 from ssastore.core.membership import alive_key
-from ssastore.core.routekeeper import RouteKeeper, announced_to_router
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.env import Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
@@ -39,6 +37,7 @@ from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
 from ssastore.lab import members
 from ssastore.lab.context import Context
+from ssastore.lab.edge import keep_edge
 from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
 from ssastore.lab.namespaces import enter_new_user_and_net
@@ -100,6 +99,7 @@ class Lab:
         self._directory = directory
         self._service = service_network(service)
         self._fabric: Fabric | None = None
+        self._is_ready = False
         self._jobs: list[asyncio.Task[None]] = []
         self._processes = Processes(directory / "log")
         self._ports: dict[str, int] = {}
@@ -173,19 +173,12 @@ class Lab:
             )
         return records
 
-    async def _announce(self, control: ControlStore) -> None:
-        """The router's routes: every node's cover by way of its node address, from now on."""
-        assert self._fabric is not None
-        routes = self._fabric.router_routes()
-        view = ClusterView(control)
-        await view.load()
-        keeper = RouteKeeper(view, routes, announced_to_router(self._service))
-        keeper.begin()
-        self._jobs += [
-            spawn("follow the cluster", view.run()),
-            spawn("keep the router's routes", keeper.run()),
-        ]
-        self._jobs[-1].add_done_callback(lambda _: routes.close())
+    def _renumber(self, record: ClusterRecord) -> None:
+        """The cluster's own record is this now: other commands find the service where clients are told."""
+        if record.network != self._service:
+            self._service = record.network
+            if self._is_ready:
+                contexts.write(self.context())
 
     def _write_config(self, name: str, settings: dict[str, object]) -> str:
         path = self._directory / "config" / f"{name}.toml"
@@ -281,8 +274,7 @@ class Lab:
             if self._options.recover_after is not None:
                 wanted = RecoverySettings(self._options.recover_after).encode()
                 await control.transact([], [Write(RECOVERY_SETTINGS_KEY, wanted)])
-            if self._fabric is not None:
-                await self._announce(control)
+            self._jobs += await keep_edge(control, self._fabric, self._renumber)
             for name in self._names:
                 self.start_node(name)
             self.start_gateway(s3, admin)
@@ -291,6 +283,7 @@ class Lab:
                 await members.end_old_wishes(control)
                 found = self.context()
                 contexts.write(found)
+                self._is_ready = True
                 self._jobs.append(spawn("do what is asked", members.Clerk(control, self._deeds()).run()))
                 on_ready(found)
                 self._jobs.append(spawn("watch processes", self._processes.watch()))
@@ -336,7 +329,13 @@ class Lab:
 
     async def _form(self, control: ControlStore) -> None:
         """A cluster of the nodes that were asked for, or the one that there is, with those that joined it."""
-        if await control.get(CLUSTER_KEY) is None or await control.get(FORMING_KEY) is not None:
+        item = await control.get(CLUSTER_KEY)
+        if item is not None:
+            self._service = ClusterRecord.decode(item.value).network
+        asked = self._options.service
+        if asked and service_network(asked) != self._service:
+            raise DataDirError(f"{self._directory} holds a lab with the service prefix {self._service}")
+        if item is None or await control.get(FORMING_KEY) is not None:
             await form_cluster(
                 control,
                 self._service,

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import Any
 
 from ssastore.env import Randomness
@@ -15,13 +16,16 @@ from ssastore.keyspace import HASH_NAME, PLANES_MAX, RULE_VERSION
 from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BYTES_MAX, GREETING_TIMEOUT_MS
 from ssastore.messages import NONCE_BYTES, PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport.channel import FrameChannel
-from ssastore.transport.coverage import NOTHING, Coverage
+from ssastore.transport.coverage import NOTHING, Coverage, decode_prefix
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, check_welcome, is_proof, proof
 from ssastore.wire import Body, Frame, Header
 
 log = logging.getLogger(__name__)
 
 Reply = tuple[Header, Body]
+
+_COVERAGES = ((int, int, int, int), (int, int, int, int, int, bytes))
+"Types of the items of COVERAGE: of a cluster that was never renumbered, and of one that was."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Connection(FrameChannel):
         self.coverage = NOTHING
         self.replicas = 0
         "Planes that groups have, as the worker last said; 0: nothing yet."
+        self.prefix: tuple[int, IPv6Network] | None = None
+        "Serial and service prefix, as the worker last said; None: the cluster was never renumbered."
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._is_proved = False
         self._ahead_ms = 0.0
@@ -135,8 +141,10 @@ class Connection(FrameChannel):
     def _cover(self, header: Header, body: Body) -> None:
         if header[0] != Status.COVERAGE:
             raise UnexpectedMessage("expected the coverage")
-        if tuple(map(type, header)) != (int, int, int, int) or not 0 < header[3] <= PLANES_MAX:
+        if tuple(map(type, header)) not in _COVERAGES or not 0 < header[3] <= PLANES_MAX:
             raise BadFrame("coverage with other fields")
+        if len(header) > len(_COVERAGES[0]):
+            self.prefix = decode_prefix(header[4], header[5])
         self.coverage = Coverage.decode(body)
         self.replicas = header[3]
         self._ahead_ms = header[2] - self._loop.time() * 1000

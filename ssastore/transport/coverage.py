@@ -7,14 +7,16 @@ side, and who is connected to all of a cluster would have thousands of runs to c
 from __future__ import annotations
 
 from collections.abc import Set
+from ipaddress import IPv6Network
 from typing import NamedTuple
 
 import msgpack
 
 from ssastore.errors import BadFrame
-from ssastore.keyspace import locator_of
+from ssastore.keyspace import locator_of, service_network
 from ssastore.wire import Body
 
+_PREFIX_BYTES = 8
 _BITS_BELOW = 16
 "Of a locator, below the /80."
 
@@ -66,3 +68,18 @@ def _slices_of(run: range) -> range:
 
 
 NOTHING = Coverage()
+
+
+def encode_prefix(service: IPv6Network) -> bytes:
+    """A service prefix as COVERAGE has it: its first 8 bytes."""
+    return service.network_address.packed[:_PREFIX_BYTES]
+
+
+def decode_prefix(serial: int, prefix: bytes) -> tuple[int, IPv6Network]:
+    """Serial and service prefix of a COVERAGE frame. Raises BadFrame."""
+    try:
+        if serial < 1 or len(prefix) != _PREFIX_BYTES:
+            raise ValueError
+        return serial, service_network(str(IPv6Network((prefix + bytes(_PREFIX_BYTES), 64))))
+    except ValueError:
+        raise BadFrame("coverage with no service prefix") from None

@@ -1,5 +1,8 @@
 """Dial the address, or reuse a connection whose coverage holds it.
 
+A cluster may get another service prefix while it runs (ADR 0025).  Workers say which one clients are to
+use; the pool goes there as soon as somebody answers there, and lets the old connections run out.
+
 The pool knows no nodes: only which open connection last said that it serves a
 slice.  That is a hint.  A node that does not serve the slice answers NOT_MINE, the
 hint is forgotten and the address itself is dialled, which always works: with hints
@@ -9,9 +12,11 @@ off the pool is slower and still correct.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from dataclasses import dataclass
 from ipaddress import IPv6Network
-from typing import Any, cast
+from typing import Any
 
 from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import STATUS_ERRORS
@@ -22,14 +27,20 @@ from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
 from ssastore.messages import Accept, Delete, Get, GetBlob, Message, Put, PutBlob, Report, Scan, Shut, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.transport.coverage import NOTHING
+from ssastore.transport.knock import knock
 from ssastore.wire import Body
+
+log = logging.getLogger(__name__)
 
 _SLICE_SHIFT = 48
 _ARC_SHIFT = 56
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
+"What routers answer for a prefix that nobody announces."
 _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
 need not all dial; and a node that does not answer must hold up nobody outside its own arc."""
 _WATCH_S = 1.0
+_ALL_TAILS = 0x7FFFFFFF
 _ASKED_MAX = 8
 "Slices that are asked, one after the other, for what the cluster is."
 
@@ -85,17 +96,6 @@ def _expire(asked: asyncio.Future[Reply]) -> None:
         asked.set_exception(TimeoutError("no answer in time"))
 
 
-class _Knock(asyncio.Protocol):
-    """A connection that is given up as soon as it is there."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def hang_up(self) -> None:
-        """Not while it is being made: the loop still works on the socket then."""
-        self._transport.abort()
-
-
 @dataclass(frozen=True, slots=True)
 class _Budget:
     """The time of one call. ``is_patient``: nobody else can be asked, so it is tried until the end."""
@@ -117,6 +117,7 @@ class Pool:
         randomness: Randomness,
         deadline_ms: int = CALL_DEADLINE_MS,
         use_hints: bool = True,
+        follows: bool = True,
     ) -> None:
         """Nothing connects before the first call.
 
@@ -128,8 +129,14 @@ class Pool:
             randomness: nonces and jitter.
             deadline_ms: bound on one call, retries included.
             use_hints: reuse connections by coverage; off, every call dials its address.
+            follows: go to another service prefix when workers say so.
         """
         self.service = service
+        self.serial = 0
+        "Of the word of where the service is that was believed last: a lower one is an old word."
+        self._follows = follows
+        self._leaving: asyncio.Task[None] | None = None
+        "Looks for somebody who answers at another prefix."
         self.port = port
         self.identity = identity
         self._links = links
@@ -142,8 +149,9 @@ class Pool:
         "Who said what it serves, newest last, and the slices at which that turned out to be wrong."
         self._shadowed: set[Connection] | None = None
         "Connections that no hint leads to, as newer ones serve all that they do; None: to be found out."
-        self._connections: dict[Connection, None] = {}
-        "In the order of their beginning: a set would be walked in the order of memory addresses."
+        self._connections: dict[Connection, IPv6Network] = {}
+        """With the prefix that was dialled, in the order of their beginning: a set would be walked in the
+        order of memory addresses."""
         self._dialling: dict[int, asyncio.Semaphore] = {}
         self._watchdog: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -162,7 +170,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.deadline_ms / 1000
         while not self.replicas:
-            iid = slice_of(0, self._randomness.below(GROUPS)).first | 0x7FFFFFFF
+            iid = slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
             try:
                 await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
             except Unavailable:
@@ -178,32 +186,19 @@ class Pool:
         known = self._by_slice.get(iid >> _SLICE_SHIFT)
         if known is not None and known.is_open and known.last_seen >= asked - _FRESH_S:
             return False
-        knock = spawn("knock", self._knock(iid))
+        knocking = spawn("knock", knock(self._links, address_of(self.service, iid), self.port))
         try:
-            while not knock.done():
+            while not knocking.done():
                 # Frames may come meanwhile: a network that loses packets may lose those of a dial.
                 silent_since = asked if known is None else max(asked, known.last_seen)
                 left_s = silent_since + within_ms / 1000 - loop.time()
                 if left_s <= 0:
                     return True
-                await asyncio.wait({knock}, timeout=left_s)
-            knock.result()
+                await asyncio.wait({knocking}, timeout=left_s)
+            knocking.result()
             return False
         finally:
-            knock.cancel()
-
-    async def _knock(self, iid: int) -> None:
-        """Return when a dial is answered or refused. "Unreachable" is neither: routes may settle."""
-        while True:
-            try:
-                made = await self._links.dial(address_of(self.service, iid), self.port, _Knock)
-            except ConnectionError:
-                return
-            except OSError:
-                await asyncio.sleep(RETRY_CAP_MS / 1000)
-                continue
-            made.hang_up()
-            return
+            knocking.cancel()
 
     def begin(self, message: Message, iid: int, body: Body = b"") -> asyncio.Future[Reply] | None:
         """See ``core.caller.Caller``."""
@@ -319,7 +314,13 @@ class Pool:
         cause = cause or OSError("the client was closed" if self._is_closed else "no answer in time")
         if in_doubt and isinstance(message, _UNCERTAIN):
             raise OutcomeUnknown(f"{where} took the request and did not answer: {cause}")
-        raise Unavailable(f"{where} does not answer: {cause}")
+        raise Unavailable(f"{where} does not answer: {cause}{self._doubt(cause)}")
+
+    def _doubt(self, cause: Exception) -> str:
+        """What may be wrong with the prefix itself: it is unreachable as a whole, as far as is known here."""
+        if getattr(cause, "errno", None) not in _UNREACHABLE or any(map(self._is_current, self._hints)):
+            return ""
+        return f"; nothing of {self.service} was reached: is that the service prefix of the cluster still?"
 
     async def _connection_for(self, iid: int) -> Connection:
         """An open connection to who serves ``iid``: by hint, else dialled."""
@@ -329,26 +330,66 @@ class Pool:
             known = self._covering(iid)
             if known is not None:
                 return known
-            self.dial_count += 1
-            connection = await self._links.dial(
-                address_of(self.service, iid),
-                self.port,
-                lambda: Connection(self.identity, self._randomness, self._covered),
-            )
-            self._connections[connection] = None
-            try:
-                await connection.greeted()
-                if self._is_closed:
-                    raise ConnectionAbortedError("the client was closed")
-            except BaseException:
-                self._forget(connection)
-                connection.abort()
-                raise
+            connection = await self._dial(self.service, iid)
+        return self._same_worker(connection) if self._use_hints else connection
+
+    async def _dial(self, service: IPv6Network, iid: int) -> Connection:
+        """A new connection. Raises OSError, ConfigError, AccessDenied."""
+        self.dial_count += 1
+        connection = await self._links.dial(
+            address_of(service, iid),
+            self.port,
+            lambda: Connection(self.identity, self._randomness, self._covered),
+        )
+        self._connections[connection] = service
+        try:
+            await connection.greeted()
+            if self._is_closed:
+                raise ConnectionAbortedError("the client was closed")
+        except BaseException:
+            self._forget(connection)
+            connection.abort()
+            raise
         assert connection.welcome is not None
         self.cluster_id = connection.welcome.cluster_id
         if self._watchdog is None:
             self._watchdog = spawn("pool watchdog", self._watch())
-        return self._same_worker(connection) if self._use_hints else connection
+        return connection
+
+    def renumber(self, serial: int, service: IPv6Network) -> None:
+        """Somebody says where the service is; what has the highest serial counts."""
+        if not self._follows or self._is_closed or serial <= self.serial:
+            return
+        self.serial = serial
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        if service == self.service:
+            return
+        if self._connections:
+            self._leaving = spawn("go to another prefix", self._leave_for(service))
+        else:
+            self.service = service
+
+    async def _leave_for(self, service: IPv6Network) -> None:
+        """Use another prefix when somebody answers there: until then what is open goes on."""
+        while True:
+            iid = slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
+            try:
+                connection = await self._dial(service, iid)
+                break
+            except (OSError, SsaStoreError) as error:
+                log.warning("prefix.not_reached", extra={"service": str(service), "reason": str(error)})
+            await asyncio.sleep(RETRY_CAP_MS / 1000)
+        log.info("prefix.changed", extra={"from": str(self.service), "to": str(service)})
+        self.service = service
+        # What waits for an answer gets it; nothing new is asked by these.
+        self._hints = {known: wrong for known, wrong in self._hints.items() if self._is_current(known)}
+        self._hints_changed()
+        self._covered(connection)
+
+    def _is_current(self, connection: Connection) -> bool:
+        return self._connections.get(connection) == self.service
 
     def _same_worker(self, fresh: Connection) -> Connection:
         """One connection a worker is enough: equal coverage means that it is the same one.
@@ -356,7 +397,9 @@ class Pool:
         At the start many calls dial at once, before any of them could know what the others reach.
         """
         for known in self._connections:
-            if known is not fresh and known.is_open and known.coverage == fresh.coverage != NOTHING:
+            if known is fresh or not known.is_open or self._connections[known] != self._connections[fresh]:
+                continue
+            if known.coverage == fresh.coverage != NOTHING:
                 self._forget(fresh)
                 fresh.close()
                 self._covered(known)
@@ -367,7 +410,9 @@ class Pool:
         """A worker said what it serves: newest word wins. Of planes, all groups have the lowest number."""
         told = [known.replicas for known in self._connections if known.is_open and known.replicas]
         self.replicas = min(told, default=self.replicas)
-        if self._use_hints:
+        if connection.prefix is not None:
+            self.renumber(*connection.prefix)
+        if self._use_hints and self._is_current(connection):
             self._hints.pop(connection, None)
             self._hints[connection] = set()
             self._hints_changed()
@@ -430,9 +475,10 @@ class Pool:
     async def close(self) -> None:
         """Close all connections, for good: calls under way end, later ones raise Unavailable."""
         self._is_closed = True
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-            self._watchdog = None
+        for task in (self._watchdog, self._leaving):
+            if task is not None:
+                task.cancel()
+        self._watchdog = self._leaving = None
         for connection in list(self._connections):
             connection.close()
         self._connections.clear()

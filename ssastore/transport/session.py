@@ -47,7 +47,7 @@ from ssastore.messages import (
 )
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
-from ssastore.wire import Body, Frame
+from ssastore.wire import Body, Frame, Header
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,8 @@ class Service:
         self.start_scrub: Callable[[], int] = lambda: 0
         "Begins a scrub pass; its number."
         self.coverage = b""
+        self.prefix: tuple[int, bytes] | None = None
+        "Which service prefix clients are told, and its serial; None: the cluster was never renumbered."
         self.custody: Custody | None = None
         "Set where group records are followed: everywhere but in tests of less."
         self.giver: Giver | None = None
@@ -269,9 +271,11 @@ class Session(FrameChannel):
             self.close()
 
     def cover(self) -> None:
-        """Say which slices the worker serves, what time it is here, and how many planes groups have."""
+        """Say what the worker serves, what time it is here, how many planes groups have, and in which /64."""
         service = self._service
-        header = [int(Status.COVERAGE), 0, service.clock.now_ms(), service.acceptor.replicas]
+        header: Header = [int(Status.COVERAGE), 0, service.clock.now_ms(), service.acceptor.replicas]
+        if service.prefix is not None:
+            header += service.prefix
         self.send(header, service.coverage)
 
     def cover_again(self) -> None:

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv6Network
 
 import pytest
 
@@ -91,8 +92,11 @@ class Coordinators:
         async def reaches(name: str) -> bool:
             return False
 
+        async def heard(service: IPv6Network) -> dict[str, int | None]:
+            return {}
+
         try:
-            await guardian_of(control, view, host.name, reaches, host.clock).run()
+            await guardian_of(control, view, host.name, reaches, heard, host.clock).run()
         finally:
             following.cancel()
 

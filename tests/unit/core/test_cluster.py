@@ -265,12 +265,12 @@ def test_group_of_more_planes_than_replicas_is_found() -> None:
 
 def test_nodes_that_cannot_live_together_are_found() -> None:
     with pytest.raises(ConfigError, match="name: n1"):
-        check_nodes(SERVICE, [NODES[0], replace(NODES[1], name="n1")])
+        check_nodes([SERVICE], [NODES[0], replace(NODES[1], name="n1")])
     with pytest.raises(ConfigError, match=r"\[fd00::1\]:7480"):
-        check_nodes(SERVICE, [NODES[0], replace(NODES[1], address="fd00::1")])
+        check_nodes([SERVICE], [NODES[0], replace(NODES[1], address="fd00::1")])
     with pytest.raises(ConfigError, match="inside the service"):
-        check_nodes(SERVICE, [replace(NODES[0], address="2001:db8:5a:1::7")])
-    check_nodes(SERVICE, [NODES[0], replace(NODES[1], address="fd00::1", port=7490)])
+        check_nodes([SERVICE], [replace(NODES[0], address="2001:db8:5a:1::7")])
+    check_nodes([SERVICE], [NODES[0], replace(NODES[1], address="fd00::1", port=7490)])
 
 
 # -- recovery ---------------------------------------------------------------------------------------

@@ -28,32 +28,34 @@ def records(owners: dict[int, str], others: str = "n1") -> list[GroupRecord]:
 
 
 def forwarding(*prefixes: str, now_s: float = 0.0) -> Forwarding:
-    made = Forwarding(SERVICE, "n1", KEEP_S)
+    made = Forwarding("n1", KEEP_S)
     made.give([f"2001:db8:5a:1{prefix}" for prefix in prefixes], now_s)
     return made
 
 
 def test_nothing_is_sent_on_at_first() -> None:
-    made = Forwarding(SERVICE, "n1", KEEP_S)
-    assert made.next_at == math.inf and made.routes(records({}), NODES, 0.0) == set()
+    made = Forwarding("n1", KEEP_S)
+    assert made.next_at == math.inf and made.routes([SERVICE], records({}), NODES, 0.0) == set()
 
 
 def test_a_part_of_a_prefix_that_moved_is_sent_to_its_owner() -> None:
     made = forwarding("::/70")
-    found = made.routes(records({0x3FF: "n2", 0x100: "n3", 0x500: "n4"}), NODES, 1.0)
+    found = made.routes([SERVICE], records({0x3FF: "n2", 0x100: "n3", 0x500: "n4"}), NODES, 1.0)
     assert found == {Route("2001:db8:5a:1:3ff::/80", "fd00::2"), Route("2001:db8:5a:1:100::/80", "fd00::3")}
 
 
 def test_a_prefix_that_became_a_part_of_another_ones_is_sent_there() -> None:
     """The new owner had what is around it: what is sent on is no more than what was given away."""
     made = forwarding(":3f0::/80")
-    assert made.routes(records({}, others="n2"), NODES, 1.0) == {Route("2001:db8:5a:1:3f0::/80", "fd00::2")}
+    assert made.routes([SERVICE], records({}, others="n2"), NODES, 1.0) == {
+        Route("2001:db8:5a:1:3f0::/80", "fd00::2")
+    }
 
 
 def test_what_comes_back_is_not_sent_on_and_what_goes_further_is_sent_there() -> None:
     made = forwarding(":100::/80", ":200::/80")
-    assert len(made.routes(records({0x100: "n2", 0x200: "n2"}), NODES, 1.0)) == 2
-    found = made.routes(records({0x200: "n3"}), NODES, 2.0)
+    assert len(made.routes([SERVICE], records({0x100: "n2", 0x200: "n2"}), NODES, 1.0)) == 2
+    found = made.routes([SERVICE], records({0x200: "n3"}), NODES, 2.0)
     assert found == {Route("2001:db8:5a:1:200::/80", "fd00::3")}
 
 
@@ -61,14 +63,14 @@ def test_it_ends_for_each_prefix_in_its_time() -> None:
     made = forwarding(":100::/80")
     made.give(["2001:db8:5a:1:200::/80"], 10.0)
     groups = records({0x100: "n2", 0x200: "n2"})
-    assert made.next_at == KEEP_S and len(made.routes(groups, NODES, KEEP_S - 1)) == 2
-    assert made.routes(groups, NODES, KEEP_S) == {Route("2001:db8:5a:1:200::/80", "fd00::2")}
-    assert made.next_at == KEEP_S + 10 and made.routes(groups, NODES, KEEP_S + 10) == set()
+    assert made.next_at == KEEP_S and len(made.routes([SERVICE], groups, NODES, KEEP_S - 1)) == 2
+    assert made.routes([SERVICE], groups, NODES, KEEP_S) == {Route("2001:db8:5a:1:200::/80", "fd00::2")}
+    assert made.next_at == KEEP_S + 10 and made.routes([SERVICE], groups, NODES, KEEP_S + 10) == set()
     assert made.next_at == math.inf
 
 
 def test_an_owner_of_whom_no_record_is_known_gets_nothing() -> None:
-    assert forwarding(":100::/80").routes(records({0x100: "gone"}), NODES, 1.0) == set()
+    assert forwarding(":100::/80").routes([SERVICE], records({0x100: "gone"}), NODES, 1.0) == set()
 
 
 runs = st.lists(st.tuples(st.integers(0, 4095), st.integers(1, 900), st.sampled_from(["n1", "n2", "n3"])))
@@ -84,13 +86,13 @@ def test_the_routes_are_what_was_given_away_and_is_others(
     for first, count, node in changes:
         owners |= dict.fromkeys(range(first, min(4096, first + count)), node)
     groups = [replace(found) for found in records(owners)]
-    made = Forwarding(SERVICE, "n1", KEEP_S)
+    made = Forwarding("n1", KEEP_S)
     pieces = []
     for group, depth in gone:
         first = slice_of(0, group).first
         pieces.append(Slice(first >> (64 - depth) << (64 - depth), depth))
     made.give([str(piece.network(SERVICE)) for piece in pieces], 0.0)
-    found = made.routes(groups, NODES, 1.0)
+    found = made.routes([SERVICE], groups, NODES, 1.0)
     expected = {
         (group, owner)
         for group, owner in owners.items()
@@ -115,5 +117,5 @@ def test_several_planes_at_once(prefix: str) -> None:
     groups = [
         GroupRecord(group, tuple(PlaneOwner(name) for name in ("n2", "n3", "n4"))) for group in range(4096)
     ]
-    found = made.routes(groups, NODES, 1.0)
+    found = made.routes([SERVICE], groups, NODES, 1.0)
     assert found == ({Route("2001:db8:5a:1::/68", "fd00::2")} if prefix == "::/68" else set())

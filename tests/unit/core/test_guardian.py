@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
+from ipaddress import IPv6Network
 from typing import Any
 
 import pytest
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import NodeRecord, node_key
+from ssastore.core.cluster import ClusterRecord, NodeRecord, node_key
 from ssastore.core.election import coordinator_of
 from ssastore.core.guardian import FREE, REACHED, RECOVERED, Deeds, Guardian, Watch, judge
 from ssastore.core.membership import ABSENT_PREFIX, AbsentRecord, absent_key, alive_key, read_presence
+from ssastore.core.renumbering import Renumberer
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.env import ControlStore, Write
 from ssastore.errors import ConfigError
@@ -24,6 +26,7 @@ from tests.registermodel import LoopClock, run_virtually
 AFTER_S = 60
 NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
 ORDER_KEY = "ordered/"
+RECORD = ClusterRecord("ab" * 16, "2001:db8:5a:1::/64", 3, 1)
 
 
 class Cluster:
@@ -81,8 +84,13 @@ class Cluster:
             await asyncio.sleep(self.asks_s)
             return node in self.reached
 
+        async def heard(service: IPv6Network) -> dict[str, int | None]:
+            return {}
+
         deeds = Deeds(lambda: self.owners, order, recall, reaches)
-        return Guardian(VirtualControlStore(self.store, self.network), name, deeds, LoopClock())
+        renumberer = Renumberer(lambda: RECORD, heard)
+        control = VirtualControlStore(self.store, self.network)
+        return Guardian(control, name, deeds, renumberer, LoopClock())
 
     def start(self, name: str) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self.guardian(name).run())

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import NodeRecord, node_key
+from ssastore.core.cluster import CLUSTER_KEY, NodeRecord, node_key
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.forwarding import Forwarding
 from ssastore.core.groups import MOVING, GroupRecord, PlaneOwner, group_key
 from ssastore.core.planner import owned_slices
+from ssastore.core.renumbering import order_renumbering, switched, withdrawn
 from ssastore.core.routekeeper import RouteKeeper, Wanted, accepted_by, announced_to_router
 from ssastore.env import Route, WatchCompacted, Write
 from ssastore.errors import Overloaded, RouteRefused, StoreFull, Unavailable
@@ -29,6 +30,7 @@ from ssastore.routes.memory import MemoryRoutes
 from tests.registermodel import Seeded, run_virtually
 
 SERVICE = IPv6Network("2001:db8:5a:1::/64")
+OTHER = IPv6Network("2001:db8:77:5::/64")
 LINK = IPv6Network("fd00::/64")
 NODES = [NodeRecord(f"n{number}", f"fd00::{number}") for number in range(1, 5)]
 MOVED = "2001:db8:5a:1:3ff::/80"
@@ -79,7 +81,7 @@ class Host:
 
     async def expected(self, wanted: Wanted) -> set[Route]:
         cluster = await read_cluster(self.control)
-        return wanted(cluster.groups, cluster.nodes)
+        return wanted(cluster.record.networks, cluster.groups, cluster.nodes)
 
 
 @asynccontextmanager
@@ -107,8 +109,8 @@ def play(work: Callable[[Host], Coroutine[Any, Any, None]], wanted: Wanted) -> N
     run_virtually(scenario)
 
 
-N1 = accepted_by(SERVICE, "n1")
-ROUTER = announced_to_router(SERVICE)
+N1 = accepted_by("n1")
+ROUTER = announced_to_router()
 A_MOMENT_S = 0.1
 
 
@@ -163,7 +165,7 @@ def test_what_a_node_gave_away_is_sent_on_when_it_is_not_accepted_any_more() -> 
     """Without a moment between the two, and until its time is over."""
 
     async def scenario() -> None:
-        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=10)) as host:
+        async with running(N1, 500, Forwarding("n1", keep_s=10)) as host:
             sent_on = Route(MOVED, "fd00::2")
             before = host.routes.installed()
             await host.give(0x3FF, "n2")
@@ -183,7 +185,7 @@ def test_changes_elsewhere_keep_nothing_that_was_given_away() -> None:
     """A plan changes some record many times a second for minutes."""
 
     async def scenario() -> None:
-        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=3)) as host:
+        async with running(N1, 500, Forwarding("n1", keep_s=3)) as host:
             given, gone_at, ended_at = asyncio.get_running_loop().time(), 0.0, 0.0
             await host.give(0x3FF, "n2")
             for group in range(0x400, 0x420):
@@ -202,7 +204,7 @@ def test_changes_elsewhere_keep_nothing_that_was_given_away() -> None:
 
 def test_what_goes_further_is_sent_further_and_what_comes_back_is_accepted() -> None:
     async def scenario() -> None:
-        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=10)) as host:
+        async with running(N1, 500, Forwarding("n1", keep_s=10)) as host:
             await host.give(0x3FF, "n2")
             await host.give(0x3FE, "n2")
             await asyncio.sleep(1)
@@ -223,7 +225,7 @@ def test_where_nothing_can_be_sent_on_what_was_given_away_goes_all_the_same(
     """The new owner is on another link: the kernel refuses it as next hop."""
 
     async def scenario() -> None:
-        async with running(N1, 500, Forwarding(SERVICE, "n1", keep_s=10)) as host:
+        async with running(N1, 500, Forwarding("n1", keep_s=10)) as host:
             await host.control.transact([], [Write(node_key("n5"), NodeRecord("n5", "fd77::5").encode())])
             await host.give(0x3FF, "n5")
             await asyncio.sleep(1)
@@ -235,6 +237,39 @@ def test_where_nothing_can_be_sent_on_what_was_given_away_goes_all_the_same(
 
     run_virtually(scenario)
     assert [record.message for record in caplog.records] == ["routes.not_forwarded"]
+
+
+def _below(routes: set[Route], start: str) -> set[Route]:
+    return {route for route in routes if route.prefix.startswith(start)}
+
+
+@pytest.mark.parametrize("wanted", [N1, ROUTER], ids=["node", "router"])
+def test_while_a_cluster_is_renumbered_both_prefixes_are_there(wanted: Wanted) -> None:
+    """The former one goes when the record says so; a node goes on accepting it for a moment, as all that it
+    gives away. What moves meanwhile moves in both."""
+
+    async def scenario() -> None:
+        async with running(wanted, linger_ms=500, forwarding=Forwarding("n1", keep_s=10)) as host:
+            before = host.routes.installed()
+            record = await order_renumbering(host.control, OTHER)
+            await asyncio.sleep(A_MOMENT_S)
+            during = host.routes.installed()
+            assert _below(during, "2001:db8:5a:1:") == before and len(during) == 2 * len(before)
+            assert during == await host.expected(wanted)
+            await host.give(0x3FF, "n2")
+            await asyncio.sleep(1)
+            sent_on = {Route("2001:db8:77:5:3ff::/80", "fd00::2"), Route(MOVED, "fd00::2")}
+            assert host.routes.installed() >= sent_on
+            done = withdrawn(switched(record))
+            await host.control.transact([], [Write(CLUSTER_KEY, done.encode())])
+            await asyncio.sleep(A_MOMENT_S)
+            assert bool(_below(host.routes.installed(), "2001:db8:5a:1:")) == (wanted is N1)
+            await asyncio.sleep(0.6)
+            left = await host.expected(wanted)
+            assert host.routes.installed() == left | {Route("2001:db8:77:5:3ff::/80", "fd00::2")}
+            assert not _below(left, "2001:db8:5a:1:")
+
+    run_virtually(scenario)
 
 
 def test_router_learns_of_a_node_that_came_later() -> None:
@@ -338,10 +373,12 @@ def test_routes_are_the_fewest_prefixes_of_what_each_node_owns(planes: Any, turn
     records = [GroupRecord(group, tuple(found)) for group, found in enumerate(zip(*owned, strict=True))]
     records = records[turn:] + records[:turn]
     covers = {node: minimal_cover(owned_slices(records, node.name)) for node in NODES}
-    assert ROUTER(records, NODES) == {
+    assert ROUTER((SERVICE,), records, NODES) == {
         Route(str(piece.network(SERVICE)), node.address) for node, cover in covers.items() for piece in cover
     }
-    assert N1(records, NODES) == {Route(str(piece.network(SERVICE))) for piece in covers[NODES[0]]}
+    assert N1((SERVICE,), records, NODES) == {
+        Route(str(piece.network(SERVICE))) for piece in covers[NODES[0]]
+    }
 
 
 def refuse(host: Host, *prefixes: str) -> None:

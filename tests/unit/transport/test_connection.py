@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv6Network
 from typing import Any
 
 import msgpack
@@ -24,6 +25,7 @@ from tests.wires import HeldTransport, packed, turns
 SECRET = b"secret"
 CLUSTER = "ab" * 16
 NODE_MS = 1_900_000_000_000
+NO_SLICES = msgpack.packb([1, []])
 COVERAGE = packed([int(Status.COVERAGE), 0, NODE_MS, 1], msgpack.packb([1, [[0, 16], [32, 48]]]))
 PATIENCE_S = 30.0
 
@@ -96,6 +98,36 @@ async def test_greeting() -> None:
     await client.ready
     assert client.connection.coverage.whole == {*range(16), *range(32, 48)} and len(client.covered) == 1
     assert client.connection.is_open and client.connection.is_idle
+
+
+async def test_a_cluster_that_was_renumbered_says_where_it_is(client: Client) -> None:
+    assert client.connection.prefix is None
+    client.answer(int(Status.COVERAGE), 0, NODE_MS, 1, 3, bytes.fromhex("20010db800770005"), body=NO_SLICES)
+    await turns()
+    assert client.connection.prefix == (3, IPv6Network("2001:db8:77:5::/64"))
+    client.answer(int(Status.COVERAGE), 0, NODE_MS, 1, body=NO_SLICES)
+    await turns()
+    assert client.connection.prefix == (3, IPv6Network("2001:db8:77:5::/64")), "it is said when it changes"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [3],
+        [3, b"short"],
+        [3, bytes(8)],
+        [3, bytes.fromhex("ff02000000000000")],
+        [3, bytes.fromhex("fe80000000000000")],
+        [0, bytes.fromhex("20010db800770005")],
+        [True, bytes.fromhex("20010db800770005")],
+        [3, "20010db8"],
+        [3, bytes.fromhex("20010db800770005"), 1],
+    ],
+)
+async def test_a_prefix_that_is_none_ends_the_connection(client: Client, more: list[Any]) -> None:
+    client.answer(int(Status.COVERAGE), 0, NODE_MS, 1, *more, body=NO_SLICES)
+    await turns()
+    assert not client.connection.is_open and client.connection.prefix is None
 
 
 async def test_hello_says_who_and_what() -> None:

@@ -142,6 +142,14 @@ async def test_greeting(node: Node) -> None:
     assert session.role == "client"
 
 
+async def test_where_the_service_is_is_said_when_it_was_renumbered(node: Node) -> None:
+    node.service.prefix = 3, bytes.fromhex("20010db800770005")
+    _, transport = node.connect()
+    await greet(transport)
+    _, (coverage, _) = take(transport)
+    assert coverage[4:] == [3, bytes.fromhex("20010db800770005")]
+
+
 async def test_nonces_of_two_connections_differ(node: Node) -> None:
     one, two = await greet(node.connect()[1]), await greet(node.connect()[1])
     assert one.nonce != two.nonce

@@ -1,0 +1,214 @@
+"""A pool whose service gets another prefix: where it dials, what it believes, and that nothing is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+
+from ssastore.errors import Unavailable
+from ssastore.transport import pool as module
+from ssastore.transport.coverage import encode_prefix
+from ssastore.transport.pool import Pool
+from tests.cluster import SmallCluster, SmallNode, small_cluster
+from tests.unit.transport.test_pool import NETWORK, Dials, get, pool_of, put, put_of
+from tests.wires import turns, until
+
+OTHER, THIRD = IPv6Network("2001:db8:77:5::/64"), IPv6Network("2001:db8:77:6::/64")
+
+
+class Routed(Dials):
+    """Links of a network that routes some prefixes."""
+
+    def __init__(self, cluster: SmallCluster) -> None:
+        super().__init__(cluster)
+        self.routed = {NETWORK, OTHER}
+
+    async def dial(self, address: IPv6Address, port: int, protocol: Any) -> Any:
+        if not any(address in service for service in self.routed):
+            self.addresses.append(str(address))
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return await super().dial(address, port, protocol)
+
+    def dialled(self) -> set[IPv6Network]:
+        """Prefixes, since the last time."""
+        found, self.addresses[:] = set(map(_prefix_of, self.addresses)), []
+        return found
+
+
+def _prefix_of(address: str) -> IPv6Network:
+    return IPv6Network((int(IPv6Address(address)) >> 64 << 64, 64))
+
+
+class World:
+    def __init__(self, cluster: SmallCluster) -> None:
+        self.cluster = cluster
+        self.dials = Routed(cluster)
+        self.pools: list[Pool] = []
+
+    def pool(self, **options: Any) -> Pool:
+        self.pools.append(pool_of(self.dials, **({"deadline_ms": 2000} | options)))
+        return self.pools[-1]
+
+    def node_of(self, key: bytes) -> SmallNode:
+        return self.cluster.node_of(put_of(key).iid)
+
+    def tell(self, serial: int, service: IPv6Network, *nodes: SmallNode) -> None:
+        """Let nodes, all by default, say where the service is."""
+        for node in nodes or self.cluster.nodes:
+            node.service.prefix = serial, encode_prefix(service)
+            node.service.serve()
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(module, "_WATCH_S", 0.01)
+    async with small_cluster() as cluster:
+        made = World(cluster)
+        yield made
+        for pool in made.pools:
+            await pool.close()
+        await turns(20)
+
+
+def key_of(world: World, index: int = 0) -> bytes:
+    """A key that a node serves."""
+    found = (b"key %d" % number for number in range(100_000))
+    return next(key for key in found if world.node_of(key) is world.cluster.nodes[index])
+
+
+async def read_all(world: World, pool: Pool) -> None:
+    """Something of every node."""
+    for index in range(len(world.cluster.nodes)):
+        await get(pool, key_of(world, index))
+
+
+async def test_who_is_connected_goes_to_the_prefix_that_nodes_say(world: World) -> None:
+    """And lets go of the connections by the former one when nobody waits for an answer there."""
+    pool = world.pool()
+    await read_all(world, pool)
+    assert world.dials.dialled() == {NETWORK}
+    world.tell(1, OTHER)
+    await until(lambda: pool.service == OTHER)
+    await read_all(world, pool)
+    assert world.dials.dialled() == {OTHER}
+    await until(lambda: pool.connection_count == 4)
+    assert set(pool._connections.values()) == {OTHER}
+    world.dials.routed = {OTHER}
+    await read_all(world, pool)
+
+
+async def test_a_client_that_is_started_with_the_former_prefix_follows(world: World) -> None:
+    world.tell(1, OTHER)
+    pool = world.pool()
+    await put(pool, key_of(world))
+    await until(lambda: pool.service == OTHER)
+    assert await get(pool, key_of(world)) == b"0001"
+
+
+async def test_calls_under_way_are_answered_where_they_were_sent(world: World) -> None:
+    pool = world.pool()
+    key = key_of(world)
+    await get(pool, key)
+    node, held = world.cluster.nodes[0], []
+    do, node.service.store.do = node.service.store.do, lambda *args, **more: held.append((args, more))  # type: ignore[method-assign]
+    writing = asyncio.ensure_future(put(pool, key))
+    await until(lambda: bool(held))
+    world.tell(1, OTHER)
+    await until(lambda: pool.service == OTHER)
+    await asyncio.sleep(0.05)
+    assert not writing.done()
+    node.service.store.do = do  # type: ignore[method-assign]
+    for args, more in held:
+        do(*args, **more)
+    await writing
+    assert await get(pool, key) == b"0001" and len(held) == 1, "it was sent once"
+
+
+async def test_an_old_word_is_not_believed(world: World) -> None:
+    """A node that is cut off from the control store goes on saying what it knew."""
+    pool = world.pool()
+    await read_all(world, pool)
+    world.tell(2, OTHER)
+    await until(lambda: pool.service == OTHER)
+    world.tell(1, NETWORK, world.cluster.nodes[0])
+    await asyncio.sleep(0.05)
+    await read_all(world, pool)
+    assert pool.service == OTHER and pool.serial == 2
+    world.tell(3, NETWORK, world.cluster.nodes[1])
+    await until(lambda: pool.service == NETWORK)
+
+
+async def test_until_somebody_answers_at_the_other_prefix_the_former_one_is_used(world: World) -> None:
+    """The client's own network may not route it yet."""
+    world.dials.routed = {NETWORK}
+    pool = world.pool()
+    await read_all(world, pool)
+    world.tell(1, OTHER)
+    await until(lambda: OTHER in world.dials.dialled())
+    await read_all(world, pool)
+    assert pool.service == NETWORK and pool.connection_count == 4
+    world.dials.routed = {NETWORK, OTHER}
+    await until(lambda: pool.service == OTHER)
+
+
+async def test_who_looks_for_one_prefix_and_hears_of_the_next_looks_for_that(world: World) -> None:
+    pool = world.pool()
+    await read_all(world, pool)
+    world.tell(1, THIRD)
+    await until(lambda: THIRD in world.dials.dialled())
+    world.tell(2, OTHER)
+    await until(lambda: pool.service == OTHER)
+    await turns(20)
+    world.dials.dialled()
+    await asyncio.sleep(0.7)
+    assert not world.dials.dialled()
+
+
+async def test_told_while_nothing_is_connected_it_is_there_at_once(world: World) -> None:
+    """As a gateway's, that follows the control store."""
+    pool = world.pool()
+    pool.renumber(1, OTHER)
+    await get(pool, key_of(world))
+    assert world.dials.dialled() == {OTHER}
+
+
+async def test_who_asks_about_a_prefix_does_not_leave_it(world: World) -> None:
+    world.tell(1, OTHER)
+    pool = world.pool(follows=False, use_hints=False)
+    for _ in range(3):
+        await get(pool, key_of(world))
+    assert pool.service == NETWORK and world.dials.dialled() == {NETWORK}
+
+
+async def test_a_closed_pool_goes_nowhere(world: World) -> None:
+    world.dials.routed = {NETWORK}
+    pool = world.pool()
+    await read_all(world, pool)
+    world.tell(1, OTHER)
+    await until(lambda: OTHER in world.dials.dialled())
+    await pool.close()
+    world.dials.dialled()
+    await asyncio.sleep(0.7)
+    pool.renumber(9, THIRD)
+    assert not world.dials.dialled() and pool.service == NETWORK
+
+
+async def test_a_prefix_that_is_gone_is_named_as_the_likely_mistake(world: World) -> None:
+    world.dials.routed = {OTHER}
+    pool = world.pool(deadline_ms=50)
+    with pytest.raises(Unavailable, match=f"nothing of {NETWORK} was reached: is that the service prefix"):
+        await get(pool, key_of(world))
+
+
+async def test_one_node_that_is_not_reached_says_nothing_of_the_prefix(world: World) -> None:
+    pool = world.pool(deadline_ms=50)
+    await get(pool, key_of(world, 1))
+    world.dials.unreachable = 1000
+    with pytest.raises(Unavailable) as found:
+        await get(pool, key_of(world))
+    assert "service prefix" not in str(found.value)
