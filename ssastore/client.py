@@ -295,11 +295,14 @@ class AsyncBucket:
 
         Raises:
             ObjectNotFound, BucketNotFound, RangeNotSatisfiable, CorruptObject, Unavailable.
+            EncryptedObject: an S3 gateway encrypted it.
         """
         if not start and length is None:
             found = await self._objects.find(self.name, key)
             # A small object needs neither its metadata decoded nor a reader.
-            return bytes(found.data) if found.data else await self._objects.reader(key, found).read()
+            if found.data and found.is_plain:
+                return bytes(found.data)
+            return await self._objects.reader(key, found).read()
         return await (await self.open(key, start=start, length=length)).read()
 
     async def open(self, key: str, *, start: int = 0, length: int | None = None) -> ObjectReader:

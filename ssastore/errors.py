@@ -3,7 +3,7 @@
     SsaStoreError
     ├─ RequestError (ValueError)     the caller asked for the impossible; never retry
     │    InvalidKey, InvalidBucketName, ObjectTooLarge, RangeNotSatisfiable
-    │    InvalidPart, InvalidPartOrder, PartTooSmall
+    │    InvalidPart, InvalidPartOrder, PartTooSmall, EncryptedObject
     ├─ AccessDenied (PermissionError)
     │                                the credentials do not allow it; never retry
     ├─ NotFound (FileNotFoundError)  a normal answer, not a failure
@@ -64,6 +64,10 @@ class InvalidPartOrder(RequestError):
 
 class PartTooSmall(RequestError):
     """A part that is not the last is below PART_BYTES_MIN."""
+
+
+class EncryptedObject(RequestError):
+    """The object was encrypted by an S3 gateway, and whoever reads it here has no key."""
 
 
 class AccessDenied(SsaStoreError, PermissionError):

@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from ssastore.core.approach import PLANE_BUDGET_MS
 from ssastore.core.caller import Caller
+from ssastore.core.ciphers import CIPHER_BYTES, PIECE_BYTES, Cipher, Piece
 from ssastore.core.counts import Counts
 from ssastore.core.metadata import Segment, SegmentKind, decode_manifest, encode_manifest
 from ssastore.core.quorum import every_plane
@@ -51,7 +52,7 @@ _MANIFEST_SEGMENTS = 65_536
 "Segments of one manifest blob: 42 bytes each, so it fits a chunk."
 
 assert _MANIFEST_SEGMENTS * 48 <= CHUNK_BYTES
-assert OBJECT_BYTES_MAX / CHUNK_BYTES / _MANIFEST_SEGMENTS <= SEGMENTS_MAX, "two levels hold any object"
+assert OBJECT_BYTES_MAX / PIECE_BYTES / _MANIFEST_SEGMENTS <= SEGMENTS_MAX, "two levels hold any object"
 
 
 LINGER_S = 2.0
@@ -187,17 +188,29 @@ class Content:
 class ContentWriter:
     """Takes bytes, keeps at most a few chunks, gives the Content at the end.
 
-    ``reference`` is the name of the record that will point to the blobs.  If the
-    stream fails, call ``cancel``: blobs already written stay without a record.
+    ``reference`` is the name of the record that will point to the blobs.  With a ``cipher`` the
+    bytes are encrypted as those of ``part`` before anything leaves.  If the stream fails, call
+    ``cancel``: blobs already written stay without a record.
     """
 
     def __init__(
-        self, blobs: Blobs, reference: bytes, budget: Budget, *, inline_bytes_max: int = INLINE_BYTES_MAX
+        self,
+        blobs: Blobs,
+        reference: bytes,
+        budget: Budget,
+        *,
+        inline_bytes_max: int = INLINE_BYTES_MAX,
+        cipher: Cipher | None = None,
+        part: int = 0,
     ) -> None:
         self._blobs = blobs
         self._reference = reference
         self._budget = budget
-        self._inline_bytes_max = inline_bytes_max
+        self._cipher = cipher
+        self._part = part
+        self._sent = 0
+        self._chunk_bytes = PIECE_BYTES if cipher else CHUNK_BYTES
+        self._inline_bytes_max = inline_bytes_max - CIPHER_BYTES if cipher else inline_bytes_max
         self._buffer = bytearray()
         self._size = 0
         self._tasks: deque[tuple[asyncio.Task[bytes], int, bool]] = deque()
@@ -212,16 +225,17 @@ class ContentWriter:
             raise ObjectTooLarge(f"an object has at most {OBJECT_BYTES_MAX} bytes")
         view = memoryview(data)
         while view:
-            room = CHUNK_BYTES - len(self._buffer)
+            room = self._chunk_bytes - len(self._buffer)
             self._buffer += view[:room]
             view = view[room:]
-            if len(self._buffer) == CHUNK_BYTES:
+            if len(self._buffer) == self._chunk_bytes:
                 await self._send()
 
     async def finish(self) -> Content:
         """Everything is stored; where it is."""
         if self._size <= self._inline_bytes_max:
-            return Content(self._size, bytes(self._buffer), reference=self._reference)
+            data = bytes(self._encrypted(memoryview(self._buffer))) if self._size else b""
+            return Content(self._size, data, reference=self._reference)
         if self._buffer:
             await self._send()
         while self._tasks:
@@ -258,9 +272,17 @@ class ContentWriter:
                 is_extra = True
                 break
             await self._collect()
-        view = memoryview(content)
-        task = spawn("put blob", self._blobs.put(view, self._reference))
+        stored = self._encrypted(memoryview(content))
+        task = spawn("put blob", self._blobs.put(stored, self._reference))
         self._tasks.append((task, len(content), is_extra))
+
+    def _encrypted(self, plain: memoryview) -> Body:
+        """The next piece as it is stored. Encrypting 4 MiB takes 1 ms, an eighth of their MD5: no thread."""
+        if self._cipher is None:
+            return plain
+        piece = Piece(self._part, self._sent)
+        self._sent += 1
+        return self._cipher.encrypt(piece, plain)
 
     async def _collect(self) -> None:
         """Wait for the oldest blob under way; order of completion does not matter, order here does."""
@@ -306,18 +328,18 @@ async def _existing(blobs: Blobs, digest: bytes) -> Body:
 
 async def _data_segments(
     blobs: Blobs, segments: list[Segment], start: int, end: int
-) -> AsyncGenerator[tuple[Segment, int, int], None]:
-    """(segment, first, last + 1) of the DATA segments that hold bytes ``start`` to ``end - 1``."""
+) -> AsyncGenerator[tuple[Segment, int, int, int], None]:
+    """(segment, its offset, first, last + 1) of the DATA segments with bytes ``start`` to ``end - 1``."""
     at = 0
     for segment in segments:
         low, high = max(start - at, 0), min(end - at, segment.size)
         if low < high:
             if segment.kind == SegmentKind.DATA:
-                yield segment, low, high
+                yield segment, at, low, high
             else:
                 inner = decode_manifest(await _existing(blobs, segment.digest))
-                async for found in _data_segments(blobs, inner, low, high):
-                    yield found
+                async for found, begin, first, last in _data_segments(blobs, inner, low, high):
+                    yield found, at + begin, first, last
         at += segment.size
 
 
@@ -330,16 +352,27 @@ async def named_blobs(blobs: Blobs, segments: list[Segment]) -> AsyncGenerator[b
                 yield digest
 
 
+def _as_stored(offset: int, stored: Body) -> Body:
+    return stored
+
+
 async def read_content(
-    blobs: Blobs, segments: list[Segment], start: int, end: int, budget: Budget
+    blobs: Blobs,
+    segments: list[Segment],
+    start: int,
+    end: int,
+    budget: Budget,
+    opened: Callable[[int, Body], Body] = _as_stored,
 ) -> AsyncIterator[Body]:
     """Bytes ``start`` to ``end - 1`` in order, with read-ahead.
+
+    ``opened`` makes the plain bytes of a blob whose bytes begin at an offset of the object.
 
     Raises:
         CorruptObject: a blob is missing, or is not what its digest says.
     """
     wanted = _data_segments(blobs, segments, start, end)
-    ahead: deque[tuple[asyncio.Task[Body], int, int, bool]] = deque()
+    ahead: deque[tuple[asyncio.Task[Body], int, int, int, bool]] = deque()
     is_more = True
     missing = end - start
     try:
@@ -357,23 +390,24 @@ async def read_content(
                 if entry is None:
                     is_more = False
                     break
-                segment, low, high = entry
-                ahead.append((spawn("get blob", _existing(blobs, segment.digest)), low, high, is_extra))
+                segment, at, low, high = entry
+                ahead.append((spawn("get blob", _existing(blobs, segment.digest)), at, low, high, is_extra))
             if not ahead:
                 if missing > 0:
                     raise CorruptObject(f"the segments of an object lack {missing} bytes")
                 return
-            task, low, high, is_extra = ahead[0]
-            content = await asyncio.shield(task)
+            task, at, low, high, is_extra = ahead[0]
+            stored = await asyncio.shield(task)
             ahead.popleft()
             if is_extra:
                 budget.give()
+            content = opened(at, stored)
             if high > len(content):
                 raise CorruptObject("a blob is shorter than its segment")
             missing -= high - low
             yield content if high - low == len(content) else memoryview(content)[low:high]
     finally:
-        for task, _, _, is_extra in ahead:
+        for task, *_, is_extra in ahead:
             task.cancel()
             if is_extra:
                 budget.give()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ssastore.core.ciphers import ENCRYPTION
 from ssastore.core.metadata import Metadata, decode_metadata
 from ssastore.core.register import LIVE, stamp_of
 from ssastore.errors import BadFrame
 from ssastore.wire import Body, Header
+
+_ENCRYPTION = ENCRYPTION.encode()
 
 
 class Found:
@@ -29,6 +32,11 @@ class Found:
         if self._metadata is None:
             self._metadata = decode_metadata(self._packed)
         return self._metadata
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether ``data`` surely is what was written: looks for a word, and need not decode."""
+        return _ENCRYPTION not in self._packed
 
     @property
     def stamp(self) -> str:

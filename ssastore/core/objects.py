@@ -14,6 +14,7 @@ from typing import Any
 
 from ssastore.core.buckets import Bucket, Buckets
 from ssastore.core.caller import Caller
+from ssastore.core.ciphers import ENCRYPTION, Cipher, Piece, Pieces
 from ssastore.core.content import Blobs, Budget, Content, ContentWriter, read_content
 from ssastore.core.demand import NOTHING, Demand
 from ssastore.core.found import Found
@@ -21,6 +22,7 @@ from ssastore.core.keeping import is_marker
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
+from ssastore.core.parts import parts_of
 from ssastore.core.records import reference_name
 from ssastore.core.registers import Once, Registers, key_bytes
 from ssastore.core.versionlist import ListedVersion, VersionList, Wanted
@@ -31,6 +33,7 @@ from ssastore.errors import (
     BucketBeingDeleted,
     BucketNotFound,
     CorruptObject,
+    EncryptedObject,
     InvalidKey,
     MarkerFound,
     OutcomeUnknown,
@@ -40,7 +43,7 @@ from ssastore.errors import (
     StoreFull,
     TryLater,
 )
-from ssastore.limits import LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
+from ssastore.limits import INLINE_BYTES_MAX, LIST_KEYS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.messages import Kind
 from ssastore.wire import Body
 
@@ -79,15 +82,20 @@ class CommonPrefix:
 class ObjectReader:
     """One version of an object: ``info``, and its bytes (or a range of them) once.
 
-    Iterate with ``async for`` over chunks of up to CHUNK_BYTES, or ``read`` it all.
+    Iterate with ``async for`` over chunks of up to CHUNK_BYTES, or ``read`` it all.  Both raise
+    EncryptedObject for an object that needs a ``cipher``.
     """
 
-    def __init__(self, info: ObjectInfo, found: Found, blobs: Blobs, budget: Budget) -> None:
+    def __init__(
+        self, info: ObjectInfo, found: Found, blobs: Blobs, budget: Budget, cipher: Cipher | None = None
+    ) -> None:
         self.info = info
         self.start = 0
         self.end = info.size
         self._data = found.data
         self._segments: list[Segment] = found.metadata.segments
+        self._metadata = found.metadata
+        self._cipher = cipher
         self._blobs = blobs
         self._budget = budget
 
@@ -112,12 +120,38 @@ class ObjectReader:
         """Bytes that will be read."""
         return self.end - self.start
 
+    def _small(self) -> Body:
+        """The range, of data that lie with the record."""
+        data = self._data
+        if ENCRYPTION in self.info.extra and self.info.size:
+            data = self._known_cipher().decrypt(Piece(0, 0), data)
+        return data if self.size == len(data) else data[self.start : self.end]
+
+    def _known_cipher(self) -> Cipher:
+        if self._cipher is None:
+            raise EncryptedObject(
+                "the object is encrypted: it can be read through an S3 gateway that has its key"
+            )
+        return self._cipher
+
+    async def _chunks(self) -> AsyncIterator[Body]:
+        if ENCRYPTION not in self.info.extra:
+            return read_content(self._blobs, self._segments, self.start, self.end, self._budget)
+        cipher = self._known_cipher()
+        parts = await parts_of(self._blobs, self._metadata)
+        pieces = Pieces([(part.number, part.size) for part in parts])
+
+        def opened(offset: int, encrypted: Body) -> Body:
+            return cipher.decrypt(pieces.at(offset), encrypted)
+
+        return read_content(self._blobs, self._segments, self.start, self.end, self._budget, opened)
+
     async def __aiter__(self) -> AsyncIterator[Body]:
         if not self._segments:
             if self.size:
-                yield self._data if self.size == len(self._data) else self._data[self.start : self.end]
+                yield self._small()
             return
-        chunks = read_content(self._blobs, self._segments, self.start, self.end, self._budget)
+        chunks = await self._chunks()
         try:
             async for chunk in chunks:
                 yield chunk
@@ -127,7 +161,7 @@ class ObjectReader:
     async def read(self) -> bytes:
         """All bytes of the range."""
         if not self._segments:
-            return bytes(self._data if self.size == len(self._data) else self._data[self.start : self.end])
+            return bytes(self._small())
         return b"".join([chunk async for chunk in self])
 
 
@@ -183,12 +217,24 @@ class Objects:
             raise RequestError("multipart uploads need an indexed bucket")
         return Multipart(self.registers, self.blobs, self.versions, bucket, self._clock, self._randomness)
 
-    def writer(self, bucket: Bucket, key: bytes, *, inline_bytes_max: int | None = None) -> ContentWriter:
-        """A writer for the bytes of an object that ``commit`` will name."""
-        reference = _reference(bucket, key)
-        if inline_bytes_max is None:
-            return ContentWriter(self.blobs, reference, self._budget)
-        return ContentWriter(self.blobs, reference, self._budget, inline_bytes_max=inline_bytes_max)
+    def writer(
+        self,
+        bucket: Bucket,
+        key: bytes,
+        *,
+        inline_bytes_max: int = INLINE_BYTES_MAX,
+        cipher: Cipher | None = None,
+        part: int = 0,
+    ) -> ContentWriter:
+        """A writer for the bytes of an object that ``commit`` will name, or of a ``part`` of one."""
+        return ContentWriter(
+            self.blobs,
+            _reference(bucket, key),
+            self._budget,
+            inline_bytes_max=inline_bytes_max,
+            cipher=cipher,
+            part=part,
+        )
 
     async def commit(
         self,
@@ -231,9 +277,9 @@ class Objects:
         """The current version, or another one. Raises as ``find``."""
         return self.reader(key, await self.find(bucket, key, version_id))
 
-    def reader(self, key: str, found: Found) -> ObjectReader:
-        """A reader of the version in a record that was read."""
-        return ObjectReader(_info(key, found), found, self.blobs, self._budget)
+    def reader(self, key: str, found: Found, cipher: Cipher | None = None) -> ObjectReader:
+        """A reader of the version in a record that was read; ``cipher`` opens an encrypted one."""
+        return ObjectReader(_info(key, found), found, self.blobs, self._budget, cipher)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """What is known of the current version, or of another one, without its bytes."""

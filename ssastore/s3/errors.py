@@ -50,6 +50,10 @@ CODES: dict[str, tuple[int, str]] = {
     "InvalidBucketName": (400, "The specified bucket is not valid."),
     "InvalidChunkSizeError": (403, "Only the last chunk is allowed to have a size less than 8192 bytes"),
     "InvalidDigest": (400, "The Content-MD5 that you specified is not valid."),
+    "InvalidEncryptionAlgorithmError": (
+        400,
+        "The Encryption request you specified is not valid. Supported value: AES256.",
+    ),
     "InvalidLocationConstraint": (400, "The specified location constraint is not valid."),
     "InvalidPart": (400, "One or more of the specified parts could not be found or has another ETag."),
     "InvalidPartOrder": (400, "The list of parts was not in ascending order."),
@@ -162,6 +166,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     errors.InvalidPart: _Row("InvalidPart", says_why=True),
     errors.InvalidPartOrder: _Row("InvalidPartOrder", says_why=True),
     errors.PartTooSmall: _Row("EntityTooSmall", says_why=True),
+    errors.EncryptedObject: _Row("InvalidRequest"),
     errors.AccessDenied: _Row("AccessDenied"),
     errors.NotFound: _Row("NoSuchKey"),
     errors.ObjectNotFound: _Row("NoSuchKey"),

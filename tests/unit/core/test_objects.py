@@ -261,7 +261,7 @@ async def test_ranges(
 
 async def store(objects: Objects, data: bytes, is_inline: bool) -> None:
     bucket = await objects.buckets.read(NAME)
-    writer = objects.writer(bucket, b"k", inline_bytes_max=None if is_inline else 0)
+    writer = objects.writer(bucket, b"k", inline_bytes_max=INLINE_BYTES_MAX if is_inline else 0)
     await writer.write(data)
     stored = await writer.finish()
     assert bool(stored.segments) is not is_inline
