@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -35,6 +36,8 @@ _YEAR_S = 366 * 24 * 3600
 _FILE_BYTES_MAX = 1 * MIB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _WORKERS_MAX = 16
+_WRAPPING_KEYS = "wrapping_keys"
+_WRAPPING_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class GatewayConfig:
     control: str
     "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
     secrets_file: str
-    "JSON with cluster_secret and access_keys; readable by its owner only."
+    "JSON with cluster_secret, access_keys and wrapping_keys; readable by its owner only."
     s3_listen: str = "[::]:7482"
     "Address and port of the S3 interface; empty when a socket is handed down."
     admin_listen: str = "[::1]:7481"
@@ -222,6 +225,60 @@ def load_secrets(path: str) -> Credentials:
     return Credentials(secret, keys)
 
 
+def load_wrapping_keys(path: str) -> list[tuple[str, bytes]]:
+    """(id, key) of the keys that wrap those of encrypted objects, from the secrets file; the last one wraps.
+
+    For gateways alone: a node that does not read them cannot give them away.
+
+    Raises:
+        ConfigError: missing, not JSON of that shape, or readable by others than its owner.
+    """
+    text = _read_secret(path)
+    try:
+        keys = [(row["id"], bytes.fromhex(row["key"])) for row in json.loads(text).get(_WRAPPING_KEYS, [])]
+        is_good = all(_NAME.fullmatch(name) and len(key) == _WRAPPING_KEY_BYTES for name, key in keys)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        keys, is_good = [], False
+    if not is_good or len(dict(keys)) != len(keys):
+        wanted = f"a list of id and key, {_WRAPPING_KEY_BYTES} bytes in hex, each id once"
+        raise ConfigError(f"{path}: {_WRAPPING_KEYS} must be {wanted}")  # Not "from": it would quote a key.
+    return keys
+
+
+def add_wrapping_key(path: str, *, is_first: bool) -> str:
+    """Put a new key into a secrets file; its id. ``is_first``: it unwraps, and another one goes on wrapping.
+
+    Raises:
+        ConfigError: as ``load_wrapping_keys``.
+    """
+    new = _new_wrapping_key()
+    _change_wrapping_keys(path, lambda known: [new, *known] if is_first else [*known, new])
+    return new["id"]
+
+
+def use_wrapping_key(path: str, identifier: str) -> None:
+    """Let a key of a secrets file wrap from now on. Raises ConfigError, also when it has no such key."""
+
+    def change(known: list[dict[str, str]]) -> list[dict[str, str]]:
+        used = [row for row in known if row["id"] == identifier]
+        if not used:
+            raise ConfigError(f"{path}: has no wrapping key {identifier}")
+        return [row for row in known if row["id"] != identifier] + used
+
+    _change_wrapping_keys(path, change)
+
+
+def _change_wrapping_keys(path: str, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
+    load_secrets(path)
+    load_wrapping_keys(path)
+    content = json.loads(_read_secret(path))
+    write_private(path, json.dumps(content | {_WRAPPING_KEYS: change(content.get(_WRAPPING_KEYS, []))}))
+
+
+def _new_wrapping_key() -> dict[str, str]:
+    return {"id": os.urandom(4).hex(), "key": os.urandom(_WRAPPING_KEY_BYTES).hex()}
+
+
 def _read_secret(path: str) -> bytes:
     """A file's bytes, if only its owner can read it. Raises ConfigError."""
     text = _read_small(path)
@@ -266,7 +323,8 @@ def write_secrets(path: str, cluster_secret: bytes, access_keys: dict[str, str])
     """Write a secrets file that only its owner can read, or nothing. FileExistsError if there is one."""
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-    write_private(path, json.dumps({"cluster_secret": cluster_secret.hex(), "access_keys": access_keys}))
+    content: dict[str, Any] = {"cluster_secret": cluster_secret.hex(), "access_keys": access_keys}
+    write_private(path, json.dumps(content | {_WRAPPING_KEYS: [_new_wrapping_key()]}))
 
 
 def write_private(path: str | Path, text: str) -> None:

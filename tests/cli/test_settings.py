@@ -184,3 +184,21 @@ def test_wrong_secrets_file_is_refused_without_showing_it(
     assert done.err.startswith(f"ssastore: {secrets}: ")
     assert text in done.err
     assert SECRET[:8] not in done.err
+
+
+def test_wrapping_keys_are_added_and_used(
+    ssastore: Callable[..., Done], tmp_path: Path, secrets_file: Path
+) -> None:
+    def ids() -> list[str]:
+        return [row["id"] for row in json.loads(secrets_file.read_text())["wrapping_keys"]]
+
+    (first,) = ids()
+    standby = ssastore("key", "wrapping", str(secrets_file), "--standby").out.strip()
+    assert ids() == [standby, first]
+    assert ssastore("key", "wrapping", str(secrets_file), "--use", standby).out.strip() == standby
+    assert ids() == [first, standby]
+    newest = ssastore("key", "wrapping", str(secrets_file)).out.strip()
+    assert ids() == [first, standby, newest]
+    unknown = ssastore("key", "wrapping", str(secrets_file), "--use", "unknown")
+    assert (unknown.code, unknown.out) == (2, "") and "no wrapping key unknown" in unknown.err
+    assert ssastore("key", "wrapping", str(tmp_path / "nothing")).code == 2

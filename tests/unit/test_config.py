@@ -16,10 +16,13 @@ from ssastore.client import AsyncClient, parse_url, secret_from
 from ssastore.config import (
     GatewayConfig,
     NodeConfig,
+    add_wrapping_key,
     load,
     load_secrets,
+    load_wrapping_keys,
     open_control,
     parse_listen,
+    use_wrapping_key,
     write_private,
     write_secrets,
 )
@@ -390,3 +393,60 @@ async def test_client_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     secret.write_text("from the file\n")
     assert secret_from({"X": "a", "X_FILE": str(secret)}, "X") == "from the file"
     assert secret_from({"X": "a"}, "X") == "a" and secret_from({}, "X") == ""
+
+
+# -- wrapping keys ----------------------------------------------------------------------------------
+
+ROWS = [{"id": "old", "key": "11" * 32}, {"id": "new", "key": "22" * 32}]
+
+
+def test_wrapping_keys_are_read_in_order(tmp_path: Path) -> None:
+    found = load_wrapping_keys(secrets(tmp_path, GOOD | {"wrapping_keys": ROWS}))
+    assert found == [("old", b"\x11" * 32), ("new", b"\x22" * 32)]
+    assert load_wrapping_keys(secrets(tmp_path, GOOD)) == []
+
+
+def test_new_secrets_have_a_wrapping_key(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_secrets(str(tmp_path / name), SECRET, {})
+    (one,), (other,) = [load_wrapping_keys(str(tmp_path / name)) for name in ("a", "b")]
+    assert len(one[1]) == 32 and one[1] != other[1]
+
+
+def test_a_wrapping_key_is_added(tmp_path: Path) -> None:
+    path = secrets(tmp_path, GOOD | {"wrapping_keys": ROWS, "etcd": {"user": "u", "password": "p"}})
+    last, first = add_wrapping_key(path, is_first=False), add_wrapping_key(path, is_first=True)
+    assert [name for name, _ in load_wrapping_keys(path)] == [first, "old", "new", last]
+    assert load_secrets(path).cluster_secret == SECRET and json.loads(Path(path).read_text())["etcd"]
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_wrapping_key_is_used_from_now_on(tmp_path: Path) -> None:
+    path = secrets(tmp_path, GOOD | {"wrapping_keys": ROWS})
+    use_wrapping_key(path, "old")
+    assert [name for name, _ in load_wrapping_keys(path)] == ["new", "old"]
+    with pytest.raises(ConfigError, match="no wrapping key other"):
+        use_wrapping_key(path, "other")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        5,
+        {"id": "old", "key": "11" * 32},
+        ["11" * 32],
+        [{"id": "old"}],
+        [{"id": "old", "key": "11" * 31}],
+        [{"id": "old", "key": "zz" * 32}],
+        [{"id": "", "key": "11" * 32}],
+        [{"id": 5, "key": "11" * 32}],
+        [ROWS[0], ROWS[0]],
+    ],
+)
+def test_wrapping_keys_that_are_none_are_refused_and_not_shown(tmp_path: Path, rows: Any) -> None:
+    path = secrets(tmp_path, GOOD | {"wrapping_keys": rows})
+    for call in (load_wrapping_keys, lambda path: add_wrapping_key(path, is_first=False)):
+        with pytest.raises(ConfigError) as caught:
+            call(path)
+        assert str(caught.value).startswith(path) and "11" * 16 not in str(caught.value)
+        assert caught.value.__context__ is None or caught.value.__suppress_context__
