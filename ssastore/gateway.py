@@ -13,7 +13,14 @@ import socket
 
 from ssastore.admin import ClusterWatch, admin_server
 from ssastore.client import AsyncClient
-from ssastore.config import GatewayConfig, load, load_secrets, open_control, parse_listen
+from ssastore.config import (
+    GatewayConfig,
+    load,
+    load_secrets,
+    load_wrapping_keys,
+    open_control,
+    parse_listen,
+)
 from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
@@ -62,6 +69,7 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     credentials = load_secrets(config.secrets_file)
+    wrapping_keys = load_wrapping_keys(config.secrets_file)
     control = open_control(config.control, config.secrets_file)
     try:
         cluster, view = await read_cluster(control), ClusterView(control)
@@ -69,7 +77,8 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
         following = spawn("follow the cluster", view.run())
         links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
         try:
-            await _serve(config, credentials, (view, control), links, (s3_fd, admin_fd), stopped)
+            secrets = credentials, wrapping_keys
+            await _serve(config, secrets, (view, control), links, (s3_fd, admin_fd), stopped)
         finally:
             following.cancel()
         return 0
@@ -79,13 +88,14 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
 
 async def _serve(
     config: GatewayConfig,
-    credentials: Credentials,
+    secrets: tuple[Credentials, list[tuple[str, bytes]]],
     known: tuple[ClusterView, ControlStore],
     links: Links,
     descriptors: tuple[int | None, int | None],
     stopped: asyncio.Event,
 ) -> None:
     """Serve S3 and status until ``stopped``. ``descriptors``: sockets handed down for them, if any."""
+    credentials, wrapping_keys = secrets
     loop, (s3_fd, admin_fd), (view, control) = asyncio.get_running_loop(), descriptors, known
     cluster = view.cluster()
     record = cluster.record
@@ -106,6 +116,7 @@ async def _serve(
         access_keys=credentials.access_keys,
         clock=clock,
         randomness=randomness,
+        wrapping_keys=wrapping_keys,
     )
     watch = ClusterWatch(view, control, identity, links, randomness)
     http = s3.http_server()

@@ -43,6 +43,8 @@ _ACTIONS = {
     "DeleteObjects": "DeleteObject",
     "GetBucketAccelerateConfiguration": "GetAccelerateConfiguration",
     "GetBucketEncryption": "GetEncryptionConfiguration",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "DeleteBucketEncryption": "PutEncryptionConfiguration",
     "GetBucketNotificationConfiguration": "GetBucketNotification",
     "GetBucketReplication": "GetReplicationConfiguration",
     "GetBucketCors": "GetBucketCORS",

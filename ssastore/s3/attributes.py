@@ -12,6 +12,7 @@ from ssastore.core.parts import PartOf, parts_of
 from ssastore.limits import LIST_KEYS_MAX, PARTS_MAX
 from ssastore.s3 import xml
 from ssastore.s3.checksums import encode_digest
+from ssastore.s3.encryption import Encryption, said_headers
 from ssastore.s3.entity import STORAGE_CLASS, checksum_type, narrow
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
@@ -70,8 +71,9 @@ def _part_checksum(of_object: dict[str, str], part: PartOf) -> dict[str, str]:
 class AttributeOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, encryption: Encryption) -> None:
         self._objects = objects
+        self._encryption = encryption
 
     async def get_object_attributes(self, request: Request) -> Response:
         """What is known of an object, as far as it was asked for."""
@@ -84,6 +86,7 @@ class AttributeOperations:
         found = await of_versions(self._objects, request.bucket, request.key, version, finding)
         info = self._objects.reader(request.key, found).info
         known = found.metadata
+        self._encryption.of(known.extra, request.bucket, request.key, request.headers)
         told = {
             "ETag": xml.attribute("ETag", known.etag),
             "StorageClass": xml.attribute("StorageClass", STORAGE_CLASS),
@@ -97,6 +100,7 @@ class AttributeOperations:
         response = Response.xml(xml.object_attributes(*content))
         response.headers["Last-Modified"] = formatdate(info.modified_ms // 1000, usegmt=True)
         response.headers |= read_version(self._objects.buckets.cached(request.bucket), info)
+        response.headers |= said_headers(known.extra, request.headers)
         return response
 
 

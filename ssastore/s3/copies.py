@@ -22,7 +22,8 @@ from ssastore.s3 import xml
 from ssastore.s3.access import Access, acl_to_keep
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_digest
-from ssastore.s3.conditions import check_copy_source
+from ssastore.s3.conditions import OF_COPY_SOURCE, check_copy_source
+from ssastore.s3.encryption import SSE, Encryption, Scheme, said_headers
 from ssastore.s3.entity import (
     check_storage_class,
     checksum_type,
@@ -68,7 +69,7 @@ def check_changes_something(request: Request, source: CopySource) -> None:
     """S3Error InvalidRequest for an object that is copied onto itself as it is."""
     if (source.bucket, source.key) != (request.bucket, request.key) or source.version not in (None, "null"):
         return
-    changing = ("x-amz-storage-class", "x-amz-website-redirect-location")
+    changing = ("x-amz-storage-class", "x-amz-website-redirect-location", SSE, f"{SSE}-customer-algorithm")
     if directive(request, "metadata") == "COPY" and not any(name in request.headers for name in changing):
         raise S3Error(
             "InvalidRequest",
@@ -99,13 +100,21 @@ def _has_checksum(extra: dict[str, Any], wanted: Algorithm) -> bool:
     return wanted.name in extra.get("checksum", {}) and checksum_type(extra) == FULL_OBJECT
 
 
+def _algorithm_anew(extra: dict[str, Any]) -> Algorithm | None:
+    """That of a checksum of the parts, which a copy has not that is written anew; None where it can stay."""
+    if checksum_type(extra) == FULL_OBJECT:
+        return None
+    return next((ALGORITHMS[name] for name in extra.get("checksum", ())), None)
+
+
 class CopyOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects, attempts: Attempts, access: Access) -> None:
+    def __init__(self, objects: Objects, attempts: Attempts, access: Access, encryption: Encryption) -> None:
         self._objects = objects
         self._attempts = attempts
         self._access = access
+        self._encryption = encryption
 
     async def _read(self, request: Request, source: CopySource) -> Found:
         """The source, if it is as the request's conditions demand. Raises S3Error, SsaStoreError."""
@@ -122,7 +131,7 @@ class CopyOperations:
         return found
 
     async def copy_object(self, request: Request) -> Response:
-        """Make an object of another one's bytes, which stay where they are."""
+        """Make an object of another one's bytes, which stay where they are unless they are encrypted anew."""
         assert request.bucket is not None and request.key is not None
         source = CopySource.of(request)
         demand = request.demand()
@@ -132,31 +141,27 @@ class CopyOperations:
         if directive(request, "metadata") == "REPLACE":
             replaced = entity_headers(request), user_metadata(request.headers)
         wanted = wanted_algorithm(request)
-        kept = _COPIED if directive(request, "tagging") == "REPLACE" else (*_COPIED, "tags")
-        said = upload_extra(request) if "tags" not in kept else {}
-        key = request.key.encode()
+        keeps_tags = directive(request, "tagging") != "REPLACE"
+        said = {} if keeps_tags else upload_extra(request)
 
-        async def keep(found: Found) -> tuple[Found, Content]:
+        async def copy(found: Found) -> _Copy:
             check_copy_size(found.metadata.size)
-            place = (await self._objects.bucket(request.bucket or "")).place
-            reference = reference_name(place.bucket, place.shards, key)
-            return found, await copy_content(self._objects.blobs, found, reference)
+            return await self._copy(request, source, found, wanted)
 
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
-            found, content = await from_fresh_read(lambda: self._read(request, source), keep)
-            known = found.metadata
+            copied = await from_fresh_read(lambda: self._read(request, source), copy)
+            known = copied.found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
-            extra = {name: known.extra[name] for name in kept if name in known.extra} | said
+            if keeps_tags and "tags" in known.extra:
+                said = {"tags": known.extra["tags"]}
             bucket = await self._objects.bucket(request.bucket)
-            extra |= acl_to_keep(request, bucket)
+            extra = copied.extra | said | acl_to_keep(request, bucket)
             extra |= lock_to_keep(request.headers, bucket, request.received_ms)
-            if wanted and not _has_checksum(extra, wanted):
-                extra, content = await self._recount(found, content, extra, wanted)
             made = await self._objects.commit(
                 request.bucket,
                 request.key,
-                content,
-                known.etag,
+                copied.content,
+                copied.etag,
                 headers=headers,
                 metadata=metadata,
                 extra=extra,
@@ -166,8 +171,45 @@ class CopyOperations:
         checksum = made.extra.get("checksum", {})
         document = xml.copied_object(made.etag, made.modified_ms, checksum, checksum_type(made.extra))
         response = Response.xml(document)
-        response.headers |= written_version(made.version) | self._copied_version(source, found)
+        response.headers |= written_version(made.version) | self._copied_version(source, copied.found)
+        response.headers |= said_headers(made.extra, request.headers)
         return response
+
+    def _source_scheme(self, request: Request, source: CopySource, found: Found) -> Scheme:
+        known = found.metadata.extra
+        return self._encryption.of(known, source.bucket, source.key, request.headers, OF_COPY_SOURCE)
+
+    async def _copy(
+        self, request: Request, source: CopySource, found: Found, wanted: Algorithm | None
+    ) -> _Copy:
+        """The bytes of the source for the object to be, and what is kept of them."""
+        assert request.bucket is not None and request.key is not None
+        bucket, key = await self._objects.bucket(request.bucket), request.key.encode()
+        was = self._source_scheme(request, source, found)
+        will = self._encryption.fresh(request.headers, bucket, request.key)
+        known = found.metadata
+        extra = {name: known.extra[name] for name in _COPIED if name in known.extra}
+        has_all = wanted is None or _has_checksum(extra, wanted)
+        if (was.is_by_server and will.is_by_server and has_all) or was.cipher is will.cipher is None:
+            reference = reference_name(bucket.place.bucket, bucket.place.shards, key)
+            content = await copy_content(self._objects.blobs, found, reference)
+            if was.cipher is not None:
+                extra |= self._encryption.again(was, request.bucket, request.key).extra
+            elif wanted is not None and not has_all:
+                extra, content = await self._recount(found, content, extra, wanted)
+            return _Copy(found, content, known.etag, extra)
+        # A key that has been somebody else's shall not open the copy, nor the copy's the source.
+        algorithm = _algorithm_anew(extra) if has_all else wanted
+        part = await _read_part(
+            self._objects.reader(source.key, found, was.cipher),
+            None,
+            self._objects.writer(bucket, key, cipher=will.cipher),
+            algorithm,
+        )
+        extra = {"checksum": extra["checksum"]} if "checksum" in extra else {}
+        if algorithm is not None:
+            extra = {"checksum": {algorithm.name: encode_digest(part.checksum)}}
+        return _Copy(found, part.content, will.etag(part.etag), extra | will.extra)
 
     async def _recount(
         self, found: Found, content: Content, extra: dict[str, Any], wanted: Algorithm
@@ -207,37 +249,72 @@ class CopyOperations:
         bucket = await self._objects.bucket(request.bucket)
         multipart = self._objects.multipart(bucket)
         key, upload_id = request.key.encode(), request.query["uploadId"]
-        upload_sum = UploadSum.of_upload((await multipart.read(key, upload_id)).metadata.extra)
+        upload = (await multipart.read(key, upload_id)).metadata.extra
+        upload_sum = UploadSum.of_upload(upload)
         algorithm = upload_sum.algorithm if upload_sum else None
+        scheme = self._encryption.of(upload["object"], request.bucket, request.key, request.headers)
+        # The upload holds the part's blobs until a completion names them.
+        target = _PartTo(bucket, key + b"\0" + upload_id.encode(), number, scheme, algorithm)
 
         async def copy(found: Found) -> _Part:
-            # The upload holds the part's blobs until a completion names them.
-            return await self._copy_part(request, found, bucket, key + b"\0" + upload_id.encode(), algorithm)
+            return await self._copy_part(request, source, found, target)
 
         part = await from_fresh_read(lambda: self._read(request, source), copy)
         modified_ms = await multipart.put_part(key, upload_id, number, part.etag, part.content, part.checksum)
         checksum = {algorithm.name: encode_digest(part.checksum)} if algorithm else {}
         response = Response.xml(xml.copied_part(part.etag, modified_ms, checksum))
+        response.headers |= said_headers(upload["object"], request.headers)
         if source.version is not None:
             response.headers["x-amz-copy-source-version-id"] = source.version
         return response
 
-    async def _copy_part(
-        self, request: Request, found: Found, bucket: Bucket, owner: bytes, algorithm: Algorithm | None
-    ) -> _Part:
+    async def _copy_part(self, request: Request, source: CopySource, found: Found, target: _PartTo) -> _Part:
         """The part that a source becomes."""
         size = found.metadata.size
         span = request.headers.get("x-amz-copy-source-range")
         first, last = (0, size - 1) if span is None else parse_copy_range(span, size)
         check_copy_size(last + 1 - first)
-        reference = reference_name(bucket.place.bucket, bucket.place.shards, owner)
-        content = await copy_range(self._objects.blobs, found, first, last + 1, reference)
-        if content is not None and algorithm is None:
+        was, will = self._source_scheme(request, source, found), target.scheme
+        content = None
+        if was.cipher is will.cipher is None:
+            reference = reference_name(target.bucket.place.bucket, target.bucket.place.shards, target.owner)
+            content = await copy_range(self._objects.blobs, found, first, last + 1, reference)
+        if content is not None and target.algorithm is None:
             # The parts of the object to be are named by ETags that only have to tell them apart.
             return _Part(content_tag(content), content, b"")
-        reader = self._objects.reader("", found).narrow(first, last + 1 - first)
-        writer = None if content else self._objects.writer(bucket, owner, inline_bytes_max=0)
-        return await _read_part(reader, content, writer, algorithm)
+        reader = self._objects.reader("", found, was.cipher).narrow(first, last + 1 - first)
+        writer = None if content else target.writer(self._objects)
+        part = await _read_part(reader, content, writer, target.algorithm)
+        return replace(part, etag=will.etag(part.etag))
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What an object is made of that is a copy."""
+
+    found: Found
+    "The source."
+    content: Content
+    etag: str
+    extra: dict[str, Any]
+    "What is said of its bytes."
+
+
+@dataclass(frozen=True, slots=True)
+class _PartTo:
+    """Where a copied part goes."""
+
+    bucket: Bucket
+    owner: bytes
+    "Key of the upload's record, which holds the part's blobs."
+    number: int
+    scheme: Scheme
+    algorithm: Algorithm | None
+    "Of its checksum."
+
+    def writer(self, objects: Objects) -> ContentWriter:
+        cipher = self.scheme.cipher
+        return objects.writer(self.bucket, self.owner, inline_bytes_max=0, cipher=cipher, part=self.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ssastore.s3.access import Access, acl_to_keep
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.attributes import read_part
 from ssastore.s3.checksums import ALGORITHMS
+from ssastore.s3.encryption import Encryption, Scheme, said_headers
 from ssastore.s3.entity import (
     check_storage_class,
     describe,
@@ -68,10 +69,11 @@ async def store_body(body: VerifiedBody, writer: ContentWriter) -> Content:
 class ObjectOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects, attempts: Attempts, access: Access) -> None:
+    def __init__(self, objects: Objects, attempts: Attempts, access: Access, encryption: Encryption) -> None:
         self._objects = objects
         self._attempts = attempts
         self._access = access
+        self._encryption = encryption
 
     def _once(self, request: Request, demand: Demand, payload: str) -> Once | None:
         """What makes the attempts of a conditional write one operation."""
@@ -89,6 +91,7 @@ class ObjectOperations:
         headers = {
             "ETag": f'"{info.etag}"',
             **object_checksum_headers(info.extra),
+            **said_headers(info.extra, request.headers),
             **written_version(info.version),
             **expiration_header(self._objects.buckets.cached(request.bucket or ""), info),
         }
@@ -103,16 +106,19 @@ class ObjectOperations:
         extra = upload_extra(request)
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
             bucket = await self._objects.bucket(request.bucket)
-            content = await store_body(body, self._objects.writer(bucket, request.key.encode()))
+            scheme = self._encryption.fresh(request.headers, bucket, request.key)
+            writer = self._objects.writer(bucket, request.key.encode(), cipher=scheme.cipher)
+            content = await store_body(body, writer)
             checksum = kept_checksum(body)
             extra |= acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
+            extra |= scheme.extra
             if checksum:
                 extra["checksum"] = checksum
             return await self._objects.commit(
                 request.bucket,
                 request.key,
                 content,
-                body.md5_hex(),
+                scheme.etag(body.md5_hex()),
                 headers=headers,
                 metadata=metadata,
                 extra=extra,
@@ -122,20 +128,40 @@ class ObjectOperations:
 
     async def get_object(self, request: Request) -> Response:
         """An object or a range of it."""
-        assert request.bucket is not None and request.key is not None
-        version = wanted_version(request.query)
-        finding = self._objects.find(request.bucket, request.key, version)
-        found = await of_versions(self._objects, request.bucket, request.key, version, finding)
-        reader = self._objects.reader(request.key, found)
-        response = self._describe(request, reader.info)
+        response, found, span = await self._read(request, head_only=False)
+        scheme = self._scheme(request, found)
         if response.status == 304:
             return response
-        span = await self._span(request, found, response)
+        reader = self._objects.reader(request.key or "", found, scheme.cipher)
         if span is not None:
             # An empty part at the end begins where there is no byte.
             reader.narrow(span[0] if response.length else 0, response.length)
         response.stream = aiter(reader)
         return response
+
+    async def head_object(self, request: Request) -> Response:
+        """As GetObject, without the body."""
+        response, found, _ = await self._read(request, head_only=True)
+        self._scheme(request, found)
+        return response
+
+    async def _read(
+        self, request: Request, *, head_only: bool
+    ) -> tuple[Response, Found, tuple[int, int] | None]:
+        """What is told of an object, its record, and the ``_span`` that is asked for."""
+        assert request.bucket is not None and request.key is not None
+        version = wanted_version(request.query)
+        finding = self._objects.find(request.bucket, request.key, version, head_only=head_only)
+        found = await of_versions(self._objects, request.bucket, request.key, version, finding)
+        response = self._describe(request, self._objects.reader(request.key, found).info)
+        if response.status == 304:
+            response.length = found.metadata.size
+            return response, found, None
+        return response, found, await self._span(request, found, response)
+
+    def _scheme(self, request: Request, found: Found) -> Scheme:
+        assert request.bucket is not None and request.key is not None
+        return self._encryption.of(found.metadata.extra, request.bucket, request.key, request.headers)
 
     async def _span(self, request: Request, found: Found, response: Response) -> tuple[int, int] | None:
         """First and last byte that a read asks for, of which ``response`` tells from now on; None for all."""
@@ -148,22 +174,11 @@ class ObjectOperations:
             narrow(response, span, size)
         return span
 
-    async def head_object(self, request: Request) -> Response:
-        """As GetObject, without the body."""
-        assert request.bucket is not None and request.key is not None
-        version = wanted_version(request.query)
-        finding = self._objects.find(request.bucket, request.key, version, head_only=True)
-        found = await of_versions(self._objects, request.bucket, request.key, version, finding)
-        response = self._describe(request, self._objects.reader(request.key, found).info)
-        response.length = found.metadata.size
-        if response.status == 200:
-            await self._span(request, found, response)
-        return response
-
     def _describe(self, request: Request, info: ObjectInfo) -> Response:
         response = describe(request, info)
         response.headers |= read_version(self._objects.buckets.cached(request.bucket or ""), info)
         response.headers |= lock_headers(info.extra)
+        response.headers |= said_headers(info.extra, request.headers)
         if "versionId" not in request.query:
             bucket = self._objects.buckets.cached(request.bucket or "")
             response.headers |= expiration_header(bucket, info)

@@ -11,6 +11,7 @@ from ssastore.s3.attempts import Attempts
 from ssastore.s3.attributes import AttributeOperations
 from ssastore.s3.buckets import BucketOperations
 from ssastore.s3.copies import CopyOperations
+from ssastore.s3.encryption import Encryption
 from ssastore.s3.lifecycle import LifecycleOperations
 from ssastore.s3.locking import LockOperations
 from ssastore.s3.objects import ObjectOperations
@@ -26,16 +27,24 @@ Operation = Callable[[Request], Awaitable[Response]]
 
 
 def operations(
-    objects: Objects, access: Access, users: Users, attempts: Attempts, region: str, secret_of: SecretOf
+    objects: Objects,
+    access: Access,
+    users: Users,
+    attempts: Attempts,
+    region: str,
+    secret_of: SecretOf,
+    encryption: Encryption,
 ) -> dict[str, Operation]:
     """What a gateway serves."""
     rights, tags = PermissionOperations(objects, users), TagOperations(objects)
     locks = LockOperations(objects, access)
-    single = ObjectOperations(objects, attempts, access)
+    single = ObjectOperations(objects, attempts, access, encryption)
     return {
         **_of_buckets(objects, region, rights, tags, locks),
+        **_of_settings(SettingOperations(objects, encryption)),
         **_of_objects(objects, single, rights, tags, locks),
-        **_of_copies_and_parts(objects, access, attempts),
+        **_of_copies_and_parts(objects, access, attempts, encryption),
+        "GetObjectAttributes": AttributeOperations(objects, encryption).get_object_attributes,
         "PostObject": PostOperations(objects, single, access, region, secret_of).post_object,
     }
 
@@ -43,7 +52,7 @@ def operations(
 def _of_buckets(
     objects: Objects, region: str, rights: PermissionOperations, tags: TagOperations, locks: LockOperations
 ) -> dict[str, Operation]:
-    buckets, settings = BucketOperations(objects, region), SettingOperations(objects)
+    buckets = BucketOperations(objects, region)
     versions, lifecycle = VersionOperations(objects), LifecycleOperations(objects)
     return {
         "ListBuckets": buckets.list_buckets,
@@ -52,10 +61,6 @@ def _of_buckets(
         "DeleteBucket": buckets.delete_bucket,
         "GetBucketLocation": buckets.get_bucket_location,
         "ListObjects": buckets.list_objects,
-        "GetBucketCors": settings.get_bucket_cors,
-        "PutBucketCors": settings.put_bucket_cors,
-        "DeleteBucketCors": settings.delete_bucket_cors,
-        **settings.unset(),
         "GetBucketTagging": tags.get_bucket_tagging,
         "PutBucketTagging": tags.put_bucket_tagging,
         "DeleteBucketTagging": tags.delete_bucket_tagging,
@@ -82,6 +87,18 @@ def _of_buckets(
     }
 
 
+def _of_settings(settings: SettingOperations) -> dict[str, Operation]:
+    return {
+        "GetBucketCors": settings.get_bucket_cors,
+        "PutBucketCors": settings.put_bucket_cors,
+        "DeleteBucketCors": settings.delete_bucket_cors,
+        "GetBucketEncryption": settings.get_bucket_encryption,
+        "PutBucketEncryption": settings.put_bucket_encryption,
+        "DeleteBucketEncryption": settings.delete_bucket_encryption,
+        **settings.unset(),
+    }
+
+
 def _of_objects(
     objects: Objects,
     single: ObjectOperations,
@@ -89,14 +106,12 @@ def _of_objects(
     tags: TagOperations,
     locks: LockOperations,
 ) -> dict[str, Operation]:
-    attributes = AttributeOperations(objects)
     return {
         "GetObject": single.get_object,
         "HeadObject": single.head_object,
         "PutObject": single.put_object,
         "DeleteObject": single.delete_object,
         "DeleteObjects": single.delete_objects,
-        "GetObjectAttributes": attributes.get_object_attributes,
         "GetObjectTagging": tags.get_object_tagging,
         "PutObjectTagging": tags.put_object_tagging,
         "DeleteObjectTagging": tags.delete_object_tagging,
@@ -109,9 +124,14 @@ def _of_objects(
     }
 
 
-def _of_copies_and_parts(objects: Objects, access: Access, attempts: Attempts) -> dict[str, Operation]:
+def _of_copies_and_parts(
+    objects: Objects, access: Access, attempts: Attempts, encryption: Encryption
+) -> dict[str, Operation]:
     """Those that put together an object of what is there."""
-    copies, uploads = CopyOperations(objects, attempts, access), UploadOperations(objects)
+    copies, uploads = (
+        CopyOperations(objects, attempts, access, encryption),
+        UploadOperations(objects, encryption),
+    )
     return {
         "CopyObject": copies.copy_object,
         "UploadPartCopy": copies.upload_part_copy,

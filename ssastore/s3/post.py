@@ -11,6 +11,7 @@ from ssastore.core.users import ANYBODY
 from ssastore.limits import POST_BYTES_MAX
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
+from ssastore.s3.encryption import check_headers, said_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.form import Fields, FormReader, Head, parse_boundary
 from ssastore.s3.names import check_key
@@ -95,9 +96,10 @@ class PostOperations:
             principal=replace(request.principal, payload=PayloadMode.UNSIGNED, payload_sha256=None),
         )
         await self._access.check(put, "PostObject")
+        check_headers("PutObject", fields, {})
         info = await self._single.store(put, put.upload())
         response = self._answer(request.bucket, found["key"], info.etag, Fields(found))
-        response.headers |= written_version(info.version)
+        response.headers |= written_version(info.version) | said_headers(info.extra, fields)
         return response
 
     async def _signer(self, request: Request, found: dict[str, str]) -> tuple[str, SizeRange]:

@@ -39,6 +39,11 @@ _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 # What a parameter makes of a request, by method.
 _BUCKET_PARAMETERS = {
     "location": {"GET": "GetBucketLocation"},
+    "encryption": {
+        "GET": "GetBucketEncryption",
+        "PUT": "PutBucketEncryption",
+        "DELETE": "DeleteBucketEncryption",
+    },
     "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
     "uploads": {"GET": "ListMultipartUploads"},
     "delete": {"POST": "DeleteObjects"},
@@ -68,7 +73,6 @@ _BUCKET_PARAMETERS = {
 # What can be asked for, and not be set.
 _BUCKET_UNSET = {
     "accelerate": "GetBucketAccelerateConfiguration",
-    "encryption": "GetBucketEncryption",
     "logging": "GetBucketLogging",
     "notification": "GetBucketNotificationConfiguration",
     "replication": "GetBucketReplication",
@@ -87,12 +91,6 @@ _OBJECT_PARAMETERS = {
     },
 }
 
-# Request headers that change what an operation means; ignoring one would be a lie.
-_UNSERVED_HEADERS = (
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-customer-algorithm",
-)
-
 
 def _unserved(name: str) -> S3Error:
     return S3Error("NotImplemented", f"{name} is not implemented by this server.", Resource=name)
@@ -108,9 +106,6 @@ def route(
     """
     if method not in _METHODS:
         raise S3Error("MethodNotAllowed")
-    for name in _UNSERVED_HEADERS:
-        if name in headers:
-            raise _unserved(f"header {name}")
     if bucket is None:
         return _of(_SERVICE, method)
     if key is None:

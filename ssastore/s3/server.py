@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate
 from typing import Any
 
@@ -27,6 +27,7 @@ from ssastore.s3 import xml
 from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
+from ssastore.s3.encryption import Encryption, check_headers
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.names import parse_query, split_path
 from ssastore.s3.operations import operations
@@ -135,8 +136,9 @@ class S3Server:
         access_keys: dict[str, bytes],
         clock: Clock,
         randomness: Randomness,
+        wrapping_keys: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """``access_keys`` maps key id to secret."""
+        """``access_keys`` maps key id to secret; ``wrapping_keys`` as for ``Encryption``."""
         self._region = region
         self._secrets = {name: secret.decode() for name, secret in access_keys.items()}
         self._clock = clock
@@ -146,7 +148,13 @@ class S3Server:
         self._access = Access(objects)
         self.requests: dict[tuple[str, int], int] = {}
         self._operations = operations(
-            objects, self._access, self._users, Attempts(clock), region, self._secret_of
+            objects,
+            self._access,
+            self._users,
+            Attempts(clock),
+            region,
+            self._secret_of,
+            Encryption(wrapping_keys, randomness),
         )
 
     def http_server(self) -> web.Server:
@@ -176,6 +184,7 @@ class S3Server:
             name = route(request.method, request.bucket, request.key, request.query, request.headers)
             if name != "PostObject":  # A form says who asks: its own operation reads it first.
                 await self._access.check(request, name)
+            check_headers(name, request.headers, request.query)
             response = await self._operations[name](request)
             response.headers |= await self._cors_headers(http)
             return await self._respond(http, request_id, name, response)

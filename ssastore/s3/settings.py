@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ssastore.core.ciphers import ENCRYPTION
 from ssastore.core.objects import Objects
 from ssastore.limits import XML_BYTES_MAX
 from ssastore.s3 import xmlsettings
 from ssastore.s3.cors import parse_cors
+from ssastore.s3.encryption import ALGORITHM, Encryption, parse_default
 from ssastore.s3.errors import S3Error
 from ssastore.s3.request import Request, Response
 
@@ -24,7 +26,6 @@ _EMPTY = {
 }
 _MISSING = {
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
-    "GetBucketEncryption": "ServerSideEncryptionConfigurationNotFoundError",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
 }
 
@@ -32,8 +33,28 @@ _MISSING = {
 class SettingOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, encryption: Encryption) -> None:
         self._objects = objects
+        self._encryption = encryption
+
+    async def get_bucket_encryption(self, request: Request) -> Response:
+        """How objects are encrypted that do not say it; 404 for a bucket that leaves them as they are."""
+        assert request.bucket is not None
+        if ENCRYPTION not in (await self._objects.buckets.read(request.bucket)).config:
+            raise S3Error("ServerSideEncryptionConfigurationNotFoundError")
+        return Response.xml(xmlsettings.encryption(ALGORITHM))
+
+    async def put_bucket_encryption(self, request: Request) -> Response:
+        """Have objects encrypted by SSE-S3 from now on; those that are there stay as they are."""
+        parse_default(await request.small_body(XML_BYTES_MAX))
+        self._encryption.check_keys()
+        await self._configure(request, lambda config: config | {ENCRYPTION: ALGORITHM})
+        return Response(200)
+
+    async def delete_bucket_encryption(self, request: Request) -> Response:
+        """Leave objects as they are from now on."""
+        await self._configure(request, lambda config: {k: v for k, v in config.items() if k != ENCRYPTION})
+        return Response(204)
 
     async def get_bucket_cors(self, request: Request) -> Response:
         """The bucket's CORS rules; 404 NoSuchCORSConfiguration without any."""

@@ -22,6 +22,7 @@ from ssastore.s3.access import acl_to_keep
 from ssastore.s3.acl import Acl
 from ssastore.s3.buckets import bounded
 from ssastore.s3.checksums import encode_digest
+from ssastore.s3.encryption import CustomerKey, Encryption, said_headers
 from ssastore.s3.entity import (
     check_storage_class,
     checksum_headers,
@@ -62,8 +63,9 @@ def multipart_etag(part_etags: list[str]) -> str:
 class UploadOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, encryption: Encryption) -> None:
         self._objects = objects
+        self._encryption = encryption
 
     async def _multipart(self, request: Request) -> Multipart:
         assert request.bucket is not None
@@ -81,10 +83,12 @@ class UploadOperations:
         # Not from the cache: an upload lives long, and a bucket that was made again is another one.
         bucket = await self._objects.buckets.read(request.bucket)
         extra |= acl_to_keep(request, bucket) | lock_of_upload(request.headers, bucket, request.received_ms)
+        extra |= self._encryption.fresh(request.headers, bucket, request.key).extra
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata, extra)
         document = xml.initiated_upload(bucket=request.bucket, key=request.key, upload_id=upload_id)
         response = Response.xml(document)
+        response.headers |= said_headers(extra, request.headers)
         if checksum:
             response.headers |= checksum.headers()
         return response
@@ -97,17 +101,21 @@ class UploadOperations:
         check_size(body.size, PART_BYTES_MAX)
         multipart = await self._multipart(request)
         key, upload_id = request.key.encode(), request.query["uploadId"]
-        wanted = UploadSum.of_upload((await multipart.read(key, upload_id)).metadata.extra)
+        upload = (await multipart.read(key, upload_id)).metadata.extra
+        scheme = self._encryption.of(upload["object"], request.bucket, request.key, request.headers)
+        wanted = UploadSum.of_upload(upload)
         if wanted:
             body.want(wanted.algorithm)
         bucket = await self._objects.bucket(request.bucket)
         # The upload holds the part's blobs until a completion names them.
-        writer = self._objects.writer(bucket, key + b"\0" + upload_id.encode(), inline_bytes_max=0)
+        owner = key + b"\0" + upload_id.encode()
+        writer = self._objects.writer(bucket, owner, inline_bytes_max=0, cipher=scheme.cipher, part=number)
         content = await store_body(body, writer)
-        etag, checksum = body.md5_hex(), body.checksum()
+        etag, checksum = scheme.etag(body.md5_hex()), body.checksum()
         kept = checksum[1] if wanted and checksum else b""
         await multipart.put_part(key, upload_id, number, etag, content, kept)
-        return Response(200, b"", {"ETag": f'"{etag}"', **checksum_headers(kept_checksum(body))})
+        said = said_headers(upload["object"], request.headers)
+        return Response(200, b"", {"ETag": f'"{etag}"', **checksum_headers(kept_checksum(body)), **said})
 
     async def complete_multipart_upload(self, request: Request) -> Response:
         """Make the object of its parts, in one change."""
@@ -121,6 +129,7 @@ class UploadOperations:
         named = [(part.number, part.etag) for part in parts]
 
         def judge(bucket: Bucket, extra: dict[str, Any], made_of: Sequence[PartOf]) -> dict[str, Any]:
+            self._check_key(request, extra)
             kept = judge_completion(request.headers, parts, extra, made_of)
             # What the bucket locks by default, it locks from when the object is there.
             default = {} if "lock" in extra["object"] else lock_to_keep({}, bucket, request.received_ms)
@@ -143,8 +152,16 @@ class UploadOperations:
                 checksum_type=completed.extra.get("checksum_type"),
             )
         )
-        response.headers |= written_version(completed.version)
+        response.headers |= written_version(completed.version) | said_headers(
+            completed.extra, request.headers
+        )
         return response
+
+    def _check_key(self, request: Request, upload: dict[str, Any]) -> None:
+        """As AWS: where no bytes are read a key must be there only with checksums, but be right if it is."""
+        assert request.bucket is not None and request.key is not None
+        if CustomerKey.of(request.headers) is not None or UploadSum.of_upload(upload) is not None:
+            self._encryption.of(upload["object"], request.bucket, request.key, request.headers)
 
     async def abort_multipart_upload(self, request: Request) -> Response:
         """Drop an upload and its parts."""
@@ -163,6 +180,7 @@ class UploadOperations:
         multipart = await self._multipart(request)
         key, upload_id = request.key.encode(), query["uploadId"]
         upload = await multipart.read(key, upload_id)
+        self._check_key(request, upload.metadata.extra)
         wanted = UploadSum.of_upload(upload.metadata.extra)
         parts: list[xml.ListedPart] = []
         is_truncated = False
@@ -175,7 +193,7 @@ class UploadOperations:
             found = await multipart.checksums(key, upload_id, [part.number for part in parts])
             texts = {number: {wanted.algorithm.name: encode_digest(one)} for number, one in found.items()}
             parts = [replace(part, checksum=texts.get(part.number, {})) for part in parts]
-        return Response.xml(
+        response = Response.xml(
             xml.list_parts(
                 bucket=request.bucket,
                 key=request.key,
@@ -189,6 +207,8 @@ class UploadOperations:
                 checksum_of=(wanted.algorithm.name, wanted.type) if wanted else (None, None),
             )
         )
+        response.headers |= said_headers(upload.metadata.extra["object"], request.headers)
+        return response
 
     async def list_multipart_uploads(self, request: Request) -> Response:
         """Open uploads of a bucket, in order of key."""

@@ -27,6 +27,16 @@ def cors(rules: Sequence[Mapping[str, Any]]) -> bytes:
     )
 
 
+def encryption(algorithm: str) -> bytes:
+    """The answer of GetBucketEncryption."""
+    default = element("SSEAlgorithm", algorithm)
+    rule = f"<ApplyServerSideEncryptionByDefault>{default}</ApplyServerSideEncryptionByDefault>"
+    return document(
+        "ServerSideEncryptionConfiguration",
+        f"<Rule>{rule}{element('BucketKeyEnabled', False)}</Rule>",
+    )
+
+
 def request_payment() -> bytes:
     """The answer of GetBucketRequestPayment: who owns the bucket pays."""
     return document("RequestPaymentConfiguration", element("Payer", "BucketOwner"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import logging
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 from botocore import UNSIGNED
 
-from tests.s3.gateways import SECRET_KEY, Gateway
+from tests.s3.gateways import SECRET_KEY, WRAPPING_KEY, Gateway
 from tests.s3.raw import Site
 
 _numbers = itertools.count(1)
+_ENCRYPTION_KEYS = [WRAPPING_KEY.hex(), repr(WRAPPING_KEY), "k" * 31, base64.b64encode(b"k" * 30).decode()]
+"The gateway's, and the customer's of ``test_encryption``, as far as it is any customer's."
 _OTHERS = ("botocore", "boto3", "urllib3", "s3transfer", "asyncio")
 
 
@@ -91,5 +94,5 @@ def logs_are_clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         text = formatter.format(record) + repr(record.__dict__)
         assert record.exc_info is None, f"a traceback in the log: {text}"
         assert record.getMessage() != "request.crashed", text
-        for secret in (SECRET_KEY, "Signature=", "X-Amz-Signature"):
+        for secret in (SECRET_KEY, "Signature=", "X-Amz-Signature", *_ENCRYPTION_KEYS):
             assert secret not in text, f"{secret} in the log: {text}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 import boto3
@@ -23,6 +23,7 @@ from tests.cluster import SmallCluster, small_cluster
 REGION = "eu-test-1"
 ACCESS_KEY = "AKIDTEST"
 SECRET_KEY = "wJalrXUtnFEMI+K7MDENG/bPxRfiCYTESTSECRET"
+WRAPPING_KEY = bytes(range(100, 132))
 
 T = TypeVar("T")
 
@@ -52,11 +53,13 @@ class Gateway:
         nodes: int = 4,
         make_store: Callable[[int], Store] | None = None,
         deadline_ms: int = 5000,
+        wrapping_keys: Sequence[tuple[str, bytes]] = (("first", WRAPPING_KEY),),
         use_uvloop: bool = True,
     ) -> None:
         self._nodes = nodes
         self._make_store = make_store
         self._deadline_ms = deadline_ms
+        self._wrapping_keys = wrapping_keys
         self._loop_factory = loop_factory() if use_uvloop else None
         self.clock = SetClock()
         self._started = threading.Event()
@@ -81,13 +84,7 @@ class Gateway:
         async with small_cluster(self._nodes, self._make_store) as cluster:
             self.cluster = cluster
             self.client = cluster.client(deadline_ms=self._deadline_ms)
-            self.server = S3Server(
-                self.client.objects,
-                region=REGION,
-                access_keys={ACCESS_KEY: SECRET_KEY.encode(), "AKIDOTHER": b"another secret"},
-                clock=self.clock,
-                randomness=SystemRandomness(),
-            )
+            self.server = self.make_server(self._wrapping_keys)
             http = self.server.http_server()
             listener = await self._loop.create_server(http, "127.0.0.1", 0)
             self.port = listener.sockets[0].getsockname()[1]
@@ -95,6 +92,16 @@ class Gateway:
             await self._stopped.wait()
             listener.close()
             await http.shutdown(0.2)
+
+    def make_server(self, wrapping_keys: Sequence[tuple[str, bytes]]) -> S3Server:
+        return S3Server(
+            self.client.objects,
+            region=REGION,
+            access_keys={ACCESS_KEY: SECRET_KEY.encode(), "AKIDOTHER": b"another secret"},
+            clock=self.clock,
+            randomness=SystemRandomness(),
+            wrapping_keys=wrapping_keys,
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -399,7 +399,7 @@ class TestContinue:
             ("NoSuchBucket", lambda site: sign(site.gateway.host, "PUT", "/no-such-bucket/new", BODY)),
             (
                 "NotImplemented",
-                lambda site: site.sign("PUT", "new", BODY, [("x-amz-server-side-encryption", "AES256")]),
+                lambda site: site.sign("PUT", "new", BODY, [("x-amz-server-side-encryption", "aws:kms")]),
             ),
         ],
     )

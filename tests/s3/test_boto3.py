@@ -100,12 +100,6 @@ class TestBuckets:
         with pytest.raises(ClientError, match="inventory") as caught:
             s3.get_bucket_inventory_configuration(Bucket=bucket, Id="i")
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
-        fill(s3, bucket, "k")
-        for call, arguments in (
-            (s3.put_object, {"Key": "c", "Body": b"", "ServerSideEncryption": "AES256"}),
-        ):
-            assert error_of(call, Bucket=bucket, **arguments) == ("NotImplemented", 501), call
-        assert keys_of(s3.list_objects_v2(Bucket=bucket)) == ["k"]
 
 
 # -- objects ----------------------------------------------------------------------------------------

@@ -125,7 +125,6 @@ class TestWhatNobodySet:
             ("get_bucket_logging", {}),
             ("get_bucket_notification_configuration", {}),
             ("get_bucket_website", "NoSuchWebsiteConfiguration"),
-            ("get_bucket_encryption", "ServerSideEncryptionConfigurationNotFoundError"),
             ("get_bucket_replication", "ReplicationConfigurationNotFoundError"),
         ],
     )
