@@ -50,6 +50,7 @@ def renumber_command(
     from ssastore.core.renumbering import order_renumbering
     from ssastore.errors import ConfigError
     from ssastore.keyspace import service_network
+    from ssastore.lab.context import find
 
     started = time.monotonic()
     if prefix is None:
@@ -61,9 +62,14 @@ def renumber_command(
             wanted = service_network(prefix)
         except ValueError as error:
             raise ConfigError(f"renumber: {error}") from None
-        record = with_control(context, lambda control: order_renumbering(control, wanted, ttl_s))
+        lab = find(context)
+        if lab.is_simulated:
+            raise ConfigError(
+                f"the network of lab {lab.name!r} is simulated: nobody there has an address in its prefix"
+            )
+        record = with_control(lab, lambda control: order_renumbering(control, wanted, ttl_s))
         if is_waiting and record.other is not None:
-            record = with_control(context, lambda control: _follow(control, is_shown=not as_json))
+            record = with_control(lab, lambda control: _follow(control, is_shown=not as_json))
     other = None if record.other is None else asdict(record.other)
     if as_json:
         shown = {"service": record.service, "serial": record.serial, "renumbering": other}

@@ -6,6 +6,7 @@ import asyncio
 import os  # noqa: TID251  # a shell: the environment, forks
 import weakref
 from contextlib import suppress
+from ipaddress import IPv6Network
 from typing import Any
 
 from ssastore.client import AsyncClient
@@ -30,12 +31,17 @@ class Session:
         service = service or os.environ.get("SSASTORE_URL")
         if not service:
             raise ConfigError("name the service: in the URL, as storage option 'service', or in SSASTORE_URL")
-        self.service, its_port, its_replicas = endpoint(str(service))
+        self._named, its_port, its_replicas = endpoint(str(service))
         self.port = port or its_port
         settings["replicas"] = replicas or its_replicas
         self._settings = {name: value for name, value in settings.items() if value is not None}
         self._client: AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def service(self) -> IPv6Network:
+        """The service prefix; the client follows when the cluster is renumbered."""
+        return self._named if self._client is None else self._client.service
 
     def client(self) -> AsyncClient:
         """The client; called on the event loop.

@@ -383,9 +383,10 @@ def test_simulated_network_stores_and_says_so(tmp_path: Path) -> None:
         assert s3.get_object(Bucket="here", Key="large")["Body"].read() == content.encode()
         assert [line.split()[-1] for line in lab.cli("ls", "here").stdout.splitlines()] == ["large", "small"]
         assert "2 bytes" not in lab.cli("explain", "here/small").stdout
-        refused = lab.cli("exec", "--", "true", check=False)
-        assert refused.returncode == 2
-        assert "simulated" in refused.stderr
+        for words in (("exec", "--", "true"), ("renumber", "2001:db8:5a:1::/64")):
+            refused = lab.cli(*words, check=False)
+            assert refused.returncode == 2
+            assert "simulated" in refused.stderr
 
 
 def as_nobody() -> tuple[list[str], dict[str, str]]:

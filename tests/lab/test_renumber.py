@@ -248,7 +248,10 @@ def test_a_lab_with_that_data_starts_again_where_the_service_is_now(lab: Running
         assert again.status()["service"] == NEW
         assert again.cli("exec", "--", "printenv", "SSASTORE_URL").stdout.strip() == url_of(NEW)
         assert again.python(ONCE, url_of(NEW)) == f"{NEW}\n"
-        assert s3_client(again).get_object(Bucket="s3load", Key="00001")["Body"].read() == b"00001"
         assert not seen_by(again.pid, old) and not seen_by(again.worker_pid("n1"), old)
+        # A gateway that nobody asks anything meanwhile follows as well.
+        again.cli("renumber", THIRD, "--ttl", "0")
+        assert s3_client(again).get_object(Bucket="s3load", Key="00001")["Body"].read() == b"00001"
+        assert again.status()["service"] == THIRD
     finally:
         again.stop()

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import ClusterRecord, NodeRecord, node_key
-from ssastore.core.election import coordinator_of
+from ssastore.core.cluster import CLOSING, CLUSTER_KEY, ClusterRecord, NodeRecord, node_key
+from ssastore.core.clusterreading import read_record
+from ssastore.core.clusterview import ClusterView
+from ssastore.core.election import COORDINATOR_KEY, coordinator_of
 from ssastore.core.guardian import FREE, REACHED, RECOVERED, Deeds, Guardian, Watch, judge
 from ssastore.core.membership import ABSENT_PREFIX, AbsentRecord, absent_key, alive_key, read_presence
-from ssastore.core.renumbering import Renumberer
+from ssastore.core.renumbering import Renumberer, order_renumbering
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.env import ControlStore, Write
 from ssastore.errors import ConfigError
-from ssastore.limits import GUARD_GAP_MS, LEASE_MS, LOST_ORDER_EVERY_MS
+from ssastore.limits import GUARD_GAP_MS, LEASE_MS, LOST_ORDER_EVERY_MS, RENUMBER_NOTE_S
 from ssastore.sim.control import ControlNetwork, VirtualControlStore
 from tests.registermodel import LoopClock, run_virtually
 
@@ -27,6 +29,7 @@ AFTER_S = 60
 NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
 ORDER_KEY = "ordered/"
 RECORD = ClusterRecord("ab" * 16, "2001:db8:5a:1::/64", 3, 1)
+OTHER = IPv6Network("2001:db8:77:5::/64")
 
 
 class Cluster:
@@ -52,12 +55,19 @@ class Cluster:
         await self.store.transact([], [Write(alive_key(name), b"?") for name in NAMES])
         settings = RecoverySettings(AFTER_S).encode()
         await self.store.transact([], [Write(RECOVERY_SETTINGS_KEY, settings)])
+        await self.store.transact([], [Write(CLUSTER_KEY, RECORD.encode())])
+        self.view = ClusterView(self.store)
+        await self.view.load()
+        self.tasks.append(asyncio.ensure_future(self.view.run()))
 
     async def gone(self, *names: str) -> None:
         await self.store.transact([], [Write(alive_key(name), None) for name in names])
 
     async def back(self, *names: str) -> None:
         await self.store.transact([], [Write(alive_key(name), b"?") for name in names])
+
+    async def renumber(self, service: IPv6Network, ttl_s: int) -> None:
+        await order_renumbering(self.store, service, ttl_s)
 
     def guardian(self, name: str) -> Guardian:
         async def order(
@@ -85,10 +95,11 @@ class Cluster:
             return node in self.reached
 
         async def heard(service: IPv6Network) -> dict[str, int | None]:
-            return {}
+            await asyncio.sleep(self.asks_s)
+            return {"n1": self.view.record.serial}
 
         deeds = Deeds(lambda: self.owners, order, recall, reaches)
-        renumberer = Renumberer(lambda: RECORD, heard)
+        renumberer = Renumberer(lambda: self.view.record, heard)
         control = VirtualControlStore(self.store, self.network)
         return Guardian(control, name, deeds, renumberer, LoopClock())
 
@@ -398,5 +409,71 @@ def test_what_is_known_since_when_a_node_is_absent_is_kept_by_the_next_coordinat
         await asyncio.sleep(10)
         found = (await read_presence(cluster.store)).absent["n2"]
         assert found.since_ms == 123 and "after 60 s" in found.says
+
+    play(scenario)
+
+
+# -- another service prefix -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dies_after_s", [0.5, 1.5, 12.0, 40.0])
+def test_a_coordinator_that_dies_while_the_cluster_is_renumbered_is_followed_by_another(
+    dies_after_s: float,
+) -> None:
+    """The former prefix stays as long as was asked, and not much longer than an election takes."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.view.load()
+        first = cluster.start("n1")
+        await asyncio.sleep(LEASE_MS / 1000)
+        cluster.start("n2")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await cluster.renumber(OTHER, 50)
+        loop.call_later(dies_after_s, first.cancel)
+        switched_at = 0.0
+        while (record := await read_record(cluster.store)).other is not None:
+            assert loop.time() - began < 200, "it never ends"
+            if record.other.phase == CLOSING and not switched_at:
+                switched_at = loop.time()
+            await asyncio.sleep(0.1)
+        assert record.network == OTHER and record.serial == 1
+        assert 50 <= loop.time() - switched_at < 50 + 2 * LEASE_MS / 1000 + RENUMBER_NOTE_S + 5
+        assert await coordinator_of(cluster.store) == "n2" and not cluster.orders
+
+    play(scenario)
+
+
+def test_who_is_not_the_coordinator_any_more_takes_no_step() -> None:
+    """It asks nodes for long, and its lease ends meanwhile; another one has turned back by then."""
+
+    async def scenario(cluster: Cluster) -> None:
+        first = cluster.start("n1")
+        await asyncio.sleep(2)
+        cluster.asks_s = 4 * LEASE_MS / 1000
+        await cluster.renumber(OTHER, 50)
+        await asyncio.sleep(2)
+        claim = await cluster.store.get(COORDINATOR_KEY)
+        assert claim is not None
+        await cluster.store.transact([], [Write(COORDINATOR_KEY, b"somebody else")])
+        await asyncio.sleep(6 * LEASE_MS / 1000)
+        assert (await read_record(cluster.store)).network == IPv6Network(RECORD.service)
+        assert not first.done()
+
+    play(scenario)
+
+
+def test_who_asks_for_longer_than_its_lease_lasts_stays_the_coordinator() -> None:
+    """A cluster may have thousands of workers."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.start("n1")
+        await asyncio.sleep(2)
+        cluster.start("n2")
+        cluster.asks_s = 3 * LEASE_MS / 1000
+        await cluster.renumber(OTHER, 50)
+        await asyncio.sleep(4 * LEASE_MS / 1000)
+        assert (await read_record(cluster.store)).network == OTHER
+        assert await coordinator_of(cluster.store) == "n1"
 
     play(scenario)

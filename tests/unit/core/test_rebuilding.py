@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv6Network
 
 import pytest
 
@@ -18,6 +19,7 @@ from ssastore.core.numbers import slice_name, slice_number
 from ssastore.core.planner import initial_layout
 from ssastore.core.rebuilding import Disk, Rebuilt, Trace, rebuild, write_rebuilt
 from ssastore.core.recut import begin_merge, halves_of, ready_for_merge, split_part
+from ssastore.core.renumbering import renumbered, switched
 from ssastore.core.standing import Standing, State, judge
 from ssastore.core.widening import begin_fill, finish_fill
 from ssastore.errors import ConfigError
@@ -354,6 +356,16 @@ def test_a_cluster_has_as_many_replicas_as_anybody_knows() -> None:
         made = rebuild(found)
         assert group_in(made) == two and ClusterRecord.decode(made.items[CLUSTER_KEY]) == RECORD
     assert ClusterRecord.decode(rebuild(traces()).items[CLUSTER_KEY]) == RECORD
+
+
+def test_a_cluster_is_where_clients_were_told_last() -> None:
+    """Whatever the clocks of those say that made the copies."""
+    moved = switched(renumbered(RECORD, IPv6Network("2001:db8:77:5::/64"), 60))
+    late = ControlCopy(9, items_of())
+    told = ControlCopy(5, items_of() | {CLUSTER_KEY: moved.encode()})
+    found = [replace(trace, copy=late) for trace in traces()]
+    found[1] = replace(found[1], copy=told)
+    assert ClusterRecord.decode(rebuild(found).items[CLUSTER_KEY]) == moved
 
 
 def test_parts_are_looked_at_one_by_one_and_a_merge_is_called_off() -> None:

@@ -120,7 +120,13 @@ async def test_calls_under_way_are_answered_where_they_were_sent(world: World) -
     await until(lambda: bool(held))
     world.tell(1, OTHER)
     await until(lambda: pool.service == OTHER)
+    world.dials.dialled()
+    node.service.serve()
     await asyncio.sleep(0.05)
+    for _ in range(5):
+        await get(pool, key)
+    assert len(world.dials.addresses) <= 1 and world.dials.dialled() <= {OTHER}, "it has its own connection"
+    assert {pool._connections[hinted] for hinted in pool._hints} == {OTHER}
     assert not writing.done()
     node.service.store.do = do  # type: ignore[method-assign]
     for args, more in held:
@@ -135,10 +141,12 @@ async def test_an_old_word_is_not_believed(world: World) -> None:
     await read_all(world, pool)
     world.tell(2, OTHER)
     await until(lambda: pool.service == OTHER)
+    await read_all(world, pool)
+    world.dials.dialled()
     world.tell(1, NETWORK, world.cluster.nodes[0])
     await asyncio.sleep(0.05)
     await read_all(world, pool)
-    assert pool.service == OTHER and pool.serial == 2
+    assert pool.service == OTHER and pool.serial == 2 and not world.dials.dialled()
     world.tell(3, NETWORK, world.cluster.nodes[1])
     await until(lambda: pool.service == NETWORK)
 
