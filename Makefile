@@ -16,15 +16,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.setup-done
+CLIENTS_STAMP := .venv-clients/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo moves bench sim s3tests soak mutants compiled pure
+.PHONY: help setup setup-clients check test demo moves bench sim s3tests soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
 	@echo "make check   format, lint, types, import contracts, tidy test (seconds)"
 	@echo "make test    all tests, in three processes: unit, contract, s3, and lab in network namespaces of its own"
+	@echo "make setup-clients   an environment with S3 libraries, for tests/lab/test_clients.py"
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make moves   a cluster that changes in every way under load, and what clients noticed: make moves OBJECTS=500"
 	@echo "make bench   the benchmarks"
@@ -59,6 +61,13 @@ check: setup
 
 test: setup
 	$(BIN)/python -m tests.shares $(PYTEST_ARGS)
+
+setup-clients: $(CLIENTS_STAMP)
+
+$(CLIENTS_STAMP): tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
+	@touch $@
 
 demo: setup
 	$(BIN)/python -m ssastore.lab.demo

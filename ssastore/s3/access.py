@@ -21,6 +21,7 @@ from ssastore.core.objects import ObjectInfo, Objects
 from ssastore.core.users import ANYBODY, ROOT
 from ssastore.core.versionnames import is_id
 from ssastore.errors import MarkerFound, ObjectNotFound, VersionNotFound
+from ssastore.s3 import sigv2
 from ssastore.s3.acl import HEADERS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import Asked, Policy, Verdict, parse_policy
@@ -287,14 +288,16 @@ def _context(request: Request, action: str, version_id: str | None) -> Mapping[s
         "aws:securetransport": ["false"],
         "aws:currenttime": [now.isoformat()],
         "aws:epochtime": [str(request.received_ms // 1000)],
-        "s3:signatureversion": ["AWS4-HMAC-SHA256"],
+        "s3:signatureversion": [request.principal.version],
     }
     if request.user == ANYBODY:
         del found["s3:signatureversion"]
     else:
         found["aws:username"] = found["aws:userid"] = [request.user]
         found["aws:principalarn"] = [f"arn:aws:iam:::user/{request.user}"]
-        found["s3:signatureage"] = [str(max(0, request.received_ms - request.principal.signed_at_ms))]
+        # A URL of Version 2 does not say how old it is: as old as can be, for those who refuse old ones.
+        signed_ms = 0 if request.principal.version == sigv2.VERSION else request.principal.signed_at_ms
+        found["s3:signatureage"] = [str(max(0, request.received_ms - signed_ms))]
         found["s3:authtype"] = [_way(request)]
     if request.remote:
         found["aws:sourceip"] = [request.remote]

@@ -65,7 +65,9 @@ class Principal:
     "Verifies the chunks of the body; None unless they are signed."
     is_presigned: bool
     signed_at_ms: int
-    "When the client signed it, by the client's clock, in whole seconds."
+    "When the client signed it, by the client's clock, in whole seconds; when it came, if it does not say so."
+    version: str = "AWS4-HMAC-SHA256"
+    "Of the signature, as the condition ``s3:signatureversion`` has it."
 
 
 class SignatureChain:

@@ -1,7 +1,7 @@
 """What an operation gets and gives: a request that was authenticated, and a response. Pure.
 
 An operation cannot be called without a ``Principal``: the only way to make one is
-``sigv4.authenticate``, and the server makes it before it looks at the path.
+``authentication.authenticate``, and the server makes it before it looks at the path.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts
+from ssastore.s3.authentication import authenticate
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.encryption import Encryption, check_headers
 from ssastore.s3.errors import S3Error, from_store_error
@@ -34,7 +35,6 @@ from ssastore.s3.operations import operations
 from ssastore.s3.principal import Principal, SignedRequest, anonymous
 from ssastore.s3.request import Request, Response
 from ssastore.s3.router import route
-from ssastore.s3.sigv4 import authenticate
 from ssastore.wire import Body
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ travels in every URL.  The *time* is the same for both: an unknown key is verifi
 against a dummy secret.  A wrong scope or a malformed list of signed headers is 403;
 what cannot be parsed at all is 400.
 
-What is not handled: SigV4A and Signature V2 (refused by name), session tokens
-(refused: there are no temporary credentials), POST policies.  A captured request can
+What is not handled: SigV4A and Signature V2 (refused by name; URLs signed by V2 are for ``sigv2``), session
+tokens (refused: there are no temporary credentials), POST policies.  A captured request can
 be replayed for 15 minutes, as in S3; ``If-None-Match`` protects a PUT.
 """
 
@@ -45,8 +45,8 @@ SERVICE = b"s3"
 TERMINATOR = b"aws4_request"
 
 _AUTHORIZATION_BYTES_MAX = 8192
-_ACCESS_KEY_BYTES_MAX = 128
-_DUMMY_SECRET = "no such key; this one is verified against to take the same time"  # noqa: S105
+ACCESS_KEY_BYTES_MAX = 128
+DUMMY_SECRET = "no such key; this one is verified against to take the same time"  # noqa: S105
 
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _HEADER_CLAIMS = (b"Credential", b"SignedHeaders", b"Signature")
@@ -98,7 +98,7 @@ def authenticate(
             SignatureDoesNotMatch, RequestTimeTooSkewed and AuthorizationHeaderMalformed (wrong region)
             with 403; what is malformed with 400.
     """
-    headers = _fold(request.headers)
+    headers = fold(request.headers)
     pairs = _canonical_query(request.query)
     claim = _claim(headers, pairs)
     _check_time(claim, now_ms)
@@ -134,7 +134,7 @@ def authenticate(
 # -- what the request claims ------------------------------------------------------------------------
 
 
-def _fold(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def fold(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by lower-case name, runs of white space made one blank, repeated ones joined by a comma."""
     folded: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -174,8 +174,6 @@ def _claim(headers: dict[bytes, bytes], pairs: list[tuple[bytes, bytes]]) -> _Cl
     authorization = headers.get(b"authorization")
     in_query: dict[bytes, bytes] = {}
     for name, value in pairs:
-        if name == b"AWSAccessKeyId":
-            raise _unsupported()
         if name.startswith(_QUERY_PREFIX):
             claim_name = name[len(_QUERY_PREFIX) :]
             if claim_name in in_query:
@@ -265,7 +263,7 @@ def _credential(credential: bytes, malformed: str) -> tuple[str, bytes, bytes]:
     access_key, date, region, service, terminator = parts
     if service != SERVICE or terminator != TERMINATOR:
         raise S3Error("SignatureDoesNotMatch", "Credential must be scoped to s3/aws4_request.")
-    if not access_key or len(access_key) > _ACCESS_KEY_BYTES_MAX or not access_key.isascii():
+    if not access_key or len(access_key) > ACCESS_KEY_BYTES_MAX or not access_key.isascii():
         raise S3Error("InvalidAccessKeyId")
     return access_key.decode(), date, region
 
@@ -324,17 +322,18 @@ def _check_time(claim: _Claim, now_ms: int) -> None:
             raise S3Error(
                 "RequestTimeTooSkewed",
                 RequestTime=claim.timestamp.decode(),
-                ServerTime=_iso8601(now_ms),
+                ServerTime=iso8601(now_ms),
                 MaxAllowedSkewMilliseconds=CLOCK_SKEW_MS,
             )
     elif claim.signed_at_ms - now_ms > CLOCK_SKEW_MS:
-        raise S3Error("AccessDenied", "Request is not valid yet", ServerTime=_iso8601(now_ms))
+        raise S3Error("AccessDenied", "Request is not valid yet", ServerTime=iso8601(now_ms))
     elif now_ms > claim.signed_at_ms + claim.expires_s * 1000:
-        expired_at = _iso8601(claim.signed_at_ms + claim.expires_s * 1000)
-        raise S3Error("AccessDenied", "Request has expired", Expires=expired_at, ServerTime=_iso8601(now_ms))
+        expired_at = iso8601(claim.signed_at_ms + claim.expires_s * 1000)
+        raise S3Error("AccessDenied", "Request has expired", Expires=expired_at, ServerTime=iso8601(now_ms))
 
 
-def _iso8601(at_ms: int) -> str:
+def iso8601(at_ms: int) -> str:
+    """A time in milliseconds since the epoch as error texts have it."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -391,7 +390,7 @@ def _signing_key(secret: str, date: bytes, region: bytes) -> bytes:
 
 def _verify(claim: _Claim, canonical: bytes, secret: str | None) -> bytes:
     """The signing key, if it made the claimed signature."""
-    signing_key = _signing_key(_DUMMY_SECRET if secret is None else secret, claim.date, claim.region)
+    signing_key = _signing_key(DUMMY_SECRET if secret is None else secret, claim.date, claim.region)
     digest = sha256(canonical).hexdigest().encode()
     string_to_sign = b"\n".join((ALGORITHM, claim.timestamp, claim.scope, digest))
     expected = hmac.digest(signing_key, string_to_sign, "sha256").hex().encode()

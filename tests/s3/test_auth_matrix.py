@@ -138,6 +138,13 @@ def late(ms: int) -> str:
     return timestamp_at(time.time() * 1000 - ms)
 
 
+def made_up(asked: Asked) -> str:
+    """The target with a signature of Version 2 that nobody has made."""
+    joint = "&" if "?" in asked.target else "?"
+    expires = int(time.time()) + 300
+    return f"{asked.target}{joint}AWSAccessKeyId={ACCESS_KEY}&Expires={expires}&Signature=c2lnbmF0dXJl"
+
+
 def other(method: str) -> str:
     return "GET" if method == "DELETE" else "DELETE"
 
@@ -187,6 +194,9 @@ BAD: dict[str, Callable[[Asked], Sent]] = {
     ),
     "presigned, without signature": lambda asked: replace(
         asked.presign(), target=asked.presign().target.partition("&X-Amz-Signature")[0]
+    ),
+    "presigned by V2, made up": lambda asked: replace(
+        asked.sign(), headers=(("Host", asked.host),), target=made_up(asked)
     ),
     "both": lambda asked: asked.presign().plus(("Authorization", asked.sign().header("Authorization"))),
 }

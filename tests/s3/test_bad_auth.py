@@ -205,6 +205,11 @@ def test_64_a_captured_put_can_be_sent_again_but_not_undo_a_newer_one(site: Site
 # -- presigned URLs ---------------------------------------------------------------------------------
 
 
+def soon() -> int:
+    """In seconds since 1970."""
+    return int(time.time()) + 300
+
+
 def url(site: Site, change: Callable[[str], str] = str, **options: Any) -> Sent:
     """A presigned PUT that would create an object, its target changed."""
     sent = site.presign("PUT", "new", BODY, **options)
@@ -253,10 +258,26 @@ QUERY = [
     Row("46 unknown key", lambda s: url(s, signing=Signing(access_key="AKIDNOBODY")), "InvalidAccessKeyId"),
     Row("46 wrong secret", lambda s: url(s, signing=Signing(secret_key="x")), MISMATCH),
     Row(
-        "61 signature V2",
+        "61 signature V2, expired",
         lambda s: url(s, lambda t: s.target("new", "AWSAccessKeyId=AKIDTEST&Signature=x&Expires=1")),
-        "InvalidRequest",
-        400,
+        "AccessDenied",
+    ),
+    Row(
+        "61 signature V2, made up",
+        lambda s: url(s, lambda t: s.target("new", f"AWSAccessKeyId=AKIDTEST&Signature=x&Expires={soon()}")),
+        MISMATCH,
+    ),
+    Row(
+        "61 signature V2, unknown key",
+        lambda s: url(s, lambda t: s.target("new", f"AWSAccessKeyId=AKIDX&Signature=x&Expires={soon()}")),
+        "InvalidAccessKeyId",
+    ),
+    Row(
+        "61 signature V2, a parameter that it does not sign",
+        lambda s: url(
+            s, lambda t: s.target("new", f"AWSAccessKeyId=A&Signature=x&Expires={soon()}&prefix=a")
+        ),
+        "AccessDenied",
     ),
     Row(
         "63 session token",

@@ -26,8 +26,9 @@ FRESH = {
     "cost": 1,
     "fight": 16,
     "forget": 12,
-    "recovery": 6,
+    "recovery": 5,
     "versions": 24,
+    "change": 12,
 }
 "Seeds that nobody has run before, of each scenario; others, which take seconds each, get OTHERS."
 OTHERS = 3

@@ -67,7 +67,7 @@ async def play(stage: Stage) -> None:
             gone += await play_round(stage, number, draw)
     stage.calm()
     await stage.work()
-    await _check_owners(stage, gone)
+    await check_owners(stage, gone)
     stage.figures["moves"] = fabric.moves
 
 
@@ -276,7 +276,7 @@ async def _come_back(stage: Stage, lost: StoreHost, back: str) -> None:
     await asyncio.gather(*work)
 
 
-async def _check_owners(stage: Stage, gone: Sequence[StoreHost]) -> None:
+async def check_owners(stage: Stage, gone: Sequence[StoreHost]) -> None:
     """In the end every slice has an owner that votes, but for what a node has that never came back."""
     alive = [node for node in stage.cluster.nodes if node not in gone]
     await until_whole(stage, "the end", alive)
