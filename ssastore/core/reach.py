@@ -27,7 +27,7 @@ PAUSE_S_MAX = 1.0
 """Between two looks at a plane that was heard; it grows to this. Each is a dial, for each call that waits.
 A cut that was there when the call began is always seen by the first look."""
 
-CUT_OFF = "no majority of the planes is heard at all: cut off from them?"
+CUT_OFF = "no majority of the planes is heard at all: cut off from them, or not the service prefix any more?"
 
 
 GRACE_S = 0.4

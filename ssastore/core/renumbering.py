@@ -99,6 +99,13 @@ def waiting(record: ClusterRecord, names: list[str], left_s: int) -> ClusterReco
     return replace(record, other=replace(record.other, waits_for=tuple(names[:_NAMED_MAX]), left_s=left_s))
 
 
+def _is_note(before: ClusterRecord, after: ClusterRecord) -> bool:
+    """Whether two records differ in nothing but the time that is left."""
+    if before.other is None or after.other is None:
+        return False
+    return replace(before, other=replace(before.other, left_s=after.other.left_s)) == after
+
+
 # -- what an operator orders ------------------------------------------------------------------------
 
 
@@ -179,7 +186,8 @@ class Renumberer:
         revision = await _write(control, item, changed)
         if revision is None:
             return
-        log.warning(
+        log.log(
+            logging.INFO if _is_note(record, changed) else logging.WARNING,
             "cluster.renumbered",
             extra={
                 "service": changed.service,
