@@ -402,6 +402,7 @@ async def read_content(
             if is_extra:
                 budget.give()
             content = opened(at, stored)
+            del task, stored  # Else the encrypted bytes stay while the plain ones are sent.
             if high > len(content):
                 raise CorruptObject("a blob is shorter than its segment")
             missing -= high - low

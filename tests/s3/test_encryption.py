@@ -415,3 +415,23 @@ def test_wrapping_keys_are_exchanged(caplog: pytest.LogCaptureFixture) -> None:
         exchange(gateway)
         assert error_of(s3.put_object, Bucket="keys", Key="x", **AES) == ("NotImplemented", 501)
         assert error_of(default, s3=s3, bucket="keys") == ("NotImplemented", 501)
+
+
+@pytest.mark.parametrize("asked", [AES, MINE])
+def test_a_repeated_conditional_write_is_the_first(site: Site, s3: Any, asked: dict[str, str]) -> None:
+    """Its second attempt has another data key, which must not take the first one's place."""
+    start = "x-amz-server-side-encryption"
+    told = [(start, "AES256")]
+    if asked == MINE:
+        told = [(f"{start}-customer-algorithm", "AES256"), (f"{start}-customer-key", MINE["SSECustomerKey"])]
+        told += [(f"{start}-customer-key-md5", MINE["SSECustomerKeyMD5"])]
+    told += [("If-None-Match", "*"), ("amz-sdk-invocation-id", "11111111-2222-3333-4444-555555555555")]
+    etags = set()
+    for attempt in (1, 2):
+        headers = [*told, ("amz-sdk-request", f"attempt={attempt}; max=3")]
+        answer = site.send(site.sign("PUT", "once", FIRST_PART, headers))
+        assert answer.status == 200, answer
+        etags.add(answer.headers.get("ETag") or answer.headers["etag"])
+    found = s3.get_object(Bucket=site.bucket, Key="once", **with_key(asked))
+    assert found["Body"].read() == FIRST_PART and {found["ETag"]} == etags
+    s3.delete_object(Bucket=site.bucket, Key="once")
