@@ -66,6 +66,8 @@ def main() -> int:
     if not (arguments.suite / "s3tests" / "functional").is_dir():
         parser.error(f"{arguments.suite} is no checkout of ceph/s3-tests (https://github.com/ceph/s3-tests)")
     names = [name.replace(".", ".py::", 1) for name in read_list(HERE / NOT_YET)] if arguments.again else []
+    if arguments.again and not names:
+        parser.error(f"{NOT_YET} names no test")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         options = ["--nodes", "4", "--replicas", "3", "--node-setting", f"lifecycle_day_s={DAY_S}"]
