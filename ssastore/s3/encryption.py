@@ -98,9 +98,12 @@ def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str
 
     What those say that it has is checked where they are used.
     """
-    for name in query:
-        if name.lower().startswith(SSE):  # Some signers put headers into the query.
-            raise S3Error("InvalidArgument", f"{SSE} must be sent as a header.", ArgumentName=name[:128])
+    for name, value in query.items():
+        # Some signers put headers into the query, where nothing reads them: in their place, or besides.
+        if name.lower().startswith(_ALL) and headers.get(name) != value:
+            raise S3Error(
+                "InvalidArgument", f"{name[:128]} must be sent as a header.", ArgumentName=name[:128]
+            )
     allowed: tuple[str, ...] = (f"{SSE}", *_KMS) if operation in _WRITES else ()
     starts = [_CUSTOMER] if operation in _WITH_KEY else []
     starts += [_CUSTOMER_OF_SOURCE] if operation in _COPIES else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -435,3 +437,22 @@ def test_a_repeated_conditional_write_is_the_first(site: Site, s3: Any, asked: d
     found = s3.get_object(Bucket=site.bucket, Key="once", **with_key(asked))
     assert found["Body"].read() == FIRST_PART and {found["ETag"]} == etags
     s3.delete_object(Bucket=site.bucket, Key="once")
+
+
+def test_a_presigned_url_needs_the_header_that_it_was_made_for(
+    gateway: Gateway, s3: Any, bucket: str
+) -> None:
+    client = gateway.boto(config={"signature_version": "s3v4"})
+    url = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k", **AES})
+    assert put_to(url, {}) == 403
+    assert put_to(url, {"x-amz-server-side-encryption": "AES256"}) == 200
+    assert s3.head_object(Bucket=bucket, Key="k")["ServerSideEncryption"] == "AES256"
+
+
+def put_to(url: str, headers: dict[str, str]) -> int:
+    request = urllib.request.Request(url, b"data", {"Content-Type": "", **headers}, method="PUT")
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -153,7 +153,14 @@ def test_no_header_is_ignored(operation: str) -> None:
                 assert refusal(check_headers, operation, headers({name: value}), {}) == "InvalidArgument"
     for name in (f"{SSE}-new", f"{SSE}-customer-new", "x-amz-copy-source-server-side-encryption"):
         assert refusal(check_headers, operation, headers({name: "x"}), {}) == "InvalidArgument"
-    assert refusal(check_headers, operation, headers(), {"X-Amz-Server-Side-Encryption": "AES256"})
+    in_query = {"X-Amz-Server-Side-Encryption": "AES256"}
+    assert refusal(check_headers, operation, headers(), in_query) == "InvalidArgument"
+    assert refusal(check_headers, operation, headers({SSE: "aws:kms"}), in_query) == "InvalidArgument"
+
+
+def test_a_header_may_be_repeated_in_the_query() -> None:
+    """As signers of Version 2 do."""
+    check_headers("PutObject", headers(AES), dict(AES))
 
 
 def test_what_an_answer_says() -> None:
