@@ -6,7 +6,8 @@
 A lab of four nodes, R=3, with objects in it and a steady load of gets, puts, conditional puts and
 deletes on it.  One after the other a fifth node joins, another is drained, a third is killed for good and
 what it had is rebuilt, the group with the most calls is split, one half of it moves, and it is merged
-again.  At the end every object is read, and what the clients were told is judged (``judge.verdicts``).
+again; then all of it is renumbered to another service /64.  At the end every object is read, and what the
+clients were told is judged (``judge.verdicts``).
 Exit code 0 only when no call failed, nothing acknowledged was lost, and every history is linearizable.
 
 Data, processes and the kernel's routes are real; the network is that of one machine.
@@ -49,6 +50,9 @@ from ssastore.system import run
 
 REPLICAS = 3
 BUCKET = "kept"
+RENUMBERED = "2001:db8:77:5::/64"
+_TTL_S = "3"
+"How long the former prefix stays: clients that are connected are elsewhere in less than one."
 _AT_ONCE = 32
 _CALM_S = 5.0
 "Of calls before anything changes, and after all of it."
@@ -218,6 +222,7 @@ def changes(stage: Stage, history: str, outage_s: float, *, is_short: bool) -> N
     if target:
         stage.phase(f"a half goes to {target}", lambda: stage.planned("--move", f"{half}={target}"))
     stage.phase("and is merged", lambda: stage.planned("--merge", group))
+    stage.phase("another service /64", lambda: stage.done("renumber", RENUMBERED, "--ttl", _TTL_S))
     stage.phase("after", lambda: time.sleep(_CALM_S))
 
 
