@@ -14,13 +14,15 @@ import msgpack
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
-from ssastore.env import Links, Randomness, spawn
+from ssastore.env import Links, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.messages import Report
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 
 ASK_MS = 1500
+_AT_ONCE = 64
+"Workers that are asked where the service is."
 _ALL_TAILS = 0x7FFFFFFF
 
 
@@ -32,6 +34,18 @@ def worker_iids(cluster: Cluster, node: NodeRecord) -> dict[int, int]:
     return found
 
 
+async def _serial(pool: Pool, node: str, worker: int, iid: int) -> int | None:
+    """The serial that a worker tells; None when it does not answer as itself."""
+    try:
+        _, body = await pool.call(Report(iid), iid)
+        found = msgpack.unpackb(body, strict_map_key=False)
+        serial = found["serial"]
+        is_itself = (found["node"], found["worker"]) == (node, worker)
+    except (SsaStoreError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return serial if is_itself and type(serial) is int else None
+
+
 class Prober:
     """Dials every question anew: it is about the node, not about a connection to it."""
 
@@ -40,57 +54,48 @@ class Prober:
         self._identity = identity
         self._links = links
         self._randomness = randomness
-        self._pools: dict[IPv6Network, Pool] = {}
-        "By service prefix: one that is asked about is not left, whatever nodes say."
+        self._pool = self._pool_at(view.record.network)
 
-    def _pool(self, service: IPv6Network) -> Pool:
-        for gone in self._pools.keys() - set(self._view.record.networks):
-            # Calls under way dial no more; nobody asks there any more.
-            spawn("close a prober", self._pools.pop(gone).close())
-        if service not in self._pools:
-            self._pools[service] = Pool(
-                service,
-                next(iter(self._view.nodes.values())).port,
-                self._identity,
-                links=self._links,
-                randomness=self._randomness,
-                deadline_ms=ASK_MS,
-                use_hints=False,
-                follows=False,
-            )
-        return self._pools[service]
+    def _pool_at(self, service: IPv6Network) -> Pool:
+        return Pool(
+            service,
+            next(iter(self._view.nodes.values())).port,
+            self._identity,
+            links=self._links,
+            randomness=self._randomness,
+            deadline_ms=ASK_MS,
+            use_hints=False,
+            follows=False,  # A prefix that is asked about is not left, whatever nodes say.
+        )
 
-    async def ask(self, message: Any, service: IPv6Network | None = None) -> tuple[list[Any], Any]:
-        """Header and body of the answer to a message at its IID, in the service prefix or another one that is
-        there beside it. Raises SsaStoreError."""
-        return await self._pool(service or self._view.record.network).call(message, message.iid)
+    async def ask(self, message: Any) -> tuple[list[Any], Any]:
+        """Header and body of the answer to a message at its IID. Raises SsaStoreError."""
+        service = self._view.record.network
+        if service != self._pool.service:
+            former, self._pool = self._pool, self._pool_at(service)
+            await former.close()
+        return await self._pool.call(message, message.iid)
 
     async def heard(self, service: IPv6Network) -> dict[str, int | None]:
         """See ``core.renumbering.Heard``."""
         cluster = self._view.cluster()
-        asked = {node: worker_iids(cluster, node) for node in cluster.nodes if worker_iids(cluster, node)}
-        found = await asyncio.gather(
-            *[
-                self._serial(node.name, at, iid, service)
-                for node, iids in asked.items()
-                for at, iid in iids.items()
-            ]
-        )
-        answers, heard = iter(found), {}
-        for node, iids in asked.items():
-            serials = [next(answers) for _ in iids]
-            told = [serial for serial in serials if serial is not None]
-            heard[node.name] = min(told) if len(told) == len(serials) else None
+        asked = [
+            (node.name, worker, iid)
+            for node in cluster.nodes
+            for worker, iid in worker_iids(cluster, node).items()
+        ]
+        heard: dict[str, int | None] = {}
+        # Some at once, and not one pool for all of them: each has a socket until that is closed.
+        for first in range(0, len(asked), _AT_ONCE):
+            some, pool = asked[first : first + _AT_ONCE], self._pool_at(service)
+            try:
+                serials = await asyncio.gather(*[_serial(pool, *worker) for worker in some])
+            finally:
+                await pool.close()
+            for (name, *_), serial in zip(some, serials, strict=True):
+                known = heard.get(name, serial)
+                heard[name] = None if known is None or serial is None else min(known, serial)
         return heard
-
-    async def _serial(self, node: str, worker: int, iid: int, service: IPv6Network) -> int | None:
-        try:
-            _, body = await self.ask(Report(iid), service)
-            found = msgpack.unpackb(body, strict_map_key=False)
-            is_itself = (found["node"], found["worker"]) == (node, worker)
-            return int(found["serial"]) if is_itself else None
-        except (SsaStoreError, OSError, ValueError, KeyError, TypeError):
-            return None
 
     async def reaches(self, name: str) -> bool:
         """Whether all workers of a node answer: what one of them has is silent while it is away."""
@@ -125,5 +130,4 @@ class Prober:
 
     async def close(self) -> None:
         """Close the connections."""
-        for pool in self._pools.values():
-            await pool.close()
+        await self._pool.close()
