@@ -104,13 +104,14 @@ def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str
             raise S3Error(
                 "InvalidArgument", f"{name[:128]} must be sent as a header.", ArgumentName=name[:128]
             )
-    allowed: tuple[str, ...] = (f"{SSE}", *_KMS) if operation in _WRITES else ()
-    starts = [_CUSTOMER] if operation in _WITH_KEY else []
-    starts += [_CUSTOMER_OF_SOURCE] if operation in _COPIES else []
-    for header in headers:
-        name = header.lower()
-        is_key = name.startswith(tuple(starts)) and name.endswith(_KEY_ENDS)
-        if name.startswith(_ALL) and name not in allowed and not is_key:
+    names = [name for name in map(str.lower, headers) if name.startswith(_ALL)]
+    if not names:
+        return
+    allowed: tuple[str, ...] = (SSE, *_KMS) if operation in _WRITES else ()
+    starts: tuple[str, ...] = (_CUSTOMER,) if operation in _WITH_KEY else ()
+    starts += (_CUSTOMER_OF_SOURCE,) if operation in _COPIES else ()
+    for name in names:
+        if name not in allowed and not (name.startswith(starts) and name.endswith(_KEY_ENDS)):
             message = f"{name[:128]} header is not supported for this operation."
             raise S3Error("InvalidArgument", message, ArgumentName=name[:128])
 
