@@ -27,6 +27,7 @@ from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, spawn
 from ssastore.errors import ConfigError
 from ssastore.keyspace import Slice
+from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.s3.server import S3Server
@@ -121,7 +122,7 @@ async def _serve(
     watch = ClusterWatch(view, control, identity, links, randomness)
     http = s3.http_server()
     s3_socket = socket.socket(fileno=s3_fd) if s3_fd is not None else _listen(config.s3_listen)
-    servers = [await loop.create_server(http, sock=s3_socket)]
+    servers = [await loop.create_server(http, sock=s3_socket, backlog=LISTEN_BACKLOG)]
     if admin_fd is not None or config.admin_listen:
         admin_socket = (
             socket.socket(fileno=admin_fd) if admin_fd is not None else _listen(config.admin_listen)

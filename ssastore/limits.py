@@ -101,6 +101,10 @@ INFLIGHT_REQUESTS_MAX = 4096
 INFLIGHT_BYTES_MAX = 32 * MIB
 "Bytes of one connection's unfinished writes; then the node stops reading from it."
 
+LISTEN_BACKLOG = 1024
+"""Connections that wait to be accepted. asyncio's 100 are too few for a fleet that starts at once: who finds
+the queue full tries again after a second."""
+
 CONNECTIONS_MAX = 8192
 "Connections of one worker."
 

@@ -24,6 +24,7 @@ from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
 from ssastore.env import spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError, Unavailable
+from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.store.lmdb import LmdbStore
@@ -56,7 +57,7 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         engine = await self._start_engine()
         server = await asyncio.get_running_loop().create_server(
-            engine.service.session, sock=self._listener, start_serving=True
+            engine.service.session, sock=self._listener, start_serving=True, backlog=LISTEN_BACKLOG
         )
         engine.begin()
         signs = spawn("keep lease", self._heartbeat(engine).run()) if self._index == 0 else None

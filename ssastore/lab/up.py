@@ -44,6 +44,7 @@ from ssastore.lab.namespaces import enter_new_user_and_net
 from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, open_data_dir, prepare_data_dir
 from ssastore.lab.processes import Processes, free_port
 from ssastore.lab.status import AdminLink, wait_until_ready
+from ssastore.limits import LISTEN_BACKLOG
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
 from ssastore.system import SystemClock, SystemRandomness, run
 
@@ -87,7 +88,7 @@ def _listener(port: int) -> socket.socket:
         raise ConfigError(
             f"port {port} of 127.0.0.1: {error.strerror}; choose others with --s3-port and --admin-port"
         ) from None
-    listener.listen(1024)
+    listener.listen(LISTEN_BACKLOG)
     return listener
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
@@ -48,6 +48,9 @@ _SEND_STALL_S = STALL_TIMEOUT_MS / 1000
 _SEND_BYTES = 256 * 1024
 "What a client must read in ``_SEND_STALL_S``."
 _IDLE_S = 75.0
+"Between two requests."
+_HEAD_S = 60.0
+"Until a connection has sent the headers of its first request."
 _DISCARD_BYTES_MAX = 256 * 1024
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 "Characters of a host and port (RFC 3986); no user, no path."
@@ -125,6 +128,38 @@ class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
             self.logger.warning("request.refused", extra={"reason": type(exc_info).__name__})
 
 
+class _HttpServer(web.Server):
+    """aiohttp's, but who connects and sends nothing, or half of a request's headers, does not stay for ever.
+
+    aiohttp looks after the pause between two requests, not after the time before the first one.
+    """
+
+    def __init__(
+        self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
+    ) -> None:
+        super().__init__(self._handle, **options)
+        self._answer = handle
+        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        "Connections on which no request has come, and what will end them."
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        self._forget(http.protocol)
+        return await self._answer(http)
+
+    def _forget(self, connection: web.RequestHandler) -> None:
+        timer = self._silent.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._silent[handler] = asyncio.get_running_loop().call_later(_HEAD_S, transport.abort)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        self._forget(handler)
+        super().connection_lost(handler, exc)
+
+
 class S3Server:
     """S3 for one service."""
 
@@ -159,7 +194,7 @@ class S3Server:
 
     def http_server(self) -> web.Server:
         """The protocol factory for ``loop.create_server``."""
-        return web.Server(
+        return _HttpServer(
             self.handle,
             access_log=None,
             logger=_RefusalLog(log),

@@ -85,7 +85,7 @@ class Gateway:
             self.cluster = cluster
             self.client = cluster.client(deadline_ms=self._deadline_ms)
             self.server = self.make_server(self._wrapping_keys)
-            http = self.server.http_server()
+            self.http = http = self.server.http_server()
             listener = await self._loop.create_server(http, "127.0.0.1", 0)
             self.port = listener.sockets[0].getsockname()[1]
             self._started.set()

@@ -12,6 +12,7 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -335,6 +336,32 @@ def test_a_slow_body_that_gets_on_is_taken(site: Site, short_stall: None) -> Non
             time.sleep(0.06)
         assert wire.answer().status == 200
     assert site.send(site.sign("DELETE", "new")).status == 204
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: h\r\nX-A"])
+def test_a_connection_without_a_request_is_ended(
+    site: Site, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+    with site.wire() as wire:
+        wire.send(sent)
+        assert wire.is_closed()
+
+
+def test_a_connection_with_a_request_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+    with site.wire() as wire:
+        for _ in range(2):
+            wire.send(site.sign("GET", Site.KEY).raw())
+            assert wire.answer().body == Site.DATA
+            time.sleep(0.4)
+    http = site.gateway.http
+    assert site.gateway.run(counted(http)) == 0
+
+
+async def counted(http: Any) -> int:
+    """Connections that are still to be ended."""
+    return len(http._silent)
 
 
 @pytest.mark.parametrize("name", ["22 short body", "22 short body, unsigned", "22 no last chunk"])
