@@ -47,7 +47,7 @@ CHANGING = "~changing/"
 _NODES = 4
 _FIRST_PAGES = 20
 _FILL_S = 3600
-_MOVES_S = 600
+_MOVES_S = 3600
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _PREFIX = re.compile(rb"<CommonPrefixes><Prefix>([^<]*)</Prefix>")
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
@@ -188,7 +188,9 @@ def measure(directory: Path, keys: int, replicas: int) -> Result:
             "fill", lab.on_client_host(argv), directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         servers.append(filler)
+        print(f"writing {keys} keys", file=sys.stderr)
         filled = filler.answer(_FILL_S)
+        print(f"listing; they took {filled['took_s']:.0f} s", file=sys.stderr)
         reader, expected = Reader(found), sorted(key_of(number).encode() for number in range(keys))
         firsts = sorted(_timed(reader)[0] for _ in range(_FIRST_PAGES))
         top_ms, top = _timed(reader, delimiter="/")
@@ -214,6 +216,7 @@ def measure(directory: Path, keys: int, replicas: int) -> Result:
             *(0, 0, 0, 0, 0, 0, []),
         )
         if replicas < _NODES:
+            print(f"moving; {entries} entries took {took_s:.1f} s", file=sys.stderr)
             mover = Thread(
                 target=lambda: setattr(result, "moves", asyncio.run(_move(found, filled["groups"])))
             )
