@@ -37,6 +37,8 @@ GROUP_BITS = 12
 POSITION_BITS = IID_BITS - PLANE_BITS
 LOCATOR_BITS = 32
 TAIL_BITS = IID_BITS - LOCATOR_BITS
+ANY_TAIL = 0x7FFFFFFF
+"Of an IID that stands for its slice or shard: all ones but for the first bit, which nothing reserves."
 SLICE_BITS = PLANE_BITS + GROUP_BITS
 
 PLANES = 1 << PLANE_BITS

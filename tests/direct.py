@@ -12,10 +12,10 @@ from typing import Any
 
 from ssastore.core.acceptor import WRITES, Acceptor
 from ssastore.core.caller import STATUS_ERRORS
-from ssastore.core.place import expected_position
+from ssastore.core.place import Place, expected_position
 from ssastore.core.register import Ballots
-from ssastore.core.registers import Place, position_of_part
 from ssastore.core.replies import Refusal
+from ssastore.core.shards import position_of_part
 from ssastore.keyspace import iid_of
 from ssastore.messages import Message, Status, decode_request
 from ssastore.store.memory import MemoryStore

@@ -16,10 +16,9 @@ from ssastore.core.boot import Environment
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.core.custody import CUSTODIAL, Custody
 from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
-from ssastore.core.place import expected_position
+from ssastore.core.place import Place, expected_position
 from ssastore.core.recovery import Recovery
 from ssastore.core.register import LIVE, NO_BALLOT, Ballots, Value, make_ballot
-from ssastore.core.registers import Place
 from ssastore.core.replacer import Replacer
 from ssastore.core.replies import Refusal
 from ssastore.core.standing import State

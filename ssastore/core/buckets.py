@@ -25,7 +25,8 @@ from blake3 import blake3
 
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.metadata import Metadata
-from ssastore.core.registers import IF_ABSENT, Place, Registers, When
+from ssastore.core.place import Place
+from ssastore.core.registers import IF_ABSENT, Registers, When
 from ssastore.core.suspects import PROBE_EVERY_S
 from ssastore.env import Clock, Randomness, spawn
 from ssastore.errors import (
@@ -312,7 +313,7 @@ class Buckets:
         prefix = _record_key("")
 
         async def fetch(shard: int, after: bytes, limit: int) -> Page:
-            return await self._registers.page(
+            return await self._registers.shards.page(
                 SYSTEM, Kind.OBJECT, shard, prefix=prefix, after=after, limit=limit
             )
 
@@ -333,7 +334,7 @@ class Buckets:
         bucket = _held(_decode(name, found.metadata.etag, bytes(found.data)))
         # A plane that missed deletes shows objects that are none.  It is brought up to date while the bucket
         # still takes writes, and what is late for one attempt is there for the next.
-        is_lagging = bucket.is_indexed and await self._registers.is_replicated()
+        is_lagging = bucket.is_indexed and await self._registers.shards.is_replicated()
         try:
             for turn in range(_LAGGING_TRIES if is_lagging else 1):
                 # A plane that is just back is not sent anything until somebody has noticed.
@@ -378,14 +379,14 @@ class Buckets:
         return results
 
     async def _shut(self, bucket: Bucket, part: int, *, shut: bool) -> None:
-        await self._registers.shut(bucket.place, part, bucket.attempts, shut=shut)
+        await self._registers.shards.shut(bucket.place, part, bucket.attempts, shut=shut)
 
     async def _holds(self, bucket: Bucket, part: int) -> bool:
         """Whether a shard or group holds a live object, or a version."""
         if not bucket.is_indexed:
-            return await self._registers.slice_holds(bucket.place, Kind.OBJECT, part)
+            return await self._registers.shards.slice_holds(bucket.place, Kind.OBJECT, part)
         for kind in _kinds(bucket):
-            if await self._registers.shard_holds(bucket.place, kind, part):
+            if await self._registers.shards.shard_holds(bucket.place, kind, part):
                 return True
         return False
 
@@ -394,7 +395,7 @@ class Buckets:
         for kind in _kinds(bucket):
             after, is_more = b"", True
             while is_more:
-                page = await self._registers.page(
+                page = await self._registers.shards.page(
                     bucket.place, kind, part, after=after, limit=1000, is_thorough=True
                 )
                 if page.rows:

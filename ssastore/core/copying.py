@@ -24,12 +24,9 @@ from ssastore.core.pages import KIND_AT, Page, Rows, pull_page, stored_key_of
 from ssastore.core.standing import Standing, pack_stands, write_standing
 from ssastore.env import Store, WriteTxn
 from ssastore.errors import BadFrame, CorruptObject, ObjectNotFound, SsaStoreError
-from ssastore.keyspace import iid_of, position_of_blob
+from ssastore.keyspace import ANY_TAIL, iid_of, position_of_blob
 from ssastore.limits import CHUNK_BYTES, FENCE_BUDGET_MS, STREAM_CHUNKS_INFLIGHT
 from ssastore.messages import GetBlob, Kind, Pull
-
-ANY_TAIL = 0x7FFFFFFF
-"Of an IID that stands for its slice: a tail that nothing reserves."
 
 LOCAL = -1
 "In the place of a mate's plane: what this environment's own disk holds."

@@ -40,6 +40,13 @@ class Counts:
         known = self._caller.replicas or await self._caller.replica_count()
         return self._odd.get(slice16_of(position) & (GROUPS - 1), known) if self._odd else known
 
+    async def counted(self, position: int, work: Callable[[int], Awaitable[T]]) -> T:
+        """Do something with the number of planes that a group has. Raises what it raises."""
+        try:
+            return await work(await self.at(position))
+        except Recounted as error:
+            return await self.again(position, error, work)
+
     async def again(self, position: int, error: Recounted, work: Callable[[int], Awaitable[T]]) -> T:
         """Do with the right number of planes what was refused for a wrong one, until the deadline.
 

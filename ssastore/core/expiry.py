@@ -17,7 +17,7 @@ from ssastore.core.lifecycle import Known, Rule, candidates, is_abandoned, rules
 from ssastore.core.locks import is_locked
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import CommonPrefix, Objects
-from ssastore.core.registers import position_of_part
+from ssastore.core.shards import position_of_part
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.env import Clock
 from ssastore.errors import AccessDenied, BucketNotFound, NotFound, PreconditionFailed, SsaStoreError
@@ -65,7 +65,7 @@ class Expiry:
     async def _buckets(self, shard: int) -> AsyncIterator[str]:
         after, is_more = b"", True
         while is_more:
-            page = await self._objects.registers.page(
+            page = await self._objects.registers.shards.page(
                 SYSTEM, Kind.OBJECT, shard, prefix=_PREFIX, after=after, limit=LIST_KEYS_MAX
             )
             for key, *_ in page.rows:

@@ -15,8 +15,9 @@ from blake3 import blake3
 from ssastore.core.content import Blobs, named_blobs
 from ssastore.core.found import Found
 from ssastore.core.metadata import Metadata, Version
+from ssastore.core.place import Place
 from ssastore.core.records import reference_name
-from ssastore.core.registers import Once, Place, Registers, When
+from ssastore.core.registers import Once, Registers, When
 from ssastore.core.versionnames import (
     NAME_LENGTH,
     ending_of,
@@ -69,7 +70,7 @@ class Keeping:
         prefix = after = key + b"\0"
         shard = shard_of_key(key, place.shards)
         while True:
-            page = await self._registers.page(
+            page = await self._registers.shards.page(
                 place, Kind.VERSION, shard, prefix=prefix, after=after, limit=LIST_KEYS_MAX
             )
             for stored, *_ in page.rows:

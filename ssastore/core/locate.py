@@ -8,8 +8,7 @@ from typing import Any
 
 from xxhash import xxh3_64_intdigest
 
-from ssastore.core.place import expected_position
-from ssastore.core.registers import Place
+from ssastore.core.place import Place, expected_position
 from ssastore.keyspace import (
     address_of,
     group_of,

@@ -171,7 +171,7 @@ class Multipart:
         shard = shard_of_key(key, self._place.shards)
         start = prefix + after.to_bytes(2, "big")
         while True:
-            page = await self._registers.page(
+            page = await self._registers.shards.page(
                 self._place, Kind.PART, shard, prefix=prefix, after=start, limit=1000
             )
             for stored_key, modified_ms, etag, size in page.rows:
@@ -199,7 +199,7 @@ class Multipart:
         """Open uploads in order of key, then id. ``after`` is key NUL id, or empty."""
 
         async def fetch(shard: int, start: bytes, limit: int) -> Page:
-            return await self._registers.page(
+            return await self._registers.shards.page(
                 self._place, Kind.UPLOAD, shard, prefix=prefix, after=start, limit=limit
             )
 

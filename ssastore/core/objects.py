@@ -420,7 +420,7 @@ class Objects:
             raise RequestError(f"bucket {bucket!r} is hashed: it has no ordered listing")
 
         async def fetch(shard: int, after: bytes, limit: int) -> Page:
-            return await self.registers.page(
+            return await self.registers.shards.page(
                 record.place,
                 Kind.OBJECT,
                 shard,

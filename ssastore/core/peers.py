@@ -15,11 +15,11 @@ from ssastore.core.marks import Watermark
 from ssastore.core.numbers import numbered_slice, part_of_slice, plane_of_slice, slice_number
 from ssastore.core.place import share_of
 from ssastore.errors import BadFrame, SsaStoreError
+from ssastore.keyspace import ANY_TAIL
 from ssastore.limits import MARK_BUDGET_MS
 from ssastore.messages import Mark
 
 _PEERS = 2
-_ANY_TAIL = 0x7FFFFFFF
 
 
 def peer_iids(slices: Iterable[int], replicas: int, worker: int, workers: int) -> list[int]:
@@ -29,7 +29,7 @@ def peer_iids(slices: Iterable[int], replicas: int, worker: int, workers: int) -
         return []
     plane, part = plane_of_slice(mine), part_of_slice(mine)
     others = [other for other in range(replicas) if other != plane][:_PEERS]
-    return [numbered_slice(slice_number(other, part)).first | _ANY_TAIL for other in others]
+    return [numbered_slice(slice_number(other, part)).first | ANY_TAIL for other in others]
 
 
 class Peers:

@@ -8,6 +8,7 @@ votes here, or that it does not vote (``core.custody`` decides it).
 from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from ssastore.core.numbers import (
@@ -57,6 +58,14 @@ _BITS_BELOW_SLICE16 = LOCATOR_BITS - SLICE_BITS
 _GROUP_MASK = GROUPS - 1
 _LOCATOR_MASK = (1 << (LOCATOR_BITS - PLANE_BITS)) - 1
 _shard_locator = lru_cache(maxsize=65536)(shard_locator)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A bucket as far as addresses go: its id, and its shard count (0: hashed)."""
+
+    bucket: int
+    shards: int
 
 
 def place_key(key: bytes) -> bytes:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssastore.core.caller import Caller
-from ssastore.core.copying import ANY_TAIL, LOCAL, Copier
+from ssastore.core.copying import LOCAL, Copier
 from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
 from ssastore.core.groups import ACTIVE, RECOVERING, GroupRecord
@@ -53,7 +53,7 @@ from ssastore.core.settings import read_move_settings
 from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
 from ssastore.env import Compare, ControlStore, Item, Store, Write
 from ssastore.errors import BadFrame, ConfigError, CorruptObject, SsaStoreError
-from ssastore.keyspace import LANES
+from ssastore.keyspace import ANY_TAIL, LANES
 from ssastore.limits import (
     FENCE_BUDGET_MS,
     ORDER_EVERY_MS,

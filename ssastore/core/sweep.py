@@ -30,9 +30,8 @@ from ssastore.core.blobstore import (
 from ssastore.core.content import Blobs
 from ssastore.core.metadata import Metadata, SegmentKind, decode_manifest, decode_metadata
 from ssastore.core.names import RecordName
-from ssastore.core.place import expected_position, place_key
+from ssastore.core.place import Place, expected_position, place_key
 from ssastore.core.records import blob_key, split_reference_name
-from ssastore.core.registers import Place
 from ssastore.core.tools import Tools
 from ssastore.errors import BadFrame, ObjectNotFound, SsaStoreError, Unavailable
 from ssastore.keyspace import iid_of, position_of_blob

@@ -30,7 +30,7 @@ from ssastore.core.standing import Standing, pack_stands, unpack_parts
 from ssastore.core.totals import SliceTotal, Tally, unpack_totals
 from ssastore.env import ControlStore, Store, WriteTxn, spawn
 from ssastore.errors import BadFrame, CorruptObject, Unavailable
-from ssastore.keyspace import GROUP_BITS
+from ssastore.keyspace import ANY_TAIL, GROUP_BITS
 from ssastore.limits import (
     CHUNK_BYTES,
     CONTROL_FRESH_MS,
@@ -44,7 +44,6 @@ from ssastore.limits import (
 )
 from ssastore.messages import Changes, Copy, Fetch, Kind, Seal, Total
 
-_ANY_TAIL = 0x7FFFFFFF
 _TOTAL_BUDGET_MS = 10_000
 
 
@@ -111,7 +110,7 @@ class Taker:
         Raises SsaStoreError, OSError: it has to begin again.
         """
         moves = [(part, found.record.planes[plane].epoch) for part, found in sorted(held.items())]
-        iid = numbered_slice(slice_number(plane, min(held))).first | _ANY_TAIL
+        iid = numbered_slice(slice_number(plane, min(held))).first | ANY_TAIL
         await self._fill(
             _Copying(plane, plane if into is None else into, held, iid, pack_stands(moves), stint)
         )

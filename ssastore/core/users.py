@@ -137,7 +137,7 @@ class Users:
         prefix = _record_name("")
 
         async def fetch(shard: int, after: bytes, limit: int) -> Page:
-            return await self._registers.page(
+            return await self._registers.shards.page(
                 SYSTEM, Kind.OBJECT, shard, prefix=prefix, after=after, limit=limit
             )
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ssastore.core.keeping import Keeping
 from ssastore.core.listing import Page, Row, merge_shards
-from ssastore.core.registers import Place, Registers
+from ssastore.core.place import Place
+from ssastore.core.registers import Registers
 from ssastore.core.versionnames import (
     NULL,
     id_of,
@@ -129,7 +130,7 @@ class VersionList:
         delimiter = self._scan_delimiter if kind is Kind.VERSION else self._delimiter
 
         async def fetch(shard: int, start: bytes, limit: int) -> Page:
-            return await self._registers.page(
+            return await self._registers.shards.page(
                 self._place, kind, shard, prefix=self._prefix, after=start, delimiter=delimiter, limit=limit
             )
 

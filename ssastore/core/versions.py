@@ -31,7 +31,8 @@ from ssastore.core.demand import NOTHING, Demand
 from ssastore.core.found import Found
 from ssastore.core.keeping import ENABLED, RACED, SUSPENDED, Keeping, digest_of, is_marker, same
 from ssastore.core.metadata import Metadata, Version
-from ssastore.core.registers import Once, Place, Registers, When
+from ssastore.core.place import Place
+from ssastore.core.registers import Once, Registers, When
 from ssastore.core.versionnames import (
     NULL,
     ending_of,
@@ -251,7 +252,9 @@ class Versions:
         prefix = after = key + b"\0"
         shard = shard_of_key(key, place.shards)
         while True:
-            page = await self._registers.page(place, Kind.VERSION, shard, prefix=prefix, after=after, limit=1)
+            page = await self._registers.shards.page(
+                place, Kind.VERSION, shard, prefix=prefix, after=after, limit=1
+            )
             for stored, _, etag, *_ in page.rows:
                 return None if etag else id_of(split_version_key(stored)[1])
             if not page.truncated:

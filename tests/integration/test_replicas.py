@@ -14,7 +14,7 @@ import pytest
 
 from ssastore.client import AsyncBucket, AsyncClient
 from ssastore.core.objects import ObjectInfo
-from ssastore.core.registers import Place
+from ssastore.core.place import Place
 from ssastore.errors import (
     BucketNotEmpty,
     BucketNotFound,

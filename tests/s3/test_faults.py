@@ -23,7 +23,7 @@ from blake3 import blake3
 from botocore.exceptions import ClientError
 
 from ssastore.core.buckets import SYSTEM
-from ssastore.core.registers import Place
+from ssastore.core.place import Place
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.limits import CHUNK_BYTES, MIB
 from ssastore.s3 import server

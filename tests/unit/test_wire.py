@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from ssastore.client import native_etag
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import Place
 from ssastore.core.register import LIVE, make_ballot
-from ssastore.core.registers import Place
 from ssastore.errors import BadFrame, ObjectTooLarge
 from ssastore.limits import FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, KIB
 from ssastore.messages import (

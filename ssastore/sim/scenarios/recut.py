@@ -28,10 +28,9 @@ from ssastore.core.groups import ACTIVE, GroupRecord, group_key
 from ssastore.core.metadata import Metadata
 from ssastore.core.numbers import number_of_part, part_piece, slice_number
 from ssastore.core.orders import move_name
-from ssastore.core.place import expected_position
+from ssastore.core.place import Place, expected_position
 from ssastore.core.recut import halves_of
 from ssastore.core.recutting import abort_merge, order_merge, order_split
-from ssastore.core.registers import Place
 from ssastore.env import spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import SLICE_DEPTH_MAX, SLICE_DEPTH_MIN, group_of
@@ -236,7 +235,7 @@ async def _until_idle(stage: Stage, group: int, what: str) -> None:
 async def _shut(stage: Stage, group: int) -> bool:
     """Whether a majority has the mark now: some clients do not find all nodes."""
     try:
-        await stage.objects[0].registers.shut(_SHUT, group, 1, shut=True)
+        await stage.objects[0].registers.shards.shut(_SHUT, group, 1, shut=True)
     except SsaStoreError:
         return False
     return True

@@ -16,7 +16,7 @@ from ssastore.core.collect import drop_tombstones, due_entries
 from ssastore.core.floors import raise_floor
 from ssastore.core.metadata import Metadata
 from ssastore.core.pages import end_key
-from ssastore.core.place import expected_position, place_key
+from ssastore.core.place import Place, expected_position, place_key
 from ssastore.core.records import (
     BOOKKEEPING_FIRST,
     TOMBSTONES_END,
@@ -26,7 +26,6 @@ from ssastore.core.records import (
     reference_key,
 )
 from ssastore.core.register import LIVE, NO_BALLOT, NONE, TOMBSTONE, Ballots, Value, make_ballot
-from ssastore.core.registers import Place
 from ssastore.core.replies import Refusal
 from ssastore.core.standing import pack_stands
 from ssastore.core.survey import walk

@@ -9,7 +9,8 @@ import pytest
 
 from ssastore.core.counts import Counts
 from ssastore.core.metadata import Metadata
-from ssastore.core.registers import Place, Registers
+from ssastore.core.place import Place
+from ssastore.core.registers import Registers
 from ssastore.errors import Recounted
 from ssastore.messages import Delete, Kind, Put
 from tests.direct import DirectCaller, SeededRandomness

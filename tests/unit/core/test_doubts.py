@@ -11,7 +11,8 @@ from ssastore.core.content import Content
 from ssastore.core.demand import Demand
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
-from ssastore.core.registers import Once, Place, Registers
+from ssastore.core.place import Place
+from ssastore.core.registers import Once, Registers
 from ssastore.errors import (
     AccessDenied,
     BucketNotEmpty,

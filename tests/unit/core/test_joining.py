@@ -18,14 +18,13 @@ from ssastore.core.recutting import abort_merge, order_merge, order_split
 from ssastore.core.standing import UNTOUCHED, Standing, State, read_standings
 from ssastore.env import Write
 from ssastore.errors import BucketNotFound, ConfigError, Overloaded, StoreFull
-from ssastore.keyspace import POSITION_BITS, iid_of
+from ssastore.keyspace import ANY_TAIL, POSITION_BITS, iid_of
 from ssastore.messages import Shut
 from ssastore.store.memory import MemoryStore
 from tests.environments import GROUPS_USED, NODES, Node, World
 
 GROUP = GROUPS_USED[0]
 LOW, HIGH = halves_of(GROUP, 17)
-ANY_TAIL = 0x7FFFFFFF
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from ssastore.core.locate import locate_blob, locate_object
-from ssastore.core.registers import Place
+from ssastore.core.place import Place
 from ssastore.keyspace import (
     address_of,
     is_reserved_iid,

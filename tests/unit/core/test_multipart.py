@@ -81,7 +81,7 @@ class World:
         count = 0
         for kind in (Kind.UPLOAD, Kind.PART):
             for shard in range(4):
-                page = await self.objects.registers.page(self.bucket.place, kind, shard, limit=1000)
+                page = await self.objects.registers.shards.page(self.bucket.place, kind, shard, limit=1000)
                 count += len(page.rows)
         return count
 

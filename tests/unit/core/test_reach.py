@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import Place
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.reach import SILENCE_MS, Reach
-from ssastore.core.registers import Place, Registers
+from ssastore.core.registers import Registers
 from ssastore.errors import NoMajority, OutcomeUnknown, Unavailable
 from ssastore.keyspace import plane_of
 from ssastore.messages import Delete, Kind, Message, Put
@@ -80,7 +81,7 @@ WORKS = {
     "put": lambda registers: registers.put(PLACE, Kind.OBJECT, b"k", Metadata("e", 1), b"x"),
     "delete": lambda registers: registers.delete(PLACE, Kind.OBJECT, b"k"),
     "get": lambda registers: registers.get(PLACE, Kind.OBJECT, b"k"),
-    "page": lambda registers: registers.page(Place(7, 4), Kind.OBJECT, 1, limit=10),
+    "page": lambda registers: registers.shards.page(Place(7, 4), Kind.OBJECT, 1, limit=10),
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ssastore.core.metadata import Metadata
-from ssastore.core.place import expected_position
+from ssastore.core.place import Place, expected_position
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.register import LIVE
-from ssastore.core.registers import Once, Place, Registers
+from ssastore.core.registers import Once, Registers
 from ssastore.core.suspects import FAILURES_MIN
 from ssastore.errors import BucketNotFound, CorruptObject, OutcomeUnknown, PeerError, StoreFull, Unavailable
 from ssastore.keyspace import iid_of, plane_of

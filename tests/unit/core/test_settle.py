@@ -12,6 +12,7 @@ import pytest
 from ssastore.core.birth import Birth
 from ssastore.core.floors import floor_over
 from ssastore.core.metadata import Metadata, Segment, SegmentKind
+from ssastore.core.place import Place
 from ssastore.core.planes import Outrun, Promise
 from ssastore.core.proposer import Operation, Proposer
 from ssastore.core.records import reference_name
@@ -29,7 +30,6 @@ from ssastore.core.register import (
     decode_value,
     make_ballot,
 )
-from ssastore.core.registers import Place
 from ssastore.core.settle import Settler
 from ssastore.core.sweep import Sweeper
 from ssastore.env import spawn

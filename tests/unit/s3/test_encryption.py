@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from ssastore.core.buckets import Bucket
 from ssastore.core.ciphers import ENCRYPTION, Piece
-from ssastore.core.registers import Place
+from ssastore.core.place import Place
 from ssastore.errors import ConfigError, CorruptObject
 from ssastore.s3.conditions import OF_COPY_SOURCE
 from ssastore.s3.encryption import (

@@ -21,7 +21,7 @@ import uvloop
 from blake3 import blake3
 
 from ssastore.core.metadata import Metadata
-from ssastore.core.registers import Place
+from ssastore.core.place import Place
 from ssastore.env import spawn
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.limits import CHUNK_BYTES, INLINE_BYTES_MAX, KIB, MIB, SCAN_PAGE_ITEMS_MAX

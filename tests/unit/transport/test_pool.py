@@ -13,8 +13,8 @@ import pytest
 from ssastore.core.acceptor import encode_coverage
 from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import Place
 from ssastore.core.register import LIVE
-from ssastore.core.registers import Place
 from ssastore.core.replies import Refusal
 from ssastore.env import Links
 from ssastore.errors import (

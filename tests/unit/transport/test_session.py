@@ -14,9 +14,9 @@ from blake3 import blake3
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import Place
 from ssastore.core.records import record_key
 from ssastore.core.register import LIVE, NO_BALLOT, NONE, Ballots
-from ssastore.core.registers import Place
 from ssastore.errors import EnvironmentProblem
 from ssastore.keyspace import iid_of, locator_of, position_of_blob, slice16_of
 from ssastore.limits import (
