@@ -97,10 +97,10 @@ def revoke_command(context: str | None, identifier: str) -> int:
 
 
 @key_command.command("wrapping")
-@click.argument("secrets_file", type=click.Path(dir_okay=False))
+@click.argument("path", metavar="SECRETS_FILE", type=click.Path(dir_okay=False))
 @click.option("--standby", is_flag=True, help="It only unwraps for now: for when there are several gateways.")
 @click.option("--use", "identifier", default="", help="No new one: let this one wrap from now on.")
-def wrapping_command(secrets_file: str, standby: bool, identifier: str) -> int:
+def wrapping_command(path: str, standby: bool, identifier: str) -> int:
     """Put a new wrapping key into a secrets file, for the encryption of the S3 gateway. Prints its id.
 
     Gateways read it when they start. The last key wraps; the others are needed as long as there are objects
@@ -111,8 +111,8 @@ def wrapping_command(secrets_file: str, standby: bool, identifier: str) -> int:
     if standby and identifier:
         raise click.UsageError("--standby makes a key, --use does not")
     if identifier:
-        use_wrapping_key(secrets_file, identifier)
+        use_wrapping_key(path, identifier)
     else:
-        identifier = add_wrapping_key(secrets_file, is_first=standby)
+        identifier = add_wrapping_key(path, is_first=standby)
     print(identifier)
     return 0

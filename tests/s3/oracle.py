@@ -29,7 +29,8 @@ class Parsed:
     """Method, target, headers and body of a request. ValueError if it has none of these."""
 
     def __init__(self, raw: bytes) -> None:
-        head, end, rest = raw.partition(b"\r\n\r\n")
+        # Empty lines before a request do not count (RFC 9112, 2.2).
+        head, end, rest = raw.lstrip(b"\r\n").partition(b"\r\n\r\n")
         if not end:
             raise ValueError("no end of the headers")
         first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
