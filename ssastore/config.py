@@ -34,6 +34,8 @@ C = TypeVar("C")
 
 _YEAR_S = 366 * 24 * 3600
 _FILE_BYTES_MAX = 1 * MIB
+_DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+"Lower case; with the longest bucket name in front it is still a name of DNS (RFC 1035)."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _WORKERS_MAX = 16
 _WRAPPING_KEYS = "wrapping_keys"
@@ -102,6 +104,8 @@ class GatewayConfig:
     "Address and port of health, status and metrics; empty for none."
     region: str = "us-east-1"
     "Region that requests are signed for."
+    s3_domain: str = ""
+    "`s3.example.org` makes `BUCKET.s3.example.org` a bucket (virtual-host style); empty: path style alone."
     deadline_ms: int = 10_000
     "Bound on one call to a node, retries included: S3 clients retry by themselves."
     log_format: str = "text"
@@ -113,6 +117,8 @@ class GatewayConfig:
         for name in ("s3_listen", "admin_listen"):
             if text := getattr(self, name):
                 _check_listen(name, text)
+        is_domain = not self.s3_domain or _DOMAIN.fullmatch(self.s3_domain) is not None
+        _require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
         _require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 

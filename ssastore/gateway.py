@@ -118,6 +118,7 @@ async def _serve(
         clock=clock,
         randomness=randomness,
         wrapping_keys=wrapping_keys,
+        domain=config.s3_domain,
     )
     watch = ClusterWatch(view, control, identity, links, randomness)
     http = s3.http_server()

@@ -45,6 +45,12 @@ _EXIT_NOT_FOUND = 127
 @click.option(
     "--admin-port", type=_PORT, default=7481, show_default=True, help="Health and status on 127.0.0.1."
 )
+@click.option(
+    "--s3-domain",
+    default="",
+    metavar="DOMAIN",
+    help="BUCKET.DOMAIN is a bucket too (virtual-host style); your resolver must know these names.",
+)
 @click.option("--service", metavar="PREFIX/64", help="Service prefix; default: a random one of fd00::/8.")
 @click.option("--name", default="lab", show_default=True, help="Name of this lab's context.")
 @click.option(

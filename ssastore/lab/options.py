@@ -46,6 +46,8 @@ class UpOptions:
     "EMBEDDED, ETCD (one that the lab starts), or where a given etcd is, as in the nodes' settings."
     node_settings: tuple[str, ...] = ()
     "NAME=VALUE of the nodes' files, beside those that the lab sets itself."
+    s3_domain: str = ""
+    "See ``GatewayConfig``."
     recover_after: int | None = None
     "Seconds until what a node had that is gone is recovered at others; 0: never; None: as it is."
 

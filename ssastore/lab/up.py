@@ -213,7 +213,12 @@ class Lab:
         """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
         path = self._write_config(
             GATEWAY_PROCESS,
-            {"control": self._control, "secrets_file": self._secrets, "region": REGION},
+            {
+                "control": self._control,
+                "secrets_file": self._secrets,
+                "region": REGION,
+                "s3_domain": self._options.s3_domain,
+            },
         )
         fds = (s3.fileno(), admin.fileno())
         arguments = [

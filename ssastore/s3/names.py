@@ -156,6 +156,21 @@ def split_path(raw: bytes) -> tuple[str | None, str | None]:
     return bucket, decode_key(raw_key) if raw_key else None
 
 
+def bucket_of_host(host: str, domain: str) -> bytes:
+    """The bucket that a Host header names: what stands before ``domain``; empty for path style.
+
+    Not decoded and not checked: it goes in front of the path, as if it had been sent there.
+    """
+    name = host.lower()
+    if not name.startswith("["):
+        name = name.partition(":")[0]
+    return (
+        name.removesuffix(f".{domain}").encode("utf-8", "surrogateescape")
+        if name.endswith(f".{domain}")
+        else b""
+    )
+
+
 def parse_copy_source(value: str) -> tuple[str, str, str | None]:
     """Bucket, key and version of an ``x-amz-copy-source``: ``[/]bucket/key[?versionId=id]``, encoded."""
     # Header values reach us as text; what was not ASCII comes back as the bytes that were sent.

@@ -51,6 +51,13 @@ class SignedRequest:
     query: bytes
     "Raw query, without the question mark; empty if there is none."
     headers: Sequence[tuple[bytes, bytes]]
+    bucket: bytes = b""
+    "That the Host header names; empty when the path does."
+
+    @property
+    def resource(self) -> bytes:
+        """The raw path with the bucket in it, wherever that was sent."""
+        return b"/" + self.bucket + self.path if self.bucket else self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from ssastore.s3.authentication import authenticate
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.encryption import Encryption, check_headers
 from ssastore.s3.errors import S3Error, from_store_error
-from ssastore.s3.names import parse_query, split_path
+from ssastore.s3.names import bucket_of_host, parse_query, split_path
 from ssastore.s3.operations import operations
 from ssastore.s3.principal import Principal, SignedRequest, anonymous
 from ssastore.s3.request import Request, Response
@@ -172,9 +172,16 @@ class S3Server:
         clock: Clock,
         randomness: Randomness,
         wrapping_keys: Sequence[tuple[str, bytes]] = (),
+        domain: str = "",
     ) -> None:
-        """``access_keys`` maps key id to secret; ``wrapping_keys`` as for ``Encryption``."""
+        """
+        Args:
+            access_keys: secret by key id.
+            wrapping_keys: as for ``Encryption``.
+            domain: ``BUCKET.domain`` as the host of a request is that bucket; empty: none is.
+        """
         self._region = region
+        self._domain = domain.lower()
         self._secrets = {name: secret.decode() for name, secret in access_keys.items()}
         self._clock = clock
         self._randomness = randomness
@@ -242,7 +249,7 @@ class S3Server:
 
     async def _cors_rules(self, http: web.BaseRequest) -> list[Rule] | None:
         """The rules of the bucket that a request names, if it has any. Raises S3Error, SsaStoreError."""
-        bucket, _ = split_path(http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")[0])
+        bucket, _ = split_path(self._signed(http).resource)
         return (await self._buckets.current(bucket)).config.get("cors") if bucket else None
 
     async def _cors_headers(self, http: web.BaseRequest) -> dict[str, str]:
@@ -255,18 +262,24 @@ class S3Server:
             return {}  # The answer itself says what is wrong.
         return answer_headers(rules or (), http.method, http.headers)
 
+    def _signed(self, http: web.BaseRequest) -> SignedRequest:
+        raw_path, _, raw_query = http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
+        bucket = b""
+        if self._domain and raw_path.startswith(b"/"):
+            bucket = bucket_of_host(http.headers.get("Host", ""), self._domain)
+        return SignedRequest(http.method, raw_path, raw_query, http.raw_headers, bucket)
+
     async def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
         """Who asks; nothing of the request is acted on before. Raises S3Error."""
         _check_framing(http)
-        raw_path, _, raw_query = http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
-        signed = SignedRequest(http.method, raw_path, raw_query, http.raw_headers)
+        signed = self._signed(http)
         principal, user = await self._principal(signed)
-        bucket, key = split_path(raw_path)
+        bucket, key = split_path(signed.resource)
         return Request(
             http.method,
             bucket,
             key,
-            parse_query(raw_query),
+            parse_query(signed.query),
             http.headers,
             principal,
             request_id,

@@ -84,7 +84,7 @@ def authenticate_url(
             headers.get(b"content-type", b""),
             expires,
             *(name + b":" + headers[name] for name in sorted(headers) if name.startswith(b"x-amz-")),
-            _resource(request.path, parameters),
+            _resource(request.resource, parameters),
         )
     )
     secret = secret_of(access_key.decode())

@@ -54,12 +54,14 @@ class Gateway:
         make_store: Callable[[int], Store] | None = None,
         deadline_ms: int = 5000,
         wrapping_keys: Sequence[tuple[str, bytes]] = (("first", WRAPPING_KEY),),
+        domain: str = "",
         use_uvloop: bool = True,
     ) -> None:
         self._nodes = nodes
         self._make_store = make_store
         self._deadline_ms = deadline_ms
         self._wrapping_keys = wrapping_keys
+        self._domain = domain
         self._loop_factory = loop_factory() if use_uvloop else None
         self.clock = SetClock()
         self._started = threading.Event()
@@ -101,6 +103,7 @@ class Gateway:
             clock=self.clock,
             randomness=SystemRandomness(),
             wrapping_keys=wrapping_keys,
+            domain=self._domain,
         )
 
     def __enter__(self) -> Self:

@@ -81,7 +81,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "map_bytes": 1 << 30, "tombstone_kept_s": 60, "blob_grace_s": 120, "scrub_every_s": 300,
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
         "s3_listen": "",
-        "region": "eu",
+        "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}
@@ -122,6 +122,10 @@ def test_wrong_setting_of_a_node_names_its_line(path: Path, name: str, value: An
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
+        ("s3_domain", "s3.example.org:80", "s3_domain must be a domain"),
+        ("s3_domain", ".example.org", "s3_domain must be a domain"),
+        ("s3_domain", "S3.example.org", "s3_domain must be a domain"),
+        ("s3_domain", "a" * 200, "s3_domain must be a domain"),
         ("s3_listen", "7482", "s3_listen: '7482' must be HOST:PORT"),
         ("s3_listen", "[::]:0", "s3_listen: port must be 1 to 65535"),
         ("admin_listen", "[::1]:http", "admin_listen: '[::1]:http' must be HOST:PORT"),

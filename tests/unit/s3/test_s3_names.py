@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import (
     ETags,
+    bucket_of_host,
     check_bucket_name,
     check_key,
     decode_key,
@@ -405,3 +406,23 @@ def test_user_metadata_is_bounded() -> None:
 def test_metadata_that_no_header_can_carry_is_refused(value: str) -> None:
     error = refusal(user_metadata, {"x-amz-meta-a": value})
     assert (error.code, error.status) == ("InvalidArgument", 400)
+
+
+@pytest.mark.parametrize(
+    ("host", "bucket"),
+    [
+        ("photos.s3.example.org", b"photos"),
+        ("photos.s3.example.org:7482", b"photos"),
+        ("Photos.S3.Example.org", b"photos"),
+        ("a.b.s3.example.org", b"a.b"),
+        ("s3.example.org", b""),
+        ("photos.example.org", b""),
+        ("photoss3.example.org", b""),
+        ("photos.s3.example.org.evil.org", b""),
+        ("[::1]:7482", b""),
+        ("127.0.0.1", b""),
+        ("", b""),
+    ],
+)
+def test_a_host_names_a_bucket_in_front_of_the_domain(host: str, bucket: bytes) -> None:
+    assert bucket_of_host(host, "s3.example.org") == bucket
