@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, field
 from typing import Any
 
-from ssastore.core.objects import CommonPrefix, Objects
+from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
 from ssastore.core.users import ROOT
 from ssastore.errors import BucketAlreadyExists, BucketNotFound
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
@@ -15,6 +14,7 @@ from ssastore.s3.acl import OWNERSHIPS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.locks import enabled_by
 from ssastore.s3.names import parse_number
+from ssastore.s3.pages import Page, page_of
 from ssastore.s3.request import Request, Response
 
 _TOKEN_VERSION = b"1"
@@ -56,12 +56,15 @@ _MADE_WITH = ("acl", "ownershipControls")
 "What CreateBucket sets by headers, and is told apart by."
 
 
-@dataclass(slots=True)
-class _Page:
-    objects: list[xml.ListedObject] = field(default_factory=list)
-    prefixes: list[str] = field(default_factory=list)
-    last: str = ""
-    is_truncated: bool = False
+def _listed(page: Page[ObjectInfo]) -> list[xml.ListedObject]:
+    return [xml.ListedObject(entry.key, entry.modified_ms, entry.etag, entry.size) for entry in page.entries]
+
+
+def _last_name(page: Page[ObjectInfo]) -> str:
+    """Where the next page goes on."""
+    last = page.last
+    assert last is not None
+    return last.prefix if isinstance(last, CommonPrefix) else last.key
 
 
 class BucketOperations:
@@ -171,12 +174,12 @@ class BucketOperations:
                     marker=marker,
                     max_keys=limit,
                     is_truncated=page.is_truncated,
-                    objects=page.objects,
+                    objects=_listed(page),
                     owner=owner,
                     common_prefixes=page.prefixes,
                     delimiter=delimiter,
                     encoding_type=encoding,
-                    next_marker=page.last if page.is_truncated and delimiter else None,
+                    next_marker=_last_name(page) if page.is_truncated and delimiter else None,
                 )
             )
         token = query.get("continuation-token")
@@ -188,41 +191,25 @@ class BucketOperations:
                 bucket=request.bucket,
                 prefix=prefix,
                 max_keys=limit,
-                objects=page.objects,
+                objects=_listed(page),
                 common_prefixes=page.prefixes,
                 delimiter=delimiter,
                 encoding_type=encoding,
                 start_after=start_after or None,
                 continuation_token=token,
-                next_token=encode_token(page.last) if page.is_truncated else None,
+                next_token=encode_token(_last_name(page)) if page.is_truncated else None,
                 owner=owner if query.get("fetch-owner") == "true" else None,
             )
         )
 
-    async def _page(self, bucket: str, prefix: str, delimiter: str | None, after: str, limit: int) -> _Page:
+    async def _page(
+        self, bucket: str, prefix: str, delimiter: str | None, after: str, limit: int
+    ) -> Page[ObjectInfo]:
         """One page: up to ``limit`` entries after ``after``, and whether more follow."""
-        page = _Page()
+        if limit == 0:
+            await self._objects.buckets.read(bucket)
+            return Page()
         entries = self._objects.list(
             bucket, prefix=prefix, delimiter=delimiter or "", start_after=after, page_size=limit + 1
         )
-        try:
-            if limit == 0:
-                await self._objects.buckets.read(bucket)
-                return page
-            count = 0
-            async for entry in entries:
-                if count == limit:
-                    page.is_truncated = True
-                    break
-                count += 1
-                if isinstance(entry, CommonPrefix):
-                    page.prefixes.append(entry.prefix)
-                    page.last = entry.prefix
-                else:
-                    page.objects.append(
-                        xml.ListedObject(entry.key, entry.modified_ms, entry.etag, entry.size)
-                    )
-                    page.last = entry.key
-        finally:
-            await entries.aclose()  # type: ignore[attr-defined]  # it is an async generator
-        return page
+        return await page_of(entries, limit)

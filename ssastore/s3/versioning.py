@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from ssastore.s3 import locks, xml, xmlsettings
 from ssastore.s3.buckets import bounded
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
+from ssastore.s3.pages import Page, page_of
 from ssastore.s3.request import Request, Response
 from ssastore.s3.xmlread import read_tree
 
@@ -88,13 +88,11 @@ def parse_versioning(body: bytes) -> str:
     return status
 
 
-@dataclass(slots=True)
-class _Page:
-    entries: list[ListedVersion] = field(default_factory=list)
-    prefixes: list[str] = field(default_factory=list)
-    last: tuple[str, str] | None = None
-    "Key and id of the last entry, or a common prefix and nothing."
-    is_truncated: bool = False
+def _last_name(page: Page[ListedVersion]) -> tuple[str, str]:
+    """Key and id of the last entry, or a common prefix and nothing."""
+    last = page.last
+    assert last is not None
+    return (last.prefix, "") if isinstance(last, CommonPrefix) else (last.key, last.version)
 
 
 class VersionOperations:
@@ -158,29 +156,12 @@ class VersionOperations:
                 owner=bucket.owner or ROOT,
                 common_prefixes=page.prefixes,
                 encoding_type=encoding,
-                next_marker=page.last if page.is_truncated else None,
+                next_marker=_last_name(page) if page.is_truncated else None,
             )
         )
 
-    async def _page(self, bucket: str, wanted: Wanted, limit: int) -> _Page:
-        page = _Page()
+    async def _page(self, bucket: str, wanted: Wanted, limit: int) -> Page[ListedVersion]:
         if limit == 0:
             await self._objects.buckets.read(bucket)
-            return page
-        entries = self._objects.list_versions(bucket, wanted, page_size=limit + 1)
-        count = 0
-        try:
-            async for entry in entries:
-                if count == limit:
-                    page.is_truncated = True
-                    break
-                count += 1
-                if isinstance(entry, CommonPrefix):
-                    page.prefixes.append(entry.prefix)
-                    page.last = entry.prefix, ""
-                else:
-                    page.entries.append(entry)
-                    page.last = entry.key, entry.version
-        finally:
-            await entries.aclose()  # type: ignore[attr-defined]  # it is an async generator
-        return page
+            return Page()
+        return await page_of(self._objects.list_versions(bucket, wanted, page_size=limit + 1), limit)
