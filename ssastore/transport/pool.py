@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -336,10 +336,12 @@ class Pool:
     async def _dial(self, service: IPv6Network, iid: int) -> Connection:
         """A new connection. Raises OSError, ConfigError, AccessDenied."""
         self.dial_count += 1
+        # Another prefix is a word only: it is this cluster's if who answers there is of it, and proves that.
+        known = self.identity.cluster_id if service == self.service else self.cluster_id
         connection = await self._links.dial(
             address_of(service, iid),
             self.port,
-            lambda: Connection(self.identity, self._randomness, self._covered),
+            lambda: Connection(replace(self.identity, cluster_id=known), self._randomness, self._covered),
         )
         self._connections[connection] = service
         try:
@@ -350,8 +352,6 @@ class Pool:
             self._forget(connection)
             connection.abort()
             raise
-        assert connection.welcome is not None
-        self.cluster_id = connection.welcome.cluster_id
         if self._watchdog is None:
             self._watchdog = spawn("pool watchdog", self._watch())
         return connection
@@ -408,6 +408,8 @@ class Pool:
 
     def _covered(self, connection: Connection) -> None:
         """A worker said what it serves: newest word wins. Of planes, all groups have the lowest number."""
+        assert connection.welcome is not None
+        self.cluster_id = connection.welcome.cluster_id
         told = [known.replicas for known in self._connections if known.is_open and known.replicas]
         self.replicas = min(told, default=self.replicas)
         if connection.prefix is not None:

@@ -27,11 +27,17 @@ class Routed(Dials):
     def __init__(self, cluster: SmallCluster) -> None:
         super().__init__(cluster)
         self.routed = {NETWORK, OTHER}
+        self.led_astray: dict[IPv6Network, Dials] = {}
+        "Prefixes that are another cluster's."
 
     async def dial(self, address: IPv6Address, port: int, protocol: Any) -> Any:
         if not any(address in service for service in self.routed):
             self.addresses.append(str(address))
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        for service, dials in self.led_astray.items():
+            if address in service:
+                self.addresses.append(str(address))
+                return await dials.dial(address, port, protocol)
         return await super().dial(address, port, protocol)
 
     def dialled(self) -> set[IPv6Network]:
@@ -162,6 +168,24 @@ async def test_until_somebody_answers_at_the_other_prefix_the_former_one_is_used
     assert pool.service == NETWORK and pool.connection_count == 4
     world.dials.routed = {NETWORK, OTHER}
     await until(lambda: pool.service == OTHER)
+
+
+async def test_another_cluster_at_the_other_prefix_is_not_taken_for_this_one(world: World) -> None:
+    """It may have the same access keys: a wrong route must not lead writes there. Told in the first greeting
+    too, when the client was started with no cluster id."""
+    async with small_cluster() as strangers:
+        for node in strangers.nodes:
+            node.service.cluster_id = "cd" * 16
+        world.dials.led_astray = {OTHER: Dials(strangers)}
+        pool = world.pool()
+        world.tell(1, OTHER)
+        await read_all(world, pool)
+        await until(lambda: OTHER in world.dials.dialled())
+        await asyncio.sleep(0.05)
+        await read_all(world, pool)
+        assert (pool.service, pool.cluster_id) == (NETWORK, "ab" * 16)
+        world.dials.led_astray.clear()
+        await until(lambda: pool.service == OTHER)
 
 
 async def test_who_looks_for_one_prefix_and_hears_of_the_next_looks_for_that(world: World) -> None:
