@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgpack
 
+from ssastore.core.cluster import SERIALS_END
 from ssastore.errors import BadFrame
 from ssastore.keyspace import locator_of, service_network
 from ssastore.wire import Body
@@ -76,9 +77,12 @@ def encode_prefix(service: IPv6Network) -> bytes:
 
 
 def decode_prefix(serial: int, prefix: bytes) -> tuple[int, IPv6Network]:
-    """Serial and service prefix of a COVERAGE frame. Raises BadFrame."""
+    """Serial and service prefix of a COVERAGE frame. Raises BadFrame.
+
+    A serial that no cluster can have is none: who believed it would follow no later one.
+    """
     try:
-        if serial < 1 or len(prefix) != _PREFIX_BYTES:
+        if not 0 < serial < SERIALS_END or len(prefix) != _PREFIX_BYTES:
             raise ValueError
         return serial, service_network(str(IPv6Network((prefix + bytes(_PREFIX_BYTES), 64))))
     except ValueError:

@@ -120,6 +120,7 @@ async def test_a_cluster_that_was_renumbered_says_where_it_is(client: Client) ->
         [3, bytes.fromhex("fe80000000000000")],
         [0, bytes.fromhex("20010db800770005")],
         [True, bytes.fromhex("20010db800770005")],
+        [1 << 31, bytes.fromhex("20010db800770005")],
         [3, "20010db8"],
         [3, bytes.fromhex("20010db800770005"), 1],
     ],
