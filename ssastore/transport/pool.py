@@ -324,6 +324,10 @@ class Pool:
 
     async def _connection_for(self, iid: int) -> Connection:
         """An open connection to who serves ``iid``: by hint, else dialled."""
+        if not self._use_hints:
+            # Nobody uses what another one dialled: who waited for that would only be held up, and a node that
+            # is asked whether it is there must not seem to be gone because another one of its arc is.
+            return await self._dial(self.service, iid)
         gate = self._dialling.setdefault(iid >> _ARC_SHIFT, asyncio.Semaphore(_DIALS_AN_ARC))
         async with gate:
             # Another dial may have ended at the same worker while this one waited.
@@ -331,7 +335,7 @@ class Pool:
             if known is not None:
                 return known
             connection = await self._dial(self.service, iid)
-        return self._same_worker(connection) if self._use_hints else connection
+        return self._same_worker(connection)
 
     async def _dial(self, service: IPv6Network, iid: int) -> Connection:
         """A new connection. Raises OSError, ConfigError, AccessDenied."""

@@ -414,6 +414,20 @@ async def test_dead_node_holds_up_no_other(world: World) -> None:
     assert all(isinstance(result, Unavailable) for result in results)
 
 
+async def test_who_is_asked_without_hints_waits_for_nobody(world: World) -> None:
+    """Packets to one node are lost; another one, of the same arc, is asked whether it is there."""
+    dead, alive = world.cluster.nodes[:2]
+    there, *gone = sorted(dead.slices)[:5]
+    dead.slices.remove(there)
+    alive.slices.add(there)
+    world.dials.hanging = {dead.port}
+    pool = world.pool(deadline_ms=300, use_hints=False)
+    asked = [pool.call(Report(slice16 << 48), slice16 << 48) for slice16 in (*gone, there)]
+    *lost, (header, _) = await asyncio.gather(*asked, return_exceptions=True)
+    assert header[0] == Status.OK
+    assert [type(error) for error in lost] == [Unavailable] * len(gone)
+
+
 @pytest.mark.parametrize(("work", "error"), [(get, Unavailable), (put, OutcomeUnknown)])
 async def test_silent_node_on_a_known_connection_is_given_up_in_time(
     world: World, work: Any, error: type[Exception]
