@@ -78,6 +78,11 @@ class Watch:
         self.seen_s = now_s
         self.missed = {name: self.missed.get(name, now_s) for name in sorted(absent)}
 
+    def excuse(self, spent_s: float) -> None:
+        """So long the watcher itself was at other work: that is no gap."""
+        if self.seen_s is not None:
+            self.seen_s += spent_s
+
     def forget(self) -> None:
         """Nobody looked for a while: nothing that was missed meanwhile counts."""
         self.missed.clear()
@@ -176,7 +181,11 @@ class Guardian:
             return False
         control = GuardedControl(self._control, token)
         if self._renumberer.is_due:
+            began_s = asyncio.get_running_loop().time()
             await self._keeping_office(self._renumberer.round(control))
+            # It asks nodes, and those that are gone take longest: who waits until they are recovered must not
+            # see to it that they never are.
+            self._watch.excuse(asyncio.get_running_loop().time() - began_s)
         now_s = asyncio.get_running_loop().time()
         items, _ = await control.list(NODE_PREFIX)
         nodes = {node.name: node for node in (NodeRecord.decode(item.value) for item in items)}

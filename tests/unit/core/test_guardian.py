@@ -46,6 +46,8 @@ class Cluster:
         self.refuses = ""
         self.takes_s = 0.0
         self.asks_s = 0.0
+        self.silent: set[str] = set()
+        "Who does not answer at the other prefix."
         self.tasks: list[asyncio.Task[None]] = []
         self.zones = dict.fromkeys(NAMES, "")
 
@@ -96,7 +98,7 @@ class Cluster:
 
         async def heard(service: IPv6Network) -> dict[str, int | None]:
             await asyncio.sleep(self.asks_s)
-            return {"n1": self.view.record.serial}
+            return {"n1": self.view.record.serial} | dict.fromkeys(self.silent)
 
         deeds = Deeds(lambda: self.owners, order, recall, reaches)
         renumberer = Renumberer(lambda: self.view.record, heard)
@@ -475,5 +477,22 @@ def test_who_asks_for_longer_than_its_lease_lasts_stays_the_coordinator() -> Non
         await asyncio.sleep(4 * LEASE_MS / 1000)
         assert (await read_record(cluster.store)).network == OTHER
         assert await coordinator_of(cluster.store) == "n1"
+
+    play(scenario)
+
+
+def test_a_node_that_holds_the_switch_up_is_recovered_however_long_it_is_asked() -> None:
+    """Its workers do not answer, which takes longest; the coordinator was not away meanwhile."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.start("n1")
+        await asyncio.sleep(2)
+        cluster.asks_s, cluster.silent = GUARD_GAP_MS / 1000 + 1, {"n2"}
+        await cluster.renumber(OTHER, 50)
+        await cluster.gone("n2")
+        await asyncio.sleep(AFTER_S + 4 * cluster.asks_s)
+        assert await cluster.ordered() == ["n2"]
+        other = (await read_record(cluster.store)).other
+        assert other is not None and other.waits_for == ("n2",)
 
     play(scenario)
