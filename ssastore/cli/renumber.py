@@ -16,6 +16,8 @@ from ssastore.cli.control import with_control
 from ssastore.limits import RENUMBER_TTL_S, RENUMBER_TTL_S_MAX
 
 if TYPE_CHECKING:
+    from ipaddress import IPv6Network
+
     from ssastore.core.cluster import ClusterRecord
     from ssastore.env import ControlStore
 
@@ -69,7 +71,7 @@ def renumber_command(
             )
         record = with_control(lab, lambda control: order_renumbering(control, wanted, ttl_s))
         if is_waiting and record.other is not None:
-            record = with_control(lab, lambda control: _follow(control, is_shown=not as_json))
+            record = with_control(lab, lambda control: _follow(control, wanted, is_shown=not as_json))
     other = None if record.other is None else asdict(record.other)
     if as_json:
         shown = {"service": record.service, "serial": record.serial, "renumbering": other}
@@ -90,9 +92,15 @@ def renumbering(other: Mapping[str, Any]) -> str:
     return f"the former {other['service']} stays for {other['left_s']} s"
 
 
-async def _follow(control: ControlStore, *, is_shown: bool) -> ClusterRecord:
-    """Until there is one prefix. A line for each step, and for what holds it up."""
+async def _follow(control: ControlStore, wanted: IPv6Network, *, is_shown: bool) -> ClusterRecord:
+    """Until there is one prefix. A line for each step, and for what holds it up.
+
+    Raises:
+        ConfigError: that is another one.
+        Unavailable: the control store does not answer.
+    """
     from ssastore.core.clusterreading import read_record
+    from ssastore.errors import ConfigError
 
     said: object = None
     while (other := (record := await read_record(control)).other) is not None:
@@ -105,4 +113,6 @@ async def _follow(control: ControlStore, *, is_shown: bool) -> ClusterRecord:
             )
         said = step
         await asyncio.sleep(_POLL_S)
+    if record.network != wanted:
+        raise ConfigError(f"somebody turned back meanwhile: the service is at {record.service}")
     return record
