@@ -8,7 +8,8 @@ botocore's ``HmacV1QueryAuth``, which is the one that is met.
 
 In the query only.  Requests that are signed by this version in a header are refused (``sigv4``): who signs
 each request can do it by Version 4.  Its weakness is what it leaves unsigned, so what is not signed is not
-allowed here: of parameters only those that it covers, and none of them twice.  A URL says when it expires
+allowed here: of parameters only those that it covers, none of them twice, and none that reads as two: values
+are signed decoded, so that an ampersand in one looks like the next parameter.  A URL says when it expires
 and not when it was made; like one of Version 4 it is good for seven days at most.
 """
 
@@ -120,6 +121,14 @@ def _parameters(query: bytes) -> dict[bytes, bytes | None]:
             raise S3Error(
                 "AccessDenied",
                 f"Signature Version 2 does not cover the parameter {_text(name)!r}. "
+                "Please use AWS4-HMAC-SHA256.",
+            )
+    for name, value in found.items():
+        if value and any(piece.partition(b"=")[0] in _SIGNED_PARAMETERS for piece in value.split(b"&")[1:]):
+            # "a=1&b=2" is signed as the value "1&b=2" of "a" would be: whoever has the URL could drop b.
+            raise S3Error(
+                "AccessDenied",
+                f"Signature Version 2 does not tell the value of {_text(name)!r} from a parameter. "
                 "Please use AWS4-HMAC-SHA256.",
             )
     return found

@@ -128,6 +128,30 @@ def test_what_is_changed_or_not_signed_is_refused(request_: SignedRequest, code:
     assert (error.code, error.status) == (code, status)
 
 
+MERGED = [
+    # An upload of a part must not become one of the whole object.
+    ("PUT", "/photos/k?partNumber=1&uploadId=u", "/photos/k?partNumber=1%26uploadId%3Du"),
+    # An old version must not become the current one, nor tags the object.
+    ("GET", "/photos/k?response-expires=x&versionId=v", "/photos/k?response-expires=x%26versionId%3Dv"),
+    ("GET", "/photos/k?response-expires=x&tagging", "/photos/k?response-expires=x%26tagging"),
+    ("GET", "/photos/k?partNumber=1&tagging=&versionId=v", "/photos/k?partNumber=1&tagging=%26versionId%3Dv"),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "other"), MERGED)
+def test_a_parameter_cannot_hide_in_the_value_of_another(method: str, target: str, other: str) -> None:
+    """What is signed of the two is the same text."""
+    good, merged = signed(method, target), other.partition("?")[2].encode()
+    verify(good)
+    credentials = good.query[good.query.index(b"AWSAccessKeyId") :]
+    assert refusal(changed(good, query=merged + b"&" + credentials)).code == "AccessDenied"
+
+
+def test_an_ampersand_in_a_value_is_none_of_these() -> None:
+    target = "/photos/k?response-content-disposition=filename%3D%22R%26D%20%26%20tagging.txt%22"
+    verify(signed(target=target))
+
+
 def test_it_expires() -> None:
     assert verify(GOOD, NOW_MS + 60_000).is_presigned
     error = refusal(GOOD, NOW_MS + 60_001)
