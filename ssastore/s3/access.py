@@ -313,7 +313,7 @@ def _context(request: Request, action: str, version_id: str | None) -> Mapping[s
             found[f"s3:{parameter}"] = [request.query[parameter]]
     if version_id is not None:
         found["s3:versionid"] = [version_id]
-    tags = _request_tags(request)
+    tags = _request_tags(request, action)
     for name, value in tags.items():
         found[f"s3:requestobjecttag/{name.lower()}"] = [value]
     if tags:
@@ -328,9 +328,12 @@ def _way(request: Request) -> str:
     return "REST-QUERY-STRING" if request.principal.is_presigned else "REST-HEADER"
 
 
-def _request_tags(request: Request) -> dict[str, str]:
+def _request_tags(request: Request, action: str) -> dict[str, str]:
     """The tags that a request brings: those that an upload reads, which refuses them if they are none."""
-    is_copy = "x-amz-copy-source" in request.headers
+    if action != "PutObject":
+        return {}
+    # Forms and the beginnings of uploads, which are POSTs, read the tags and not the source.
+    is_copy = request.method == "PUT" and "x-amz-copy-source" in request.headers
     if is_copy and request.headers.get("x-amz-tagging-directive") != "REPLACE":
         return {}
     try:

@@ -16,6 +16,7 @@ from ssastore.system import SystemRandomness
 from tests.s3.gateways import ACCESS_KEY, REGION, SECRET_KEY, Gateway
 from tests.s3.raw import Sent, Site, sign
 from tests.s3.test_access import refused, set_policy, statement
+from tests.s3.test_post import form_of, send
 
 
 def asked(gateway: Gateway, method: str, target: str, *headers: tuple[str, str], body: bytes = b"") -> Any:
@@ -335,6 +336,32 @@ def test_tags_that_a_copy_does_not_take_are_none(alice: Any, bob: Any, mine: str
     copy = {"Bucket": mine, "Key": "copy", "CopySource": f"{mine}/k", "Tagging": "security=public"}
     refused(bob.copy_object, **copy)
     bob.copy_object(TaggingDirective="REPLACE", **copy)
+
+
+def test_tags_are_not_hidden_by_a_copy_that_is_none(gateway: Gateway, alice: Any, mine: str) -> None:
+    """A header that an operation does not read must not take its tags out of a policy's sight."""
+    condition = {"StringEquals": {"s3:RequestObjectTag/security": "secret"}}
+    deny = statement(mine, "s3:PutObject", "*", "Deny", Condition=condition)
+    set_policy(alice, mine, statement(mine, ["s3:PutObject", "s3:PutObjectTagging"]), deny)
+    tags = ("x-amz-tagging", "security=secret")
+    copy = ("x-amz-copy-source", f"{mine}/k")
+    assert asked(gateway, "POST", f"/{mine}/u?uploads", ("x-amz-tagging", "security=not")).status == 200
+    for headers in ([tags], [tags, copy]):
+        assert asked(gateway, "POST", f"/{mine}/u?uploads", *headers).code == "AccessDenied"
+    fields = {"key": "f", "x-amz-tagging": "security=secret"}
+    assert send(gateway, mine, form_of({"key": "f"}, b"data"))[0] == 204
+    for form in (fields, fields | {"x-amz-copy-source": f"{mine}/k"}):
+        assert send(gateway, mine, form_of(form, b"data"))[0] == 403
+
+
+def test_tags_are_those_that_an_operation_reads(gateway: Gateway, alice: Any, mine: str) -> None:
+    """The ones of PutObjectTagging are in its body: its headers have none."""
+    condition = {"StringEquals": {"s3:RequestObjectTag/security": "public"}}
+    set_policy(alice, mine, statement(mine, ["s3:GetObject", "s3:PutObjectTagging"], Condition=condition))
+    tags = ("x-amz-tagging", "security=public")
+    body = b"<Tagging><TagSet><Tag><Key>security</Key><Value>secret</Value></Tag></TagSet></Tagging>"
+    assert asked(gateway, "PUT", f"/{mine}/k?tagging", tags, body=body).code == "AccessDenied"
+    assert asked(gateway, "GET", f"/{mine}/k", tags).code == "AccessDenied"
 
 
 def test_a_policy_is_its_owners_affair(alice: Any, bob: Any, mine: str) -> None:
