@@ -31,7 +31,7 @@ _CUSTOMER = f"{SSE}-customer-"
 _OF_REQUEST = "x-amz-"
 _CUSTOMER_OF_SOURCE = _CUSTOMER.replace(_OF_REQUEST, OF_COPY_SOURCE, 1)
 _ALL = (SSE, SSE.replace(_OF_REQUEST, OF_COPY_SOURCE, 1))
-_KEY_ENDS = ("-customer-algorithm", "-customer-key", "-customer-key-md5")
+_KEY_ENDS = ("algorithm", "key", "key-md5")
 _KMS = (f"{SSE}-aws-kms-key-id", f"{SSE}-context", f"{SSE}-bucket-key-enabled")
 _KMS_ALGORITHMS = ("aws:kms", "aws:kms:dsse", "aws:fsx")
 BY_SERVER, BY_CUSTOMER = "S3", "C"
@@ -94,7 +94,7 @@ def _wrong(name: str, what: str) -> S3Error:
 
 
 def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str, str]) -> None:
-    """S3Error InvalidArgument for a header of encryption where the operation has none.
+    """S3Error InvalidArgument for a header of encryption that the operation has not, or that comes twice.
 
     What those say that it has is checked where they are used.
     """
@@ -104,15 +104,18 @@ def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str
             raise S3Error(
                 "InvalidArgument", f"{name[:128]} must be sent as a header.", ArgumentName=name[:128]
             )
-    names = [name for name in map(str.lower, headers) if name.startswith(_ALL)]
+    # By the items: the keys of a multi-dict come once.
+    names = [name.lower() for name, _ in headers.items() if name.lower().startswith(_ALL)]
     if not names:
         return
-    allowed: tuple[str, ...] = (SSE, *_KMS) if operation in _WRITES else ()
+    allowed = {SSE, *_KMS} if operation in _WRITES else set()
     starts: tuple[str, ...] = (_CUSTOMER,) if operation in _WITH_KEY else ()
     starts += (_CUSTOMER_OF_SOURCE,) if operation in _COPIES else ()
+    allowed |= {f"{start}{end}" for start in starts for end in _KEY_ENDS}
     for name in names:
-        if name not in allowed and not (name.startswith(starts) and name.endswith(_KEY_ENDS)):
-            message = f"{name[:128]} header is not supported for this operation."
+        if name not in allowed or names.count(name) > 1:
+            what = "must be given once" if name in allowed else "is not supported for this operation"
+            message = f"{name[:128]} header {what}."
             raise S3Error("InvalidArgument", message, ArgumentName=name[:128])
 
 

@@ -151,11 +151,23 @@ def test_no_header_is_ignored(operation: str) -> None:
                 check_headers(operation, headers({name: value}), {})
             else:
                 assert refusal(check_headers, operation, headers({name: value}), {}) == "InvalidArgument"
-    for name in (f"{SSE}-new", f"{SSE}-customer-new", "x-amz-copy-source-server-side-encryption"):
+    names = [f"{SSE}-new", f"{SSE}-customer-new", "x-amz-copy-source-server-side-encryption"]
+    names += [
+        f"{SSE}-customer-new-customer-key",
+        f"{OF_COPY_SOURCE}server-side-encryption-customer-customer-key",
+    ]
+    for name in names:
         assert refusal(check_headers, operation, headers({name: "x"}), {}) == "InvalidArgument"
     in_query = {"X-Amz-Server-Side-Encryption": "AES256"}
     assert refusal(check_headers, operation, headers(), in_query) == "InvalidArgument"
     assert refusal(check_headers, operation, headers({SSE: "aws:kms"}), in_query) == "InvalidArgument"
+
+
+@pytest.mark.parametrize("name", [SSE, f"{SSE}-customer-key"])
+def test_a_header_is_not_read_in_part(name: str) -> None:
+    """Of two, one would be ignored."""
+    given = CIMultiDict([(name, "AES256"), (name.title(), "aws:kms")])
+    assert refusal(check_headers, "PutObject", given, {}) == "InvalidArgument"
 
 
 def test_a_header_may_be_repeated_in_the_query() -> None:
