@@ -128,8 +128,8 @@ class ObjectOperations:
 
     async def get_object(self, request: Request) -> Response:
         """An object or a range of it."""
-        response, found, span = await self._read(request, head_only=False)
-        scheme = self._scheme(request, found)
+        found, scheme = await self._read(request, head_only=False)
+        response, span = await self._tell(request, found)
         if response.status == 304:
             return response
         reader = self._objects.reader(request.key or "", found, scheme.cipher)
@@ -141,27 +141,26 @@ class ObjectOperations:
 
     async def head_object(self, request: Request) -> Response:
         """As GetObject, without the body."""
-        response, found, _ = await self._read(request, head_only=True)
-        self._scheme(request, found)
+        found, _ = await self._read(request, head_only=True)
+        response, _ = await self._tell(request, found)
         return response
 
-    async def _read(
-        self, request: Request, *, head_only: bool
-    ) -> tuple[Response, Found, tuple[int, int] | None]:
-        """What is told of an object, its record, and the ``_span`` that is asked for."""
+    async def _read(self, request: Request, *, head_only: bool) -> tuple[Found, Scheme]:
+        """The record of an object, of which nothing is told to who has not its key, not even in an error."""
         assert request.bucket is not None and request.key is not None
         version = wanted_version(request.query)
         finding = self._objects.find(request.bucket, request.key, version, head_only=head_only)
         found = await of_versions(self._objects, request.bucket, request.key, version, finding)
-        response = self._describe(request, self._objects.reader(request.key, found).info)
+        known = found.metadata.extra
+        return found, self._encryption.of(known, request.bucket, request.key, request.headers)
+
+    async def _tell(self, request: Request, found: Found) -> tuple[Response, tuple[int, int] | None]:
+        """What is told of an object, and the ``_span`` that is asked for."""
+        response = self._describe(request, self._objects.reader(request.key or "", found).info)
         if response.status == 304:
             response.length = found.metadata.size
-            return response, found, None
-        return response, found, await self._span(request, found, response)
-
-    def _scheme(self, request: Request, found: Found) -> Scheme:
-        assert request.bucket is not None and request.key is not None
-        return self._encryption.of(found.metadata.extra, request.bucket, request.key, request.headers)
+            return response, None
+        return response, await self._span(request, found, response)
 
     async def _span(self, request: Request, found: Found, response: Response) -> tuple[int, int] | None:
         """First and last byte that a read asks for, of which ``response`` tells from now on; None for all."""

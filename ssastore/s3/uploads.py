@@ -142,6 +142,7 @@ class UploadOperations:
                 key, upload_id, named, etag, judge=partial(judge, bucket), demand=demand
             ),
         )
+        self._check_key(request, {"object": completed.extra})  # An earlier call's result was not judged now.
         response = Response.xml(
             xml.completed_upload(
                 url=f"/{request.bucket}/{request.key}",

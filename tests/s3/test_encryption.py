@@ -124,6 +124,18 @@ def test_an_upload_says_how_it_is_encrypted(s3: Any, bucket: str) -> None:
     assert again["ETag"] == done["ETag"] and again["ServerSideEncryption"] == "AES256"
 
 
+@pytest.mark.parametrize(
+    "asked", [{"Range": "bytes=99-"}, {"PartNumber": 2}, {"IfMatch": '"x"'}, {"IfNoneMatch": "*"}]
+)
+def test_an_error_tells_nothing_to_who_has_not_the_key(s3: Any, bucket: str, asked: dict[str, Any]) -> None:
+    """Neither size nor ETag, which a condition or a range could try out."""
+    s3.put_object(Bucket=bucket, Key="c", Body=b"secret", **MINE)
+    for wrong in ({}, OTHERS):
+        call = {"Bucket": bucket, "Key": "c", **asked, **wrong}
+        assert error_of(s3.get_object, **call) == ("InvalidRequest", 400)
+        assert error_of(s3.head_object, **call) == ("400", 400)
+
+
 @pytest.mark.parametrize("checksum", [{}, {"ChecksumAlgorithm": "CRC32"}])
 def test_parts_need_the_key_of_their_upload(s3: Any, bucket: str, checksum: dict[str, str]) -> None:
     """As AWS, what reads no bytes needs it with checksums alone; but a wrong one is refused."""
@@ -139,6 +151,9 @@ def test_parts_need_the_key_of_their_upload(s3: Any, bucket: str, checksum: dict
         assert error_of(s3.complete_multipart_upload, **request, **parts, **wrong) == refused
     key = MINE if checksum else {}
     assert s3.list_parts(**request, **key)["Parts"][0]["Size"] == 1
+    s3.complete_multipart_upload(**request, **parts, **key)
+    for wrong in ({}, OTHERS) if checksum else (OTHERS,):
+        assert error_of(s3.complete_multipart_upload, **request, **parts, **wrong) == refused, "repeated"
     s3.complete_multipart_upload(**request, **parts, **key)
     assert s3.get_object(Bucket=bucket, Key="k", **MINE)["Body"].read() == b"1"
     plain = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
