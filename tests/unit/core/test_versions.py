@@ -618,10 +618,9 @@ async def test_slow_writer_does_not_bring_back_what_was_deleted(objects: Objects
         await get(objects, doomed.version)
 
 
-@pytest.mark.parametrize("at", range(1, 8))
-async def test_version_that_is_to_be_current_is_deleted_meanwhile(objects: Objects, at: int) -> None:
+async def delete_while(objects: Objects, current: str, at: int, other_work: Callable[[Objects], Any]) -> None:
+    """Delete a version; as its ``at``-th request is made, another client does something."""
     caller = caller_of(objects)
-    heir, current = await put(objects, b"heir"), await put(objects, b"current")
     other = client(caller, 7)
     await other.buckets.read(NAME)
     count = 0
@@ -631,11 +630,17 @@ async def test_version_that_is_to_be_current_is_deleted_meanwhile(objects: Objec
         count += 1
         if count == at:
             caller.hook = None
-            await other.delete(NAME, KEY, heir.version)
+            await other_work(other)
 
     caller.hook = meanwhile
-    await objects.delete(NAME, KEY, current.version)
+    await objects.delete(NAME, KEY, current)
     caller.hook = None
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+async def test_version_that_is_to_be_current_is_deleted_meanwhile(objects: Objects, at: int) -> None:
+    heir, current = await put(objects, b"heir"), await put(objects, b"current")
+    await delete_while(objects, current.version, at, lambda other: other.delete(NAME, KEY, heir.version))
     assert await story(objects) == []
     with pytest.raises(ObjectNotFound):
         await get(objects)
@@ -643,22 +648,10 @@ async def test_version_that_is_to_be_current_is_deleted_meanwhile(objects: Objec
 
 @pytest.mark.parametrize("at", range(1, 8))
 async def test_version_that_is_to_be_current_is_amended_meanwhile(objects: Objects, at: int) -> None:
-    caller = caller_of(objects)
     heir, current = await put(objects, b"heir"), await put(objects, b"current")
-    other = client(caller, 7)
-    await other.buckets.read(NAME)
-    count = 0
-
-    async def meanwhile(message: Any) -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            caller.hook = None
-            await other.amend(NAME, KEY, said("kept"), heir.version)
-
-    caller.hook = meanwhile
-    await objects.delete(NAME, KEY, current.version)
-    caller.hook = None
+    await delete_while(
+        objects, current.version, at, lambda other: other.amend(NAME, KEY, said("kept"), heir.version)
+    )
     assert (await objects.head(NAME, KEY)).extra == {"said": "kept"}
     await put(objects, b"next")
     assert (await objects.head(NAME, KEY, heir.version)).extra == {"said": "kept"}
