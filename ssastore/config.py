@@ -72,6 +72,8 @@ class NodeConfig:
     "What a day is for lifecycle rules of buckets. Shorter only for tests."
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
+    simulated: bool = False
+    "Every node is a port of ::1, as in a lab without namespaces; never on a network."
     log_format: str = "text"
     "text or json."
 

@@ -21,12 +21,9 @@ from ssastore.config import (
     open_control,
     parse_listen,
 )
-from ssastore.core.cluster import Cluster
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, spawn
 from ssastore.errors import ConfigError
-from ssastore.keyspace import Slice
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
@@ -34,7 +31,7 @@ from ssastore.s3.server import S3Server
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
 from ssastore.transport.connection import Identity
 from ssastore.transport.session import Credentials
-from ssastore.transport.tcp import LoopbackLinks, TcpLinks
+from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +51,6 @@ def _listen(text: str) -> socket.socket:
         raise ConfigError(f"{text}: {error.strerror}") from None
     listener.listen(_BACKLOG)
     return listener
-
-
-def simulated_links(cluster: Cluster) -> LoopbackLinks:
-    """Links of a simulated network: every owner is a port of ``::1``."""
-    ports: dict[Slice, int] = {
-        piece: node.port for node in cluster.nodes for piece in owned_slices(cluster.groups, node.name)
-    }
-    return LoopbackLinks(ports)
 
 
 async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, is_simulated: bool) -> int:

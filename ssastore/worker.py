@@ -22,7 +22,7 @@ from ssastore.config import NodeConfig, load, load_secrets, open_control
 from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
-from ssastore.env import spawn
+from ssastore.env import Links, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError, Unavailable
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
@@ -36,7 +36,7 @@ from ssastore.system import (
     refuse_optimised,
     run,
 )
-from ssastore.transport.tcp import TcpLinks
+from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +74,15 @@ class Worker:
         path = Path(config.data_dir) / f"worker-{self._index}"
         store = LmdbStore.open(path, map_bytes=config.map_bytes)
         control = open_control(config.control, config.secrets_file)
-        holding = holding_of(await read_cluster(control), config.name)
+        cluster = await read_cluster(control)
+        holding = holding_of(cluster, config.name)
         workers = holding.workers[config.name]
         if self._index >= workers:
             # Its supervisor is about to begin again.
             raise Unavailable(f"{config.name} has {workers} workers now, and this is number {self._index}")
+        links: Links = simulated_links(cluster) if config.simulated else TcpLinks()
         return await Engine.start(
-            Outside(store, control, TcpLinks(), SystemClock(), SystemRandomness()),
+            Outside(store, control, links, SystemClock(), SystemRandomness()),
             Place(config.name, self._index, workers, load_secrets(config.secrets_file), config.port),
             holding,
             describe_process=self._describe,

@@ -204,6 +204,7 @@ class Lab:
                 "port": self._ports.get(name, NATIVE_PORT),
                 "workers": self._options.workers,
                 "manage_routes": self._fabric is not None,
+                "simulated": self._fabric is None,
                 **self._options.extra_settings(),
             },
         )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 from typing import Any, TypeVar
 
+from ssastore.core.cluster import Cluster
+from ssastore.core.planner import owned_slices
 from ssastore.env import spawn
 from ssastore.keyspace import Slice
 from ssastore.limits import DIAL_TIMEOUT_MS
@@ -62,15 +64,24 @@ class LoopbackLinks:
     The one place where an address is rewritten; never used in tests or benches of the network.
     """
 
-    def __init__(self, ports: Mapping[Slice, int]) -> None:
-        """``ports`` says on which local port the owner of each slice listens."""
+    def __init__(self, ports: Mapping[Slice, int], nodes: Mapping[IPv6Address, int] | None = None) -> None:
+        """On which local port the owner of each slice listens, and the node of each node address."""
         self._ports = dict(ports)
+        self._nodes = dict(nodes or {})
         self._tcp = TcpLinks()
 
     async def dial(self, address: IPv6Address, port: int, protocol: Callable[[], P]) -> P:
         """See ``env.Links.dial``; ``port`` is replaced by the owner's."""
+        if address in self._nodes:
+            return await self._tcp.dial(IPv6Address("::1"), self._nodes[address], protocol)
         iid = int(address) & ((1 << 64) - 1)
         for piece, local_port in self._ports.items():
             if iid in piece:
                 return await self._tcp.dial(IPv6Address("::1"), local_port, protocol)
         raise OSError(f"no owner of {address} in the simulated network")
+
+
+def simulated_links(cluster: Cluster) -> LoopbackLinks:
+    """Links of a simulated network: every owner, and every node address, is a port of ``::1``."""
+    ports = {piece: node.port for node in cluster.nodes for piece in owned_slices(cluster.groups, node.name)}
+    return LoopbackLinks(ports, {IPv6Address(node.address): node.port for node in cluster.nodes})

@@ -24,12 +24,12 @@ from ssastore.core.cluster import NodeRecord
 from ssastore.core.objects import Objects
 from ssastore.env import spawn
 from ssastore.errors import BucketAlreadyExists, ObjectNotFound
-from ssastore.gateway import simulated_links
 from ssastore.keyspace import service_network
 from ssastore.limits import MIB
 from ssastore.rebalance import form_cluster, read_cluster
 from ssastore.store.lmdb import LmdbStore
 from ssastore.system import SystemClock, SystemRandomness
+from ssastore.transport.tcp import simulated_links
 from ssastore.worker import Worker
 from tests.direct import DirectCaller
 from tests.powercut import Recording, can_record, record

@@ -366,11 +366,15 @@ def start_again(lab: RunningLab, *options: str) -> None:
     lab.cli("up", "--name", lab.name, "--data", str(lab.data), *ports, "--detach", *options)
 
 
-def test_simulated_network_stores_and_says_so(tmp_path: Path) -> None:
-    """No namespace is needed, so this runs everywhere; the path has what TOML and URLs must quote."""
+@pytest.mark.parametrize("nodes", ["2", "3"])
+def test_simulated_network_stores_and_says_so(tmp_path: Path, nodes: str) -> None:
+    """No namespace is needed, so this runs everywhere; the path has what TOML and URLs must quote.
+
+    Three nodes have three replicas, so they ask each other.
+    """
     directory = tmp_path / 'si m "ü😀'
     directory.mkdir()
-    with running_lab(directory, "sim", "--nodes", "2", "--simulate") as lab:
+    with running_lab(directory, "sim", "--nodes", nodes, "--simulate") as lab:
         log = (directory / "state" / "ssastore" / "contexts" / "sim.log").read_text()
         assert "SIMULATED NETWORK" in log
         lab.cli("mb", "here")

@@ -80,7 +80,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "name": "n-2.b_c", "control": "c", "data_dir": "d", "secrets_file": "s", "port": 65535, "workers": 16,
         "map_bytes": 1 << 30, "tombstone_kept_s": 60, "blob_grace_s": 120, "scrub_every_s": 300,
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
-        "s3_listen": "",
+        "simulated": True, "s3_listen": "",
         "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
     }  # fmt: skip
