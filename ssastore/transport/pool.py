@@ -269,7 +269,7 @@ class Pool:
         """Dial and send until an answer or the deadline. ``in_doubt``: an attempt may have arrived."""
         loop = asyncio.get_running_loop()
         attempt = 0
-        is_alone = self.replicas == 1
+        is_alone = self.replicas <= 1
         while not self._is_closed and loop.time() < budget.deadline:
             if is_alone and self.replicas > 1 and not in_doubt and isinstance(message, _COUNTED):
                 # Others have told meanwhile that there is more than this one plane to ask.
@@ -447,6 +447,8 @@ class Pool:
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
+        if self.replicas == 1 and not self._connections:
+            self.replicas = 0  # As one that was named: nobody is left who would tell that there are more.
         if connection in self._hints:
             del self._hints[connection]
             self._hints_changed()

@@ -244,6 +244,22 @@ async def test_one_replica_that_was_named_is_not_taken_for_granted(world: World)
     assert await pool.replica_count() == 1
 
 
+async def test_one_replica_is_not_remembered_when_nobody_is_connected_any_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile there may be three, and the one that had everything gone: somebody else is asked first."""
+    monkeypatch.setattr(module, "_WATCH_S", 0.01)
+    pool = world.pool(deadline_ms=3000)
+    await get(pool, key_of(world))
+    assert pool.replicas == 1
+    for session in list(world.cluster.nodes[0].service.sessions):
+        session.abort()
+    await until(lambda: not pool.connection_count)
+    assert pool.replicas == 0
+    world.dials.dead.add(world.cluster.nodes[0].port)
+    assert await pool.replica_count() == 1
+
+
 # -- answers ----------------------------------------------------------------------------------------
 
 
