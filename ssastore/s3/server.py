@@ -116,6 +116,14 @@ def _check_framing(http: web.BaseRequest) -> None:
         raise S3Error("ExpectationFailed")
 
 
+def _given_up(http: web.BaseRequest, name: str) -> ConnectionError:
+    """End the connection of a client that does not read: nothing can be said to it."""
+    log.warning("response.stalled", extra={"op": name})
+    if http.transport is not None:
+        http.transport.abort()
+    return ConnectionResetError("the client does not read")
+
+
 class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
     """Where aiohttp reports requests that it refuses by itself: one line each.
 
@@ -344,8 +352,7 @@ class S3Server:
             else:
                 answer = web.Response(status=response.status, headers=headers, body=response.body or None)
             self._count(name, response.status)
-            await answer.prepare(http)
-            await answer.write_eof()
+            await self._say(http, name, answer, len(response.body))
             return answer
         return await self._stream(http, name, response, headers)
 
@@ -367,10 +374,7 @@ class S3Server:
                     await self._send(answer, piece)
                 await answer.write_eof()
             except TimeoutError:
-                log.warning("response.stalled", extra={"op": name})
-                if http.transport is not None:
-                    http.transport.abort()
-                raise ConnectionResetError("the client does not read") from None
+                raise _given_up(http, name) from None
             except SsaStoreError as error:
                 log.warning("response.broken", extra={"op": name, "reason": str(error)})
                 if http.transport is not None:
@@ -399,9 +403,18 @@ class S3Server:
         answer = web.Response(status=failure.status, headers=headers, body=None if is_bodiless else body)
         if not await self._discard(http):
             answer.force_close()
-        await answer.prepare(http)
-        await answer.write_eof()
+        await self._say(http, name, answer, len(body))
         return answer
+
+    @staticmethod
+    async def _say(http: web.BaseRequest, name: str, answer: web.StreamResponse, size: int) -> None:
+        """Send an answer that is all there; its client must read as fast as that of a stream."""
+        try:
+            async with asyncio.timeout(_SEND_STALL_S * (1 + size // _SEND_BYTES)):
+                await answer.prepare(http)
+                await answer.write_eof()
+        except TimeoutError:
+            raise _given_up(http, name) from None
 
     @staticmethod
     async def _discard(http: web.BaseRequest) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import select
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -346,6 +347,19 @@ def test_a_connection_without_a_request_is_ended(
     with site.wire() as wire:
         wire.send(sent)
         assert wire.is_closed()
+
+
+def test_who_asks_on_and_never_reads_is_ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers without a stream fill the buffers as well: nobody's requests are enough."""
+    monkeypatch.setattr(server, "_SEND_STALL_S", 0.5)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(10)
+        deaf.connect(("127.0.0.1", site.gateway.port))
+        asking = b"GET /nobody-s-bucket/" + b"k" * 1000 + b" HTTP/1.1\r\nHost: h\r\n\r\n"
+        with pytest.raises(ConnectionError):
+            while True:
+                deaf.sendall(asking * 10)
 
 
 def test_a_connection_with_a_request_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
