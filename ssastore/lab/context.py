@@ -37,6 +37,8 @@ class Context:
     started_ms: int
     service: str
     port: int
+    replicas: int
+    "With which the lab began."
     data_dir: str
     control: str
     secrets_file: str
@@ -50,7 +52,9 @@ class Context:
     @property
     def url(self) -> str:
         """The service, as a client takes it."""
-        return f"ssa://[{self.service.split('/')[0]}]:{self.port}/"
+        # One may have become three since then; more are named, and a client need not ask for them first.
+        query = f"?replicas={self.replicas}" if self.replicas > 1 else ""
+        return f"ssa://[{self.service.split('/')[0]}]:{self.port}/{query}"
 
     @property
     def is_simulated(self) -> bool:
@@ -70,7 +74,7 @@ class Context:
     def identity(self) -> Identity:
         """For the greeting, as a client."""
         name, secret = self.access_key()
-        return Identity("client", name, secret.encode())
+        return Identity("client", name, secret.encode(), self.replicas)
 
     def enter(self, host: str = "client") -> None:
         """Move this process, which must have one thread, onto a host of the lab.

@@ -253,6 +253,7 @@ class Lab:
             started_ms=time.time_ns() // 1_000_000,
             service=str(self._service),
             port=NATIVE_PORT,
+            replicas=self._options.replicas,
             data_dir=str(self._directory.resolve()),
             control=self._control,
             secrets_file=str(Path(self._secrets).resolve()),

@@ -18,7 +18,7 @@ def environment(tmp_path: Path, secrets_file: Path) -> dict[str, str]:
     """A lab that is only a context file, of this process: enough for ``s3 env``."""
     contexts = tmp_path / "state" / "ssastore" / "contexts"
     contexts.mkdir(parents=True)
-    numbers = dict.fromkeys(("port", "s3_port", "admin_port", "started_ms"), 1)
+    numbers = dict.fromkeys(("port", "replicas", "s3_port", "admin_port", "started_ms"), 1)
     texts = dict.fromkeys(("service", "data_dir", "control"), "x")
     context = {"name": "lab", "pid": os.getpid(), "birth": birth_of(os.getpid()), **numbers, **texts}
     context |= {"region": "здесь", "secrets_file": str(secrets_file)}

@@ -172,7 +172,7 @@ def test_down_ends_no_stranger(tmp_path: Path) -> None:
     with subprocess.Popen([PYTHON, "-c", "input()", "ssastore"], stdin=subprocess.PIPE) as stranger:
         contexts = tmp_path / "ssastore" / "contexts"
         contexts.mkdir(parents=True)
-        fields = dict.fromkeys(("port", "s3_port", "admin_port", "started_ms"), 1)
+        fields = dict.fromkeys(("port", "replicas", "s3_port", "admin_port", "started_ms"), 1)
         texts = dict.fromkeys(("service", "data_dir", "control", "secrets_file", "region"), "x")
         context = {"name": "lab", "pid": stranger.pid, "birth": 12345, **fields, **texts}
         (contexts / "lab.json").write_text(json.dumps(context))
