@@ -72,7 +72,7 @@ class DirectCaller:
     deadline_ms = 1000
     replicas = 1
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         return self.replicas
 
     async def is_silent(self, iid: int, within_ms: int) -> bool:

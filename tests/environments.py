@@ -144,7 +144,7 @@ class World:
     async def is_silent(self, iid: int, within_ms: int) -> bool:
         return False
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         return self.replicas
 
     async def call(

@@ -65,8 +65,8 @@ class Caller(Protocol):
         """How many planes hold data of most groups, 0 while nobody has told (``core.counts``)."""
         ...
 
-    async def replica_count(self) -> int:
-        """How many planes hold data; asks the cluster when it was not told."""
+    async def replica_count(self, position: int | None = None) -> int:
+        """How many planes hold data; asks the cluster when it was not told, at ``position`` first."""
         ...
 
     async def is_silent(self, iid: int, within_ms: int) -> bool:

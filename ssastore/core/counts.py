@@ -37,7 +37,7 @@ class Counts:
 
     async def at(self, position: int) -> int:
         """How many planes the group of a position has. Raises Unavailable: nobody has told yet."""
-        known = self._caller.replicas or await self._caller.replica_count()
+        known = self._caller.replicas or await self._caller.replica_count(position)
         return self._odd.get(slice16_of(position) & (GROUPS - 1), known) if self._odd else known
 
     async def counted(self, position: int, work: Callable[[int], Awaitable[T]]) -> T:

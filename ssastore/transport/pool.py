@@ -165,15 +165,21 @@ class Pool:
     def connection_count(self) -> int:
         return len(self._connections)
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         """See ``core.caller.Caller``: any greeting tells."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.deadline_ms / 1000
         while not self.replicas:
-            iid = slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
+            # Where the caller will go next, which costs no connection; then anywhere: its owner may be gone.
+            iid = (
+                position
+                if position is not None
+                else slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
+            )
             try:
                 await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
             except Unavailable:
+                position = None
                 if loop.time() + RETRY_CAP_MS / 1000 >= deadline:
                     raise
                 await asyncio.sleep(RETRY_CAP_MS / 1000)
@@ -447,8 +453,10 @@ class Pool:
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
-        if self.replicas == 1 and not self._connections:
-            self.replicas = 0  # As one that was named: nobody is left who would tell that there are more.
+        if self.replicas == 1 and not self._connections and self._use_hints:
+            # As one that was named: nobody is left who would tell that there are more. (Without hints each
+            # call has a connection of its own, and whoever is dialled next tells.)
+            self.replicas = 0
         if connection in self._hints:
             del self._hints[connection]
             self._hints_changed()

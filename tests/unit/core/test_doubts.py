@@ -131,7 +131,7 @@ class Scripted:
     def __init__(self, *script: Exception) -> None:
         self._script = list(script)
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         return self.replicas
 
     async def is_silent(self, iid: int, within_ms: int) -> bool:

@@ -38,7 +38,7 @@ class Told:
     async def is_silent(self, iid: int, within_ms: int) -> bool:
         return False
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         return self.replicas
 
     async def call(self, message: Any, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:

@@ -43,7 +43,7 @@ class Planes:
         self.silent, self.refusing, self.takes, self.thinks_s = silent, refusing, takes, thinks_s
         self.sent: list[int] = []
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         return self.replicas
 
     async def is_silent(self, iid: int, within_ms: int) -> bool:

@@ -36,7 +36,7 @@ class Planes:
         self.broken: set[int] = set()
         "Their connections end before the answer."
 
-    async def replica_count(self) -> int:
+    async def replica_count(self, position: int | None = None) -> int:
         return self.replicas
 
     async def is_silent(self, iid: int, within_ms: int) -> bool:
