@@ -171,11 +171,7 @@ class Pool:
         deadline = loop.time() + self.deadline_ms / 1000
         while not self.replicas:
             # Where the caller will go next, which costs no connection; then anywhere: its owner may be gone.
-            iid = (
-                position
-                if position is not None
-                else slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
-            )
+            iid = position or slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
             try:
                 await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
             except Unavailable:
@@ -454,8 +450,7 @@ class Pool:
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
         if self.replicas == 1 and not self._connections and self._use_hints:
-            # As one that was named: nobody is left who would tell that there are more. (Without hints each
-            # call has a connection of its own, and whoever is dialled next tells.)
+            # Nobody is left who would tell that there are more; without hints whoever is dialled next tells.
             self.replicas = 0
         if connection in self._hints:
             del self._hints[connection]
