@@ -35,7 +35,6 @@ from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
 _DRAIN_S = 10
 
 
@@ -49,7 +48,7 @@ def _listen(text: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(f"{text}: {error.strerror}") from None
-    listener.listen(_BACKLOG)
+    listener.listen(LISTEN_BACKLOG)
     return listener
 
 

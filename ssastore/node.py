@@ -34,7 +34,7 @@ from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.core.usage import Historian, usual_planes
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
-from ssastore.limits import DRAIN_MS, GOAWAY_MS
+from ssastore.limits import DRAIN_MS, GOAWAY_MS, LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
@@ -47,7 +47,6 @@ from ssastore.transport.tcp import TcpLinks
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
 _RESTART_BASE_S = 0.1
 _RESTART_CAP_S = 5.0
 _STEADY_S = 10.0
@@ -76,7 +75,7 @@ def open_listeners(port: int, workers: int) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(("::", port))
-            listener.listen(_BACKLOG)
+            listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         for listener in listeners:
             listener.close()

@@ -16,6 +16,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.planner import owned_slices
 from ssastore.env import Links, Randomness
 from ssastore.errors import SsaStoreError
+from ssastore.keyspace import ANY_TAIL
 from ssastore.messages import Report
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
@@ -23,14 +24,13 @@ from ssastore.transport.pool import Pool
 ASK_MS = 1500
 _AT_ONCE = 64
 "Workers that are asked where the service is."
-_ALL_TAILS = 0x7FFFFFFF
 
 
 def worker_iids(cluster: Cluster, node: NodeRecord) -> dict[int, int]:
     """By worker of a node, an IID that it should answer at; nothing for those that own nothing."""
     found: dict[int, int] = {}
     for piece in owned_slices(cluster.groups, node.name):
-        found.setdefault(piece.lane % node.workers, piece.first | _ALL_TAILS)
+        found.setdefault(piece.lane % node.workers, piece.first | ANY_TAIL)
     return found
 
 

@@ -21,12 +21,10 @@ from ssastore.core.survey import Row
 from ssastore.core.suspects import Suspects
 from ssastore.env import Clock, Store
 from ssastore.errors import BadFrame, OutcomeUnknown, SsaStoreError, Unavailable
-from ssastore.keyspace import GROUPS
+from ssastore.keyspace import ANY_TAIL, GROUPS
 from ssastore.limits import BLOB_GRACE_MS, TOMBSTONE_KEPT_MS
 from ssastore.messages import Recheck, References, Survey, SurveySlices
 from ssastore.wire import Body, Header
-
-_ALL_TAILS = 0x7FFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Tools:
             # Who is asked may not have heard yet that it is a part.
             first, stop = slice_range(slice_number(0, part_of_slice(number)))
             after, end = after or just_below(first), end or just_below(stop)
-        iid = numbered_slice(number).first | _ALL_TAILS
+        iid = numbered_slice(number).first | ANY_TAIL
         header, body = await self.ask_mate(Survey(iid, after, end, listing))
         if tuple(map(type, header[2:])) != (bytes, int, bytes, bool):
             raise BadFrame("a reply to Survey has other fields")
@@ -126,7 +124,7 @@ class Tools:
         """
         listed = b"".join(slice16.to_bytes(2, "big") for slice16 in slice16s)
         try:
-            _, body = await self.ask_mate(SurveySlices(slice16s[0] << 48 | _ALL_TAILS, listed))
+            _, body = await self.ask_mate(SurveySlices(slice16s[0] << 48 | ANY_TAIL, listed))
             rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
             return {slice16: (count, digest) for slice16, count, digest in rows}
         except (SsaStoreError, ValueError, TypeError):

@@ -22,7 +22,7 @@ from ssastore.core.birth import UNKNOWN_BIRTH
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, Recounted, SsaStoreError, Unavailable
-from ssastore.keyspace import GROUPS, address_of, slice16_of, slice_of
+from ssastore.keyspace import ANY_TAIL, GROUPS, address_of, slice16_of, slice_of
 from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
 from ssastore.messages import Accept, Delete, Get, GetBlob, Message, Put, PutBlob, Report, Scan, Shut, Status
 from ssastore.transport.connection import Connection, Identity, Reply
@@ -40,7 +40,6 @@ _DIALS_AN_ARC = 2
 """Dials under way to one 256th of the address space. At the start many calls want the same few workers and
 need not all dial; and a node that does not answer must hold up nobody outside its own arc."""
 _WATCH_S = 1.0
-_ALL_TAILS = 0x7FFFFFFF
 _ASKED_MAX = 8
 "Slices that are asked, one after the other, for what the cluster is."
 
@@ -171,7 +170,7 @@ class Pool:
         deadline = loop.time() + self.deadline_ms / 1000
         while not self.replicas:
             # Where the caller will go next, which costs no connection; then anywhere: its owner may be gone.
-            iid = position or slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
+            iid = position or slice_of(0, self._randomness.below(GROUPS)).first | ANY_TAIL
             try:
                 await self.call(Report(iid), iid, within_ms=self.deadline_ms // _ASKED_MAX)
             except Unavailable:
@@ -380,7 +379,7 @@ class Pool:
     async def _leave_for(self, service: IPv6Network) -> None:
         """Use another prefix when somebody answers there: until then what is open goes on."""
         while True:
-            iid = slice_of(0, self._randomness.below(GROUPS)).first | _ALL_TAILS
+            iid = slice_of(0, self._randomness.below(GROUPS)).first | ANY_TAIL
             try:
                 connection = await self._dial(service, iid)
                 break
