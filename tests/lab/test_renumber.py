@@ -246,7 +246,9 @@ def test_a_lab_with_that_data_starts_again_where_the_service_is_now(lab: Running
     again = start_lab(lab.data.parent, lab.name, *SHAPE, "--service", NEW)
     try:
         assert again.status()["service"] == NEW
-        assert again.cli("exec", "--", "printenv", "SSASTORE_URL").stdout.strip() == url_of(NEW)
+        assert (
+            again.cli("exec", "--", "printenv", "SSASTORE_URL").stdout.strip() == f"{url_of(NEW)}?replicas=3"
+        )
         assert again.python(ONCE, url_of(NEW)) == f"{NEW}\n"
         assert not seen_by(again.pid, old) and not seen_by(again.worker_pid("n1"), old)
         # A gateway that nobody asks anything meanwhile follows as well.
