@@ -42,5 +42,5 @@ table.optimize.compact()
 assert table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
 assert found() == expected, found()
 
-# Threads of Arrow that outlive the interpreter abort the process at times (apache/arrow#34314, delta-rs#2184).
+# Threads of Arrow that outlive the interpreter abort the process at times: apache/arrow#34314.
 os._exit(0)
