@@ -95,6 +95,11 @@ class Users:
         self._clock = clock
         self._randomness = randomness
         self._known: OrderedDict[str, tuple[AccessKey | None, int]] = OrderedDict()
+        self._names: set[str] = set()
+        "Users that were seen; none is ever gone."
+        self._listings = 0
+        "Begun so far, to learn names."
+        self._listing = asyncio.Lock()
 
     async def create(self, user: str, *, key_id: str = "", secret: str = "") -> AccessKey:
         """A new key of a user; identifier and secret are drawn unless they are given.
@@ -145,9 +150,19 @@ class Users:
         async for name, *_ in rows:
             yield (await self._read(name[len(prefix) :].decode()))[0]
 
-    async def names(self) -> set[str]:
-        """Users that have a key, or had one."""
-        return {key.user async for key in self.all()}
+    async def unknown(self, names: set[str]) -> set[str]:
+        """Those of ``names`` that no key was ever made for; if any, by a look that began after this call.
+
+        However many ask for names that there are not, one look is under way at a time, and serves them all.
+        """
+        if names <= self._names:
+            return set()
+        begun = self._listings
+        async with self._listing:
+            if self._listings == begun:
+                self._listings += 1
+                self._names |= {key.user async for key in self.all()}
+        return names - self._names
 
     async def find(self, key_id: str) -> AccessKey | None:
         """A key that is good, as it was at most CONFIG_AGE_MS ago.

@@ -11,16 +11,17 @@ known already.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from ssastore.core.buckets import Bucket, hold_to_buckets
 from ssastore.core.objects import ObjectInfo, Objects
-from ssastore.core.users import ANYBODY, ROOT
+from ssastore.core.users import ANYBODY, ROOT, Users
 from ssastore.core.versionnames import is_id
-from ssastore.errors import MarkerFound, ObjectNotFound, VersionNotFound
+from ssastore.errors import MarkerFound, ObjectNotFound, UploadNotFound, VersionNotFound
 from ssastore.s3.acl import HEADERS, Acl, of_headers
-from ssastore.s3.circumstances import circumstances
+from ssastore.s3.circumstances import circumstances, request_tags
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import Asked, Policy, Verdict, parse_policy
 from ssastore.s3.request import Request
@@ -79,8 +80,6 @@ _BUCKET_PERMISSIONS = {
     "ListBucketMultipartUploads": "READ",
     "PutObject": "WRITE",
     "DeleteObject": "WRITE",
-    "AbortMultipartUpload": "WRITE",
-    "ListMultipartUploadParts": "WRITE",
     "GetBucketAcl": "READ_ACP",
     "PutBucketAcl": "WRITE_ACP",
 }
@@ -100,10 +99,15 @@ _ALSO = {
     "x-amz-object-lock-legal-hold": "PutObjectLegalHold",
 }
 "What an upload with such a header must be allowed besides: who may write may not make it last for ever."
+_MAKE_OBJECTS = frozenset({"PutObject", "PostObject", "CopyObject", "CreateMultipartUpload"})
+"Operations that say whose an object will be, by headers for its ACL."
+_OF_INITIATORS = frozenset({"AbortMultipartUpload", "ListMultipartUploadParts"})
+"Actions on an upload, which who began it may do without being told so."
 Name = tuple[str | None, str | None]
 "Key and version id."
 
 _TAG_KEY = "s3:existingobjecttag/"
+_REQUEST_TAG = "s3:requestobjecttag"
 
 
 @lru_cache(maxsize=256)
@@ -138,32 +142,56 @@ def object_acl(bucket: Bucket, info: ObjectInfo) -> Acl:
     return _acl(info.extra.get("acl"), bucket)
 
 
-def acl_to_keep(request: Request, bucket: Bucket) -> dict[str, Any]:
-    """What an upload keeps of its ACL in the object's ``extra``: nothing when it is the bucket owner's alone.
+def _is_given_up(request: Request) -> bool:
+    """Whether an upload gives all of its object to the bucket's owner."""
+    return request.headers.get("x-amz-acl") == "bucket-owner-full-control"
 
-    Raises:
-        S3Error: AccessDenied: public ACLs are blocked; InvalidArgument.
+
+def _owner_to_be(request: Request, bucket: Bucket) -> str:
+    """Whose an object is that a request uploads."""
+    ownership = bucket.config.get("ownershipControls")
+    is_given_up = ownership == "BucketOwnerPreferred" and _is_given_up(request)
+    if ownership == "BucketOwnerEnforced" or is_given_up or request.user == ANYBODY:
+        return bucket.owner or ROOT
+    return request.user
+
+
+def initiator_to_keep(request: Request, bucket: Bucket) -> dict[str, Any]:
+    """What an upload keeps of who began it in its object's ``extra``: nothing when the object is his."""
+    return {} if request.user == _owner_to_be(request, bucket) else {"initiator": request.user}
+
+
+def initiator_of(extra: Mapping[str, Any], bucket: Bucket) -> str:
+    """Who began an upload, by the ``extra`` of its object, before or after its completion."""
+    owner = Acl.decode(extra.get("acl"), bucket.owner or ROOT).owner
+    return str(extra.get("initiator", owner))
+
+
+def check_initiator(request: Request, extra: Mapping[str, Any], bucket: Bucket) -> None:
+    """S3Error AccessDenied for who adds to somebody else's upload, or completes it: as in AWS, nobody may.
+
+    Args:
+        extra: as for ``initiator_of``.
     """
-    bucket_owner, ownership = bucket.owner or ROOT, bucket.config.get("ownershipControls")
-    is_given_up = request.headers.get("x-amz-acl") == "bucket-owner-full-control"
-    if ownership == "BucketOwnerEnforced":
-        if not is_given_up and any(name in request.headers for name in HEADERS):
-            raise S3Error("AccessControlListNotSupported")
-        return {}
-    if ownership == "BucketOwnerPreferred" and is_given_up:
-        return {}
-    owner = request.user if request.user != ANYBODY else bucket_owner
-    acl = of_headers(request.headers, owner, bucket_owner) or Acl.private(owner)
-    if acl.is_public and blocks(bucket, "BlockPublicAcls"):
-        raise S3Error("AccessDenied", "Public ACLs are blocked for this bucket.")
-    return {} if acl == Acl.private(bucket_owner) else {"acl": acl.encode()}
+    if request.user not in (ROOT, initiator_of(extra, bucket)):
+        raise S3Error("AccessDenied", "Only who began a multipart upload adds parts to it and completes it.")
+
+
+async def check_grantees(users: Users, acl: Acl, *known: str) -> None:
+    """S3Error InvalidArgument for a grant to who has never had a key; ``known`` are users for certain."""
+    named = acl.users - {acl.owner, ROOT, *known}
+    if named and (unknown := await users.unknown(named)):
+        raise S3Error(
+            "InvalidArgument", "Invalid id", ArgumentName="CanonicalUser/ID", ArgumentValue=min(unknown)[:64]
+        )
 
 
 class Access:
     """Decides for the operations of one gateway."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, users: Users) -> None:
         self._objects = objects
+        self._users = users
 
     async def check(self, request: Request, operation: str) -> None:
         """Raise S3Error AccessDenied unless the user may do what the request asks.
@@ -181,10 +209,41 @@ class Access:
             return
         if operation == "DeleteObjects" and request.user != ANYBODY:
             return  # Each of its keys is checked by itself.
+        if operation == "PutObjectTagging":
+            policy = policy_of(await self._objects.buckets.current(request.bucket))
+            if policy is not None and policy.asks_for(_REQUEST_TAG):
+                await request.body_tags()
         key = "*" if operation == "DeleteObjects" else request.key
         for action in _needed(request, _ACTIONS.get(operation, operation)):
             if not await self.may(request, action, request.bucket, key, request.query.get("versionId")):
                 raise S3Error("AccessDenied")
+        if operation in _MAKE_OBJECTS:
+            await self._check_brought(request)
+
+    async def _check_brought(self, request: Request) -> None:
+        """That an upload may bring along the ACL and the tags that it has. Raises S3Error AccessDenied."""
+        if any(name in request.headers for name in HEADERS):
+            await self.check_brings(request, "PutObjectAcl")
+        if request_tags(request, "PutObjectTagging"):
+            await self.check_brings(request, "PutObjectTagging")
+
+    async def check_brings(self, request: Request, action: str) -> None:
+        """That an upload, which is allowed, may do besides what would be an ``action`` of its own.
+
+        As in AWS who will own the object sets its ACL, and giving everything to the bucket's owner is no
+        setting.  There is no finer right than WRITE where the bucket's ACL is what allows the upload.
+        Raises S3Error AccessDenied.
+        """
+        assert request.bucket is not None and request.key is not None
+        if request.user == ROOT:
+            return
+        bucket = await self._objects.buckets.current(request.bucket)
+        allowed = await self._decided(request, action, bucket, (request.key, None))
+        if allowed is None:
+            is_own = request.user == _owner_to_be(request, bucket) or _is_given_up(request)
+            allowed = (action == "PutObjectAcl" and is_own) or self._grants(bucket, request.user, "WRITE")
+        if not allowed:
+            raise S3Error("AccessDenied")
 
     async def check_source_owner(self, request: Request, bucket: str) -> None:
         """Of a copy: that its source is whose the request says. Raises S3Error AccessDenied."""
@@ -196,6 +255,24 @@ class Access:
             found = await self._objects.buckets.current(bucket)
             if expected != (found.owner or ROOT):
                 raise S3Error("AccessDenied")  # As to who may not: else who owns it could be guessed.
+
+    async def acl_to_keep(self, request: Request, bucket: Bucket) -> dict[str, Any]:
+        """What an upload keeps of its ACL in its object's ``extra``: nothing for the bucket owner's alone.
+
+        Raises:
+            S3Error: AccessDenied: public ACLs are blocked; InvalidArgument, as ``check_grantees`` does.
+        """
+        bucket_owner, ownership = bucket.owner or ROOT, bucket.config.get("ownershipControls")
+        if ownership == "BucketOwnerEnforced":
+            if not _is_given_up(request) and any(name in request.headers for name in HEADERS):
+                raise S3Error("AccessControlListNotSupported")
+            return {}
+        owner = _owner_to_be(request, bucket)
+        acl = of_headers(request.headers, owner, bucket_owner) or Acl.private(owner)
+        if acl.is_public and blocks(bucket, "BlockPublicAcls"):
+            raise S3Error("AccessDenied", "Public ACLs are blocked for this bucket.")
+        await check_grantees(self._users, acl, bucket_owner)
+        return {} if acl == Acl.private(bucket_owner) else {"acl": acl.encode()}
 
     async def may(
         self, request: Request, action: str, bucket_name: str, key: str | None, version_id: str | None = None
@@ -210,27 +287,51 @@ class Access:
         if request.user == ROOT:
             return True
         bucket = await self._objects.buckets.current(bucket_name)
-        is_owner = request.user == (bucket.owner or ROOT)  # ANYBODY is as empty as no owner.
         if action in _OF_THE_OWNER:
-            return is_owner
+            return request.user == (bucket.owner or ROOT)
+        decided = await self._decided(request, action, bucket, (key, version_id))
+        if decided is not None:
+            return decided
+        if action in _OF_INITIATORS:
+            return await self._began(request, bucket)
+        return await self._acl_allows(request, action, bucket, (key, version_id))
+
+    async def _decided(self, request: Request, action: str, bucket: Bucket, name: Name) -> bool | None:
+        """What policy and ownership of the bucket say; None: nothing."""
+        is_owner = request.user == (bucket.owner or ROOT)  # ANYBODY is as empty as no owner.
         policy = policy_of(bucket)
         if policy is not None:
-            asked = await self._asked(request, action, bucket, (key, version_id), policy)
-            verdict = policy.verdict(asked)
+            verdict = policy.verdict(await self._asked(request, action, bucket, name, policy))
             if verdict is Verdict.DENY:
                 return False
             is_shut = policy.is_public and blocks(bucket, "RestrictPublicBuckets")
             if verdict is Verdict.ALLOW and (not is_shut or is_owner):
                 return True
-        if is_owner:
-            return True
-        return await self._acl_allows(request, action, bucket, (key, version_id))
+        return True if is_owner else None
+
+    def _grants(self, bucket: Bucket, user: str, permission: str) -> bool:
+        """Whether the bucket's ACL gives a permission."""
+        return acl_of(bucket).allows(user, permission, ignores_public=blocks(bucket, "IgnorePublicAcls"))
+
+    async def _began(self, request: Request, bucket: Bucket) -> bool:
+        """Whether the user began the upload that a request is about; nobody in particular never did.
+
+        Raises UploadNotFound: there is no such upload, which who may upload may know.
+        """
+        assert request.key is not None
+        try:
+            upload = await self._objects.multipart(bucket).read(
+                request.key.encode(), request.query.get("uploadId", "")
+            )
+        except UploadNotFound:
+            if await self.may(request, "PutObject", bucket.name, request.key):
+                raise
+            return False
+        return request.user == initiator_of(upload.metadata.extra["object"], bucket) != ANYBODY
 
     async def _acl_allows(self, request: Request, action: str, bucket: Bucket, name: Name) -> bool:
-        ignores_public = blocks(bucket, "IgnorePublicAcls")
         wanted = _BUCKET_PERMISSIONS.get(action)
-        known = acl_of(bucket)
-        if wanted and known.allows(request.user, wanted, ignores_public=ignores_public):
+        if wanted and self._grants(bucket, request.user, wanted):
             return True
         permission = _OBJECT_PERMISSIONS.get(action)
         key, version_id = name
@@ -241,7 +342,7 @@ class Access:
         except (ObjectNotFound, VersionNotFound, MarkerFound):
             # Who may list may know that there is nothing. He is told so here: what he may not read could be
             # there a moment later.
-            if known.allows(request.user, "READ", ignores_public=ignores_public):
+            if self._grants(bucket, request.user, "READ"):
                 raise
             policy = policy_of(bucket)
             context = {**circumstances(request, "", None), "s3:prefix": [key]}
@@ -249,6 +350,7 @@ class Access:
             if policy is not None and policy.verdict(asked) is Verdict.ALLOW:
                 raise
             return False
+        ignores_public = blocks(bucket, "IgnorePublicAcls")
         return object_acl(bucket, info).allows(request.user, permission, ignores_public=ignores_public)
 
     async def _asked(

@@ -6,10 +6,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
-from ssastore.core.users import ROOT
+from ssastore.core.users import ROOT, Users
 from ssastore.errors import BucketAlreadyExists, BucketNotFound
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
+from ssastore.s3.access import check_grantees
 from ssastore.s3.acl import OWNERSHIPS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.locks import enabled_by
@@ -70,8 +71,9 @@ def _last_name(page: Page[ObjectInfo]) -> str:
 class BucketOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects, region: str) -> None:
+    def __init__(self, objects: Objects, users: Users, region: str) -> None:
         self._objects = objects
+        self._users = users
         self._region = region
 
     async def list_buckets(self, request: Request) -> Response:
@@ -101,6 +103,7 @@ class BucketOperations:
         config: dict[str, Any] = enabled_by(request.headers)
         acl = of_headers(request.headers, request.user, request.user)
         if acl is not None and acl != Acl.private(request.user):
+            await check_grantees(self._users, acl)
             config["acl"] = acl.encode()
         ownership = request.headers.get("x-amz-object-ownership")
         if ownership is not None:

@@ -13,6 +13,7 @@ from ssastore.s3.tags import tags_of_headers
 
 _LISTINGS = ("ListBucket", "ListBucketVersions")
 "Actions that prefix, delimiter and number of keys are conditions of."
+_SETS_TAGS = ("PutObjectTagging", "PutObjectVersionTagging")
 
 
 def circumstances(request: Request, action: str, version_id: str | None) -> Mapping[str, list[str]]:
@@ -52,7 +53,7 @@ def circumstances(request: Request, action: str, version_id: str | None) -> Mapp
             found[f"s3:{parameter}"] = [request.query[parameter]]
     if version_id is not None:
         found["s3:versionid"] = [version_id]
-    tags = _request_tags(request, action)
+    tags = request_tags(request, action)
     for name, value in tags.items():
         found[f"s3:requestobjecttag/{name.lower()}"] = [value]
     if tags:
@@ -67,9 +68,11 @@ def _way(request: Request) -> str:
     return "REST-QUERY-STRING" if request.principal.is_presigned else "REST-HEADER"
 
 
-def _request_tags(request: Request, action: str) -> dict[str, str]:
-    """The tags that a request brings: those that an upload reads, which refuses them if they are none."""
-    if action != "PutObject":
+def request_tags(request: Request, action: str) -> dict[str, str]:
+    """The tags that a request brings and an action sets; what is none the operation refuses."""
+    if action in _SETS_TAGS and request.tags is not None:
+        return request.tags
+    if action not in ("PutObject", "PutObjectTagging"):
         return {}
     # Forms and the beginnings of uploads, which are POSTs, read the tags and not the source.
     is_copy = request.method == "PUT" and "x-amz-copy-source" in request.headers

@@ -19,7 +19,7 @@ from ssastore.core.versionnames import shown_ms
 from ssastore.errors import MarkerFound
 from ssastore.limits import COPY_BYTES_MAX, PARTS_MAX
 from ssastore.s3 import xml
-from ssastore.s3.access import Access, acl_to_keep
+from ssastore.s3.access import Access, check_initiator
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_digest
 from ssastore.s3.conditions import OF_COPY_SOURCE, check_copy_source
@@ -153,9 +153,10 @@ class CopyOperations:
             known = copied.found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
             if keeps_tags and "tags" in known.extra:
+                await self._check_tags(request, source)
                 said = {"tags": known.extra["tags"]}
             bucket = await self._objects.bucket(request.bucket)
-            extra = copied.extra | said | acl_to_keep(request, bucket)
+            extra = copied.extra | said | await self._access.acl_to_keep(request, bucket)
             extra |= lock_to_keep(request.headers, bucket, request.received_ms)
             made = await self._objects.commit(
                 request.bucket,
@@ -174,6 +175,13 @@ class CopyOperations:
         response.headers |= written_version(made.version) | self._copied_version(source, copied.found)
         response.headers |= said_headers(made.extra, request.headers)
         return response
+
+    async def _check_tags(self, request: Request, source: CopySource) -> None:
+        """That a copy may take the tags of its source along. S3Error AccessDenied."""
+        where = source.bucket, source.key, source.version
+        if not await self._access.may(request, "GetObjectTagging", *where):
+            raise S3Error("AccessDenied")
+        await self._access.check_brings(request, "PutObjectTagging")
 
     def _source_scheme(self, request: Request, source: CopySource, found: Found) -> Scheme:
         known = found.metadata.extra
@@ -252,6 +260,7 @@ class CopyOperations:
         upload = (await multipart.read(key, upload_id)).metadata.extra
         upload_sum = UploadSum.of_upload(upload)
         algorithm = upload_sum.algorithm if upload_sum else None
+        check_initiator(request, upload["object"], bucket)
         scheme = self._encryption.of(upload["object"], request.bucket, request.key, request.headers)
         # The upload holds the part's blobs until a completion names them.
         target = _PartTo(bucket, key + b"\0" + upload_id.encode(), number, scheme, algorithm)

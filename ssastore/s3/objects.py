@@ -15,7 +15,7 @@ from ssastore.core.versions import Deleted, Guard
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
-from ssastore.s3.access import Access, acl_to_keep
+from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.attributes import read_part
 from ssastore.s3.checksums import ALGORITHMS
@@ -110,7 +110,8 @@ class ObjectOperations:
             writer = self._objects.writer(bucket, request.key.encode(), cipher=scheme.cipher)
             content = await store_body(body, writer)
             checksum = kept_checksum(body)
-            extra |= acl_to_keep(request, bucket) | lock_to_keep(request.headers, bucket, request.received_ms)
+            extra |= await self._access.acl_to_keep(request, bucket)
+            extra |= lock_to_keep(request.headers, bucket, request.received_ms)
             extra |= scheme.extra
             if checksum:
                 extra["checksum"] = checksum

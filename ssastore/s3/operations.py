@@ -40,7 +40,7 @@ def operations(
     locks = LockOperations(objects, access)
     single = ObjectOperations(objects, attempts, access, encryption)
     return {
-        **_of_buckets(objects, region, rights, tags, locks),
+        **_of_buckets(objects, BucketOperations(objects, users, region), rights, tags, locks),
         **_of_settings(SettingOperations(objects, encryption)),
         **_of_objects(objects, single, rights, tags, locks),
         **_of_copies_and_parts(objects, access, attempts, encryption),
@@ -50,9 +50,12 @@ def operations(
 
 
 def _of_buckets(
-    objects: Objects, region: str, rights: PermissionOperations, tags: TagOperations, locks: LockOperations
+    objects: Objects,
+    buckets: BucketOperations,
+    rights: PermissionOperations,
+    tags: TagOperations,
+    locks: LockOperations,
 ) -> dict[str, Operation]:
-    buckets = BucketOperations(objects, region)
     versions, lifecycle = VersionOperations(objects), LifecycleOperations(objects)
     return {
         "ListBuckets": buckets.list_buckets,
@@ -130,7 +133,7 @@ def _of_copies_and_parts(
     """Those that put together an object of what is there."""
     copies, uploads = (
         CopyOperations(objects, attempts, access, encryption),
-        UploadOperations(objects, encryption),
+        UploadOperations(objects, access, encryption),
     )
     return {
         "CopyObject": copies.copy_object,

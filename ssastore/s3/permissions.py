@@ -11,7 +11,7 @@ from ssastore.core.objects import Objects
 from ssastore.core.users import ROOT, Users
 from ssastore.limits import XML_BYTES_MAX
 from ssastore.s3 import xml
-from ssastore.s3.access import acl_of, blocks, object_acl, policy_of
+from ssastore.s3.access import acl_of, blocks, check_grantees, object_acl, policy_of
 from ssastore.s3.acl import OWNERSHIPS, Acl, of_document, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import POLICY_BYTES_MAX, parse_policy
@@ -80,14 +80,7 @@ class PermissionOperations:
             acl = of_document(body, owner)
         if acl.is_public and blocks(bucket, "BlockPublicAcls"):
             raise S3Error("AccessDenied", "Public ACLs are blocked for this bucket.")
-        unknown = acl.users - {owner, bucket.owner, ROOT}
-        if unknown and (unknown := unknown - await self._users.names()):
-            raise S3Error(
-                "InvalidArgument",
-                "Invalid id",
-                ArgumentName="CanonicalUser/ID",
-                ArgumentValue=min(unknown)[:64],
-            )
+        await check_grantees(self._users, acl, bucket.owner)
         return acl
 
     # -- policies -----------------------------------------------------------------------------------

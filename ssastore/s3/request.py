@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ssastore.core.demand import Demand
+from ssastore.limits import XML_BYTES_MAX
 from ssastore.s3.checksums import Algorithm, BodyCheck, declared_checksum, parse_content_md5
 from ssastore.s3.chunked import ChunkedDecoder, parse_decoded_length, parse_trailer_names
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import ETags, parse_etags, parse_number, parse_time
 from ssastore.s3.principal import Principal
+from ssastore.s3.tags import parse_tagging
 from ssastore.wire import Body
 
 
@@ -50,6 +52,8 @@ class Request:
     remote: str = ""
     "Address of the client; empty when it is not known."
     received_ms: int = 0
+    tags: dict[str, str] | None = None
+    "What ``body_tags`` has read."
 
     def upload(self) -> VerifiedBody:
         """The body of an upload, decoded and checked. Raises S3Error for contradicting headers."""
@@ -69,6 +73,15 @@ class Request:
             if len(taken) > limit:
                 raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=limit)
         return bytes(taken)
+
+    async def body_tags(self) -> dict[str, str]:
+        """The tags of a body that is a Tagging document; it is read once.
+
+        Raises S3Error as ``small_body`` and ``parse_tagging``.
+        """
+        if self.tags is None:
+            self.tags = parse_tagging(await self.small_body(XML_BYTES_MAX))
+        return self.tags
 
     def demand(self) -> Demand:
         """What a write demands of the object that is there.

@@ -195,7 +195,7 @@ class S3Server:
         self._randomness = randomness
         self._buckets = objects.buckets
         self._users = Users(objects.registers, clock, randomness)
-        self._access = Access(objects)
+        self._access = Access(objects, self._users)
         self.requests: dict[tuple[str, int], int] = {}
         self._operations = operations(
             objects,

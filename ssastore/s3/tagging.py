@@ -32,8 +32,7 @@ class TagOperations:
 
     async def put_object_tagging(self, request: Request) -> Response:
         """Replace all tags; the object stays as old as it is."""
-        tags = parse_tagging(await request.small_body(XML_BYTES_MAX))
-        return Response(200, b"", await self._amend(request, tags))
+        return Response(200, b"", await self._amend(request, await request.body_tags()))
 
     async def delete_object_tagging(self, request: Request) -> Response:
         """Drop all tags."""

@@ -18,7 +18,7 @@ from ssastore.core.users import ROOT
 from ssastore.errors import UploadNotFound
 from ssastore.limits import LIST_KEYS_MAX, PART_BYTES_MAX, PARTS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
-from ssastore.s3.access import acl_to_keep
+from ssastore.s3.access import Access, check_initiator, initiator_of, initiator_to_keep
 from ssastore.s3.acl import Acl
 from ssastore.s3.buckets import bounded
 from ssastore.s3.checksums import encode_digest
@@ -46,9 +46,11 @@ _UPLOAD_ID_BYTES_MAX = 64
 _READS_AT_ONCE = 32
 
 
-def owner_of(bucket: Bucket, upload: Metadata) -> str:
-    """Whose the object of an upload will be."""
-    return Acl.decode(upload.extra.get("object", {}).get("acl"), bucket.owner or ROOT).owner
+def people_of(bucket: Bucket, upload: Metadata) -> tuple[str, str]:
+    """Whose the object of an upload will be, and who began it; nobody in particular is not named."""
+    kept = upload.extra["object"]
+    owner = Acl.decode(kept.get("acl"), bucket.owner or ROOT).owner
+    return owner, initiator_of(kept, bucket) or owner
 
 
 def multipart_etag(part_etags: list[str]) -> str:
@@ -63,8 +65,9 @@ def multipart_etag(part_etags: list[str]) -> str:
 class UploadOperations:
     """Handlers; one method an operation."""
 
-    def __init__(self, objects: Objects, encryption: Encryption) -> None:
+    def __init__(self, objects: Objects, access: Access, encryption: Encryption) -> None:
         self._objects = objects
+        self._access = access
         self._encryption = encryption
 
     async def _multipart(self, request: Request) -> Multipart:
@@ -82,7 +85,8 @@ class UploadOperations:
             extra |= checksum.kept()
         # Not from the cache: an upload lives long, and a bucket that was made again is another one.
         bucket = await self._objects.buckets.read(request.bucket)
-        extra |= acl_to_keep(request, bucket) | lock_of_upload(request.headers, bucket, request.received_ms)
+        extra |= await self._access.acl_to_keep(request, bucket) | initiator_to_keep(request, bucket)
+        extra |= lock_of_upload(request.headers, bucket, request.received_ms)
         extra |= self._encryption.fresh(request.headers, bucket, request.key).extra
         multipart = await self._multipart(request)
         upload_id = await multipart.create(request.key.encode(), headers, metadata, extra)
@@ -102,11 +106,12 @@ class UploadOperations:
         multipart = await self._multipart(request)
         key, upload_id = request.key.encode(), request.query["uploadId"]
         upload = (await multipart.read(key, upload_id)).metadata.extra
+        bucket = await self._objects.bucket(request.bucket)
+        check_initiator(request, upload["object"], bucket)
         scheme = self._encryption.of(upload["object"], request.bucket, request.key, request.headers)
         wanted = UploadSum.of_upload(upload)
         if wanted:
             body.want(wanted.algorithm)
-        bucket = await self._objects.bucket(request.bucket)
         # The upload holds the part's blobs until a completion names them.
         owner = key + b"\0" + upload_id.encode()
         writer = self._objects.writer(bucket, owner, inline_bytes_max=0, cipher=scheme.cipher, part=number)
@@ -129,20 +134,23 @@ class UploadOperations:
         named = [(part.number, part.etag) for part in parts]
 
         def judge(bucket: Bucket, extra: dict[str, Any], made_of: Sequence[PartOf]) -> dict[str, Any]:
+            check_initiator(request, extra["object"], bucket)
             self._check_key(request, extra)
             kept = judge_completion(request.headers, parts, extra, made_of)
             # What the bucket locks by default, it locks from when the object is there.
             default = {} if "lock" in extra["object"] else lock_to_keep({}, bucket, request.received_ms)
             return kept | default
 
-        await self._objects.bucket(request.bucket)
+        known = await self._objects.bucket(request.bucket)
         completed = await self._objects.buckets.use(
             request.bucket,
             lambda bucket: self._objects.multipart(bucket).complete(
                 key, upload_id, named, etag, judge=partial(judge, bucket), demand=demand
             ),
         )
-        self._check_key(request, {"object": completed.extra})  # An earlier call's result was not judged now.
+        # An earlier call's result was not judged now.
+        check_initiator(request, completed.extra, known)
+        self._check_key(request, {"object": completed.extra})
         response = Response.xml(
             xml.completed_upload(
                 url=f"/{request.bucket}/{request.key}",
@@ -194,12 +202,14 @@ class UploadOperations:
             found = await multipart.checksums(key, upload_id, [part.number for part in parts])
             texts = {number: {wanted.algorithm.name: encode_digest(one)} for number, one in found.items()}
             parts = [replace(part, checksum=texts.get(part.number, {})) for part in parts]
+        owner, initiator = people_of(await self._objects.bucket(request.bucket), upload.metadata)
         response = Response.xml(
             xml.list_parts(
                 bucket=request.bucket,
                 key=request.key,
                 upload_id=upload_id,
-                owner=owner_of(await self._objects.bucket(request.bucket), upload.metadata),
+                owner=owner,
+                initiator=initiator,
                 part_number_marker=marker,
                 max_parts=limit,
                 is_truncated=is_truncated,
@@ -253,7 +263,7 @@ class UploadOperations:
                 upload.key.decode(),
                 upload.upload_id,
                 upload.started_ms,
-                owner_of(bucket, found),
+                *people_of(bucket, found),
                 (wanted.algorithm.name, wanted.type) if wanted else (None, None),
             )
 

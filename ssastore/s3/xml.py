@@ -58,6 +58,7 @@ class ListedUpload:
     upload_id: str
     initiated_ms: int
     owner: str
+    initiator: str
     checksum_of: tuple[str | None, str | None] = (None, None)
     "Algorithm and type."
 
@@ -372,6 +373,7 @@ def list_parts(
     key: str,
     upload_id: str,
     owner: str,
+    initiator: str,
     part_number_marker: int,
     max_parts: int,
     is_truncated: bool,
@@ -391,7 +393,7 @@ def list_parts(
         _element("EncodingType", encoding_type),
         _encoded("Key", key, _encoder(encoding_type)),
         _element("UploadId", upload_id),
-        _person("Initiator", owner),
+        _person("Initiator", initiator),
         _person("Owner", owner),
         _element("StorageClass", _STORAGE_CLASS),
         _element("PartNumberMarker", part_number_marker),
@@ -421,7 +423,7 @@ def list_uploads(
     encode = _encoder(encoding_type)
     listed = "".join(
         f"<Upload>{_element('Key', encode(upload.key))}{_element('UploadId', upload.upload_id)}"
-        f"{_person('Initiator', upload.owner)}{_person('Owner', upload.owner)}"
+        f"{_person('Initiator', upload.initiator)}{_person('Owner', upload.owner)}"
         f"{_element('StorageClass', _STORAGE_CLASS)}{_element('Initiated', iso8601(upload.initiated_ms))}"
         f"{_element('ChecksumAlgorithm', upload.checksum_of[0])}"
         f"{_element('ChecksumType', upload.checksum_of[1])}</Upload>"

@@ -331,7 +331,7 @@ def test_an_old_signature(gateway: Gateway, alice: Any, bob: Any, mine: str) -> 
 
 def test_tags_that_a_copy_does_not_take_are_none(alice: Any, bob: Any, mine: str) -> None:
     condition = {"StringEquals": {"s3:RequestObjectTag/security": "public"}}
-    put = statement(mine, "s3:PutObject", Condition=condition)
+    put = statement(mine, ["s3:PutObject", "s3:PutObjectTagging"], Condition=condition)
     set_policy(alice, mine, statement(mine, "s3:GetObject*"), put)
     copy = {"Bucket": mine, "Key": "copy", "CopySource": f"{mine}/k", "Tagging": "security=public"}
     refused(bob.copy_object, **copy)

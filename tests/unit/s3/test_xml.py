@@ -195,6 +195,7 @@ def test_parts_are_listed(parsed: Callable[..., Any]) -> None:
         key="k k",
         upload_id="u",
         owner="me",
+        initiator="you",
         part_number_marker=2,
         max_parts=2,
         is_truncated=True,
@@ -206,7 +207,7 @@ def test_parts_are_listed(parsed: Callable[..., Any]) -> None:
         (7, '"e7"', 6),
     ]
     assert (answer["PartNumberMarker"], answer["NextPartNumberMarker"]) == (2, 7)
-    assert (answer["Key"], answer["IsTruncated"], answer["Initiator"]["ID"]) == ("k k", True, "me")
+    assert (answer["Key"], answer["IsTruncated"], answer["Initiator"]["ID"]) == ("k k", True, "you")
 
 
 def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
@@ -216,7 +217,7 @@ def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
         key_marker="m",
         upload_id_marker="u0",
         max_uploads=1,
-        uploads=[xml.ListedUpload("k k", "u1", MODIFIED_MS, "me", ("SHA1", "COMPOSITE"))],
+        uploads=[xml.ListedUpload("k k", "u1", MODIFIED_MS, "me", "you", ("SHA1", "COMPOSITE"))],
         common_prefixes=["c/"],
         delimiter="/",
         next_marker=("k k", "u1"),
@@ -224,8 +225,8 @@ def test_uploads_are_listed(parsed: Callable[..., Any]) -> None:
     answer = parsed("ListMultipartUploads", document)
     upload = answer["Uploads"][0]
     assert (upload["Key"], upload["UploadId"], upload["Initiated"]) == ("k k", "u1", MODIFIED)
-    assert (upload["Owner"]["ID"], upload["Initiator"]["ID"]) == ("me", "me")
-    assert (upload["Initiator"]["ID"], upload["ChecksumAlgorithm"]) == ("me", "SHA1")
+    assert (upload["Owner"]["ID"], upload["Initiator"]["ID"]) == ("me", "you")
+    assert upload["ChecksumAlgorithm"] == "SHA1"
     assert (answer["NextKeyMarker"], answer["NextUploadIdMarker"]) == ("k k", "u1")
     assert (answer["KeyMarker"], answer["IsTruncated"]) == ("m", True)
     last = parsed(
