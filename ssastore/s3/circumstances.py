@@ -46,8 +46,7 @@ def circumstances(request: Request, action: str, version_id: str | None) -> Mapp
             found[name] = [request.headers[header]]
     for header, value in request.headers.items():
         if header.lower().startswith("x-amz-"):
-            # The first of several, which is the one that operations read.
-            found.setdefault(f"s3:{header.lower()}", [value])
+            found[f"s3:{header.lower()}"] = [value]
     for parameter in ("prefix", "delimiter", "max-keys"):
         if parameter in request.query and action in _LISTINGS:
             found[f"s3:{parameter}"] = [request.query[parameter]]

@@ -94,7 +94,7 @@ def _wrong(name: str, what: str) -> S3Error:
 
 
 def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str, str]) -> None:
-    """S3Error InvalidArgument for a header of encryption that the operation has not, or that comes twice.
+    """S3Error InvalidArgument for a header of encryption that the operation has not.
 
     What those say that it has is checked where they are used.
     """
@@ -104,8 +104,7 @@ def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str
             raise S3Error(
                 "InvalidArgument", f"{name[:128]} must be sent as a header.", ArgumentName=name[:128]
             )
-    # By the items: the keys of a multi-dict come once.
-    names = [name.lower() for name, _ in headers.items() if name.lower().startswith(_ALL)]
+    names = [name.lower() for name in headers if name.lower().startswith(_ALL)]
     if not names:
         return
     allowed = {SSE, *_KMS} if operation in _WRITES else set()
@@ -113,9 +112,8 @@ def check_headers(operation: str, headers: Mapping[str, str], query: Mapping[str
     starts += (_CUSTOMER_OF_SOURCE,) if operation in _COPIES else ()
     allowed |= {f"{start}{end}" for start in starts for end in _KEY_ENDS}
     for name in names:
-        if name not in allowed or names.count(name) > 1:
-            what = "must be given once" if name in allowed else "is not supported for this operation"
-            message = f"{name[:128]} header {what}."
+        if name not in allowed:
+            message = f"{name[:128]} header is not supported for this operation."
             raise S3Error("InvalidArgument", message, ArgumentName=name[:128])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ssastore.s3.errors import S3Error
+from ssastore.s3.headers import folded
 
 EMPTY_SHA256 = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 HEX_DIGITS = b"0123456789abcdef"
@@ -120,16 +121,13 @@ def anonymous(request: SignedRequest, now_ms: int) -> Principal | None:
     """The principal of a request that has no credentials at all; None when it has some, good or bad.
 
     Raises:
-        S3Error: its body claims signatures that nobody can have made.
+        S3Error: its body claims signatures that nobody can have made; as ``folded``.
     """
-    claimed = PayloadMode.UNSIGNED.value.encode()
-    for name, value in request.headers:
-        if name.lower() == b"authorization":
-            return None
-        if name.lower() == b"x-amz-content-sha256":
-            claimed = value.strip()
+    if any(name.lower() == b"authorization" for name, _ in request.headers):
+        return None
     if b"X-Amz-" in request.query or b"AWSAccessKeyId" in request.query or b"X%2DAmz" in request.query:
         return None
+    claimed = folded(request.headers).get(b"x-amz-content-sha256", PayloadMode.UNSIGNED.value.encode())
     mode = payload_mode(claimed)
     if mode.signs_chunks:
         raise S3Error("AccessDenied")

@@ -30,6 +30,7 @@ from ssastore.s3.authentication import authenticate
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.encryption import Encryption, check_headers
 from ssastore.s3.errors import S3Error, from_store_error
+from ssastore.s3.headers import joined
 from ssastore.s3.names import bucket_of_host, parse_query, split_path
 from ssastore.s3.operations import operations
 from ssastore.s3.principal import Principal, SignedRequest, anonymous
@@ -281,6 +282,7 @@ class S3Server:
         """Who asks; nothing of the request is acted on before. Raises S3Error."""
         _check_framing(http)
         signed = self._signed(http)
+        headers = joined(http.headers)
         principal, user = await self._principal(signed)
         bucket, key = split_path(signed.resource)
         return Request(
@@ -288,7 +290,7 @@ class S3Server:
             bucket,
             key,
             parse_query(signed.query),
-            http.headers,
+            headers,
             principal,
             request_id,
             HttpBody(http),

@@ -21,9 +21,10 @@ from collections.abc import Callable
 
 from ssastore.limits import CLOCK_SKEW_MS, PRESIGNED_S_MAX
 from ssastore.s3.errors import S3Error
+from ssastore.s3.headers import folded
 from ssastore.s3.names import percent_decode
 from ssastore.s3.principal import PayloadMode, Principal, SignedRequest, payload_mode
-from ssastore.s3.sigv4 import ACCESS_KEY_BYTES_MAX, DUMMY_SECRET, fold, iso8601
+from ssastore.s3.sigv4 import ACCESS_KEY_BYTES_MAX, DUMMY_SECRET, iso8601
 
 VERSION = "AWS"
 "As the condition ``s3:signatureversion`` of policies has it."
@@ -60,7 +61,7 @@ def authenticate_url(
         S3Error: AccessDenied (expired, or lasts too long, or a parameter that is not signed),
             InvalidAccessKeyId, SignatureDoesNotMatch with 403; what is malformed with 400.
     """
-    headers = fold(request.headers)
+    headers = folded(request.headers)
     parameters = _parameters(request.query)
     if b"authorization" in headers:
         raise S3Error("InvalidArgument", "Only one auth mechanism allowed: Authorization header or query.")

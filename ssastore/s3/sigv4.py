@@ -27,7 +27,7 @@ be replayed for 15 minutes, as in S3; ``If-None-Match`` protects a PUT.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,6 +37,7 @@ from urllib.parse import quote_from_bytes
 
 from ssastore.limits import CLOCK_SKEW_MS, PRESIGNED_S_MAX, SIGNING_KEYS_MAX
 from ssastore.s3.errors import S3Error
+from ssastore.s3.headers import folded
 from ssastore.s3.names import percent_decode
 from ssastore.s3.principal import PayloadMode, Principal, SignatureChain, SignedRequest, payload_mode
 
@@ -52,8 +53,6 @@ _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.
 _HEADER_CLAIMS = (b"Credential", b"SignedHeaders", b"Signature")
 _QUERY_CLAIMS = (b"Algorithm", b"Credential", b"Date", b"Expires", b"SignedHeaders", b"Signature")
 _QUERY_PREFIX = b"X-Amz-"
-# Twice the same of these is an attempt to let two readers see two requests.
-_SINGLE_HEADERS = frozenset({b"authorization", b"host", b"x-amz-content-sha256", b"x-amz-date"})
 
 
 @dataclass(slots=True)
@@ -98,7 +97,7 @@ def authenticate(
             SignatureDoesNotMatch, RequestTimeTooSkewed and AuthorizationHeaderMalformed (wrong region)
             with 403; what is malformed with 400.
     """
-    headers = fold(request.headers)
+    headers = folded(request.headers)
     pairs = _canonical_query(request.query)
     claim = _claim(headers, pairs)
     _check_time(claim, now_ms)
@@ -132,20 +131,6 @@ def authenticate(
 
 
 # -- what the request claims ------------------------------------------------------------------------
-
-
-def fold(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by lower-case name, runs of white space made one blank, repeated ones joined by a comma."""
-    folded: dict[bytes, bytes] = {}
-    for name, value in headers:
-        name = name.lower()
-        value = b" ".join(value.split())
-        if name in folded:
-            if name in _SINGLE_HEADERS:
-                raise S3Error("InvalidArgument", "A header was given twice.", ArgumentName=name.decode())
-            value = folded[name] + b"," + value
-        folded[name] = value
-    return folded
 
 
 def _canonical_query(query: bytes) -> list[tuple[bytes, bytes]]:

@@ -243,14 +243,28 @@ def test_a_listing_condition_is_about_listings(gateway: Gateway, alice: Any, min
     assert asked(gateway, "DELETE", f"/{mine}/k?prefix=public/").status == 403
 
 
-def test_a_repeated_header_is_read_once(gateway: Gateway, alice: Any, nobody: Any, mine: str) -> None:
+def test_a_repeated_header_is_read_as_it_is_signed(
+    gateway: Gateway, alice: Any, nobody: Any, mine: str
+) -> None:
     deny = statement(mine, "s3:PutObject", effect="Deny")
     deny |= {"Condition": {"StringLike": {"s3:x-amz-acl": "public*"}}}
-    set_policy(alice, mine, statement(mine, "s3:PutObject"), deny)
+    set_policy(alice, mine, statement(mine, ["s3:PutObject", "s3:PutObjectAcl"]), deny)
     for first, last in (("public-read", "private"), ("private", "public-read")):
         acls = ("x-amz-acl", first), ("x-amz-acl", last)
-        asked(gateway, "PUT", f"/{mine}/new", *acls, body=b"x")
+        assert asked(gateway, "PUT", f"/{mine}/new", *acls, body=b"x").status in (400, 403)
         refused(nobody.get_object, Bucket=mine, Key="new")
+    metadata = ("x-amz-meta-a", "1"), ("X-Amz-Meta-A", "2")
+    assert asked(gateway, "PUT", f"/{mine}/new", *metadata, body=b"x").status == 200
+    assert alice.head_object(Bucket=mine, Key="new")["Metadata"] == {"a": "1,2"}
+
+
+def test_a_list_may_come_in_several_headers(gateway: Gateway, mine: str) -> None:
+    """As some SDKs send it."""
+    wanted = [("x-amz-object-attributes", "ETag,ObjectSize")]
+    sent = sign(gateway.host, "GET", f"/{mine}/k?attributes=", headers=wanted)
+    name = "X-Amz-Object-Attributes"
+    answer = Site.exchange(gateway, sent.with_header(name, "ETag").plus((name, "ObjectSize")))
+    assert (answer.status, answer.element("ObjectSize")) == (200, "4")
 
 
 # -- what must not crash ----------------------------------------------------------------------------
