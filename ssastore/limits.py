@@ -416,7 +416,7 @@ INVOCATIONS_MAX = 65_536
 "Requests whose first attempt a gateway remembers, so that it knows the age of a repetition."
 
 ACCESS_KEYS_KNOWN_MAX = 10_000
-"Access keys that a gateway remembers, with those that do not exist: nobody can fill its memory by asking."
+"Access keys that a gateway remembers, and as many that open nothing: nobody can fill its memory by asking."
 
 SIGNING_KEYS_MAX = 10_000
 "Derived SigV4 signing keys that are kept; each is good for one secret, day and region."

@@ -59,6 +59,10 @@ class AccessKey:
         return f"AccessKey({self.key_id!r} of {self.user!r})"
 
 
+_Known = tuple[AccessKey | None, int]
+"What was read of a key, None if it opens nothing, and when."
+
+
 def check_user(name: str) -> None:
     """Raise RequestError unless ``name`` can be a user's."""
     if name == ROOT:
@@ -94,7 +98,9 @@ class Users:
         self._registers = registers
         self._clock = clock
         self._randomness = randomness
-        self._known: OrderedDict[str, tuple[AccessKey | None, int]] = OrderedDict()
+        self._good: OrderedDict[str, _Known] = OrderedDict()
+        self._bad: OrderedDict[str, _Known] = OrderedDict()
+        "Apart: made-up keys must not have good ones forgotten, whose requests would then cost a read each."
         self._names: set[str] = set()
         "Users that were seen; none is ever gone."
         self._listings = 0
@@ -171,7 +177,7 @@ class Users:
         """
         if not _KEY_ID.fullmatch(key_id):
             return None
-        known = self._known.get(key_id)
+        known = self._good.get(key_id) or self._bad.get(key_id)
         now_ms = self._clock.now_ms()
         if known is not None and 0 <= now_ms - known[1] < CONFIG_AGE_MS:
             return known[0]
@@ -184,11 +190,16 @@ class Users:
                 raise
             return known[0]
         found = None if key is None or key.is_revoked else key
-        self._known[key_id] = found, now_ms
-        self._known.move_to_end(key_id)
-        while len(self._known) > ACCESS_KEYS_KNOWN_MAX:
-            self._known.popitem(last=False)
+        self._forget(key_id)
+        kept = self._bad if found is None else self._good
+        kept[key_id] = found, now_ms
+        if len(kept) > ACCESS_KEYS_KNOWN_MAX:
+            kept.popitem(last=False)
         return found
+
+    def _forget(self, key_id: str) -> None:
+        self._good.pop(key_id, None)
+        self._bad.pop(key_id, None)
 
     async def _read(self, key_id: str) -> tuple[AccessKey, str]:
         try:
@@ -199,7 +210,7 @@ class Users:
 
     async def _write(self, key: AccessKey, condition: When) -> None:
         metadata, data = _encode(key)
-        self._known.pop(key.key_id, None)
+        self._forget(key.key_id)
         await self._registers.put(
             SYSTEM, Kind.OBJECT, _record_name(key.key_id), metadata, data, condition=condition
         )

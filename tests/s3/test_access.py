@@ -85,7 +85,7 @@ def test_an_unknown_key_is_asked_for_once(gateway: Gateway) -> None:
     stranger = gateway.boto(access_key="SSAUNKNOWN", secret_key="12345678")
     for _ in range(2):
         refused(stranger.list_buckets, "InvalidAccessKeyId")
-    assert gateway.server._users._known["SSAUNKNOWN"][0] is None
+    assert gateway.server._users._bad["SSAUNKNOWN"][0] is None
 
 
 def test_a_wrong_secret_of_a_user(gateway: Gateway) -> None:
