@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from ssastore.limits import CLOCK_SKEW_MS, PRESIGNED_S_MAX
 from ssastore.s3.errors import S3Error
-from ssastore.s3.headers import folded
+from ssastore.s3.headers import folded, without_keys
 from ssastore.s3.names import percent_decode
 from ssastore.s3.principal import PayloadMode, Principal, SignedRequest, payload_mode
 from ssastore.s3.sigv4 import ACCESS_KEY_BYTES_MAX, DUMMY_SECRET, iso8601
@@ -98,7 +98,7 @@ def authenticate_url(
         raise S3Error(
             "SignatureDoesNotMatch",
             AWSAccessKeyId=access_key.decode(),
-            StringToSign=string_to_sign.decode("latin-1"),
+            StringToSign=without_keys(string_to_sign).decode("latin-1"),
         )
     digest = bytes.fromhex(claimed.decode()) if mode is PayloadMode.SIGNED else None
     return Principal(access_key.decode(), mode, digest, None, True, now_ms, VERSION)

@@ -37,7 +37,7 @@ from urllib.parse import quote_from_bytes
 
 from ssastore.limits import CLOCK_SKEW_MS, PRESIGNED_S_MAX, SIGNING_KEYS_MAX
 from ssastore.s3.errors import S3Error
-from ssastore.s3.headers import folded
+from ssastore.s3.headers import folded, without_keys
 from ssastore.s3.names import percent_decode
 from ssastore.s3.principal import PayloadMode, Principal, SignatureChain, SignedRequest, payload_mode
 
@@ -383,12 +383,12 @@ def _verify(claim: _Claim, canonical: bytes, secret: str | None) -> bytes:
     if secret is None:
         raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
     if not is_right:
-        # Both texts are made of the request alone: they help its author and tell nobody a secret.
+        # Both texts are made of the request alone: they help its author. Answers get into logs, keys do not.
         raise S3Error(
             "SignatureDoesNotMatch",
             AWSAccessKeyId=claim.access_key,
             StringToSign=string_to_sign.decode("latin-1"),
-            CanonicalRequest=canonical.decode("latin-1"),
+            CanonicalRequest=without_keys(canonical).decode("latin-1"),
         )
     return signing_key
 

@@ -473,3 +473,24 @@ def put_to(url: str, headers: dict[str, str]) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_a_key_is_in_no_answer_to_a_wrong_signature(
+    gateway: Gateway, s3: Any, bucket: str, version: str
+) -> None:
+    """Answers get into logs of proxies and clients."""
+    secret = MINE["SSECustomerKey"]
+    names = {
+        "SSECustomerAlgorithm": "x-amz-server-side-encryption-customer-algorithm",
+        "SSECustomerKey": "x-amz-server-side-encryption-customer-key",
+        "SSECustomerKeyMD5": "x-amz-server-side-encryption-customer-key-md5",
+    }
+    headers = {name: MINE[field] for field, name in names.items()}
+    client = gateway.boto(secret_key="wrong", config={"signature_version": version})
+    url = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k", **MINE})
+    request = urllib.request.Request(url, b"data", {"Content-Type": "", **headers}, method="PUT")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    told = caught.value.read().decode()
+    assert "SignatureDoesNotMatch" in told and "(left out)" in told and secret not in told

@@ -6,7 +6,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ssastore.s3.errors import S3Error
-from ssastore.s3.headers import folded, joined
+from ssastore.s3.headers import folded, joined, without_keys
 from ssastore.s3.principal import SignedRequest, anonymous
 
 Pairs = list[tuple[str, str]]
@@ -49,3 +49,16 @@ def test_who_has_no_credentials_says_one_thing_of_his_body() -> None:
     with pytest.raises(S3Error) as caught:
         anonymous(request, 0)
     assert caught.value.code == "InvalidArgument"
+
+
+@pytest.mark.parametrize("prefix", ["x-amz-", "X-Amz-Copy-Source-"])
+def test_keys_are_left_out_of_what_is_shown(prefix: str) -> None:
+    name = f"{prefix}server-side-encryption-customer-key"
+    text = (
+        f"PUT\n/b/{name}\na=b&{name}=SECRET%3D&{name}-md5=c\n{name}:SECRET&MORE= SECRET\n{name}-md5:d\n"
+        f"x-amz-meta-a:{name}:e"
+    )
+    assert without_keys(text.encode()).decode() == (
+        f"PUT\n/b/{name}\na=b&{name}=(left out)&{name}-md5=c\n{name}:(left out)\n{name}-md5:d\n"
+        f"x-amz-meta-a:{name}:e"
+    )
