@@ -66,7 +66,7 @@ class Attempts:
             method: of the request.
             name: bucket and key.
             headers: of the request.
-            payload: digest of the body.
+            payload: what tells this write from others: its bytes, and the key that they are encrypted by.
         """
         invocation = headers.get("amz-sdk-invocation-id", "")
         if not (attempt := attempt_of(headers)):

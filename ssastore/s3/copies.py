@@ -23,7 +23,7 @@ from ssastore.s3.access import Access, check_initiator
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.checksums import ALGORITHMS, FULL_OBJECT, Algorithm, encode_digest
 from ssastore.s3.conditions import OF_COPY_SOURCE, check_copy_source
-from ssastore.s3.encryption import SSE, Encryption, Scheme, said_headers
+from ssastore.s3.encryption import SSE, CustomerKey, Encryption, Scheme, said_headers
 from ssastore.s3.entity import (
     check_storage_class,
     checksum_type,
@@ -246,7 +246,8 @@ class CopyOperations:
         if demand.is_empty:
             return None
         name = request.bucket, request.key
-        payload = f"copy of {source}"
+        key = CustomerKey.of(request.headers)
+        payload = f"copy of {source} under {key.md5 if key else 'none of his keys'}"
         return self._attempts.once(request.principal, request.method, name, request.headers, payload)
 
     async def upload_part_copy(self, request: Request) -> Response:

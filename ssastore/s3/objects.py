@@ -109,6 +109,7 @@ class ObjectOperations:
             scheme = self._encryption.fresh(request.headers, bucket, request.key)
             writer = self._objects.writer(bucket, request.key.encode(), cipher=scheme.cipher)
             content = await store_body(body, writer)
+            etag = scheme.etag(body.md5_hex())
             checksum = kept_checksum(body)
             extra |= await self._access.acl_to_keep(request, bucket)
             extra |= lock_to_keep(request.headers, bucket, request.received_ms)
@@ -119,11 +120,11 @@ class ObjectOperations:
                 request.bucket,
                 request.key,
                 content,
-                scheme.etag(body.md5_hex()),
+                etag,
                 headers=headers,
                 metadata=metadata,
                 extra=extra,
-                once=self._once(request, demand, body.md5_hex()),
+                once=self._once(request, demand, etag),
                 demand=demand,
             )
 

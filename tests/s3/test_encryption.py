@@ -454,6 +454,25 @@ def test_a_repeated_conditional_write_is_the_first(site: Site, s3: Any, asked: d
     s3.delete_object(Bucket=site.bucket, Key="once")
 
 
+@pytest.mark.parametrize("source", ["", "kept"])
+def test_a_conditional_write_under_another_key_is_another(site: Site, s3: Any, source: str) -> None:
+    """It is refused, not told that what is there opens by the key that it named."""
+    start = "x-amz-server-side-encryption-customer-"
+    told = [("If-None-Match", "*"), ("amz-sdk-invocation-id", "11111111-2222-3333-4444-666666666666")]
+    told += [("x-amz-copy-source", f"{site.bucket}/{source}")] if source else []
+    statuses = []
+    for attempt, key in ((1, MINE), (2, OTHERS), (3, MINE), (4, {})):
+        headers = [*told, ("amz-sdk-request", f"attempt={attempt}; max=5")]
+        if key:
+            headers += [(f"{start}algorithm", "AES256"), (f"{start}key", key["SSECustomerKey"])]
+            headers += [(f"{start}key-md5", key["SSECustomerKeyMD5"])]
+        body = b"" if source else FIRST_PART
+        statuses.append(site.send(site.sign("PUT", "once", body, headers)).status)
+    assert statuses == [200, 412, 200, 412]
+    s3.get_object(Bucket=site.bucket, Key="once", **MINE)
+    s3.delete_object(Bucket=site.bucket, Key="once")
+
+
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_a_presigned_url_needs_the_header_that_it_was_made_for(
     gateway: Gateway, s3: Any, bucket: str, version: str
