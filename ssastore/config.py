@@ -7,12 +7,14 @@ Secrets are never in the file: it names files that only their owner can read.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -277,10 +279,43 @@ def use_wrapping_key(path: str, identifier: str) -> None:
 
 
 def _change_wrapping_keys(path: str, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
-    load_secrets(path)
-    load_wrapping_keys(path)
-    content = json.loads(_read_secret(path))
-    write_private(path, json.dumps(content | {_WRAPPING_KEYS: change(content.get(_WRAPPING_KEYS, []))}))
+    """Compare and set: a key that somebody else adds meanwhile is not lost, nor what it wraps."""
+    path = os.path.realpath(path)  # Of a link, what it leads to is replaced.
+    with _locked(path):
+        text = _read_secret(path)
+        load_secrets(path)
+        load_wrapping_keys(path)
+        content = json.loads(text)
+        changed = json.dumps(content | {_WRAPPING_KEYS: change(content.get(_WRAPPING_KEYS, []))})
+        if _read_secret(path) != text:
+            raise ConfigError(f"{path}: was changed by somebody else meanwhile; nothing is done")
+        write_private(path, changed)
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold a file that is replaced as a whole, against all who hold it so. Raises ConfigError."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Who had to wait may have the lock of a file that is not there any more.
+            if _is_there(path, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_there(path: str, descriptor: int) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _new_wrapping_key() -> dict[str, str]:

@@ -345,6 +345,10 @@ def test_everything_is_there_after_a_restart(lab: RunningLab, docs: str, tmp_pat
     s3 = s3_client(lab)
     s3.create_bucket(Bucket="kept")
     s3.put_object(Bucket="kept", Key="large", Body=content, ContentType="x/y", Metadata={"who": "me"})
+    by_server = {"ServerSideEncryption": "AES256"}
+    by_customer = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    for key, how in (("by server", by_server), ("by customer", by_customer)):
+        s3.put_object(Bucket="kept", Key=key, Body=content, **how)
     before = {bucket: lab.cli("ls", "-r", "--json", bucket).stdout for bucket in (docs, "awscli", "kept")}
     keys_before = lab.aws()["AWS_SECRET_ACCESS_KEY"]
     started = time.monotonic()
@@ -352,13 +356,19 @@ def test_everything_is_there_after_a_restart(lab: RunningLab, docs: str, tmp_pat
     # boto3 keeps its connection: an idle one must not use up the 10 s that requests under way are given.
     assert time.monotonic() - started < 9
     assert lab.cli("status", check=False).returncode == 2
+    lab.cli("key", "wrapping", str(lab.data / "secrets.json"))
     lab.s3_port, lab.admin_port = free_port(), free_port()
     start_again(lab, "--replicas", "1")
     assert lab.aws()["AWS_SECRET_ACCESS_KEY"] == keys_before
     assert {bucket: lab.cli("ls", "-r", "--json", bucket).stdout for bucket in before} == before
-    found = s3_client(lab).get_object(Bucket="kept", Key="large")
+    s3 = s3_client(lab)
+    found = s3.get_object(Bucket="kept", Key="large")
     assert (found["Body"].read(), found["ContentType"], found["Metadata"]) == (content, "x/y", {"who": "me"})
     assert lab.cli("get", f"{docs}/dir/b.txt").stdout == "content of dir/b.txt"
+    # A key was added meanwhile, which wraps what is new.
+    s3.put_object(Bucket="kept", Key="new", Body=content, **by_server)
+    for key, how in (("by server", {}), ("by customer", by_customer), ("new", {})):
+        assert s3.get_object(Bucket="kept", Key=key, **how)["Body"].read() == content
 
 
 def start_again(lab: RunningLab, *options: str) -> None:

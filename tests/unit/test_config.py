@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ssastore import config
 from ssastore.client import AsyncClient, parse_url, secret_from
 from ssastore.config import (
     GatewayConfig,
@@ -431,6 +433,45 @@ def test_a_wrapping_key_is_used_from_now_on(tmp_path: Path) -> None:
     assert [name for name, _ in load_wrapping_keys(path)] == ["new", "old"]
     with pytest.raises(ConfigError, match="no wrapping key other"):
         use_wrapping_key(path, "other")
+
+
+def test_no_wrapping_key_is_lost_when_several_are_added_at_once(tmp_path: Path) -> None:
+    path = secrets(tmp_path, GOOD | {"wrapping_keys": ROWS})
+    adders = [multiprocessing.Process(target=_add, args=(path,)) for _ in range(6)]
+    for adder in adders:
+        adder.start()
+    _add(path)
+    for adder in adders:
+        adder.join()
+        assert adder.exitcode == 0
+    assert len(load_wrapping_keys(path)) == len(ROWS) + 7 * 5
+    assert [entry.name for entry in tmp_path.iterdir()] == [Path(path).name]
+
+
+def _add(path: str) -> None:
+    for _ in range(5):
+        add_wrapping_key(path, is_first=False)
+
+
+def test_what_somebody_else_writes_meanwhile_is_not_undone(tmp_path: Path) -> None:
+    """An editor holds no lock."""
+    path = secrets(tmp_path, GOOD | {"wrapping_keys": ROWS[:1]})
+    edited = json.dumps(GOOD | {"wrapping_keys": ROWS})
+
+    def edit(known: list[dict[str, str]]) -> list[dict[str, str]]:
+        Path(path).write_text(edited)
+        return known
+
+    with pytest.raises(ConfigError, match="meanwhile"):
+        config._change_wrapping_keys(path, edit)
+    assert Path(path).read_text() == edited
+
+
+def test_of_a_link_the_file_is_changed(tmp_path: Path) -> None:
+    path, link = secrets(tmp_path, GOOD | {"wrapping_keys": ROWS}), tmp_path / "link"
+    link.symlink_to(path)
+    add_wrapping_key(str(link), is_first=False)
+    assert link.is_symlink() and len(load_wrapping_keys(path)) == len(ROWS) + 1
 
 
 @pytest.mark.parametrize(
