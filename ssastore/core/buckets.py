@@ -16,16 +16,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from blake3 import blake3
 
-from ssastore.core.listing import Page, merge_shards
+from ssastore.core.listing import Page, Row, merge_shards
 from ssastore.core.metadata import Metadata
 from ssastore.core.place import Place
+from ssastore.core.readahead import read_rows
 from ssastore.core.registers import IF_ABSENT, Registers, When
 from ssastore.core.suspects import PROBE_EVERY_S
 from ssastore.env import Clock, Randomness, spawn
@@ -308,21 +309,30 @@ class Buckets:
             self._keep(written)
         return written
 
-    async def all(self) -> AsyncIterator[Bucket]:
-        """All buckets in order of name."""
-        prefix = _record_key("")
+    async def all(self, prefix: str = "", after: str = "") -> AsyncGenerator[Bucket, None]:
+        """Buckets whose names begin with ``prefix`` and come after ``after``, in order of name."""
 
-        async def fetch(shard: int, after: bytes, limit: int) -> Page:
+        async def fetch(shard: int, start: bytes, limit: int) -> Page:
             return await self._registers.shards.page(
-                SYSTEM, Kind.OBJECT, shard, prefix=prefix, after=after, limit=limit
+                SYSTEM, Kind.OBJECT, shard, prefix=_record_key(prefix), after=start, limit=limit
             )
 
-        rows = merge_shards(fetch, SYSTEM.shards, b"", limit=1000, gather=asyncio.gather)
-        async for key, *_ in rows:
-            try:
-                yield await self.read(key[len(prefix) :].decode())
-            except BucketNotFound:
-                continue  # deleted since its row was read
+        start = _record_key(after) if after else b""
+        rows = merge_shards(fetch, SYSTEM.shards, start, limit=1000, gather=asyncio.gather)
+        async for bucket in read_rows(rows, self._of_row):
+            yield bucket
+
+    async def _of_row(self, row: Row) -> Bucket | None:
+        """The bucket of a row of a listing; None for one that was deleted since."""
+        key, _, etag, *_ = row
+        name = key[len(_record_key("")) :].decode()
+        known = self._cache.get(name)
+        if known is not None and known.etag == etag:
+            return _held(known)  # The tag is a digest of the record.
+        try:
+            return await self.read(name)
+        except BucketNotFound:
+            return None
 
     async def delete(self, name: str) -> None:
         """Delete an empty bucket. Raises BucketNotFound, BucketNotEmpty."""

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from blake3 import blake3
 
 from ssastore.core.buckets import SYSTEM
-from ssastore.core.listing import Page, merge_shards
+from ssastore.core.listing import Page, Row, merge_shards
 from ssastore.core.metadata import Metadata
+from ssastore.core.readahead import read_rows
 from ssastore.core.registers import IF_ABSENT, Registers, When
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
@@ -153,8 +154,11 @@ class Users:
             )
 
         rows = merge_shards(fetch, SYSTEM.shards, b"", limit=LIST_KEYS_MAX, gather=asyncio.gather)
-        async for name, *_ in rows:
-            yield (await self._read(name[len(prefix) :].decode()))[0]
+        async for key in read_rows(rows, self._of_row):
+            yield key
+
+    async def _of_row(self, row: Row) -> AccessKey:
+        return (await self._read(row[0][len(_record_name("")) :].decode()))[0]
 
     async def unknown(self, names: set[str]) -> set[str]:
         """Those of ``names`` that no key was ever made for; if any, by a look that began after this call.

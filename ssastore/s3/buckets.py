@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import aclosing
 from typing import Any
 
 from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
@@ -21,6 +22,8 @@ from ssastore.s3.request import Request, Response
 _TOKEN_VERSION = b"1"
 _BUCKETS_MAX = 10_000
 "Largest page of buckets, as in AWS."
+_BUCKETS_PARAMETERS = frozenset({"prefix", "continuation-token", "max-buckets", "bucket-region"})
+"Who sends one knows of regions of buckets."
 
 
 def encode_token(last: str) -> str:
@@ -84,15 +87,20 @@ class BucketOperations:
         limit = parse_number(
             "max-buckets", query.get("max-buckets", str(_BUCKETS_MAX)), least=1, most=_BUCKETS_MAX
         )
-        buckets = [
-            (bucket.name, bucket.created_ms)
-            async for bucket in self._objects.buckets.all()
-            if request.user in (bucket.owner, ROOT) and bucket.name.startswith(prefix) and bucket.name > after
-        ]
-        is_truncated = "max-buckets" in query and len(buckets) > limit
-        page = buckets[:limit] if is_truncated else buckets
-        next_token = encode_token(page[-1][0]) if is_truncated else None
-        return Response.xml(xml.list_buckets(request.user, page, prefix=prefix, next_token=next_token))
+        page: list[tuple[str, int]] = []
+        next_token = None
+        if query.get("bucket-region") in (None, self._region):
+            async with aclosing(self._objects.buckets.all(prefix, after)) as found:
+                async for bucket in found:
+                    if request.user not in (bucket.owner, ROOT):
+                        continue
+                    if len(page) == limit and "max-buckets" in query:
+                        next_token = encode_token(page[-1][0])
+                        break
+                    page.append((bucket.name, bucket.created_ms))
+        region = self._region if _BUCKETS_PARAMETERS.intersection(query) else None
+        document = xml.list_buckets(request.user, page, prefix=prefix, next_token=next_token, region=region)
+        return Response.xml(document)
 
     async def create_bucket(self, request: Request) -> Response:
         """Create a bucket; 409 BucketAlreadyOwnedByYou when it exists."""

@@ -101,11 +101,17 @@ def _person(role: str, name: str) -> str:
 
 
 def list_buckets(
-    owner: str, buckets: Iterable[tuple[str, int]], *, prefix: str = "", next_token: str | None = None
+    owner: str,
+    buckets: Iterable[tuple[str, int]],
+    *,
+    prefix: str = "",
+    next_token: str | None = None,
+    region: str | None = None,
 ) -> bytes:
-    """``buckets`` are (name, time of creation in ms)."""
+    """``buckets`` are (name, time of creation in ms), all of one region."""
     listed = "".join(
-        f"<Bucket>{_element('Name', name)}{_element('CreationDate', iso8601(created_ms))}</Bucket>"
+        f"<Bucket>{_element('Name', name)}{_element('CreationDate', iso8601(created_ms))}"
+        f"{_element('BucketRegion', region)}</Bucket>"
         for name, created_ms in buckets
     )
     return _document(

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ssastore.limits import CONFIG_AGE_MS
-from tests.s3.gateways import Gateway
+from tests.s3.gateways import REGION, Gateway
 
 _numbers = itertools.count(1)
 
@@ -386,6 +386,10 @@ def test_buckets_are_listed_in_pages(gateway: Gateway) -> None:
     assert found == [names[:2], names[2:]]
     assert [bucket["Name"] for bucket in erin.list_buckets(Prefix="erins-b")["Buckets"]] == ["erins-b"]
     refused(erin.list_buckets, "InvalidArgument", ContinuationToken="nonsense")
+    assert "BucketRegion" not in erin.list_buckets()["Buckets"][0]
+    here = erin.list_buckets(BucketRegion=REGION)["Buckets"]
+    assert [(bucket["Name"], bucket["BucketRegion"]) for bucket in here] == [(name, REGION) for name in names]
+    assert erin.list_buckets(BucketRegion="mars-1")["Buckets"] == []
 
 
 def test_whose_an_upload_is_by_the_bucket(alice: Any, bob: Any, mine: str) -> None:

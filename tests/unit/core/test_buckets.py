@@ -12,6 +12,7 @@ from ssastore.core.buckets import SYSTEM, check_bucket_name
 from ssastore.core.content import Content
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
+from ssastore.core.readahead import READS_AT_ONCE
 from ssastore.core.registers import When
 from ssastore.errors import (
     BucketAlreadyExists,
@@ -26,7 +27,7 @@ from ssastore.errors import (
     Unavailable,
 )
 from ssastore.limits import BUCKET_RECORD_BYTES_MAX, CONFIG_AGE_MS
-from ssastore.messages import Condition, Delete, Kind, Put, Scan, Shut
+from ssastore.messages import Condition, Delete, Get, Kind, Put, Scan, Shut
 from tests.direct import DirectCaller, SeededRandomness
 
 NAME = "photos"
@@ -75,6 +76,67 @@ async def test_bad_name(name: str) -> None:
     with pytest.raises(InvalidBucketName):
         await client(caller).buckets.delete(name)
     assert not caller.calls, "nothing is asked of the store"
+
+
+# -- listings ---------------------------------------------------------------------------------------
+
+
+async def many(caller: DirectCaller, count: int) -> list[str]:
+    made = [f"bucket-{number:04}" for number in range(count)]
+    for name in made:
+        await client(caller, seed=int(name[-4:])).buckets.create(name)
+    return made
+
+
+async def test_records_of_a_listing_are_read_side_by_side_and_once() -> None:
+    caller = DirectCaller()
+    made = await many(caller, 200)
+    objects, running, most = client(caller), 0, 0
+
+    async def count(message: Any) -> None:
+        nonlocal running, most
+        if isinstance(message, Get):
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+    caller.hook = count
+    caller.calls.clear()
+    assert await names(objects) == made
+    assert (caller.calls.count("Get"), most) == (200, READS_AT_ONCE)
+    caller.calls.clear()
+    assert await names(objects) == made
+    assert "Get" not in caller.calls, "a row has the digest of what is known already"
+    other = client(caller, seed=5000)
+    await other.buckets.configure(made[7], lambda known: {"tagging": {"a": "b"}})
+    await other.buckets.delete(made[8])
+    await other.buckets.create("bucket-0007a", owner="alice")
+    caller.calls.clear()
+    found = [bucket async for bucket in objects.buckets.all()]
+    assert [bucket.name for bucket in found] == [*made[:8], "bucket-0007a", *made[9:]]
+    assert (found[7].config, found[8].owner) == ({"tagging": {"a": "b"}}, "alice")
+    assert caller.calls.count("Get") == 2
+
+
+@pytest.mark.parametrize(
+    ("prefix", "after", "expected"),
+    [
+        ("", "bucket-0003", slice(4, None)),
+        ("bucket-000", "", slice(0, 10)),
+        ("bucket-000", "bucket-0007", slice(8, 10)),
+        ("bucket-001", "bucket-0007", slice(10, 12)),
+        ("bucket-000", "bucket-1", slice(0, 0)),
+        ("x", "", slice(0, 0)),
+    ],
+)
+async def test_a_part_of_a_listing(prefix: str, after: str, expected: slice) -> None:
+    caller = DirectCaller()
+    made = await many(caller, 12)
+    objects = client(caller)
+    caller.calls.clear()
+    assert [bucket.name async for bucket in objects.buckets.all(prefix, after)] == made[expected]
+    assert caller.calls.count("Get") == len(made[expected]), "no other record is read"
 
 
 # -- records ----------------------------------------------------------------------------------------
