@@ -4,14 +4,15 @@ A shard is one contiguous range in key order, so a page is a range scan.  With a
 delimiter everything below a common prefix is skipped by one seek, not read.  A
 page's body is a msgpack array of rows:
 
-    [key, modified_ms, etag, size]         an object
-    [key, modified_ms, etag, size, name]   one that is a version (``core.versions``)
-    [common prefix]                        a roll-up
+    [key, modified_ms, etag, size]                an object
+    [key, modified_ms, etag, size, name]          one that is a version (``core.versions``)
+    [key, modified_ms, etag, size, name, owner]   one that says whose it is; name None: no version
+    [common prefix]                               a roll-up
 
 With several replicas one plane's page may lack what a majority has, or show what it
 has not; so a page then also has witnesses, and the pages of F+1 planes are merged:
 
-    [key, modified_ms, etag, size, ballot], [key, modified_ms, etag, size, name, ballot]
+    [key, modified_ms, etag, size, ballot], and the same with name, or name and owner, before the ballot
     [key, ballot]                      a tombstone, or a promise without a value
     [common prefix, key, ballot]       a roll-up, and the first object below it
 
@@ -30,7 +31,7 @@ from typing import Any
 
 import msgpack
 
-from ssastore.core.metadata import is_version, summary, version_name
+from ssastore.core.metadata import listed_packed
 from ssastore.core.numbers import locators_of_slice
 from ssastore.core.records import record_key
 from ssastore.core.register import LIVE, peek_slot
@@ -88,12 +89,11 @@ def scan_page(txn: ReadTxn, start: bytes, request: Scan) -> tuple[list[Any], byt
                 last = common
                 skip_to = end_of_prefix(start + common)
                 break
-            etag, length = summary(metadata)
-            row: Row = [key, modified_ms, etag, length]
-            if is_version(metadata):
-                row.append(version_name(metadata))
-            rows.append([*row, accepted] if request.with_witness else row)
-            size += len(key) + len(etag) + _ROW_OVERHEAD_BYTES
+            row: Row = [key, modified_ms, *listed_packed(metadata)]
+            if request.with_witness:
+                row.append(accepted)
+            rows.append(row)
+            size += len(key) + len(row[2]) + _ROW_OVERHEAD_BYTES
             last = key
         if skip_to is None:
             break

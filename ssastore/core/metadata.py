@@ -25,6 +25,8 @@ from ssastore.messages import DIGEST_BYTES
 _unpackb = msgpack.unpackb
 _pack = msgpack.Packer().pack
 "As in ``wire``: one packer for all of them."
+ACL = "acl"
+"In ``extra``, of an object that is not its bucket's owner's alone: its ``owner``, and ``grants``."
 _VERSION_ARRAY = b"\x97"
 "First byte of a msgpack array of seven."
 
@@ -139,12 +141,27 @@ def is_version(packed: bytes | memoryview) -> bool:
     return packed[:1] == _VERSION_ARRAY
 
 
-def version_name(packed: bytes | memoryview) -> str:
-    """The name in encoded metadata of a version. Raises CorruptObject."""
+def listed_packed(packed: bytes | memoryview) -> list[Any]:
+    """``listed`` for encoded metadata. Raises CorruptObject."""
     try:
-        return Version(*_unpack(packed)[6]).name
-    except (TypeError, IndexError) as error:
+        etag, size, _, _, _, extra, *more = _unpack(packed)
+        if type(etag) is str and type(size) is int and len(more) <= 1:
+            return _listed(etag, size, more[0][0] if more else None, extra)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise CorruptObject("stored metadata has an unknown shape") from error
+    raise CorruptObject("stored metadata has an unknown shape")
+
+
+def listed(metadata: Metadata) -> list[Any]:
+    """What a listing says of a record besides its key and time (``core.listing``)."""
+    name = metadata.version.name if metadata.version else None
+    return _listed(metadata.etag, metadata.size, name, metadata.extra)
+
+
+def _listed(etag: str, size: int, name: str | None, extra: dict[str, Any]) -> list[Any]:
+    if ACL in extra:
+        return [etag, size, name, extra[ACL]["owner"]]
+    return [etag, size] if name is None else [etag, size, name]
 
 
 def encode_manifest(segments: list[Segment]) -> bytes:

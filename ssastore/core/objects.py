@@ -70,6 +70,8 @@ class ObjectInfo:
     extra: dict[str, Any] = field(default_factory=dict)
     version: str = ""
     "Id of the version; empty when it was not written as one."
+    owner: str = ""
+    "Of an entry of a listing: whose the record says that it is; empty when it says nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +437,8 @@ class Objects:
             if len(row) == 1:
                 yield CommonPrefix(row[0].decode())
             else:
-                key, modified_ms, etag, size, *name = row
-                version = whole_name(name[0], modified_ms) if name else ""
+                key, modified_ms, etag, size, *more = row
+                name, owner = more if len(more) == 2 else (more[0] if more else None, "")
+                version = "" if name is None else whole_name(name, modified_ms)
                 shown = time_of(version) if version else modified_ms
-                yield ObjectInfo(key.decode(), size, etag, shown, version=version)
+                yield ObjectInfo(key.decode(), size, etag, shown, version=version, owner=owner)

@@ -19,6 +19,7 @@ from ssastore.core.caller import Caller
 from ssastore.core.counts import Counts
 from ssastore.core.found import Found
 from ssastore.core.listing import Page, Row, merge_planes
+from ssastore.core.metadata import listed
 from ssastore.core.place import Place
 from ssastore.core.quorum import every_plane, gather_majority, gather_reachable
 from ssastore.errors import BadFrame, ObjectNotFound, OutOfStep, Unavailable
@@ -146,8 +147,7 @@ class Shards:
             found = await self._get(place, kind, key, head_only=True)
         except ObjectNotFound:
             return None
-        row: Row = [key, found.modified_ms, found.metadata.etag, found.metadata.size]
-        return [*row, found.metadata.version.name] if found.metadata.version else row
+        return [key, found.modified_ms, *listed(found.metadata)]
 
     async def is_replicated(self) -> bool:
         """Whether planes can differ."""

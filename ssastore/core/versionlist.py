@@ -44,6 +44,8 @@ class ListedVersion:
     size: int
     is_latest: bool
     is_marker: bool
+    owner: str = ""
+    "Whose the record says that it is; empty when it says nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +177,9 @@ class _Group:
 
     def add(self, row: Row, *, is_object: bool) -> ListedVersion | None:
         """What a row shows; None when that was seen."""
-        stored, modified_ms, etag, size, *named = row
+        stored, modified_ms, etag, size, *more = row
         if is_object:
-            name = whole_name(named[0], modified_ms) if named else ""
+            name = whole_name(more[0], modified_ms) if more and more[0] is not None else ""
             self._current = name
         else:
             name = split_version_key(stored)[1]
@@ -192,4 +194,5 @@ class _Group:
         is_latest = is_object or (self._is_first and is_marker)
         self._is_first = False
         at_ms = time_of(name) if name else modified_ms
-        return ListedVersion(self.key.decode(), id_of(name), at_ms, etag, size, is_latest, is_marker)
+        owner = more[1] if len(more) == 2 else ""
+        return ListedVersion(self.key.decode(), id_of(name), at_ms, etag, size, is_latest, is_marker, owner)

@@ -121,10 +121,14 @@ def policy_of(bucket: Bucket) -> Policy | None:
     return _parsed(text, bucket.name) if text else None
 
 
+def has_acls(bucket: Bucket) -> bool:
+    """Whether ACLs count, and objects can be others' than the bucket's owner's."""
+    return bucket.config.get("ownershipControls") != "BucketOwnerEnforced"
+
+
 def _acl(kept: Any, bucket: Bucket) -> Acl:
     """What was kept, which counts no more where ACLs are disabled."""
-    is_disabled = bucket.config.get("ownershipControls") == "BucketOwnerEnforced"
-    return Acl.decode(None if is_disabled else kept, bucket.owner or ROOT)
+    return Acl.decode(kept if has_acls(bucket) else None, bucket.owner or ROOT)
 
 
 def acl_of(bucket: Bucket) -> Acl:
@@ -149,9 +153,8 @@ def _is_given_up(request: Request) -> bool:
 
 def _owner_to_be(request: Request, bucket: Bucket) -> str:
     """Whose an object is that a request uploads."""
-    ownership = bucket.config.get("ownershipControls")
-    is_given_up = ownership == "BucketOwnerPreferred" and _is_given_up(request)
-    if ownership == "BucketOwnerEnforced" or is_given_up or request.user == ANYBODY:
+    is_preferred = bucket.config.get("ownershipControls") == "BucketOwnerPreferred"
+    if not has_acls(bucket) or (is_preferred and _is_given_up(request)) or request.user == ANYBODY:
         return bucket.owner or ROOT
     return request.user
 
@@ -262,8 +265,8 @@ class Access:
         Raises:
             S3Error: AccessDenied: public ACLs are blocked; InvalidArgument, as ``check_grantees`` does.
         """
-        bucket_owner, ownership = bucket.owner or ROOT, bucket.config.get("ownershipControls")
-        if ownership == "BucketOwnerEnforced":
+        bucket_owner = bucket.owner or ROOT
+        if not has_acls(bucket):
             if not _is_given_up(request) and any(name in request.headers for name in HEADERS):
                 raise S3Error("AccessControlListNotSupported")
             return {}

@@ -6,12 +6,13 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from contextlib import aclosing
 from typing import Any
 
+from ssastore.core.buckets import Bucket
 from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
 from ssastore.core.users import ROOT, Users
 from ssastore.errors import BucketAlreadyExists, BucketNotFound
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import xml, xmlread
-from ssastore.s3.access import check_grantees
+from ssastore.s3.access import check_grantees, has_acls
 from ssastore.s3.acl import OWNERSHIPS, Acl, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.locks import enabled_by
@@ -60,8 +61,12 @@ _MADE_WITH = ("acl", "ownershipControls")
 "What CreateBucket sets by headers, and is told apart by."
 
 
-def _listed(page: Page[ObjectInfo]) -> list[xml.ListedObject]:
-    return [xml.ListedObject(entry.key, entry.modified_ms, entry.etag, entry.size) for entry in page.entries]
+def _listed(page: Page[ObjectInfo], bucket: Bucket) -> list[xml.ListedObject]:
+    are_owned = has_acls(bucket)
+    return [
+        xml.ListedObject(entry.key, entry.modified_ms, entry.etag, entry.size, entry.owner * are_owned)
+        for entry in page.entries
+    ]
 
 
 def _last_name(page: Page[ObjectInfo]) -> str:
@@ -174,7 +179,8 @@ class BucketOperations:
         prefix, delimiter = bounded(query, "prefix"), bounded(query, "delimiter") or None
         if delimiter and query.get("allow-unordered") == "true":
             raise S3Error("InvalidArgument", "A listing with a delimiter is in order.")
-        owner = (await self._objects.buckets.current(request.bucket)).owner or ROOT
+        bucket = await self._objects.buckets.current(request.bucket)
+        owner = bucket.owner or ROOT
         if version == "1":
             marker = bounded(query, "marker")
             page = await self._page(request.bucket, prefix, delimiter, marker, limit)
@@ -185,7 +191,7 @@ class BucketOperations:
                     marker=marker,
                     max_keys=limit,
                     is_truncated=page.is_truncated,
-                    objects=_listed(page),
+                    objects=_listed(page, bucket),
                     owner=owner,
                     common_prefixes=page.prefixes,
                     delimiter=delimiter,
@@ -202,7 +208,7 @@ class BucketOperations:
                 bucket=request.bucket,
                 prefix=prefix,
                 max_keys=limit,
-                objects=_listed(page),
+                objects=_listed(page, bucket),
                 common_prefixes=page.prefixes,
                 delimiter=delimiter,
                 encoding_type=encoding,

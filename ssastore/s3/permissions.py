@@ -11,7 +11,7 @@ from ssastore.core.objects import Objects
 from ssastore.core.users import ROOT, Users
 from ssastore.limits import XML_BYTES_MAX
 from ssastore.s3 import xml
-from ssastore.s3.access import acl_of, blocks, check_grantees, object_acl, policy_of
+from ssastore.s3.access import acl_of, blocks, check_grantees, has_acls, object_acl, policy_of
 from ssastore.s3.acl import OWNERSHIPS, Acl, of_document, of_headers
 from ssastore.s3.errors import S3Error
 from ssastore.s3.policy import POLICY_BYTES_MAX, parse_policy
@@ -68,7 +68,7 @@ class PermissionOperations:
 
     async def _wanted(self, request: Request, bucket: Bucket, owner: str) -> Acl:
         """The ACL that a request sets. S3Error, also for users that nobody has made a key for."""
-        if bucket.config.get("ownershipControls") == "BucketOwnerEnforced":
+        if not has_acls(bucket):
             raise S3Error("AccessControlListNotSupported")
         acl = of_headers(request.headers, owner, bucket.owner or ROOT)
         body = await request.small_body(XML_BYTES_MAX)

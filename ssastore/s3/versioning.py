@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from ssastore.core.versionnames import NULL, is_id
 from ssastore.errors import MarkerFound, ObjectNotFound
 from ssastore.limits import LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import locks, xml, xmlsettings
+from ssastore.s3.access import has_acls
 from ssastore.s3.buckets import bounded
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
@@ -152,7 +154,9 @@ class VersionOperations:
                 bucket=request.bucket,
                 wanted=wanted,
                 max_keys=limit,
-                entries=page.entries,
+                entries=page.entries
+                if has_acls(bucket)
+                else [replace(one, owner="") for one in page.entries],
                 owner=bucket.owner or ROOT,
                 common_prefixes=page.prefixes,
                 encoding_type=encoding,

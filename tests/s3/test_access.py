@@ -440,5 +440,30 @@ def test_uploads_and_listings_say_whose_they_are(alice: Any, bob: Any, mine: str
             ("alice", "alice"),
             ("bob", "bob"),
         ]
-        listed = client.list_objects_v2(Bucket=mine, FetchOwner=True)["Contents"]
-        assert {found["Owner"]["ID"] for found in listed} == {"alice"}
+    bob.put_object(Bucket=mine, Key="bobs", Body=b"x")
+    for version in (False, True):
+        if version:
+            status = {"Status": "Enabled"}
+            alice.put_bucket_versioning(Bucket=mine, VersioningConfiguration=status)
+            for key, writer in (("bobs", alice), ("bobs", bob), ("k", bob)):
+                writer.put_object(Bucket=mine, Key=key, Body=b"y")
+        expected = {"bobs": "bob", "k": "bob" if version else "alice"}
+        assert owners_listed(alice, mine) == [expected] * 2
+    versions = alice.list_object_versions(Bucket=mine)["Versions"]
+    assert [(found["Key"], found["Owner"]["ID"]) for found in versions] == [
+        *[("bobs", name) for name in ("bob", "alice", "bob")],
+        *[("k", name) for name in ("bob", "alice")],
+    ]
+    assert "Owner" not in alice.list_objects_v2(Bucket=mine)["Contents"][0]
+    alice.put_bucket_acl(Bucket=mine, ACL="private")
+    rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    alice.put_bucket_ownership_controls(Bucket=mine, OwnershipControls=rules)
+    assert owners_listed(alice, mine) == [{"bobs": "alice", "k": "alice"}] * 2
+    versions = alice.list_object_versions(Bucket=mine)["Versions"]
+    assert {found["Owner"]["ID"] for found in versions} == {"alice"}
+
+
+def owners_listed(client: Any, bucket: str) -> list[dict[str, str]]:
+    """Owner by key, of both kinds of listing."""
+    pages = client.list_objects_v2(Bucket=bucket, FetchOwner=True), client.list_objects(Bucket=bucket)
+    return [{found["Key"]: found["Owner"]["ID"] for found in page["Contents"]} for page in pages]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ssastore.core import listing
 from ssastore.core.listing import Page, end_of_prefix, merge_shards, scan_page, slice_holds
-from ssastore.core.metadata import Metadata
+from ssastore.core.metadata import Metadata, Version, listed, listed_packed
 from ssastore.core.records import blob_key, record_key, shut_key
 from ssastore.core.register import LIVE, TOMBSTONE, Slot, Value, make_ballot
 from ssastore.errors import CorruptObject, Unavailable
@@ -102,6 +102,54 @@ def model(live: Sequence[bytes], prefix: bytes, after: bytes, delimiter: bytes) 
             continue  # A roll-up that was shown before is skipped whole.
         found.add(entry)
     return sorted(found)
+
+
+VERSION = Version("0001-a", 0, "")
+OWNED = {"acl": {"owner": "bob", "grants": []}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        (Metadata("e", 3), ["e", 3]),
+        (Metadata("e", 3, extra={"tags": {"a": "b"}}), ["e", 3]),
+        (Metadata("e", 3, version=VERSION), ["e", 3, VERSION.name]),
+        (Metadata("e", 3, extra=OWNED), ["e", 3, None, "bob"]),
+        (Metadata("e", 3, extra=OWNED, version=VERSION), ["e", 3, VERSION.name, "bob"]),
+    ],
+)
+async def test_a_row_says_what_the_record_says(metadata: Metadata, told: list[Any]) -> None:
+    """Also with a witness, and where the agreed record is read instead of a plane's."""
+    store = MemoryStore()
+    slot = slot_of(LIVE, metadata.encode(), b"abc")
+    await store.submit(lambda txn: txn.put(START + b"k", *slot.encode()))
+    assert listed(metadata) == told
+    for with_witness, ending in ((False, []), (True, [slot.accepted])):
+        request = Scan(0, Kind.OBJECT, BUCKET, 16, 0, b"", b"", b"", 10, with_witness)
+        with store.read() as txn:
+            _, body = scan_page(txn, START, request)
+        assert msgpack.unpackb(body) == [[b"k", 1, *told, *ending]]
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        ["e", 3, [], {}, {}],
+        ["e", 3, [], {}, {}, {}, ["n", 0, ""], 5],
+        ["e", 3, [], {}, {}, 5],
+        ["e", 3, [], {}, {}, {"acl": 5}],
+        ["e", 3, [], {}, {}, {"acl": {}}],
+        ["e", 3, [], {}, {}, {}, 5],
+        ["e", 3, [], {}, {}, {}, []],
+        [5, 3, [], {}, {}, {}],
+        ["e", "3", [], {}, {}, {}],
+        5,
+    ],
+    ids=str,
+)
+def test_what_is_no_metadata_is_not_listed(packed: Any) -> None:
+    with pytest.raises(CorruptObject):
+        listed_packed(msgpack.packb(packed))
 
 
 @pytest.mark.parametrize(
