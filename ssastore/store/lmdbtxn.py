@@ -109,7 +109,7 @@ class Snapshot:
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """Sealed records with ``first <= key < end``, unverified, in order."""
         try:
-            yield from self._long_keys().scan(first, end, _never)
+            yield from self._long_keys().scan(first, end, None)
         except lmdb.Error as error:
             self.is_spoilt = True
             raise translated(error) from error
@@ -261,8 +261,3 @@ def _unreadable(error: lmdb.Error, key: bytes) -> SsaStoreError:
     if isinstance(error, _DAMAGED):
         return CorruptObject(f"the stored record of key {shown(key)} cannot be read: {error}", key)
     return translated(error)
-
-
-def _never() -> int:
-    """A read transaction changes nothing."""
-    return 0

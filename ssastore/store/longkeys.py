@@ -25,7 +25,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from lmdb import Transaction, _Database
+from lmdb import Cursor, Transaction, _Database
 
 from ssastore.errors import CorruptObject
 from ssastore.store.seal import check_key, shown
@@ -104,12 +104,15 @@ class LongKeys(Generic[View]):
         self._count(-removed)
         return True
 
-    def scan(self, first: bytes, end: bytes, mutations: Callable[[], int]) -> Iterator[tuple[bytes, View]]:
+    def scan(
+        self, first: bytes, end: bytes, mutations: Callable[[], int] | None
+    ) -> Iterator[tuple[bytes, View]]:
         """All records with ``first <= key < end``, short and long keys, in the order of the whole keys.
 
         Args:
             mutations: a number that changes whenever the transaction has changed a record.  The scan then
-                looks for its place again: it goes on with the smallest key after the last one.
+                looks for its place again: it goes on with the smallest key after the last one.  None: the
+                transaction changes none.
         """
         return self._scan(1, b"", b"", first, end, mutations)
 
@@ -120,7 +123,7 @@ class LongKeys(Generic[View]):
         known: bytes,
         first: bytes,
         end: bytes | None,
-        mutations: Callable[[], int],
+        mutations: Callable[[], int] | None,
     ) -> Iterator[tuple[bytes, View]]:
         """Records below one branch.
 
@@ -131,16 +134,15 @@ class LongKeys(Generic[View]):
         skip = len(space)
         start = space + first if len(first) <= width else space + first[:width] + b"\0"
         with self._txn.cursor(self._database(level)) as cursor:
-            found = cursor.set_range(start)
-            while found:
-                item, sealed = cursor.item()
+            if not cursor.set_range(start):
+                return
+            for item, sealed in cursor.iternext() if mutations is None else _restless(cursor, mutations):
                 stored = bytes(item)
                 if not stored.startswith(space):
                     return
                 rest = stored[skip:DIRECT]
                 if end is not None and rest >= end:
                     return
-                seen = mutations()
                 if len(stored) <= DIRECT:
                     yield known + rest, sealed
                 elif len(stored) == MARKER_BYTES:
@@ -151,7 +153,6 @@ class LongKeys(Generic[View]):
                     lower = first[width:] if first[:width] == rest else b""
                     upper = end[width:] if end is not None and end[:width] == rest else None
                     yield from self._scan(level + 1, below, known + rest, lower, upper, mutations)
-                found = cursor.next() if mutations() == seen else cursor.set_range(stored + b"\0")
 
     def _database(self, level: int) -> _Database:
         return self._main if level == 1 else self._long
@@ -164,6 +165,17 @@ class LongKeys(Generic[View]):
         if change:
             count = marker_count(self._txn, self._long) + change
             self._txn.put(MARKER_COUNT, count.to_bytes(8, "big"), db=self._long)
+
+
+def _restless(cursor: Cursor[View], mutations: Callable[[], int]) -> Iterator[tuple[View, View]]:
+    """Items from a cursor's place on, while records are put and deleted."""
+    is_there = True
+    while is_there:
+        seen = mutations()
+        item, sealed = cursor.item()
+        stored = bytes(item)
+        yield item, sealed
+        is_there = cursor.next() if mutations() == seen else cursor.set_range(stored + b"\0")
 
 
 def marker_count(txn: Transaction[View], long: _Database) -> int:

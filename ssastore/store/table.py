@@ -77,7 +77,7 @@ def overlaid(
     keys: Callable[[bytes], Iterator[bytes]],
     sealed: Callable[[bytes], Sealed | Missing | None],
     base: Iterator[tuple[bytes, Sealed]],
-    mutations: Callable[[], int],
+    mutations: Callable[[], int] | None,
     first: bytes,
 ) -> Iterator[tuple[bytes, Sealed]]:
     """Records of layers over a base, in order of their keys.
@@ -86,15 +86,16 @@ def overlaid(
         keys: sorted keys of all layers, each once, from a key on.
         sealed: what the layers say of a key.
         base: what lies below them, in order; does not change.
-        mutations: a number that changes whenever a layer does; the layers are then asked again.
+        mutations: a number that changes whenever a layer does; the layers are then asked again. None: they
+            do not change.
         first: where it begins.
     """
-    seen = -1
-    above: Iterator[bytes] = iter(())
-    over: bytes | None = None
+    above = keys(first)
+    over = next(above, None)
+    seen = 0 if mutations is None else mutations()
     below = next(base, None)
     while True:
-        if mutations() != seen:
+        if mutations is not None and mutations() != seen:
             seen = mutations()
             above = keys(first)
             over = next(above, None)
@@ -106,9 +107,13 @@ def overlaid(
             value = sealed(key)
             if value is not None and value is not MISSING:
                 yield key, value
-        elif below is not None:
+        elif below is None:
+            return
+        elif over is None and mutations is None:
+            yield below  # As mostly: nothing lies over the rest, nor will.
+            yield from base
+            return
+        else:
             item, below = below, next(base, None)
             first = item[0] + b"\0"
             yield item
-        else:
-            return

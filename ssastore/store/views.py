@@ -127,7 +127,7 @@ class ReadView:
             lambda at: keys_of(tables, at, end),
             lambda key: _look(tables, key),
             self._snapshot.scan(first, end),
-            lambda: 0,
+            None,
             first,
         )
         for key, sealed in found:

@@ -82,7 +82,8 @@ def test_agrees_with_a_dict(
         for first in edges:
             for end in edges:
                 expected = sorted((key, value) for key, value in records.items() if first <= key < end)
-                assert list(long_keys.scan(first, end, lambda: 0)) == expected
+                for mutations in (None, lambda: 0):
+                    assert list(long_keys.scan(first, end, mutations)) == expected
         txn.abort()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,13 +14,17 @@ layer = st.dictionaries(keys, st.none() | st.binary(max_size=2), max_size=10)
 
 
 def over(
-    base: dict[bytes, bytes], layers: list[Records], first: bytes, end: bytes
+    base: dict[bytes, bytes],
+    layers: list[Records],
+    first: bytes,
+    end: bytes,
+    mutations: Callable[[], int] | None = None,
 ) -> list[tuple[bytes, Sealed]]:
     def look(key: bytes) -> bytes | Missing | None:
         return next((records[key] for records in layers if key in records), MISSING)
 
     below = iter(sorted((key, value) for key, value in base.items() if first <= key < end))
-    return list(overlaid(lambda at: keys_of(layers, at, end), look, below, lambda: 0, first))
+    return list(overlaid(lambda at: keys_of(layers, at, end), look, below, mutations, first))
 
 
 @given(st.dictionaries(keys, st.binary(max_size=2), max_size=10), st.lists(layer, max_size=3), keys, keys)
@@ -33,7 +37,8 @@ def test_layers_hide_what_lies_below(
     expected = sorted(
         (key, value) for key, value in merged.items() if value is not None and first <= key < end
     )
-    assert over(base, layers, first, end) == expected
+    for mutations in (None, lambda: 0):
+        assert over(base, layers, first, end, mutations) == expected
 
 
 def test_changes_ahead_are_seen_and_those_behind_are_not() -> None:
