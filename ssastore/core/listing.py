@@ -24,9 +24,10 @@ next page is not there yet, so a listing is complete or it fails: never short.
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgpack
@@ -42,6 +43,7 @@ from ssastore.messages import Scan
 Row = list[Any]
 
 _ROW_OVERHEAD_BYTES = 64
+_name = itemgetter(0)
 
 
 def end_of_prefix(prefix: bytes) -> bytes | None:
@@ -195,43 +197,57 @@ Fetch = Callable[[int, bytes, int], Awaitable[Page]]
 """(shard, after, limit) -> the shard's next page."""
 
 
-async def merge_shards(
+async def merge_runs(
     fetch: Fetch, shards: int, after: bytes, *, limit: int, gather: Callable[..., Awaitable[list[Page]]]
-) -> AsyncGenerator[Row, None]:
-    """Rows of all shards in key order, each common prefix once.
+) -> AsyncGenerator[list[Row], None]:
+    """Rows of all shards in key order, each common prefix once: some at a time, as far as pages have come.
 
     Args:
         fetch: reads one page of one shard; raises when the shard cannot be read.
         shards: how many.
         after: exclusive start.
         limit: rows that the caller will take, about; sizes the pages.
-        gather: runs the first fetches side by side (``asyncio.gather`` in production).
+        gather: runs fetches side by side (``asyncio.gather`` in production).
     """
-    # A key goes to a random shard, so each shard will give about limit / shards of the answer; the
-    # margin makes a second round trip rare.
-    share = min(SCAN_PAGE_ITEMS_MAX, limit // shards + 4 * int((limit / shards) ** 0.5) + 4)
+    # A key goes to a random shard, so each will give about limit / shards of the answer. The margin, two
+    # standard deviations, makes a second round trip an exception; more would be read and thrown away.
+    share = min(SCAN_PAGE_ITEMS_MAX, limit // shards + 2 * int((limit / shards) ** 0.5) + 2)
     pages = await gather(*[fetch(shard, after, share) for shard in range(shards)])
-    heap: list[tuple[bytes, int, int]] = []
-    for shard, page in enumerate(pages):
-        while not page.rows and page.truncated:
-            page = await fetch(shard, page.last, share)
-        pages[shard] = page
-        if page.rows:
-            heap.append((page.rows[0][0], shard, 0))
-    heapq.heapify(heap)
+    places = [0] * shards
     previous: bytes | None = None
-    while heap:
-        key, shard, index = heap[0]
-        page = pages[shard]
-        row = page.rows[index]
-        if key != previous:
-            previous = key
+    while True:
+        # Beyond the end of any page that is cut short that shard may have more.
+        horizon = min((page.last for page in pages if page.truncated), default=None)
+        found: list[Row] = []
+        for shard, page in enumerate(pages):
+            start = places[shard]
+            end = len(page.rows)
+            if horizon is not None:
+                end = bisect_right(page.rows, horizon, start, key=_name)
+            found += page.rows[start:end]
+            places[shard] = end
+        found.sort(key=_name)
+        run: list[Row] = []
+        for row in found:
+            if row[0] != previous:
+                previous = row[0]
+                run.append(row)
+        # The caller goes on after ``limit`` rows, or does not.
+        for at in range(0, len(run), limit):
+            yield run[at : at + limit]
+        if horizon is None:
+            return
+        ended = [shard for shard, page in enumerate(pages) if page.truncated and page.last == horizon]
+        for shard, page in zip(
+            ended, await gather(*[fetch(shard, horizon, share) for shard in ended]), strict=True
+        ):
+            pages[shard], places[shard] = page, 0
+
+
+async def merge_shards(
+    fetch: Fetch, shards: int, after: bytes, *, limit: int, gather: Callable[..., Awaitable[list[Page]]]
+) -> AsyncGenerator[Row, None]:
+    """As ``merge_runs``, row by row."""
+    async for run in merge_runs(fetch, shards, after, limit=limit, gather=gather):
+        for row in run:
             yield row
-        index += 1
-        while index >= len(page.rows) and page.truncated:
-            page = pages[shard] = await fetch(shard, page.last, share)
-            index = 0
-        if index < len(page.rows):
-            heapq.heapreplace(heap, (page.rows[index][0], shard, index))
-        else:
-            heapq.heappop(heap)

@@ -143,11 +143,13 @@ def is_version(packed: bytes | memoryview) -> bool:
 
 def listed_packed(packed: bytes | memoryview) -> list[Any]:
     """``listed`` for encoded metadata. Raises CorruptObject."""
+    fields = _unpack(packed)
     try:
-        etag, size, _, _, _, extra, *more = _unpack(packed)
-        if type(etag) is str and type(size) is int and len(more) <= 1:
-            return _listed(etag, size, more[0][0] if more else None, extra)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        if len(fields) in (6, 7):
+            etag, size = fields[0], fields[1]
+            if type(etag) is str and type(size) is int:
+                return _listed(etag, size, fields[6][0] if len(fields) == 7 else None, fields[5])
+    except (TypeError, LookupError) as error:
         raise CorruptObject("stored metadata has an unknown shape") from error
     raise CorruptObject("stored metadata has an unknown shape")
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ssastore.core.buckets import Bucket
-from ssastore.core.objects import CommonPrefix, ObjectInfo, Objects
+from ssastore.core.objects import CommonPrefix, Listed, Objects
 from ssastore.core.users import ROOT, Users
 from ssastore.errors import BucketAlreadyExists, BucketNotFound
 from ssastore.limits import KEY_BYTES_MAX, LIST_KEYS_MAX, XML_BYTES_MAX
@@ -61,15 +61,15 @@ _MADE_WITH = ("acl", "ownershipControls")
 "What CreateBucket sets by headers, and is told apart by."
 
 
-def _listed(page: Page[ObjectInfo], bucket: Bucket) -> list[xml.ListedObject]:
-    are_owned = has_acls(bucket)
-    return [
-        xml.ListedObject(entry.key, entry.modified_ms, entry.etag, entry.size, entry.owner * are_owned)
-        for entry in page.entries
-    ]
+def _shown(entries: list[Listed], bucket: Bucket) -> list[Listed]:
+    """Entries as they are listed: with their owners only where ACLs count."""
+    if not has_acls(bucket):
+        for entry in entries:
+            entry.owner = ""
+    return entries
 
 
-def _last_name(page: Page[ObjectInfo]) -> str:
+def _last_name(page: Page[Listed]) -> str:
     """Where the next page goes on."""
     last = page.last
     assert last is not None
@@ -191,7 +191,7 @@ class BucketOperations:
                     marker=marker,
                     max_keys=limit,
                     is_truncated=page.is_truncated,
-                    objects=_listed(page, bucket),
+                    objects=_shown(page.entries, bucket),
                     owner=owner,
                     common_prefixes=page.prefixes,
                     delimiter=delimiter,
@@ -208,7 +208,7 @@ class BucketOperations:
                 bucket=request.bucket,
                 prefix=prefix,
                 max_keys=limit,
-                objects=_listed(page, bucket),
+                objects=_shown(page.entries, bucket),
                 common_prefixes=page.prefixes,
                 delimiter=delimiter,
                 encoding_type=encoding,
@@ -221,12 +221,12 @@ class BucketOperations:
 
     async def _page(
         self, bucket: str, prefix: str, delimiter: str | None, after: str, limit: int
-    ) -> Page[ObjectInfo]:
+    ) -> Page[Listed]:
         """One page: up to ``limit`` entries after ``after``, and whether more follow."""
         if limit == 0:
             await self._objects.buckets.read(bucket)
             return Page()
-        entries = self._objects.list(
+        runs = self._objects.runs(
             bucket, prefix=prefix, delimiter=delimiter or "", start_after=after, page_size=limit + 1
         )
-        return await page_of(entries, limit)
+        return await page_of(runs, limit)

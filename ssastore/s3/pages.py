@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -21,21 +21,20 @@ class Page(Generic[Entry]):
     is_truncated: bool = False
 
 
-async def page_of(listing: AsyncIterator[Entry | CommonPrefix], limit: int) -> Page[Entry]:
+async def page_of(runs: AsyncGenerator[Sequence[Entry | CommonPrefix], None], limit: int) -> Page[Entry]:
     """Take ``limit`` entries, 1 or more, and look whether there is another one. Ends the listing."""
-    page: Page[Entry] = Page()
-    count = 0
+    found: list[Entry | CommonPrefix] = []
     try:
-        async for entry in listing:
-            if count == limit:
-                page.is_truncated = True
+        async for run in runs:
+            found += run
+            if len(found) > limit:
                 break
-            count += 1
-            page.last = entry
-            if isinstance(entry, CommonPrefix):
-                page.prefixes.append(entry.prefix)
-            else:
-                page.entries.append(entry)
     finally:
-        await listing.aclose()  # type: ignore[attr-defined]  # it is an async generator
-    return page
+        await runs.aclose()
+    shown = found[:limit]
+    return Page(
+        [entry for entry in shown if not isinstance(entry, CommonPrefix)],
+        [entry.prefix for entry in shown if isinstance(entry, CommonPrefix)],
+        shown[-1] if shown else None,
+        len(found) > limit,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, TypeVar
@@ -168,4 +169,5 @@ class VersionOperations:
         if limit == 0:
             await self._objects.buckets.read(bucket)
             return Page()
-        return await page_of(self._objects.list_versions(bucket, wanted, page_size=limit + 1), limit)
+        async with aclosing(self._objects.list_versions(bucket, wanted, page_size=limit + 1)) as entries:
+            return await page_of(([entry] async for entry in entries), limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ssastore.core.objects import Listed
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.s3.errors import S3Error
 from ssastore.s3.xmltext import bare_document, iso8601
@@ -12,6 +13,7 @@ from ssastore.s3.xmltext import document as _document
 from ssastore.s3.xmltext import element as _element
 from ssastore.s3.xmltext import encoder as _encoder
 from ssastore.s3.xmltext import escape as _escape
+from ssastore.s3.xmltext import written as _written
 
 CONTENT_TYPE = "application/xml"
 _STORAGE_CLASS = "STANDARD"
@@ -26,18 +28,6 @@ def check_encoding_type(value: str | None) -> str | None:
     if value not in (None, "url"):
         raise S3Error("InvalidArgument", "Invalid Encoding Method specified", ArgumentName="encoding-type")
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class ListedObject:
-    """One object of a listing. ``etag`` is without quotes, here and everywhere in this module."""
-
-    key: str
-    modified_ms: int
-    etag: str
-    size: int
-    owner: str = ""
-    "Empty: the bucket's owner."
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +120,21 @@ def location(region: str) -> bytes:
     return _document("LocationConstraint", "" if region == "us-east-1" else _escape(region))
 
 
-def _contents(objects: Sequence[ListedObject], encode: Callable[[str], str], owner: str | None) -> str:
+def _contents(objects: Sequence[Listed], encoding_type: str | None, owner: str | None) -> str:
     """``owner`` is the bucket's; None: nothing is said of owners."""
     end = f"{_element('StorageClass', _STORAGE_CLASS)}</Contents>"
     ends = {
         name: f"</Size>{'' if owner is None else _person('Owner', name or owner)}{end}"
         for name in {listed.owner for listed in objects}
     }
-    # Numbers and times need no escape: a third of the time of a page of a thousand.
+    keys = _written([entry.key for entry in objects], encoding_type)
+    etags = _written([entry.etag for entry in objects], None)
     return "".join(
-        f"<Contents><Key>{_escape(encode(listed.key))}</Key>"
-        f"<LastModified>{iso8601(listed.modified_ms)}</LastModified>{_etag(listed.etag)}"
-        f"<Size>{listed.size}{ends[listed.owner]}"
-        for listed in objects
+        [
+            f"<Contents><Key>{key}</Key><LastModified>{iso8601(entry.modified_ms)}</LastModified>"
+            f"<ETag>&quot;{etag}&quot;</ETag><Size>{entry.size}{ends[entry.owner]}"
+            for key, etag, entry in zip(keys, etags, objects, strict=True)
+        ]
     )
 
 
@@ -161,7 +153,7 @@ def list_objects_v2(
     bucket: str,
     prefix: str,
     max_keys: int,
-    objects: Sequence[ListedObject],
+    objects: Sequence[Listed],
     common_prefixes: Sequence[str] = (),
     delimiter: str | None = None,
     encoding_type: str | None = None,
@@ -184,7 +176,7 @@ def list_objects_v2(
         _element("ContinuationToken", continuation_token),
         _element("NextContinuationToken", next_token),
         _encoded("StartAfter", start_after, encode),
-        _contents(objects, encode, owner),
+        _contents(objects, encoding_type, owner),
         _common_prefixes(common_prefixes, encode),
     )
 
@@ -196,7 +188,7 @@ def list_objects_v1(
     marker: str,
     max_keys: int,
     is_truncated: bool,
-    objects: Sequence[ListedObject],
+    objects: Sequence[Listed],
     owner: str,
     common_prefixes: Sequence[str] = (),
     delimiter: str | None = None,
@@ -218,7 +210,7 @@ def list_objects_v1(
         _element("MaxKeys", max_keys),
         _element("EncodingType", encoding_type),
         _element("IsTruncated", is_truncated),
-        _contents(objects, encode, owner),
+        _contents(objects, encoding_type, owner),
         _common_prefixes(common_prefixes, encode),
     )
 

@@ -23,6 +23,8 @@ _DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 _NEEDS_ESCAPE = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
+_SAFE = "/-._~"
+_NEEDS_ENCODING = re.compile(f"[^A-Za-z0-9{re.escape(_SAFE)}]")
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;"}
 
 
@@ -53,11 +55,19 @@ def bare_document(root: str, *content: str) -> bytes:
     return f"{_DECLARATION}<{root}>{''.join(content)}</{root}>".encode()
 
 
+def written(texts: list[str], encoding_type: str | None) -> list[str]:
+    """Many texts as elements have them: encoded, and escaped. One look mostly tells that all can stay."""
+    if (_NEEDS_ENCODING if encoding_type else _NEEDS_ESCAPE).search("".join(texts)) is None:
+        return texts
+    encode = encoder(encoding_type)
+    return [escape(encode(text)) for text in texts]
+
+
 def encoder(encoding_type: str | None) -> Callable[[str], str]:
     """How keys are written: ``encoding_type`` is None or ``url``."""
     if encoding_type is None:
         return str
-    return lambda text: quote(text, safe="/-._~")
+    return lambda text: quote(text, safe=_SAFE)
 
 
 def iso8601(at_ms: int) -> str:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssastore.core.demand import NOTHING, Demand
+from ssastore.core.objects import Listed
 from ssastore.limits import XML_BYTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX
 from ssastore.s3 import xml, xmlread, xmltext
 from ssastore.s3.errors import S3Error
@@ -67,8 +68,8 @@ def test_buckets_are_listed(parsed: Callable[..., Any]) -> None:
     assert parsed("ListBuckets", xml.list_buckets("me", []))["Buckets"] == []
 
 
-def listed(key: str) -> xml.ListedObject:
-    return xml.ListedObject(key, MODIFIED_MS, "0123-2", 5)
+def listed(key: str) -> Listed:
+    return Listed(key, MODIFIED_MS, "0123-2", 5)
 
 
 @pytest.mark.parametrize("encoding_type", [None, "url"])
