@@ -24,10 +24,9 @@ from ssastore.core.boot import Environment
 from ssastore.core.clusterreading import group_events
 from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord, PlaneOwner
 from ssastore.core.heirs import Legacy, merge_legacy, note_legacy, split_legacy
-from ssastore.core.held import Held, is_moving, read_listing, seen_from, share_of_node, slices_by_group
+from ssastore.core.held import Held, Listing, read_listing, seen_from, share_of_node, slices_by_group
 from ssastore.core.marks import Watermark, recall, remember
 from ssastore.core.numbers import (
-    WHOLE_SLICES,
     group_of_slice,
     overlaps,
     part_of_slice,
@@ -36,16 +35,8 @@ from ssastore.core.numbers import (
     slice_number,
 )
 from ssastore.core.replies import Reply
-from ssastore.core.standing import (
-    UNTOUCHED,
-    Standing,
-    State,
-    judge,
-    pack_parts,
-    read_standings,
-    unpack_stands,
-    write_standing,
-)
+from ssastore.core.standing import Standing, State, judge, pack_parts, unpack_stands
+from ssastore.core.standings import Standings
 from ssastore.core.strays import stored_beside, strays_among
 from ssastore.core.widening import FILLED_PLANE
 from ssastore.env import ControlStore, Store, WatchCompacted, WriteTxn, spawn
@@ -96,10 +87,7 @@ class Custody:
         self._store = store
         self._forget = forget
         self._tell = tell
-        with store.read() as txn:
-            self._standings = read_standings(txn)
-        self._has_parts = any(number >= WHOLE_SLICES for number in self._standings)
-        "Whether there are standings of parts: nearly never."
+        self._standings = Standings(store)
         self._base = slices_by_group(acceptor.owned)
         "As it was at the start."
         self._mine: dict[int, tuple[int, ...]] = dict(self._base)
@@ -111,7 +99,6 @@ class Custody:
         "Slices that this worker makes of other planes' (``core.widening``)."
         self._merging: dict[int, Held] = {}
         "Groups of this worker of which parts are being merged."
-        self._adopting: dict[int, asyncio.Future[None]] = {}
         self._recutting: set[int] = set()
         "Slices that do not vote before it is noted that they were split or merged."
         self._changed = asyncio.Event()
@@ -127,11 +114,8 @@ class Custody:
         items, self._revision = await control.list(GROUP_PREFIX)
         is_first = not self.groups
         listing = self.read_listing(items, self._base)
-        if is_first and not (self._standings or self._is_withdrawn) and self.environment.is_first:
-            self.groups.update(listing.untouched)
-            for planes, groups in listing.counts.items():
-                self._acceptor.served.count(groups, planes)
-            self._acceptor.served.vote_first(listing.cfgs)
+        if is_first and self.environment.is_first and not self._is_withdrawn:
+            self._vote_first(listing)
         else:
             for held in listing.untouched.values():
                 self._take(*held)
@@ -142,6 +126,24 @@ class Custody:
         if is_first:
             self.taken = {s for s, state in self.states.items() if state is State.QUARANTINED}
             self._log_silent()
+
+    def _vote_first(self, listing: Listing) -> None:
+        """Of groups that nothing was ever done to, the slices vote at the start, and at once.
+
+        Of those whose slices have a standing nevertheless, each is judged.
+        """
+        touched = {group_of_slice(number) for number in self._standings.by_slice} & listing.untouched.keys()
+        for planes, groups in listing.counts.items():
+            self._acceptor.served.count(groups, planes)
+        if not touched:
+            self.groups.update(listing.untouched)
+            self._acceptor.served.vote_first(listing.cfgs)
+            return
+        self.groups.update((group, held) for group, held in listing.untouched.items() if group not in touched)
+        cfgs = {number: cfg for number, cfg in listing.cfgs.items() if group_of_slice(number) not in touched}
+        self._acceptor.served.vote_first(cfgs)
+        for group in sorted(touched):
+            self._take(*listing.untouched[group])
 
     async def follow(self, control: ControlStore) -> None:
         """Apply every change of a group record, for ever."""
@@ -186,28 +188,33 @@ class Custody:
         known = self.groups.get(record.group)
         if known is not None and known.revision >= revision:
             return True
-        owned, incoming, filling = share_of_node(record, self.node, self._acceptor.served.is_of_lane)
+        owned, outgoing, incoming, filling = share_of_node(
+            record, self.node, self._acceptor.served.is_of_lane
+        )
         before = self._mine.get(record.group, ())
         if not (owned or incoming or filling or before or known):
             return False
         held = self.groups[record.group] = Held(record, revision)
         self._acceptor.served.count([record.group], len(record.planes))
-        self._merging.pop(record.group, None)
+        if self._merging:
+            self._merging.pop(record.group, None)
         if record.merging is not None:
             self._merging[record.group] = held
-        for number in known.record.slices() if known is not None else ():
-            self.incoming.pop(number, None)
-            self.outgoing.pop(number, None)
-        self.filling.pop(slice_number(FILLED_PLANE, record.group), None)
-        self.filling.update((number, held) for number in filling)
-        self.incoming.update((number, seen_from(held, number)) for number in incoming)
-        self.outgoing.update(
-            (number, seen_from(held, number)) for number in owned if is_moving(record, number)
-        )
+        if known is not None and (self.incoming or self.outgoing):
+            for number in known.record.slices():
+                self.incoming.pop(number, None)
+                self.outgoing.pop(number, None)
+        if self.filling:
+            self.filling.pop(slice_number(FILLED_PLANE, record.group), None)
+        self.filling.update(dict.fromkeys(filling, held))
+        for number in incoming:
+            self.incoming[number] = seen_from(held, number)
+        for number in outgoing:
+            self.outgoing[number] = seen_from(held, number)
         if owned != before:
             self._change_hands(record.group, before, owned)
         if record.split is not None:
-            self._note(split_legacy(owned, self._standings))
+            self._note(split_legacy(owned, self._standings.by_slice))
         for number in owned:
             self._settle(number, seen_from(held, number).record)
         return True
@@ -219,7 +226,7 @@ class Custody:
         for number in before:
             if number not in owned:
                 # One that was handed over has its seal here, and is known by that.
-                self._has_lost = self._has_lost or number not in self._standings
+                self._has_lost = self._has_lost or number not in self._standings.by_slice
                 self._acceptor.served.lose(number)
                 self.states.pop(number, None)
                 self.taken.discard(number)
@@ -239,10 +246,10 @@ class Custody:
 
     def _settle(self, number: int, record: GroupRecord) -> None:
         """Let a slice vote, or not."""
-        served, standing = self._acceptor.served, self._standings.get(number, UNTOUCHED)
+        served, standing = self._acceptor.served, self._standings.of(number)
         state = judge(record, plane_of_slice(number), self.environment, standing)
-        if state is State.ACTIVE and self._has_parts:
-            self._note(merge_legacy(number, self._standings))
+        if state is State.ACTIVE and self._standings.has_parts:
+            self._note(merge_legacy(number, self._standings.by_slice))
         if state is State.ACTIVE and number in self._recutting:
             state = State.RECUT
         if state is not State.ACTIVE or self._is_withdrawn:
@@ -262,7 +269,7 @@ class Custody:
                 self._forget()
             served.vote(number, record.cfg)
         if record.cfg > standing.cfg:
-            self._adopt(number, standing._replace(cfg=record.cfg))
+            self._standings.adopt(number, standing._replace(cfg=record.cfg))
 
     def _settle_again(self, numbers: Iterable[int]) -> None:
         """Judge slices by what is known now, those that are still this worker's."""
@@ -275,10 +282,7 @@ class Custody:
         """Make it durable what slices inherit; they do not vote before."""
         if not legacy.heirs:
             return
-        self._standings.update(legacy.standings)
-        for number in legacy.gone:
-            del self._standings[number]
-        self._has_parts = any(number >= WHOLE_SLICES for number in self._standings)
+        self._standings.inherit(legacy)
         self._recutting.update(legacy.heirs)
         spawn("note a split", self._make_legacy_durable(legacy))
 
@@ -293,15 +297,6 @@ class Custody:
         self._recutting.difference_update(legacy.heirs)
         self._settle_again(legacy.heirs)
         self.wake()
-
-    def _know(self, standings: Mapping[int, Standing]) -> None:
-        self._standings.update(standings)
-        self._has_parts = self._has_parts or any(number >= WHOLE_SLICES for number in standings)
-
-    def _adopt(self, number: int, standing: Standing) -> None:
-        """Make a new cfg durable. Until then only the control store's word keeps the old one away."""
-        self._know({number: standing})
-        self._adopting[number] = self._store.submit(lambda txn: write_standing(txn, number, standing))
 
     # -- for merges ---------------------------------------------------------------------------------
 
@@ -333,9 +328,9 @@ class Custody:
             return False
         standing = self.standing(number)
         if standing.seal != h:
-            self._adopt(number, standing._replace(seal=h))
+            self._standings.adopt(number, standing._replace(seal=h))
             self._settle_again([number])
-        await self._make_durable(number)
+        await self._standings.make_durable(number)
         return self.giving(number, h)
 
     @property
@@ -345,21 +340,13 @@ class Custody:
 
     async def note_standings(self, standings: Mapping[int, Standing]) -> None:
         """Make it durable how far slices are that are not this environment's to vote for."""
-        self._know(standings)
-        await self._write(standings, lambda txn: None)
+        self._standings.know(standings)
+        await self._standings.write(standings, lambda txn: None)
 
     async def fill(self, standings: Mapping[int, Standing], last: Callable[[WriteTxn], None]) -> None:
         """The data of incoming slices is complete; ``last`` is changed with that, durably."""
-        await self._write(standings, last)
-        self._know(standings)
-
-    async def _write(self, standings: Mapping[int, Standing], more: Callable[[WriteTxn], None]) -> None:
-        def write_all(txn: WriteTxn) -> None:
-            more(txn)
-            for number, standing in standings.items():
-                write_standing(txn, number, standing)
-
-        await self._store.submit(write_all)
+        await self._standings.write(standings, last)
+        self._standings.know(standings)
 
     def is_of(self, found: PlaneOwner) -> bool:
         """Whether a record names this environment, or may mean it."""
@@ -367,7 +354,7 @@ class Custody:
 
     def strays(self) -> list[int]:
         """Slices that may have left data here and are neither this worker's nor on their way to it."""
-        touched = [s for s, standing in self._standings.items() if standing.epoch or standing.seal]
+        touched = [s for s, standing in self._standings.by_slice.items() if standing.epoch or standing.seal]
         return strays_among(touched, self._here()) if touched else []
 
     def _here(self) -> frozenset[int]:
@@ -381,18 +368,17 @@ class Custody:
         self._has_lost = False
         with self._store.read() as txn:
             found = stored_beside(txn, self._here())
-        for number in found:
-            self._standings.setdefault(number, UNTOUCHED)
+        self._standings.suspect(found)
 
     # -- for the recovery ---------------------------------------------------------------------------
 
     def standing(self, number: int) -> Standing:
         """How far a slice's data here has come."""
-        return self._standings.get(number, UNTOUCHED)
+        return self._standings.of(number)
 
     def filled(self, number: int, standing: Standing) -> None:
         """The slice's data is complete for an epoch; that and the data are durable."""
-        self._know({number: standing})
+        self._standings.know({number: standing})
         self._settle_again([number])
 
     def withdraw(self) -> None:
@@ -406,14 +392,10 @@ class Custody:
         owned = self._known()
         outdated = {number: self.standing(number)._replace(epoch=0) for number in owned}
 
-        def write_all(txn: WriteTxn) -> None:
-            for number, standing in outdated.items():
-                write_standing(txn, number, standing)
-
         for number in owned:
             self._acceptor.served.hush(number)
-        self._know(outdated)
-        await self._store.submit(write_all)
+        self._standings.know(outdated)
+        await self._standings.write(outdated, lambda txn: None)
         self._settle_again(owned)
         self.taken.update(owned)
         self.wake()
@@ -463,20 +445,8 @@ class Custody:
             log.warning("fence.incomplete", extra={"slices": len(stands)})
         fenced = [number for number, cfg in stands.items() if cfgs.get(number, 0) >= cfg]
         for number in fenced:
-            await self._make_durable(number)
+            await self._standings.make_durable(number)
         return [pack_parts(map(part_of_slice, fenced))], b""
-
-    async def _make_durable(self, number: int) -> None:
-        """Wait until the slice's cfg is durable; when that fails, the next one to ask tries again."""
-        adopting = self._adopting.get(number)
-        if adopting is None:
-            return
-        if adopting.done() and adopting.exception() is not None:
-            self._adopt(number, self._standings[number])
-            adopting = self._adopting[number]
-        await asyncio.shield(adopting)
-        if self._adopting.get(number) is adopting:
-            del self._adopting[number]
 
     # -- for status ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ssastore.core.groups import MOVING, GroupRecord, group_of_key
-from ssastore.core.numbers import group_of_slice, part_of_slice, plane_of_slice, slice_number
+from ssastore.core.numbers import group_of_slice, part_of_slice, slice_number
 from ssastore.env import Item
 
 
@@ -71,32 +71,45 @@ def slices_by_group(owned: frozenset[int]) -> Mapping[int, tuple[int, ...]]:
 
 def seen_from(held: Held, number: int) -> Held:
     """A group's record as it is seen from the part of one of its slices."""
+    if held.record.split is None:
+        return held
     view = held.record.at(part_of_slice(number))
     assert view is not None
-    return Held(view, held.revision) if view is not held.record else held
+    return Held(view, held.revision)
 
 
-def share_of_node(
-    record: GroupRecord, node: str, is_of_lane: Callable[[int], bool]
-) -> tuple[tuple[int, ...], list[int], list[int]]:
-    """The slices of a group that are a worker's, that are handed over to it, and that it makes of others'."""
+class Share(NamedTuple):
+    """What one worker has to do with a group; of each the numbers of slices."""
+
+    owned: tuple[int, ...]
+    outgoing: list[int]
+    "Those of ``owned`` that are being handed over."
+    incoming: list[int]
+    "Handed over to it."
+    filling: list[int]
+    "Made by it of others'."
+
+
+def share_of_node(record: GroupRecord, node: str, is_of_lane: Callable[[int], bool]) -> Share:
+    """The slices of a group that are a worker's, and those that become its own."""
     owned: list[int] = []
+    outgoing: list[int] = []
     incoming: list[int] = []
     filling: list[int] = []
-    for view in record.views():
+    for view in record.views():  # A start does this some thousand times.
+        part = view.part
         for plane, found in enumerate(view.planes):
-            number = slice_number(plane, view.part)
-            if node in (found.owner, found.target) and is_of_lane(number):
-                if found.owner == node:
-                    owned.append(number)
-                elif found.target_plane:
-                    filling.append(slice_number(found.target_plane, view.part))
-                else:
-                    incoming.append(number)
-    return tuple(owned), incoming, filling
-
-
-def is_moving(record: GroupRecord, number: int) -> bool:
-    """Whether one of the group's slices is being handed over."""
-    view = record.at(part_of_slice(number))
-    return view is not None and view.planes[plane_of_slice(number)].state == MOVING
+            if found.owner != node and found.target != node:
+                continue
+            number = slice_number(plane, part)
+            if not is_of_lane(number):
+                continue
+            if found.owner == node:
+                owned.append(number)
+                if found.state == MOVING:
+                    outgoing.append(number)
+            elif found.target_plane:
+                filling.append(slice_number(found.target_plane, part))
+            else:
+                incoming.append(number)
+    return Share(tuple(owned), outgoing, incoming, filling)
