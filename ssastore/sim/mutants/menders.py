@@ -56,7 +56,7 @@ MUTANTS = [
         "repair-below-ceiling",
         "a repair's ballot need not be above lost promises",
         _below_the_ceiling,
-        "mend",
+        "mend5",
         is_rare=True,
     ),
     Mutant("repair-from-one-plane", "one other plane is enough to repair from", _from_one_plane, "mend"),

@@ -83,6 +83,7 @@ def _fence_after_the_copy(put: Put) -> None:
 
 def _one_mate_fenced(put: Put) -> None:
     _learn_late(put)
+    _pages_of_any_cfg(put)  # Else the copy itself waits until the other one knows the new cfg.
     _pages_of_any_cfg(put)
 
     async def fence(self: Recovery, plane: int, cfgs: dict[int, int]) -> tuple[list[int], list[int]]:
@@ -235,7 +236,6 @@ MUTANTS = [
         "one fenced mate is enough to begin the copy",
         _one_mate_fenced,
         "zombie",
-        is_rare=True,
     ),
     Mutant("one-mate-copied", "a lost plane is rebuilt from one mate", _one_mate_copied, _SCENARIO),
     Mutant("mixed-cfg", "votes given under two cfgs count together", _mixed_cfg, _SCENARIO),
@@ -271,16 +271,14 @@ MUTANTS = [
         "takeover-without-fence",
         "a target copies what mates may still change",
         _no_fence,
-        "lost",
-        is_rare=True,
+        "outcast",
     ),
     Mutant("takeover-keeps-cfg", "a lost owner is replaced under its own cfg", _takeover_keeps_cfg, "lost"),
     Mutant(
         "former-owner-hearsay",
         "a lost owner that lives on takes a higher cfg from whoever names it",
         _former_owner_takes_hearsay,
-        "lost",
-        is_rare=True,
+        "outcast",
     ),
     Mutant(
         "filled-once",

@@ -82,7 +82,7 @@ async def play_round(stage: Stage, number: int, draw: Stream) -> list[StoreHost]
     _lose(lost, how)
     await stage.pause(draw.uniform(0.0, 1.0))
     await forget_lost(control, [lost.name])
-    moves = await _recoveries(stage, draw, lost)
+    moves = await recoveries(stage, draw, lost)
     await order_moves(control, moves)
     undo: list[Callable[[], None]] = []
     if moves:
@@ -92,7 +92,7 @@ async def play_round(stage: Stage, number: int, draw: Stream) -> list[StoreHost]
     for end in undo:
         end()
     alive = [node for node in stage.cluster.nodes if node is not lost]
-    await _until_over(stage, moves, alive, f"round {number} ({lost.name} {how}, {meanwhile} when {step})")
+    await until_over(stage, moves, alive, f"round {number} ({lost.name} {how}, {meanwhile} when {step})")
     await asyncio.gather(*work)
     if back == "never":
         return [lost]
@@ -126,7 +126,7 @@ def _lose(lost: StoreHost, how: str) -> None:
         lost.host.power_off()
 
 
-async def _recoveries(stage: Stage, draw: Stream, lost: StoreHost) -> list[Move]:
+async def recoveries(stage: Stage, draw: Stream, lost: StoreHost) -> list[Move]:
     """All slices of a node of which any plane holds something, each to a node that has no plane of it."""
     replicas = stage.cluster.layout.cluster.record.replicas
     keys = [key for node in stage.cluster.nodes for key in node.disk.contents.keys]
@@ -247,7 +247,7 @@ async def _until_step(stage: Stage, move: Move, step: str) -> None:
         await stage.pause(_LOOK_EVERY_S)
 
 
-async def _until_over(stage: Stage, moves: Sequence[Move], alive: Sequence[StoreHost], what: str) -> None:
+async def until_over(stage: Stage, moves: Sequence[Move], alive: Sequence[StoreHost], what: str) -> None:
     """Wait until the orders are gone, the slices ACTIVE, and everything votes at those that are left."""
     deadline_s = stage.now_s + BOUND_S
     while stage.now_s < deadline_s:
