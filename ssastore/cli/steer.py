@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -134,17 +135,35 @@ def report_of(found: Context) -> dict[str, Any] | None:
 
 
 def sizes_of(cluster: Cluster, report: dict[str, Any]) -> dict[int, int]:
-    """Bytes of one plane of a group, about: the mean of its owners' slices."""
+    """Bytes of one plane of a group, about.
+
+    The largest slices of each worker are known from its last scrub; the others share what its node has
+    besides.  Of a group that is the mean of its owners'.
+    """
+    from ssastore.core.numbers import group_of_slice
+
+    largest: dict[tuple[str, int], int] = {}
     per_slice = {}
     for node in report["nodes"]:
-        used = sum(worker.get("used_bytes", 0) for worker in node["workers"] if worker["ok"])
-        if node["slices"] and used:
-            per_slice[node["name"]] = used / node["slices"]
+        workers = [worker for worker in node["workers"] if worker["ok"]]
+        known: Counter[int] = Counter()
+        for worker in workers:
+            for number, size, _ in worker.get("largest", ()):
+                known[group_of_slice(number)] += size
+        largest.update(((node["name"], group), size) for group, size in known.items())
+        used = sum(worker.get("used_bytes", 0) for worker in workers)
+        others = node["slices"] - len(known)
+        if used and others > 0:
+            per_slice[node["name"]] = max(0, used - known.total()) / others
     sizes = {}
     for record in cluster.groups:
-        known = [per_slice[owner] for owner in record.owners if owner in per_slice]
-        if known:
-            sizes[record.group] = round(sum(known) / len(known))
+        found = [
+            largest.get((owner, record.group), per_slice[owner])
+            for owner in record.owners
+            if owner in per_slice
+        ]
+        if found:
+            sizes[record.group] = round(sum(found) / len(found))
     return sizes
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ssastore.cli.hot import cores, hottest, largest
+from ssastore.cli.steer import sizes_of
 from ssastore.core.cluster import Cluster, ClusterRecord, NodeRecord
 from ssastore.core.planner import initial_layout
 from ssastore.errors import ConfigError, Unavailable
@@ -78,3 +79,19 @@ def test_who_is_silent_may_be_who_has_most_to_do() -> None:
         {"worker": 0, "ok": True, "idle": True}
     ]
     assert largest(CLUSTER, idle).target == TARGET
+
+
+def test_the_size_of_a_group_is_that_of_its_large_slices_or_an_even_share_of_the_rest() -> None:
+    """The source has a slice of 1000 bytes and 80 in eight others; of other nodes nothing is known."""
+    found = sizes_of(CLUSTER, of_all(0, worker(0, stored=1080, weight=1000)))
+    assert found[GROUP] == 1000
+    (other,) = [g for g in CLUSTER.groups if g.group == GROUP + 1]
+    assert found.get(other.group) == (10 if SOURCE in other.owners else None)
+
+
+def test_what_two_owners_have_of_a_group_is_its_mean() -> None:
+    second = CLUSTER.groups[GROUP].owners[1]
+    told = {name: worker(0, stored=90) for name in CLUSTER.groups[GROUP].owners}
+    told[SOURCE] = worker(0, stored=1080, weight=1000)
+    told[second] = worker(0, stored=2000, weight=2000)
+    assert sizes_of(CLUSTER, report(**told))[GROUP] == round((1000 + 2000 + 10) / 3)
