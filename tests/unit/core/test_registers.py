@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgpack
 import pytest
 
-from ssastore.core.metadata import Metadata
+from ssastore.core.listing import Page
+from ssastore.core.metadata import Metadata, Version, listed
 from ssastore.core.place import Place, expected_position
 from ssastore.core.quorum import HEDGE_S
 from ssastore.core.register import LIVE
@@ -15,7 +17,7 @@ from ssastore.core.registers import Once, Registers
 from ssastore.core.suspects import FAILURES_MIN
 from ssastore.errors import BucketNotFound, CorruptObject, OutcomeUnknown, PeerError, StoreFull, Unavailable
 from ssastore.keyspace import iid_of, plane_of
-from ssastore.messages import Get, Kind, Message, Status
+from ssastore.messages import Get, Kind, Message, Scan, Status
 from tests.registermodel import Seeded, run_virtually
 
 PLACE = Place(7, 0)
@@ -182,3 +184,37 @@ def test_what_is_said_of_a_repetition_says_nothing_of_the_first_attempt(kind: ty
                 assert type(caught.value) is expected
 
     run_virtually(scenario)
+
+
+class Differing(Planes):
+    """Planes of one indexed bucket whose pages differ in what they have accepted; a read settles it."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        super().__init__(set())
+        self._metadata = metadata.encode()
+
+    def begin(self, message: Message, iid: int, body: Any = b"") -> Any:
+        return None  # Nothing is connected.
+
+    async def call(self, message: Message, iid: int, body: Any = b"", *, within_ms: int | None = None) -> Any:
+        if isinstance(message, Scan):
+            witness = b"%d" % plane_of(iid) * 16
+            return [0, 1, False, b"k", 1], msgpack.packb([[b"k", 5, "another", 0, witness]])
+        return [0, 1, 1, self.ballots[0], LIVE, 5, self._metadata], b"x"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        Metadata("e", 3),
+        Metadata("e", 3, version=Version("v")),
+        Metadata("e", 3, extra={"acl": {"owner": "bob", "grants": []}}),
+        Metadata("e", 3, extra={"acl": {"owner": "bob", "grants": []}}, version=Version("v")),
+    ],
+)
+def test_a_row_on_which_planes_differ_is_that_of_the_record(metadata: Metadata) -> None:
+    async def page() -> Page:
+        registers = Registers(Differing(metadata), Seeded(1))
+        return await registers.shards.page(Place(7, 1), Kind.OBJECT, 0, limit=10)
+
+    assert run_virtually(page).rows == [[b"k", 5, *listed(metadata)]]
