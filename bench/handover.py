@@ -9,7 +9,6 @@ same bytes are copied as a file, and synced.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -17,16 +16,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, LeftOut
+from bench.errors import BenchError
+from bench.program import parser_of, run
 from bench.servers import START_S, Server
 from bench.targets.ssastore import Ssastore
 from bench.workloads import MIB, percentile
@@ -128,6 +127,11 @@ class Result:
     calls: dict[str, dict[str, float]]
     "Before, during and after: how many, p50, p99 and the slowest in ms."
 
+    @property
+    def is_right(self) -> bool:
+        """Whether no call failed."""
+        return not self.failed
+
     def table(self) -> str:
         """For people."""
         ratio = self.mib_per_s / self.cp_mib_per_s
@@ -224,23 +228,16 @@ def measure(directory: Path, mib: int, size: int, settings: MoveSettings) -> Res
 
 def main() -> int:
     """Run; exit code 0, or 1 when it could not be measured or a call failed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.handover", description=__doc__.splitlines()[0])
+    parser = parser_of("handover", __doc__)
     parser.add_argument("--mib", type=int, default=50, help="MiB of objects in the slice; default 50")
     parser.add_argument("--size", type=int, default=4096, help="bytes of an object, to 65536; default 4096")
     parser.add_argument("--gentle", action="store_true", help="at the pace that is the default")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    arguments = parser.parse_args()
-    arguments.data.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="handover-", dir=arguments.data) as name:
-        try:
-            settings = MoveSettings(0 if arguments.gentle else MOVE_BYTES_PER_S_MAX)
-            result = measure(Path(name), arguments.mib, arguments.size, settings)
-        except (BenchError, LeftOut) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
-    print(json.dumps(asdict(result)) if arguments.json else result.table())
-    return 1 if result.failed else 0
+
+    def of(folder: Path, options: Any) -> Result:
+        settings = MoveSettings(0 if options.gentle else MOVE_BYTES_PER_S_MAX)
+        return measure(folder, options.mib, options.size, settings)
+
+    return run(parser, of)
 
 
 if __name__ == "__main__":

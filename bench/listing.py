@@ -10,17 +10,15 @@ another client puts and deletes, and the bucket is listed again and again.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import http.client
 import json
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
@@ -30,7 +28,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from bench.errors import BenchError, LeftOut
+from bench.errors import BenchError
+from bench.program import parser_of, run
 from bench.servers import START_S, Server
 from bench.targets.ssastore import Ssastore
 from bench.workloads import percentile
@@ -250,21 +249,10 @@ def _judge(result: Result, listed: list[bytes], expected: list[bytes]) -> None:
 
 def main() -> int:
     """Run; exit code 0, or 1 when it could not be measured or a listing was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m bench.listing", description=__doc__.splitlines()[0])
+    parser = parser_of("listing", __doc__)
     parser.add_argument("--keys", type=int, default=1_000_000, help="in the bucket; default 1000000")
     parser.add_argument("--replicas", type=int, choices=(1, 3), default=3, help="default 3")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    arguments = parser.parse_args()
-    arguments.data.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="listing-", dir=arguments.data) as name:
-        try:
-            result = measure(Path(name), arguments.keys, arguments.replicas)
-        except (BenchError, LeftOut) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
-    print(json.dumps(asdict(result)) if arguments.json else result.table())
-    return 0 if result.is_right else 1
+    return run(parser, lambda folder, options: measure(folder, options.keys, options.replicas))
 
 
 if __name__ == "__main__":

@@ -8,21 +8,19 @@ object of 48.8 GiB that takes no room.  It is read at the seams of parts afterwa
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 
-from bench.errors import BenchError, LeftOut
+from bench.errors import BenchError
+from bench.program import parser_of, run
 from bench.targets.ssastore import Ssastore
 from bench.workloads import MIB
 from ssastore.lab.context import Context
@@ -49,6 +47,26 @@ class Row:
     head_ms: float
     range_ms: float
     "Median of the reads."
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All objects. They were compared as they were read."""
+
+    rows: list[Row]
+    is_right: bool = True
+
+    def table(self) -> str:
+        """For people."""
+        heads = ("parts", "GiB", "a part ms", "list ms", "complete s", "us a part", "head ms", "range ms")
+        widths = (7, 8, 11, 9, 12, 11, 9, 10)
+        lines = ["".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))]
+        lines += [
+            f"{row.parts:7}{row.gib:8.1f}{row.part_ms:11.2f}{row.list_ms:9.1f}{row.complete_s:12.2f}"
+            f"{row.complete_us_each:11.0f}{row.head_ms:9.1f}{row.range_ms:10.1f}"
+            for row in self.rows
+        ]
+        return "\n".join(lines)
 
 
 def _client(found: Context) -> Any:
@@ -111,7 +129,7 @@ def _made(s3: Any, data: bytes, parts: int) -> Row:
     )
 
 
-def measure(directory: Path, counts: list[int], replicas: int) -> list[Row]:
+def measure(directory: Path, counts: list[int], replicas: int) -> Result:
     """In a lab of its own. Raises BenchError, LeftOut."""
     lab = Ssastore(replicas, nodes=_NODES)
     try:
@@ -119,7 +137,7 @@ def measure(directory: Path, counts: list[int], replicas: int) -> list[Row]:
         s3, data = _client(lab.found()), os.urandom(_PART)
         s3.create_bucket(Bucket=BUCKET)
         s3.put_object(Bucket=BUCKET, Key="source", Body=data)
-        return [_made(s3, data, parts) for parts in counts]
+        return Result([_made(s3, data, parts) for parts in counts])
     finally:
         for server in lab.servers:
             server.stop()
@@ -127,31 +145,10 @@ def measure(directory: Path, counts: list[int], replicas: int) -> list[Row]:
 
 def main() -> int:
     """Run; exit code 0, or 1 when it could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.multipart", description=__doc__.splitlines()[0])
+    parser = parser_of("multipart", __doc__)
     parser.add_argument("--parts", type=int, nargs="+", default=[1250, 2500, 5000, 10_000])
     parser.add_argument("--replicas", type=int, choices=(1, 3), default=3, help="default 3")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each object")
-    arguments = parser.parse_args()
-    arguments.data.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="multipart-", dir=arguments.data) as name:
-        try:
-            rows = measure(Path(name), arguments.parts, arguments.replicas)
-        except (BenchError, LeftOut) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
-    if arguments.json:
-        print("\n".join(json.dumps(asdict(row)) for row in rows))
-        return 0
-    heads = ("parts", "GiB", "a part ms", "list ms", "complete s", "us a part", "head ms", "range ms")
-    widths = (7, 8, 11, 9, 12, 11, 9, 10)
-    print("".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)))
-    for row in rows:
-        print(
-            f"{row.parts:7}{row.gib:8.1f}{row.part_ms:11.2f}{row.list_ms:9.1f}{row.complete_s:12.2f}"
-            f"{row.complete_us_each:11.0f}{row.head_ms:9.1f}{row.range_ms:10.1f}"
-        )
-    return 0
+    return run(parser, lambda folder, options: measure(folder, options.parts, options.replicas))
 
 
 if __name__ == "__main__":

@@ -35,14 +35,12 @@ from ssastore.keyspace import GROUP_BITS, GROUPS
 from ssastore.rebalance import Move, order_moves
 from ssastore.sim.cluster import StoreHost
 from ssastore.sim.fabric import draw_moves
-from ssastore.sim.scenarios.move import open_marked
+from ssastore.sim.scenarios.move import late_swarm, open_marked, shape
 from ssastore.sim.scenarios.recovery import until_whole
-from ssastore.sim.scenarios.safety import large_shape
 from ssastore.sim.seeds import Stream
 from ssastore.sim.stage import Scenario, Stage
-from ssastore.sim.swarm import Swarm, draw_swarm
+from ssastore.sim.swarm import Swarm
 from ssastore.sim.upkeep import UpkeepRegister
-from ssastore.sim.workload import Shape
 
 HOW = ("dead", "cut_off", "giving", "taking")
 MEANWHILE = ("none", "target", "mate", "outage", "replaced", "returned")
@@ -55,7 +53,6 @@ BOUND_S = 240
 _ROUNDS_MAX = 2
 _STEP_S = 20
 _LOOK_EVERY_S = 0.002
-_FAULTS = ("reset", "cut", "one_way", "clog", "pause", "disk_stall", "kill", "power_off", "control")
 
 
 async def play(stage: Stage) -> None:
@@ -291,20 +288,8 @@ async def check_owners(stage: Stage, gone: Sequence[StoreHost]) -> None:
 
 
 def swarm(seed: int) -> Swarm:
-    """Faults of network, processes and control store, from a drawn mixture; routes settle late."""
-    drawn = draw_swarm(seed, _FAULTS)
-    draw = Stream(seed, "lost swarm")
-    drawn.lag_ns_max = draw.choice((0, 100, 2000, 20_000)) * 1_000_000
-    drawn.weather.refused_share = 0.0
-    drawn.lasting_ns = min(drawn.lasting_ns, 2_000_000_000)
-    return drawn
-
-
-def shape(seed: int) -> Shape:
-    """A few calls a round: the checker wants no more than a hundred on a key."""
-    drawn = large_shape(seed)
-    drawn.operations, drawn.keys, drawn.hot_percent = 24, min(max(drawn.keys, 4), 8), 60
-    return drawn
+    """As of ``move``, with routes that may settle very late."""
+    return late_swarm(seed, "lost swarm", (0, 100, 2000, 20_000))
 
 
 SCENARIO = Scenario(

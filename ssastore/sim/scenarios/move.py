@@ -20,7 +20,7 @@ copied again from who was copied to.  A round that does not end is a failure of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, PlaneOwner, group_key
@@ -191,9 +191,13 @@ async def _until_over(stage: Stage, moves: list[Move], what: str) -> None:
 
 def swarm(seed: int) -> Swarm:
     """Faults of network, processes and control store, from a drawn mixture; routes settle late."""
+    return late_swarm(seed, "move swarm", (0, 100, 2000))
+
+
+def late_swarm(seed: int, stream: str, lags_ms: Sequence[int]) -> Swarm:
+    """The same for any scenario in which owners change; ``lags_ms``: how late routes may settle."""
     drawn = draw_swarm(seed, _FAULTS)
-    draw = Stream(seed, "move swarm")
-    drawn.lag_ns_max = draw.choice((0, 100, 2000)) * 1_000_000
+    drawn.lag_ns_max = Stream(seed, stream).choice(lags_ms) * 1_000_000
     drawn.weather.refused_share = 0.0
     drawn.lasting_ns = min(drawn.lasting_ns, 2_000_000_000)
     return drawn
