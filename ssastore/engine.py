@@ -23,6 +23,7 @@ from typing import Any
 import msgpack
 
 from ssastore.core.acceptor import Acceptor, encode_coverage
+from ssastore.core.bill import begin_counting
 from ssastore.core.boot import Environment, make_durable, publish, start_environment
 from ssastore.core.changelog import NotedStore
 from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
@@ -182,9 +183,13 @@ class Engine:
             self.acceptor, self.proposer, outside.store, self.mates, self.clock
         )
         self.service.coordinator = self.coordinator
+        self.settler = self.settler_type(self.proposer, self.ballots, self.clock)
         self.upkeep = self._make_upkeep(rules)
         self.service.start_scrub = self.upkeep.scrub.request
         objects = Objects(self.mates, self.clock, outside.randomness)
+        self.counting = self.service.counting = begin_counting(
+            self.coordinator, objects.registers, self.settler, self.ballots, self.clock, outside.randomness
+        )
         self.expiry = Expiry(objects, self.clock, rules.lifecycle_day_ms, self._votes_at)
         self._peers, self._peer_pool = peers, peer_pool
         self._take_custody(store)
@@ -249,7 +254,7 @@ class Engine:
             caller=self.mates,
             registers=Registers(self.mates, self.outside.randomness),
             coordinator=self.coordinator,
-            settler=self.settler_type(self.proposer, self.ballots, self.clock),
+            settler=self.settler,
             rules=rules,
         )
         return self.upkeep_type(tools)
@@ -335,6 +340,7 @@ class Engine:
         for task in self._background:
             task.cancel()
         await self._drain()
+        self.counting.close()
         await self.mates.close()
         await self._peer_pool.close()
         await self.outside.control.close()

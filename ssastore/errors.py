@@ -11,8 +11,9 @@
     │      BucketBeingDeleted
     ├─ Conflict                      the state of the store forbids it (a condition is false, a name is taken)
     │    PreconditionFailed, BucketAlreadyExists (FileExistsError), BucketNotEmpty, VersionKept
+    │    QuotaExceeded
     ├─ TryLater                      may work soon; the library has already retried within the deadline
-    │    Overloaded, OutOfStep, Recounted, Unavailable (ConnectionError)
+    │    Overloaded, OutOfStep, Recounted, HeldElsewhere, Unavailable (ConnectionError)
     │      NoMajority
     ├─ NotMine                       the slice is not served there; the library re-dials, users never see it
     ├─ OutcomeUnknown                the request was sent and the answer never came
@@ -133,6 +134,10 @@ class VersionKept(Conflict):
     """
 
 
+class QuotaExceeded(Conflict):
+    """The bucket has a quota, and with this write it would hold more bytes or objects than that allows."""
+
+
 class TryLater(SsaStoreError):
     """May work soon. The library has retried until its deadline before it raises this.
 
@@ -155,6 +160,10 @@ class NoMajority(Unavailable):
 
 class OutOfStep(TryLater):
     """Nodes, or asker and node, know different configurations of a group; who is behind learns of it soon."""
+
+
+class HeldElsewhere(TryLater):
+    """A shard of a bucket with a quota is counted by somebody else. Between nodes, which settle it."""
 
 
 _COUNTS = ("1", "2", "3", "4", "5")

@@ -12,12 +12,14 @@ from ssastore.limits import STORED_KEY_BYTES_MAX, SURVEY_SLICES_MAX
 from ssastore.message import (
     BALLOT_BYTES,
     DIGEST_BYTES,
+    HOLD_BYTES,
     RECORD_KINDS,
     STAND_BYTES,
     STANDS_MAX,
     U64_END,
     Message,
     check_place,
+    check_replicas,
     require,
 )
 
@@ -27,7 +29,8 @@ _PLACE_BYTES = 5
 
 @dataclass(slots=True)
 class Prepare(Message):
-    """Node to node: phase 1. Reply: cfg, accepted ballot, floor; body: the value accepted under it."""
+    """Node to node: phase 1. Reply: cfg, accepted ballot, floor, the shard's hold and its state if it is
+    under one (``core.holds``); body: the value accepted under that ballot."""
 
     TYPE = 40
     TYPES = (int, int, int, int, int, int, bytes, int, bytes)
@@ -47,10 +50,13 @@ class Prepare(Message):
 
 @dataclass(slots=True)
 class Accept(Message):
-    """Node to node: phase 2; the body is the value. ``reserved`` is promised along, or all zero."""
+    """Node to node: phase 2; the body is the value. ``reserved`` is promised along, or all zero.
+
+    ``hold`` is the one that the value was counted under, where a bucket has a quota; else empty.
+    """
 
     TYPE = 41
-    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes)
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes, bytes)
     iid: int
     kind: int
     bucket: int
@@ -59,11 +65,13 @@ class Accept(Message):
     cfg: int
     ballot: bytes
     reserved: bytes
+    hold: bytes = b""
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, self.key)
         require(self.kind in RECORD_KINDS, "no such kind of record")
         require(len(self.ballot) == len(self.reserved) == BALLOT_BYTES, "ballot of the wrong length")
+        require(len(self.hold) in (0, HOLD_BYTES), "hold of the wrong length")
 
 
 @dataclass(slots=True)
@@ -284,6 +292,32 @@ class Fetch(Message):
     def check(self) -> None:
         _check_stands(self.moves)
         require(_PLACE_BYTES < len(self.key) <= STORED_KEY_BYTES_MAX, "not a stored key")
+
+
+@dataclass(slots=True)
+class Hold(Message):
+    """Node to node: from now on a shard takes only values that were counted under ``hold`` (``core.holds``).
+    Reply: cfg. HELD, with the mark that is there in hexadecimal, if that is of a later one.
+
+    ``step``: 0 lifts it, 1 sets it, 2 says that all that the plane holds under it was counted.
+    """
+
+    TYPE = 55
+    TYPES = (int, int, int, int, int, int, bytes, int, int)
+    iid: int
+    bucket: int
+    shards: int
+    shard: int
+    hold: bytes
+    step: int
+    replicas: int
+
+    def check(self) -> None:
+        check_place(self.bucket, self.shards, b"-")
+        check_replicas(self.replicas)
+        require(0 <= self.shard < self.shards, "no such shard")
+        require(len(self.hold) == HOLD_BYTES, "hold of the wrong length")
+        require(0 <= self.step <= 2, "no such step")
 
 
 def _check_stands(stands: bytes) -> None:

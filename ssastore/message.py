@@ -12,11 +12,13 @@ from ssastore.keyspace import PLANES_MAX
 from ssastore.limits import SHARDS_MAX, STORED_KEY_BYTES_MAX
 from ssastore.wire import Header
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 NONCE_BYTES = 16
 OP_ID_BYTES = 16
 DIGEST_BYTES = 32
 BALLOT_BYTES = 16
+HOLD_BYTES = 24
+"Serial of a quota, then a ballot: in this order the later one is higher."
 MAC_BYTES = 32
 STAND_BYTES = 12
 "A group and the cfg that is meant for it."
@@ -59,6 +61,10 @@ class Status(IntEnum):
     "The group has another number of planes than the request was made for; the text is how many."
     VERSIONED = 19
     "The object is a version that must be kept: a write has to say which state of the record it replaces."
+    HELD = 20
+    "The shard's bucket has a quota, and the value was not counted as it must be; the text is the hold."
+    QUOTA = 21
+    "The bucket's quota does not allow the write; nothing was written."
     COVERAGE = 100
     "Not a reply: the node says which slices this connection's worker serves now (body: Coverage)."
 

@@ -24,6 +24,7 @@ from ssastore.matemessages import (
     Copy,
     Fence,
     Fetch,
+    Hold,
     Mark,
     Prepare,
     Pull,
@@ -37,6 +38,7 @@ from ssastore.matemessages import (
 from ssastore.message import (
     BALLOT_BYTES,
     DIGEST_BYTES,
+    HOLD_BYTES,
     MAC_BYTES,
     NONCE_BYTES,
     OP_ID_BYTES,
@@ -59,6 +61,7 @@ from ssastore.wire import Header
 __all__ = [
     "BALLOT_BYTES",
     "DIGEST_BYTES",
+    "HOLD_BYTES",
     "MAC_BYTES",
     "NONCE_BYTES",
     "OP_ID_BYTES",
@@ -72,12 +75,14 @@ __all__ = [
     "Collect",
     "Condition",
     "Copy",
+    "Count",
     "Delete",
     "Fence",
     "Fetch",
     "Get",
     "GetBlob",
     "Hello",
+    "Hold",
     "Kind",
     "Mark",
     "Message",
@@ -349,6 +354,26 @@ class GetBlob(Message):
 
 
 @dataclass(slots=True)
+class Count(Message):
+    """Count what a shard of a bucket with a quota holds, unless that is known (``core.counting``).
+
+    Whatever of its share of the quota it does not need it gives back.  Reply: bytes, objects; both 0 when the
+    bucket has no quota.
+    """
+
+    TYPE = 26
+    TYPES = (int, int, int, int, int, int)
+    iid: int
+    bucket: int
+    shards: int
+    shard: int
+
+    def check(self) -> None:
+        check_place(self.bucket, self.shards, b"-")
+        require(0 <= self.shard < self.shards, "no such shard of an indexed bucket")
+
+
+@dataclass(slots=True)
 class Report(Message):
     """Figures of the worker behind ``iid``. Reply body: a msgpack map (``core.acceptor``)."""
 
@@ -384,6 +409,7 @@ _REQUESTS: tuple[type[Message], ...] = (
     Read,
     PutBlob,
     GetBlob,
+    Count,
     Report,
     StartScrub,
     Prepare,
@@ -401,6 +427,7 @@ _REQUESTS: tuple[type[Message], ...] = (
     Seal,
     Total,
     Fetch,
+    Hold,
 )
 for _message in (Hello, Welcome, Proof, *_REQUESTS):
     _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]

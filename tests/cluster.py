@@ -14,9 +14,12 @@ import msgpack
 
 from ssastore.client import NATIVE_PORT, AsyncClient
 from ssastore.core.acceptor import Acceptor, encode_coverage
+from ssastore.core.bill import begin_counting
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.proposer import Proposer
 from ssastore.core.register import Ballots
+from ssastore.core.registers import Registers
+from ssastore.core.settle import Settler
 from ssastore.env import Store
 from ssastore.keyspace import Slice, service_network
 from ssastore.store.memory import MemoryStore
@@ -69,6 +72,14 @@ class SmallNode:
         self.service.coordinator = Coordinator(
             self.service.acceptor, proposer, self.store, self.mates, SystemClock()
         )
+        self.service.counting = begin_counting(
+            self.service.coordinator,
+            Registers(self.mates, SystemRandomness()),
+            Settler(proposer, self.ballots, SystemClock()),
+            self.ballots,
+            SystemClock(),
+            SystemRandomness(),
+        )
 
     async def start(self) -> None:
         self._server = await asyncio.get_running_loop().create_server(self.service.session, "::1", self.port)
@@ -76,6 +87,8 @@ class SmallNode:
 
     async def stop(self) -> None:
         self._server.close()
+        if self.service.counting is not None:
+            self.service.counting.close()
         if self.mates is not None:
             await self.mates.close()
         for session in list(self.service.sessions):
@@ -128,9 +141,8 @@ async def small_cluster(
         nodes.append(SmallNode(slices, store, replicas=replicas, env_id=index + 1))
         await nodes[-1].start()
     cluster = SmallCluster(nodes)
-    if replicas > 1:
-        for node in nodes:
-            node.join(cluster.links())
+    for node in nodes:
+        node.join(cluster.links())
     try:
         yield cluster
     finally:

@@ -97,6 +97,7 @@ class Network:
         self.random = Seeded(seed)
         self.count = count
         self.cfg = 1
+        self.bill = None
         self.slots: list[bytes | None] = [None] * count
         self._loss = self.random.choice([0, 0, 0.05, 0.2])
         self._repeated = self.random.choice([0, 0.1])
@@ -141,7 +142,9 @@ class Network:
             raise Outrun(seen)
         return Promise(1, accepted, NO_BALLOT, value)
 
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+    async def accept(
+        self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot, hold: bytes = b""
+    ) -> None:
         taken, seen = await self.ask(plane, lambda slot: (slot.accept(ballot, value, reserved), slot.seen))
         if not taken:
             raise Outrun(seen)

@@ -7,7 +7,7 @@ transaction: the plane and locator of the request's IID against its name
 may leave when the commit is durable, which is the store's promise.
 
     place.py       the checks of IID and name      votes.py      records: slots of registers
-    shuts.py       marks of deleted buckets        blobstore.py  blobs and references
+    shuts.py       marks of buckets                 blobstore.py  blobs and references
     floors.py      promises of what was collected  ceiling.py    the highest promise of all
     survey.py      what a slice holds, in short
 """
@@ -23,14 +23,15 @@ import msgpack
 from ssastore.core import blobstore
 from ssastore.core.ceiling import Ceiling
 from ssastore.core.doubts import Doubts
+from ssastore.core.holds import ballot_of
 from ssastore.core.listing import scan_page, slice_holds
 from ssastore.core.numbers import covers, locators_of_slice, numbered_slice, slice_name, slice_number
 from ssastore.core.pages import pull_page
 from ssastore.core.place import Served
 from ssastore.core.records import in_plane, record_key, slice_range
-from ssastore.core.register import Ballots
+from ssastore.core.register import Ballots, is_far_ahead
 from ssastore.core.replies import Refusal, Reply
-from ssastore.core.shuts import set_shut
+from ssastore.core.shuts import set_hold, set_shut
 from ssastore.core.standing import unpack_stands
 from ssastore.core.survey import EMPTY, SurveyPage, occupied, survey
 from ssastore.core.votes import Votes
@@ -48,6 +49,7 @@ from ssastore.messages import (
     Fetch,
     Get,
     GetBlob,
+    Hold,
     Mark,
     Prepare,
     Pull,
@@ -65,7 +67,9 @@ from ssastore.messages import (
     Total,
 )
 
-WRITES = frozenset((Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE, Collect.TYPE))
+WRITES = frozenset(
+    (Put.TYPE, Delete.TYPE, Shut.TYPE, PutBlob.TYPE, Prepare.TYPE, Accept.TYPE, Collect.TYPE, Hold.TYPE)
+)
 NODE_ONLY = frozenset(
     (
         Prepare.TYPE,
@@ -83,6 +87,7 @@ NODE_ONLY = frozenset(
         Seal.TYPE,
         Total.TYPE,
         Fetch.TYPE,
+        Hold.TYPE,
     )
 )
 "Requests that only the node role may send."
@@ -123,6 +128,7 @@ class Acceptor:
             Prepare.TYPE: lambda request, txn, body, now_ms: votes.prepare(request, txn, now_ms),
             Accept.TYPE: votes.accept,
             Collect.TYPE: lambda request, txn, body, now_ms: votes.collect(request, txn),
+            Hold.TYPE: self._hold,
         }
 
     @property
@@ -232,6 +238,15 @@ class Acceptor:
         self.served.check_count(request)
         set_shut(request, self.served.mark_locator(request.iid, request.shards), txn)
         return [cfg, self.served.last_locator(request.iid)], b""
+
+    def _hold(self, request: Hold, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
+        self.served.check_shard(request)
+        cfg = self.served.cfg_of(request.iid)
+        self.served.check_count(request)
+        if is_far_ahead(ballot_of(request.hold), now_ms):
+            raise Refusal(Status.BAD_REQUEST, "a ballot of more than a day ahead")
+        set_hold(request, self.served.mark_locator(request.iid, request.shards), txn)
+        return [cfg], b""
 
     def _pull(self, request: Pull, txn: ReadTxn) -> Reply:
         plane = self.served.check_plane(request.iid)

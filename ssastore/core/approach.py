@@ -15,30 +15,32 @@ from ssastore.core.quorum import HEDGE_S
 from ssastore.core.reach import CUT_OFF, Reach
 from ssastore.core.suspects import Suspects
 from ssastore.errors import (
+    HeldElsewhere,
     NoMajority,
     ObjectNotFound,
     OutcomeUnknown,
     PreconditionFailed,
+    QuotaExceeded,
     SsaStoreError,
     Unavailable,
 )
 from ssastore.keyspace import iid_of
 from ssastore.limits import RETRY_CAP_MS
-from ssastore.messages import Delete, Get, Put, Read, Scan
+from ssastore.messages import Count, Delete, Get, Put, Read, Scan
 from ssastore.wire import Body, Header
 
-Request = Get | Read | Put | Delete | Scan
+Request = Get | Read | Put | Delete | Scan | Count
 
 PLANE_BUDGET_MS = 1_000
 "How long one plane is tried before the next: a call has time for all of them."
 
 
-def _departure(message: Put | Delete | Read) -> Callable[[], bool]:
+def _departure(message: Put | Delete | Read | Count) -> Callable[[], bool]:
     """Tells later whether a call may have left: with its birth, which it gets when it is sent.
 
     Of one that was given its birth before (by a gateway that knows when it was signed) nobody can tell.
     """
-    if isinstance(message, Read):
+    if isinstance(message, (Read, Count)):
         return lambda: False
     if message.born_ms != UNKNOWN_BIRTH:
         return lambda: True
@@ -62,7 +64,7 @@ class Approach:
         self._suspects.answered(iid)
 
     async def propose(
-        self, message: Put | Delete | Read, position: int, data: Body, replicas: int
+        self, message: Put | Delete | Read | Count, position: int, data: Body, replicas: int
     ) -> tuple[Header, Body]:
         """Ask the proposer at one plane after the other, as one operation.
 
@@ -71,7 +73,7 @@ class Approach:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._caller.deadline_ms / 1000
         # An attempt of somebody before us may have been taken, however ours end.
-        in_doubt = not isinstance(message, Read) and message.attempt > 1
+        in_doubt = not isinstance(message, (Read, Count)) and message.attempt > 1
         has_left = _departure(message)
         is_short = False
         "A proposer has said that it reaches no majority: others may be out of our reach, too."
@@ -92,15 +94,20 @@ class Approach:
                     cause = error
                     in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
                     is_short = is_short or isinstance(error, NoMajority)
-                except (PreconditionFailed, ObjectNotFound):
+                except (PreconditionFailed, ObjectNotFound, QuotaExceeded):
                     raise  # By one who looked for the earlier attempts, too.
+                except HeldElsewhere as error:
+                    # Another plane's worker would take the shard over, and begin to count it anew.
+                    cause = error
+                    turn -= 1
+                    await asyncio.sleep(RETRY_CAP_MS / 1000)
                 except SsaStoreError as error:
                     # Said of this attempt; an earlier one may have been taken all the same.
                     if in_doubt:
                         raise OutcomeUnknown(str(error)) from None
                     raise
                 turn += 1
-                if in_doubt and not isinstance(message, Read):
+                if in_doubt and not isinstance(message, (Read, Count)):
                     message.attempt += 1  # Once in doubt every further attempt is a repetition.
                 if turn % replicas == 0 and not watch.is_cut_off:
                     await asyncio.sleep(RETRY_CAP_MS / 1000)

@@ -17,6 +17,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from blake3 import blake3
 from ssastore.core.listing import Page, Row, merge_shards
 from ssastore.core.metadata import Metadata
 from ssastore.core.place import Place
+from ssastore.core.quota import quota_key
 from ssastore.core.readahead import read_rows
 from ssastore.core.registers import IF_ABSENT, Registers, When
 from ssastore.core.suspects import PROBE_EVERY_S
@@ -355,6 +357,7 @@ class Buckets:
                 if not await self._holds_any(bucket):
                     condition = When(Condition.IF_ETAG, bucket.etag)
                     await self._registers.delete(SYSTEM, Kind.OBJECT, _record_key(name), condition=condition)
+                    await self._forget_quota(bucket)
                     return
                 bucket = await self._reopen(bucket)
             raise BucketNotEmpty(f"bucket {name!r} is not empty")
@@ -362,6 +365,13 @@ class Buckets:
             raise BucketNotFound(f"bucket {name!r} was changed or deleted by somebody else") from None
         finally:
             self._cache.pop(name, None)
+
+    async def _forget_quota(self, bucket: Bucket) -> None:
+        """Of a bucket that is gone. What is left of it if this fails is a record that nobody asks for."""
+        key = quota_key(bucket.place.bucket)
+        with suppress(SsaStoreError):
+            await self._registers.get(SYSTEM, Kind.OBJECT, key, head_only=True)
+            await self._registers.delete(SYSTEM, Kind.OBJECT, key)
 
     async def _seal(self, bucket: Bucket) -> Bucket:
         """From here on the bucket takes no writes."""

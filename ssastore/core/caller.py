@@ -9,6 +9,7 @@ from ssastore.errors import (
     AccessDenied,
     BucketNotFound,
     CorruptObject,
+    HeldElsewhere,
     Misdirected,
     NoMajority,
     NotMine,
@@ -18,6 +19,7 @@ from ssastore.errors import (
     Overloaded,
     PeerError,
     PreconditionFailed,
+    QuotaExceeded,
     Recounted,
     RequestError,
     SsaStoreError,
@@ -48,6 +50,8 @@ STATUS_ERRORS: dict[int, type[SsaStoreError]] = {
     Status.BEHIND: OutOfStep,
     Status.RECOUNT: Recounted,
     Status.VERSIONED: VersionKept,
+    Status.HELD: HeldElsewhere,
+    Status.QUOTA: QuotaExceeded,
 }
 "The exception of each refusal."
 

@@ -7,34 +7,54 @@ call and a commit away.  The others are asked at their computed addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.birth import birth_of
 from ssastore.core.caller import STATUS_ERRORS, Caller
+from ssastore.core.holds import is_counted_kind, split_witness
+from ssastore.core.ledger import Ledger
 from ssastore.core.names import RecordName
 from ssastore.core.operations import decide_delete, decide_put
-from ssastore.core.planes import Outrun, Promise, Stale
+from ssastore.core.planes import Outrun, Promise, Stale, Uncounted
 from ssastore.core.proposer import Operation, Proposer
 from ssastore.core.register import Ballot
 from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.settle import Collecting
+from ssastore.core.shardname import ShardName, shard_with
 from ssastore.core.suspects import Suspects
 from ssastore.core.votes import check_birth, check_value
 from ssastore.env import Clock, Store
 from ssastore.errors import (
     BadFrame,
     BucketNotFound,
+    HeldElsewhere,
     OutcomeUnknown,
     OutOfStep,
     Overloaded,
     Recounted,
     SsaStoreError,
+    TryLater,
     Unavailable,
 )
 from ssastore.keyspace import PLANES_MAX, position_of, slice16_of
-from ssastore.messages import BALLOT_BYTES, Accept, Collect, Delete, Get, Prepare, Put, Read, Status
+from ssastore.messages import (
+    BALLOT_BYTES,
+    Accept,
+    Collect,
+    Delete,
+    Get,
+    Hold,
+    Prepare,
+    Put,
+    Read,
+    Scan,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from ssastore.core.bill import OneBill
 
 MATE_BUDGET_MS = 800
 "How long a mate is tried: shorter than a client waits for this proposer."
@@ -56,9 +76,17 @@ class _Planes:
     As they are known when it is made: who votes for another configuration refuses.
     """
 
-    def __init__(self, coordinator: Coordinator, name: RecordName, foreign: _Foreign | None = None) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        name: RecordName,
+        foreign: _Foreign | None = None,
+        bill: OneBill | None = None,
+    ) -> None:
         self._coordinator = coordinator
         self._foreign = foreign
+        self.bill = bill
+        self._ledger: Ledger | None = None
         self._record = name
         self._name = name.fields
         served = coordinator.acceptor.served
@@ -71,6 +99,8 @@ class _Planes:
                 cfg = served.cfgs.get(number) or served.sealed.get(number)
             if cfg is not None:
                 self.cfg = cfg
+                if bill is not None:
+                    self._ledger = bill.look(cfg)
                 return
         if foreign is None:
             raise Unavailable("no plane of this name votes here")
@@ -78,18 +108,38 @@ class _Planes:
 
     def now(self) -> _Planes:
         """See ``core.proposer.Planes``."""
-        return _Planes(self._coordinator, self._record, self._foreign)
+        return _Planes(self._coordinator, self._record, self._foreign, self.bill)
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         """See ``core.proposer.Planes``."""
         fields, value = await self._ask(plane, Prepare(*self._name(plane), self.cfg, ballot), b"")
-        if tuple(map(type, fields)) != (int, bytes, bytes):
+        if tuple(map(type, fields)) != (int, bytes, bytes, bytes):
             raise BadFrame("a reply to Prepare has other fields")
-        return Promise(fields[0], fields[1], fields[2], value)
+        cfg, accepted, floor, witness = fields
+        if not (witness or self._ledger) or not is_counted_kind(self._record.kind):
+            return Promise(cfg, accepted, floor, value)
+        held, is_counted = split_witness(witness)
+        if self._ledger is not None:
+            self._check_hold(self._ledger, held, is_counted=is_counted)
+        return Promise(cfg, accepted, floor, value, held if is_counted else b"", bool(held))
 
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+    def _check_hold(self, ledger: Ledger, held: bytes, *, is_counted: bool) -> None:
+        """Let only a plane take part that is under the hold, and was counted with the others."""
+        assert self.bill is not None
+        if held > ledger.hold:
+            self.bill.lost(ledger)
+            raise Uncounted("the shard is held by somebody else")
+        if held != ledger.hold or (ledger.is_counted and not is_counted):
+            self.bill.widen(ledger)
+            raise Unavailable("what the plane holds was not counted")
+
+    async def accept(
+        self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot, hold: bytes = b""
+    ) -> None:
         """See ``core.proposer.Planes``."""
-        await self._ask(plane, Accept(*self._name(plane), cfg, ballot, reserved), value)
+        if self._ledger is not None:
+            hold = self._ledger.hold
+        await self._ask(plane, Accept(*self._name(plane), cfg, ballot, reserved, hold), value)
 
     async def collect(self, plane: int, cfg: int, ballot: Ballot) -> None:
         """See ``core.settle.Collecting``."""
@@ -103,7 +153,10 @@ class _Planes:
             if number in served.sealed:
                 raise Unavailable("the plane is being handed over")
             if number not in served.active:
-                return await coordinator.ask_mate(message, body)
+                try:
+                    return await coordinator.ask_mate(message, body)
+                except HeldElsewhere as error:
+                    raise Uncounted(str(error)) from None
         now_ms = coordinator.clock.now_ms()
         try:
             return await coordinator.store.submit(
@@ -114,6 +167,8 @@ class _Planes:
                 raise Outrun(_ballot_of(refusal.text)) from None
             if refusal.status in (Status.STALE, Status.BEHIND):
                 raise Stale(refusal.text) from None
+            if refusal.status == Status.HELD:
+                raise Uncounted(refusal.text) from None
             raise STATUS_ERRORS[refusal.status](refusal.text) from None
 
 
@@ -139,6 +194,15 @@ class Coordinator:
         self.clock = clock
         self._proposer = proposer
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
+        self.ledgers: Mapping[ShardName, Ledger] = {}
+        self.bill_of: Callable[[RecordName], OneBill] | None = None
+        "Both are set where buckets may have quotas: everywhere but in tests of less (``core.counting``)."
+
+    def is_counted(self, request: Put | Delete | Read) -> bool:
+        """Whether writes of a record are counted here, as its bucket has a quota."""
+        if not self.ledgers or not request.shards:
+            return False
+        return shard_with(request.bucket, request.shards, request.key) in self.ledgers
 
     def planes_of(self, name: RecordName) -> Collecting:
         """The acceptors of a record of which a plane votes here. Raises Unavailable: none does."""
@@ -170,7 +234,7 @@ class Coordinator:
             return _Planes(self, name, _Foreign(header[2], count))
         raise failure
 
-    async def ask_mate(self, message: Prepare | Accept | Collect, body: bytes) -> Reply:
+    async def ask_mate(self, message: Prepare | Accept | Collect | Hold | Scan, body: bytes) -> Reply:
         """One request to the acceptor of another plane. Raises Outrun, SsaStoreError.
 
         A mate that does not answer is not waited for by every call: the others are a majority, and
@@ -198,8 +262,11 @@ class Coordinator:
         position = position_of(request.iid)
         record = RecordName(position, request.kind, request.bucket, request.shards, request.key)
         name = record.label
+        bill = None
+        if self.bill_of is not None and request.shards and is_counted_kind(request.kind):
+            bill = self.bill_of(record)
         try:
-            planes = self.planes_of(record)
+            planes = _Planes(self, record, None, bill)
             if isinstance(request, Read):
                 ballot, value = await self._proposer.read(name, planes)
                 data = b"" if request.head_only else bytes(value.data)
@@ -221,4 +288,9 @@ class Coordinator:
             raise Refusal(Status.UNREACHED, str(error)) from None
         except BucketNotFound as error:
             raise Refusal(Status.NO_BUCKET, str(error)) from None
+        except TryLater as error:
+            raise Refusal(Status.HELD, str(error)) from None
+        finally:
+            if bill is not None:
+                bill.end()
         return reply_of(outcome.result, outcome.modified_ms)

@@ -5,7 +5,7 @@ other planes, since every majority meets them.  So the highest of everything is 
 begin with, and nothing less is:
 
     record (slot)     highest accepted ballot with its value, highest promise
-    shut mark         the latest step of the latest deletion
+    mark of a bucket  the latest step of the latest deletion, and of its quota
     blob, reference   all of them; a reference's latest time
     floor             the highest
 
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from ssastore.core.pages import END_KIND, KIND_AT, Rows
 from ssastore.core.register import NO_BALLOT, decode_slot
+from ssastore.core.shuts import merge_marks
 from ssastore.errors import CorruptObject
 from ssastore.messages import RECORD_KINDS, Kind
 
@@ -38,7 +39,7 @@ def merge_values(kind: int, values: Sequence[bytes]) -> bytes:
     if kind in RECORD_KINDS:
         return _merge_slots(values)
     if kind == Kind.SHUT:
-        return max(values, key=_shut_order)
+        return merge_marks(list(values))
     if kind == Kind.REF:
         return max(values, key=lambda value: value[:8])
     if kind == END_KIND:
@@ -53,10 +54,3 @@ def _merge_slots(values: Sequence[bytes]) -> bytes:
     newest = max(slots, key=lambda slot: slot.accepted)
     newest.promise = max(slot.seen for slot in slots)
     return b"".join(newest.encode())
-
-
-def _shut_order(value: bytes) -> tuple[int, bool]:
-    """Later steps are higher (``core.shuts``): of one deletion, reopening comes last."""
-    if len(value) < 2:
-        raise CorruptObject("the mark of a shut bucket is cut short")
-    return int.from_bytes(value[:-1], "big"), not value[-1]

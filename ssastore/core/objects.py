@@ -23,6 +23,7 @@ from ssastore.core.listing import Page, Row, merge_runs
 from ssastore.core.metadata import Metadata, Segment
 from ssastore.core.multipart import Multipart
 from ssastore.core.parts import parts_of
+from ssastore.core.quotas import Quotas
 from ssastore.core.records import reference_name
 from ssastore.core.registers import Once, Registers, key_bytes
 from ssastore.core.versionlist import ListedVersion, VersionList, Wanted
@@ -233,6 +234,7 @@ class Objects:
         self.blobs = Blobs(caller)
         self.buckets = Buckets(self.registers, clock, randomness)
         self.versions = Versions(self.registers, self.blobs, clock, randomness)
+        self.quotas = Quotas(self.registers, self.buckets, randomness)
         self._budget = Budget(_BUDGET_CHUNKS)
         self._clock = clock
         self._randomness = randomness

@@ -25,12 +25,15 @@ class Result(IntEnum):
     "``if_match`` on what was not there."
     VERSIONED = 4
     "A version that must be kept would have been replaced by who does not know of versions."
+    OVER_QUOTA = 5
+    "The bucket would hold more than its quota allows (``core.proposer``)."
 
 
 REFUSALS = {
     Result.PRECONDITION_FAILED: (Status.PRECONDITION_FAILED, "the object is not as the condition demands"),
     Result.NOT_FOUND: (Status.NOT_FOUND, "no such object to match"),
     Result.VERSIONED: (Status.VERSIONED, "the object is a version that must be kept"),
+    Result.OVER_QUOTA: (Status.QUOTA, "the bucket would hold more than its quota allows"),
 }
 
 

@@ -41,9 +41,11 @@ from ssastore.keyspace import (
 from ssastore.messages import (
     Accept,
     Collect,
+    Count,
     Delete,
     Get,
     GetBlob,
+    Hold,
     Prepare,
     Put,
     PutBlob,
@@ -141,7 +143,7 @@ class Served:
             return self.replicas
         return self.odd.get(slice16_of(iid) & _GROUP_MASK, self.replicas)
 
-    def check_count(self, request: Get | Scan | Shut | PutBlob | GetBlob) -> None:
+    def check_count(self, request: Get | Scan | Shut | PutBlob | GetBlob | Hold) -> None:
         """Refuse what is to be one of another number of planes. The slice is known to vote."""
         count = self.count_at(request.iid)
         if request.replicas != count and request.replicas:
@@ -257,7 +259,7 @@ class Served:
         elif expected_position(request.bucket, request.shards, request.key) != position_of(request.iid):
             raise Refusal(Status.MISDIRECTED, "the key does not hash to the address it was sent to")
 
-    def check_shard(self, request: Scan | Shut) -> int:
+    def check_shard(self, request: Scan | Shut | Hold | Count) -> int:
         """The locator of a request that is for a whole shard; the tail of its IID is free."""
         if request.shards:
             locator = _shard_locator(request.bucket, request.shard)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ssastore.core.register import NO_BALLOT, Ballot
+from ssastore.core.register import NO_BALLOT, Ballot, Value
 from ssastore.env import spawn
 from ssastore.errors import BucketNotFound, OutcomeUnknown, SsaStoreError, StoreFull, Unavailable
 
@@ -30,6 +30,10 @@ class Stale(Exception):
     """An acceptor knows another configuration of the group than the round was begun under."""
 
 
+class Uncounted(Stale):
+    """The name is in a shard whose writes are counted, and this round's are not, or by somebody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Promise:
     """An acceptor's answer to PREP."""
@@ -38,16 +42,57 @@ class Promise:
     accepted: Ballot
     floor: Ballot
     value: bytes | memoryview
+    hold: bytes = b""
+    "Where writes are counted: under which hold all that this plane has was; else empty."
+    is_held: bool = False
+    "Whether this plane takes counted values only."
+
+
+class Bill(Protocol):
+    """What a call is charged, where its bucket has a quota (``core.counting``)."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether writes are counted, by this worker."""
+        ...
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all that the planes hold was reckoned with."""
+        ...
+
+    async def open(self) -> None:
+        """Begin to count. Raises SsaStoreError."""
+        ...
+
+    async def counted(self) -> None:
+        """Wait until all is reckoned with. Raises HeldElsewhere: that takes long, Uncounted: others do it."""
+        ...
+
+    async def charge(self, old: Value, new: Value) -> bool:
+        """Before a value is sent: let it count; False when the quota forbids it. Raises as ``counted``.
+
+        What is charged stays charged unless one of the next two is called.
+        """
+        ...
+
+    def settle(self) -> None:
+        """The value was chosen, over the old one."""
+        ...
+
+    def release(self) -> None:
+        """Nothing was sent, or nothing will come of it."""
+        ...
 
 
 class Planes(Protocol):
     """The acceptors of one name, one a plane.
 
-    Both calls raise Outrun, Stale, or OSError / SsaStoreError when the plane cannot be asked; OutcomeUnknown
-    when it was asked to accept and did not answer.  ``count`` and ``cfg`` belong together: so many planes
-    has the group under that configuration, which is the one that they are asked under.  A round is held on
-    what ``now`` returns when it begins, and on nothing else: a majority of one count means nothing under
-    another configuration.
+    Both calls raise Outrun, Stale, Uncounted, or OSError / SsaStoreError when the plane cannot be asked;
+    OutcomeUnknown when it was asked to accept and did not answer.  ``count`` and ``cfg`` belong together: so
+    many planes has the group under that configuration, which is the one that they are asked under.  A round
+    is held on what ``now`` returns when it begins, and on nothing else: a majority of one count means nothing
+    under another configuration.
     """
 
     @property
@@ -56,13 +101,22 @@ class Planes(Protocol):
     @property
     def cfg(self) -> int: ...
 
+    @property
+    def bill(self) -> Bill | None:
+        """None: nothing is counted, as far as is known, or this is no call."""
+        ...
+
     def now(self) -> Planes:
         """The planes as they are known now. Raises Unavailable: none of them votes here."""
         ...
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
 
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None: ...
+    async def accept(
+        self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot, hold: bytes = b""
+    ) -> None:
+        """``hold`` is that of the promise that an old value came with; the bill knows that of a new one."""
+        ...
 
 
 async def majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
@@ -100,7 +154,9 @@ async def majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
     if len(answers) >= need:
         return answers[:need]
     seen = max((error.seen for error in errors if isinstance(error, Outrun)), default=NO_BALLOT)
-    stale = next((error for error in errors if isinstance(error, Stale)), None)
+    stale = next((error for error in errors if isinstance(error, Uncounted)), None) or next(
+        (error for error in errors if isinstance(error, Stale)), None
+    )
     failures = [error for error in errors if not isinstance(error, (Outrun, Stale))]
     if seen != NO_BALLOT:
         raise Outrun(seen)

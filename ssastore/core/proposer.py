@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ssastore.core.birth import Birth, may_be_forgotten
-from ssastore.core.planes import Outrun, Planes, Promise, Stale, majority
+from ssastore.core.operations import Result
+from ssastore.core.planes import Bill, Outrun, Planes, Promise, Stale, Uncounted, majority
 from ssastore.core.register import (
     NO_BALLOT,
     Ballot,
@@ -49,6 +51,7 @@ from ssastore.errors import (
     CorruptObject,
     OutcomeUnknown,
     StoreFull,
+    TryLater,
     Unavailable,
 )
 from ssastore.limits import (
@@ -154,6 +157,16 @@ class _Call:
         """Whether an earlier evaluation of this operation may still become what is agreed."""
         return self.operation.attempt > 1 or self.is_sent
 
+    @contextmanager
+    def in_doubt(self) -> Iterator[None]:
+        """What fails inside fails before anything is sent: unless something was sent before."""
+        try:
+            yield
+        except (TryLater, BucketNotFound, StoreFull, CorruptObject) as error:
+            if self.is_sent:
+                raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
+            raise
+
     def send(self, ballot: Ballot) -> None:
         """A value that carries the operation is out under ``ballot``, or was."""
         self.sent = min(self.sent, ballot) if self.is_sent else ballot
@@ -189,6 +202,8 @@ class Proposer:
                     outcome = await self._round(name, _look(planes, call), call)
                 except (Outrun, Stale) as error:
                     await self._back_off(call, error)
+                    if isinstance(error, Uncounted):
+                        await _open_bill(planes, call)
                     continue
                 except CorruptObject as error:
                     if call.is_sent:
@@ -213,6 +228,8 @@ class Proposer:
                     return newest.accepted, decode_value(newest.value)
                 except (Outrun, Stale) as error:
                     await self._back_off(call, error)
+                    if isinstance(error, Uncounted):
+                        await _open_bill(planes, call)
 
     def forget_name(self, name: bytes) -> None:
         """Drop what is cached of a name: its reserved ballot is about to be outrun from here."""
@@ -241,6 +258,8 @@ class Proposer:
         if decision.value is None:
             return None
         try:
+            if _is_billed(planes.bill) and not await _charge(planes, call, cached.value, decision.value):
+                return None
             return await self._choose(name, planes, call, cached.cfg, cached.ballot, cached.value, decision)
         except (Outrun, Stale) as error:
             self._learn(call, error)
@@ -250,6 +269,8 @@ class Proposer:
         """One full round. Raises Outrun or Stale when it must be tried again with a higher ballot."""
         operation = call.operation
         ballot, promises = await self._prepare(planes, call)
+        if any(promise.is_held for promise in promises) and not _is_billed(planes.bill):
+            raise Uncounted("writes of this shard are counted")
         cfg = promises[0].cfg
         newest = max(promises, key=lambda promise: promise.accepted)
         if newest.accepted != NO_BALLOT:
@@ -268,6 +289,9 @@ class Proposer:
             return Outcome(entry.result, entry.modified_ms)
         self._check_reach(call, value, promises)
         decision = operation.decide(value)
+        new = decision.value
+        if new is not None and _is_billed(planes.bill) and not await _charge(planes, call, value, new):
+            decision = Decision(Result.OVER_QUOTA, None)
         if decision.value is None and not call.is_repeated:
             if not _is_agreed(promises):
                 await self._write_back(planes, cfg, ballot, newest)
@@ -295,6 +319,9 @@ class Proposer:
         decision: Decision,
     ) -> Outcome:
         """Send the decided value under ``ballot``. Raises Outrun."""
+        if decision.value is None and planes.bill is not None:
+            with call.in_doubt():
+                await _wait_counted(planes.bill)
         now_ms = self._clock.now_ms()
         # A refusal that must be remembered changes nothing but the list of operations.
         value = replace(decision.value or old)
@@ -320,7 +347,11 @@ class Proposer:
         except (BucketNotFound, StoreFull) as error:
             if was_sent:
                 raise OutcomeUnknown(f"a value was sent, a later one was refused: {error}") from None
+            if planes.bill is not None:
+                planes.bill.release()
             raise
+        if planes.bill is not None:
+            planes.bill.settle()
         self._cache.add(
             name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b""))
         )
@@ -342,8 +373,11 @@ class Proposer:
 
     async def _write_back(self, planes: Planes, cfg: int, ballot: Ballot, newest: Promise) -> None:
         """Make a majority hold the newest value, so that what is read from it stays true."""
+        await _wait_counted(planes.bill)
         value = bytes(newest.value)
-        await majority(planes.count, lambda plane: planes.accept(plane, cfg, ballot, value, NO_BALLOT))
+        await majority(
+            planes.count, lambda plane: planes.accept(plane, cfg, ballot, value, NO_BALLOT, newest.hold)
+        )
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
@@ -379,6 +413,31 @@ def _look(planes: Planes, call: _Call) -> Planes:
         if call.is_sent:
             raise OutcomeUnknown(f"a value of this write was sent: {error}") from None
         raise
+
+
+def _is_billed(bill: Bill | None) -> bool:
+    return bill is not None and bill.is_open
+
+
+async def _wait_counted(bill: Bill | None) -> None:
+    """Before an old value is sent again: it may be one that nobody has reckoned with. Raises Stale then."""
+    if bill is not None and bill.is_open and not bill.is_counted:
+        await bill.counted()
+        raise Stale("what the planes hold was counted meanwhile")
+
+
+async def _open_bill(planes: Planes, call: _Call) -> None:
+    """Begin to count. Raises Unavailable, or OutcomeUnknown when a value was sent."""
+    if planes.bill is not None:
+        with call.in_doubt():
+            await planes.bill.open()
+
+
+async def _charge(planes: Planes, call: _Call, old: Value, new: Value) -> bool:
+    """Let a new value count, where a quota is kept; False when that does not allow it. Raises as ``open``."""
+    assert planes.bill is not None
+    with call.in_doubt():
+        return await planes.bill.charge(old, new)
 
 
 def _is_agreed(promises: list[Promise]) -> bool:

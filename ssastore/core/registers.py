@@ -28,6 +28,7 @@ from ssastore.errors import (
     ObjectNotFound,
     OutcomeUnknown,
     PreconditionFailed,
+    QuotaExceeded,
     Recounted,
     SsaStoreError,
 )
@@ -275,7 +276,7 @@ class Registers:
         """A repeated call, to the only plane that there is."""
         try:
             return await self._caller.call(message, position, data)
-        except (PreconditionFailed, ObjectNotFound):
+        except (PreconditionFailed, ObjectNotFound, QuotaExceeded):
             raise  # By one who looked for the earlier attempts, too.
         except SsaStoreError as error:
             # Said of this attempt; an earlier one may have been taken all the same.

@@ -140,8 +140,10 @@ class Settler:
         if len(promises.by_plane) == planes.count and _are_equal(promises):
             # All of them, and they promised: there is nothing else that could come up.
             return Settled(newest.cfg, newest.accepted, value, planes.count)
+        _check_counted(promises, newest, value)
         accepted = await _ask(
-            everywhere, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT)
+            everywhere,
+            lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT, newest.hold),
         )
         if len(accepted.by_plane) <= planes.count // 2 and accepted.failures:
             # A bucket that is shut takes no ACC. What a majority holds already is agreed all the same.
@@ -181,8 +183,11 @@ class Settler:
         promises = await _ask(others, lambda plane: planes.prepare(plane, ballot))
         if not _is_majority(promises, planes, seen):
             return None
-        newest, _, encoded = _newest(planes, list(promises.by_plane.values()))
-        await _ask(others, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT))
+        newest, value, encoded = _newest(planes, list(promises.by_plane.values()))
+        _check_counted(promises, newest, value)
+        await _ask(
+            others, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT, newest.hold)
+        )
         return ballot, encoded
 
 
@@ -218,6 +223,12 @@ def _newest(planes: Planes, promises: Sequence[Promise]) -> tuple[Promise, Value
     # A value made from none says what was collected before it.
     value = none_above(max(promise.floor for promise in promises))
     return newest, value, b"".join(value.encode())
+
+
+def _check_counted(promises: _Answers[Promise], newest: Promise, value: Value) -> None:
+    """Where a quota is kept: let nothing become firm that was not counted. Raises Unavailable."""
+    if value.is_live and not newest.hold and any(promise.is_held for promise in promises.by_plane.values()):
+        raise Unavailable("what the planes of this shard hold is not counted yet")
 
 
 def _are_equal(answers: _Answers[Promise]) -> bool:

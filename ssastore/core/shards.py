@@ -25,7 +25,7 @@ from ssastore.core.quorum import every_plane, gather_majority, gather_reachable
 from ssastore.errors import BadFrame, ObjectNotFound, OutOfStep, Unavailable
 from ssastore.keyspace import ANY_TAIL, TAIL_BITS, iid_of, shard_locator
 from ssastore.limits import RETRY_CAP_MS
-from ssastore.messages import Kind, Scan, Shut
+from ssastore.messages import Count, Kind, Scan, Shut
 
 T = TypeVar("T")
 
@@ -197,6 +197,32 @@ class Shards:
                 return True
             locator = 1 + min(last for _, (_, _, last) in answers)
         return False
+
+    async def count(self, place: Place, shard: int) -> tuple[int, int]:
+        """Bytes and objects that a shard of a bucket with a quota holds, counted if need be.
+
+        Raises Unavailable when that is not done before the deadline.
+        """
+        position = position_of_part(place, shard)
+        message = Count(0, place.bucket, place.shards, shard)
+
+        async def ask(replicas: int) -> tuple[int, int, bool]:
+            if replicas == 1:
+                header, _ = await self._caller.call(replace(message, iid=position), position)
+            else:
+                header, _ = await self._approach.propose(message, position, b"", replicas)
+            if tuple(map(type, header[2:])) != (int, int, bool):
+                raise BadFrame("a reply to Count has other fields")
+            return header[2], header[3], header[4]
+
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._caller.deadline_ms / 1000
+        while loop.time() < deadline:
+            size, objects, is_done = await self._counts.counted(position, ask)
+            if is_done:
+                return size, objects
+            await asyncio.sleep(RETRY_CAP_MS / 1000)
+        raise Unavailable("a shard was not counted in time, for the quota of its bucket")
 
     async def shut(self, place: Place, part: int, attempt: int, *, shut: bool) -> None:
         """Refuse (or take again) writes in one shard, or in one group of a hashed bucket.

@@ -22,6 +22,7 @@ from xxhash import xxh3_64_digest, xxh3_128_intdigest
 from ssastore.core.numbers import plane_of_slice
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, slice_range, split_place
 from ssastore.core.register import NO_BALLOT, decode_slot
+from ssastore.core.shuts import told_mark
 from ssastore.env import ReadTxn
 from ssastore.errors import CorruptObject
 from ssastore.limits import SURVEY_BYTES_MAX, SURVEY_ENTRIES_MAX
@@ -138,7 +139,7 @@ def witness_of(stored_key: bytes, value: memoryview | bytes) -> bytes | None:
     if kind in RECORD_KINDS:
         slot = decode_slot(value, NO_BALLOT)
         return None if slot.accepted == NO_BALLOT else slot.accepted + xxh3_64_digest(slot.value)
-    return bytes(value) if kind == Kind.SHUT else b""
+    return told_mark(value) if kind == Kind.SHUT else b""
 
 
 def accepted_of(witness: bytes) -> bytes:

@@ -33,7 +33,7 @@ from ssastore.core.register import (
     recent_of,
 )
 from ssastore.core.replies import Refusal, Reply, reply_of
-from ssastore.core.shuts import check_open
+from ssastore.core.shuts import check_open, hold_witness
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.limits import (
@@ -110,7 +110,8 @@ class Votes:
         if (entry := value.find(request.op_id)) is not None:
             return reply_of(entry.result, entry.modified_ms)
         if isinstance(request, Put):
-            check_open(request, self._served.mark_locator(request.iid, request.shards), txn)
+            mark = self._served.mark_locator(request.iid, request.shards)
+            check_open(request, mark, txn, hold=b"", is_live=True)
         birth = birth_of(request.born_ms, now_ms)
         if may_be_forgotten(value, request.attempt, birth):
             raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
@@ -141,11 +142,12 @@ class Votes:
         self._check_ballot(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
         slot, floor = self._slot_and_floor(txn, stored_key)
+        hold = hold_witness(txn, self._served.mark_locator(request.iid, request.shards), request.bucket)
         if not slot.prepare(request.ballot):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
         self._ceiling.cover(txn, request.ballot, now_ms)
         txn.put(stored_key, *slot.encode(), use_reserve=True)
-        return [request.cfg, slot.accepted, floor], slot.value
+        return [request.cfg, slot.accepted, floor, hold], slot.value
 
     def accept(self, request: Accept, txn: WriteTxn, body: bytes | memoryview, now_ms: int) -> Reply:
         locator = self._served.check_record(request)
@@ -155,7 +157,8 @@ class Votes:
         slot = self._slot(txn, stored_key)
         if request.ballot == slot.accepted:
             return [], b""
-        check_open(request, self._served.mark_locator(request.iid, request.shards), txn)
+        mark = self._served.mark_locator(request.iid, request.shards)
+        check_open(request, mark, txn, hold=request.hold, is_live=value.is_live)
         if not slot.accept(request.ballot, b"", request.reserved):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
         self._ceiling.cover(txn, slot.promise, now_ms)

@@ -1,6 +1,6 @@
 """What S3 clients are told when something fails: code, HTTP status, message.
 
-Clients act on the code and the status, so both are a contract.  Two choices of
+Clients act on the code and the status, so both are a contract.  Three choices of
 ours deserve a reason:
 
 * A full store is ``InsufficientStorage`` with 507.  S3 has no such code; 503 and
@@ -8,6 +8,8 @@ ours deserve a reason:
   SDK retries 507.
 * ``OutcomeUnknown`` is ``InternalError`` with 500, which SDKs do repeat.  That is
   safe: the repetition carries the same invocation id and finds its first result.
+* A quota is ``QuotaExceeded`` with 403, as Ceph's RGW says it: S3 knows no quotas, and
+  nobody retries 403.
 
 The text of an internal error never leaves the process (it names nodes and paths);
 texts about the caller's own mistake do, and the address at which nobody answered,
@@ -100,6 +102,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OperationAborted": (409, "A conflicting operation is in progress. Try again."),
     "OwnershipControlsNotFoundError": (404, "The bucket ownership controls were not found"),
     "PreconditionFailed": (412, "At least one of the pre-conditions you specified did not hold"),
+    "QuotaExceeded": (403, "The bucket would hold more than its quota allows."),
     "ReplicationConfigurationNotFoundError": (404, "The replication configuration was not found"),
     "RequestTimeTooSkewed": (403, "The difference between the request time and our time is too large."),
     "RequestTimeout": (400, "The body was not received within the timeout period."),
@@ -181,12 +184,14 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     errors.BucketAlreadyExists: _Row("BucketAlreadyOwnedByYou"),
     errors.BucketNotEmpty: _Row("BucketNotEmpty"),
     errors.VersionKept: _Row("OperationAborted"),
+    errors.QuotaExceeded: _Row("QuotaExceeded"),
     errors.TryLater: _Row("SlowDown"),
     # Names the slice and its address: what an operator needs, and nothing that a client could not compute.
     errors.Unavailable: _Row("ServiceUnavailable", says_why=True),
     errors.NoMajority: _Row("ServiceUnavailable", says_why=True),
     errors.OutOfStep: _Row("ServiceUnavailable"),
     errors.Recounted: _Row("ServiceUnavailable"),
+    errors.HeldElsewhere: _Row("ServiceUnavailable"),
     errors.Overloaded: _Row("SlowDown"),
     errors.NotMine: _Row("ServiceUnavailable"),
     errors.OutcomeUnknown: _Row("InternalError"),

@@ -58,6 +58,7 @@ _BORN = frozenset((Put.TYPE, Delete.TYPE))
 _OF_ALL_ATTEMPTS = frozenset(
     (
         Status.NOT_FOUND,
+        Status.QUOTA,
         Status.PRECONDITION_FAILED,
         Status.UNKNOWN,
         Status.OUTRUN,

@@ -16,6 +16,7 @@ from typing import Any
 
 from ssastore.core.acceptor import NODE_ONLY, WRITES, Acceptor, encode_coverage
 from ssastore.core.coordinator import PROPOSED, Coordinator
+from ssastore.core.counting import Counting
 from ssastore.core.custody import CUSTODIAL, Custody
 from ssastore.core.giving import GIVEN, Giver
 from ssastore.core.heat import Heat
@@ -37,6 +38,7 @@ from ssastore.limits import (
 from ssastore.messages import (
     NONCE_BYTES,
     PROTOCOL_VERSION,
+    Count,
     Hello,
     Proof,
     Report,
@@ -126,6 +128,8 @@ class Service:
         "The same, and slices may be handed over."
         self.coordinator: Coordinator | None = None
         "Set where there may be several replicas: everywhere but in tests of less."
+        self.counting: Counting | None = None
+        "The same, and buckets may have quotas."
         self.counters = Counters()
         self.heat = Heat()
         self.sessions: dict[Session, None] = {}
@@ -146,15 +150,22 @@ class Service:
 
     def conversation_of(self, kind: int, request: Any, body: Body) -> Coroutine[Any, Any, Reply] | None:
         """What a request needs that takes more than one transaction, if it does."""
+        served = self.acceptor.served
         if kind in PROPOSED:
-            if self.coordinator is not None and self.acceptor.served.count_at(request.iid) > 1:
+            if self.coordinator is not None and (
+                served.count_at(request.iid) > 1
+                or (self.coordinator.is_counted(request) and not served.sealed)
+            ):
                 return self.coordinator.handle(request, bytes(body))
+        elif kind == Count.TYPE:
+            if self.counting is not None:
+                return self.counting.handle(request)
         elif kind in CUSTODIAL:
             if self.custody is not None:
                 return self.custody.handle(request)
         elif kind in GIVEN and self.giver is not None:
             return self.giver.handle(request)
-        return self.hold_of(request) if self.acceptor.served.sealed else None
+        return self.hold_of(request) if served.sealed else None
 
     def hold_of(self, request: Any) -> Coroutine[Any, Any, Reply] | None:
         """With one replica: the wait for the end of a handover, when the request is for a sealed slice.
@@ -345,8 +356,33 @@ class Session(FrameChannel):
         self._inflight += 1
         self._inflight_bytes += size
         self._service.store.do(
-            lambda txn: write(request, txn, body, now_ms), partial(self._done, request_id, size), size=size
+            lambda txn: write(request, txn, body, now_ms),
+            partial(self._written, request_id, size, request, body),
+            size=size,
         )
+
+    def _written(
+        self,
+        request_id: int,
+        size: int,
+        request: Any,
+        body: Body,
+        reply: Reply | None,
+        error: BaseException | None,
+    ) -> None:
+        """Answer a write; one that must be counted, as its bucket has a quota, begins a conversation."""
+        coordinator = self._service.coordinator
+        if (
+            isinstance(error, Refusal)
+            and error.status == Status.HELD
+            and coordinator is not None
+            and request.TYPE in PROPOSED
+        ):
+            self._inflight -= 1
+            self._inflight_bytes -= size
+            self._converse(request_id, size, coordinator.handle(request, bytes(body)))
+        else:
+            self._done(request_id, size, reply, error)
 
     def _converse(self, request_id: int, size: int, work: Coroutine[Any, Any, Reply]) -> None:
         """What takes more than one transaction: a conversation with other planes, a wait for a record."""

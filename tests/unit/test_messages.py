@@ -16,12 +16,14 @@ from ssastore.messages import (
     Changes,
     Collect,
     Copy,
+    Count,
     Delete,
     Fence,
     Fetch,
     Get,
     GetBlob,
     Hello,
+    Hold,
     Mark,
     Message,
     Prepare,
@@ -77,6 +79,8 @@ SAMPLES: list[Message] = [
     Seal(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02"),
     Total(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02"),
     Fetch(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02", bytes(40)),
+    Count(IID, 5, 16, 15),
+    Hold(IID, 5, 16, 15, b"h" * 24, 1, 3),
 ]
 GREETINGS: list[Message] = [
     Hello(1, "xxh3-64", 1, 3, "client", "KEY", NONCE, ""),
@@ -141,7 +145,7 @@ def changed(message: Message, **fields: Any) -> list[Any]:
 
 GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT, *_OF_UPKEEP = SAMPLES
 COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, RECHECK, _, FENCE, PULL, MARK, *_OF_MOVES = _OF_UPKEEP
-COPY, CHANGES, SEAL, TOTAL, FETCH = _OF_MOVES
+COPY, CHANGES, SEAL, TOTAL, FETCH, COUNT, HOLD = _OF_MOVES
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -154,6 +158,16 @@ OUT_OF_RANGE = [
     (GET, {"kind": 0x40}),
     (GET, {"kind": 0}),
     (GET, {"kind": -1}),
+    (COUNT, {"shards": 0}),
+    (COUNT, {"shard": 16}),
+    (COUNT, {"bucket": 1 << 64}),
+    (HOLD, {"shards": 0}),
+    (HOLD, {"shard": 16}),
+    (HOLD, {"hold": b"h" * 23}),
+    (HOLD, {"step": 3}),
+    (HOLD, {"step": -1}),
+    (HOLD, {"replicas": 16}),
+    (ACCEPT, {"hold": b"h" * 23}),
     (PUT, {"kind": 0x41}),
     (PUT, {"op_id": b"o" * 15}),
     (PUT, {"op_id": b"o" * 17}),

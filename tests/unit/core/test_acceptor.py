@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.collect import drop_tombstones, due_entries
 from ssastore.core.floors import raise_floor
+from ssastore.core.holds import State, make_hold
 from ssastore.core.metadata import Metadata
 from ssastore.core.pages import end_key
 from ssastore.core.place import Place, expected_position, place_key
@@ -37,6 +39,7 @@ from ssastore.keyspace import (
     position_of,
     position_of_blob,
     shard_locator,
+    shard_of_key,
     slice16_of,
 )
 from ssastore.limits import (
@@ -53,6 +56,7 @@ from ssastore.messages import (
     Delete,
     Get,
     GetBlob,
+    Hold,
     Kind,
     Prepare,
     Pull,
@@ -790,6 +794,7 @@ class Plane(Bench):
 
     def __init__(self) -> None:
         super().__init__()
+        self.hold = b""
         self.acceptor = Acceptor(replicas=3, worker=0, workers=1, ballots=Ballots(1, 1))
         self.acceptor.activate(set(range(0x3000)))
 
@@ -800,8 +805,10 @@ class Plane(Bench):
         return fields, bytes(answer)
 
     async def prepare(self, ballot: bytes, key: bytes = b"k", cfg: int = 1) -> tuple[list[Any], bytes]:
+        """What is promised, but for the hold."""
         iid = iid_of_record(INDEXED, key, 2)
-        return await self.ask(Prepare(iid, Kind.OBJECT, 7, 16, key, cfg, ballot))
+        (*fields, self.hold), value = await self.ask(Prepare(iid, Kind.OBJECT, 7, 16, key, cfg, ballot))
+        return fields, value
 
     async def accept(
         self, ballot: bytes, value: Value | bytes, reserved: bytes = NO_BALLOT, cfg: int = 1
@@ -835,6 +842,40 @@ async def test_both_phases(plane: Plane) -> None:
     assert plane.held() == ([1, B1, LIVE, NOW, metadata_of(b"data")], b"data")
     fields, value = await plane.prepare(B2)
     assert fields == [1, B1, NO_BALLOT] and value == b"".join(bytes(part) for part in VALUE.encode())
+
+
+async def test_shard_that_is_held_takes_what_was_counted_and_says_so(plane: Plane) -> None:
+    hold = make_hold(3, B1)
+    iid, shard = iid_of_record(INDEXED, b"k", 2), shard_of_key(b"k", 16)
+    await plane.prepare(B1)
+    assert plane.hold == b""
+    assert await plane.ask(Hold(iid, 7, 16, shard, hold, State.SET, 3)) == ([1], b"")
+    body = b"".join(VALUE.encode())
+    with pytest.raises(Refusal) as caught:
+        await plane.accept(B1, VALUE)
+    assert (caught.value.status, caught.value.text) == (Status.HELD, hold.hex())
+    await plane.ask(Accept(iid, Kind.OBJECT, 7, 16, b"k", 1, B1, NO_BALLOT, hold), body)
+    await plane.ask(Hold(iid, 7, 16, shard, hold, State.COUNTED, 3))
+    await plane.prepare(B2)
+    assert plane.hold == hold + bytes([State.COUNTED])
+    await plane.accept(B2, Value(TOMBSTONE, NOW))
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"replicas": 1}, Status.RECOUNT),
+        ({"shard": 15 - shard_of_key(b"k", 16)}, Status.MISDIRECTED),
+        ({"hold": make_hold(1, make_ballot((NOW + 90_000_000) * 1000, 1, 1))}, Status.BAD_REQUEST),
+    ],
+)
+async def test_hold_that_makes_no_sense_is_refused(
+    plane: Plane, change: dict[str, Any], status: Status
+) -> None:
+    message = Hold(iid_of_record(INDEXED, b"k", 2), 7, 16, shard_of_key(b"k", 16), make_hold(1, B1), 1, 3)
+    with pytest.raises(Refusal) as caught:
+        await plane.ask(replace(message, **change))
+    assert caught.value.status == status
 
 
 async def test_late_ballots_are_told_what_outran_them(plane: Plane) -> None:

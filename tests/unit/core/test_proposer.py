@@ -161,6 +161,7 @@ class Planes:
     """Three slots that answer at once; ``deaf`` planes do not answer, ``refusing`` ones refuse accepts."""
 
     count = 3
+    bill = None
 
     def __init__(self) -> None:
         self.slots: list[bytes | None] = [None] * 3
@@ -198,7 +199,9 @@ class Planes:
         self._store(plane, slot)
         return Promise(self.cfgs[plane], slot.accepted, NO_BALLOT, bytes(slot.value))
 
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+    async def accept(
+        self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot, hold: bytes = b""
+    ) -> None:
         await asyncio.sleep(0)
         self.messages.append("accept")
         self.on_accept()

@@ -215,7 +215,7 @@ def test_rotten_slot_that_comes_back_empty_is_caught(monkeypatch: pytest.MonkeyP
 class Hand:
     """Three planes that answer at once, or not at all."""
 
-    count, cfg = 3, 1
+    count, cfg, bill = 3, 1, None
 
     def __init__(self) -> None:
         self.slots: list[bytes | None] = [None] * 3
@@ -247,7 +247,9 @@ class Hand:
         floor = self.floors[plane] if slot.accepted == NO_BALLOT else NO_BALLOT
         return Promise(1, slot.accepted, floor, bytes(slot.value))
 
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+    async def accept(
+        self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot, hold: bytes = b""
+    ) -> None:
         if ("accept", plane) in self.lost:
             raise Unavailable("lost")
         slot = self.slot(plane)
@@ -443,7 +445,9 @@ def test_settling_what_all_planes_hold_alike_writes_nothing() -> None:
 class ShutHand(Hand):
     """Planes of a bucket that is shut: no ACC passes."""
 
-    async def accept(self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
+    async def accept(
+        self, plane: int, cfg: int, ballot: Ballot, value: bytes, reserved: Ballot, hold: bytes = b""
+    ) -> None:
         raise BucketNotFound("shut")
 
 

@@ -1,0 +1,220 @@
+"""What one call is charged in a shard of a bucket with a quota: ``core.planes.Bill``. Coroutines.
+
+A write is refused only when the shard was counted, nothing can be won by counting it again, and
+all the other shards were asked lately to give back what they do not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from ssastore.core.audits import Audits
+from ssastore.core.coordinator import Coordinator
+from ssastore.core.counting import WAIT_S, Counting, Means
+from ssastore.core.ledger import ZERO, Amount, Charge, Ledger, amount_of
+from ssastore.core.metadata import decode_metadata
+from ssastore.core.names import RecordName
+from ssastore.core.quotapool import QuotaPool
+from ssastore.core.register import Ballots, Value
+from ssastore.core.registers import Registers
+from ssastore.core.settle import Settler
+from ssastore.core.shardname import ShardName, shard_with
+from ssastore.env import Clock, Randomness
+from ssastore.errors import CorruptObject, HeldElsewhere
+from ssastore.messages import Kind
+
+_AGAIN_MAX = 2
+_PART_NUMBER_BYTES = 2
+
+
+class OneBill:
+    """Of one call; ``look`` begins each round. Every write has one: where nobody counts it costs little."""
+
+    __slots__ = ("_charged", "_counting", "_counts_again", "_lent", "_name", "_shard", "_until_s", "ledger")
+
+    def __init__(self, counting: Counting, name: RecordName) -> None:
+        self.ledger: Ledger | None = None
+        self._counting = counting
+        self._name = name
+        self._shard: ShardName | None = None
+        self._charged: tuple[Ledger, Charge] | None = None
+        self._counts_again = 0
+        self._lent = b""
+        self._until_s = 0.0
+
+    @property
+    def shard(self) -> ShardName:
+        """The shard that the call's record is in."""
+        if self._shard is None:
+            self._shard = shard_with(self._name.bucket, self._name.shards, self._name.key)
+        return self._shard
+
+    @property
+    def _is_part(self) -> bool:
+        return self._name.kind == Kind.PART
+
+    def look(self, cfg: int) -> Ledger | None:
+        """The ledger that the next round is under."""
+        self.ledger = self._counting.ledger_of(self.shard, cfg) if self._counting.ledgers else None
+        return self.ledger
+
+    def widen(self, ledger: Ledger) -> None:
+        """A plane answers that was not counted."""
+        self._counting.widen(self.shard, ledger)
+
+    def lost(self, ledger: Ledger) -> None:
+        """A plane is under a later hold."""
+        self._counting.drop(self.shard, ledger)
+
+    @property
+    def is_open(self) -> bool:
+        """See ``core.planes.Bill``."""
+        return self.ledger is not None
+
+    @property
+    def is_counted(self) -> bool:
+        """See ``core.planes.Bill``."""
+        return self.ledger is not None and self.ledger.is_counted
+
+    async def open(self) -> None:
+        """See ``core.planes.Bill``."""
+        async with self._soon():
+            await self._counting.hold(self.shard, instead_of=self.ledger)
+
+    @asynccontextmanager
+    async def _soon(self) -> AsyncIterator[None]:
+        """What waits inside waits so long, all in all, that the caller is told in time to try again here.
+
+        One who is not told asks another plane, whose worker would take the shard over.
+        """
+        now_s = asyncio.get_running_loop().time()
+        self._until_s = self._until_s or now_s + WAIT_S
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                if now_s > self._until_s:
+                    raise TimeoutError
+                yield
+        except TimeoutError:
+            raise HeldElsewhere(
+                "the bucket's quota is being seen to: what it holds, or what is left"
+            ) from None
+
+    async def counted(self) -> None:
+        """See ``core.planes.Bill``."""
+        if self.ledger is not None:
+            async with self._soon():
+                await self._counting.counted(self.shard, self.ledger)
+
+    async def charge(self, old: Value, new: Value) -> bool:
+        """See ``core.planes.Bill``."""
+        ledger = self.ledger
+        if ledger is None:
+            return True
+        before, after = amount_of(self._name.kind, old), amount_of(self._name.kind, new)
+        if self._is_charged(ledger, before, after):
+            return True
+        self.end()
+        upload = self._upload_of(new)
+        async with self._soon():
+            return await self._take(ledger, before, after, upload)
+
+    async def _take(self, ledger: Ledger, before: Amount, after: Amount, upload: bytes) -> bool:
+        counting, shard, is_audited = self._counting, self.shard, False
+        while True:
+            while ledger.is_paused:
+                async with counting.turn(shard):
+                    pass
+            counting.check(shard, ledger)
+            charge = ledger.charge(before, after, upload, is_part=self._is_part)
+            if charge is not None:
+                self._charged = ledger, charge
+                return True
+            if upload and not self._is_part and not ledger.may_lend(upload):
+                await counting.lend(shard, ledger, upload)
+                self._lent = upload
+                continue
+            grown = after.beyond(before if ledger.is_counted else ZERO)
+            lacks = partial(ledger.lacks, before, after, upload, is_part=self._is_part)
+            if await counting.grant(shard, ledger, lacks, grown):
+                continue
+            if not ledger.is_counted:
+                await counting.counted(shard, ledger)
+            elif not ledger.is_exact and self._counts_again < _AGAIN_MAX:
+                self._counts_again += 1
+                await counting.count_again(shard, ledger)  # The next look finds another ledger.
+            elif not is_audited:
+                await counting.audit(shard)
+                is_audited = True
+            else:
+                return False
+
+    def _is_charged(self, ledger: Ledger, before: Amount, after: Amount) -> bool:
+        """Whether an earlier round has charged the same for the same."""
+        if self._charged is None:
+            return False
+        charged, charge = self._charged
+        base = before if charge.is_credited else ZERO
+        return charged is ledger and charge.old == base and charge.new == after
+
+    def _upload_of(self, new: Value) -> bytes:
+        """Stored name of the upload that the record is of."""
+        if self._is_part:
+            return self._name.key[:-_PART_NUMBER_BYTES]
+        if self._name.kind != Kind.OBJECT or not new.is_live:
+            return b""
+        try:
+            upload = decode_metadata(new.metadata).extra.get("upload")
+        except CorruptObject:
+            return b""
+        return self._name.key + b"\0" + upload.encode() if isinstance(upload, str) else b""
+
+    def settle(self) -> None:
+        """See ``core.planes.Bill``."""
+        if self._charged is not None:
+            ledger, charge = self._charged
+            self._charged = None
+            ledger.settle(charge, is_part=self._is_part)
+            self._counting.credited(self.shard, ledger)
+
+    def release(self) -> None:
+        """See ``core.planes.Bill``."""
+        if self._charged is not None:
+            ledger, charge = self._charged
+            self._charged = None
+            ledger.release(charge)
+            self._counting.credited(self.shard, ledger)
+
+    def end(self) -> None:
+        """The call is over, or begins anew: what became of what was charged is not known."""
+        if self._charged is not None:
+            ledger, charge = self._charged
+            self._charged = None
+            ledger.miss(charge)
+        if self._lent and self.ledger is not None:
+            self.ledger.lend_no_more(self._lent)
+            self._lent = b""
+
+
+def begin_counting(
+    coordinator: Coordinator,
+    registers: Registers,
+    settler: Settler,
+    ballots: Ballots,
+    clock: Clock,
+    randomness: Randomness,
+) -> Counting:
+    """Let a worker count the shards of buckets with quotas that it proposes for."""
+    means = Means(
+        coordinator=coordinator,
+        pool=QuotaPool(registers, randomness),
+        audits=Audits(registers.shards),
+        ballots=ballots,
+        clock=clock,
+        settle=lambda name: settler.settle(name.label, coordinator.planes_of(name)),
+    )
+    counting = Counting(means)
+    coordinator.ledgers, coordinator.bill_of = counting.ledgers, partial(OneBill, counting)
+    return counting

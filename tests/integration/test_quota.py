@@ -1,0 +1,130 @@
+"""Quotas with three replicas over real frames: native clients are bound, whoever proposes, whoever stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ssastore.client import AsyncBucket, AsyncClient
+from ssastore.core.ledger import Amount
+from ssastore.core.quotas import QuotaUse
+from ssastore.errors import BucketNotFound, QuotaExceeded, RequestError
+from tests.cluster import SmallCluster, small_cluster
+
+DEADLINE_MS = 20_000
+"Small limits are taken from one record, object by object: on a busy machine that takes a while."
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[SmallCluster]:
+    async with small_cluster(4, replicas=3) as made:
+        yield made
+
+
+async def limited(
+    client: AsyncClient, *, size: int | None = None, objects: int | None = None
+) -> tuple[AsyncBucket, QuotaUse]:
+    bucket = await client.create_bucket("photos", shards=4)
+    return bucket, await client.objects.quotas.set("photos", size=size, objects=objects)
+
+
+async def fill(bucket: AsyncBucket, prefix: str, tries: int, size: int = 10) -> int:
+    """How many of some objects are taken."""
+
+    async def put(number: int) -> bool:
+        try:
+            await bucket.put(f"{prefix}{number}", b"x" * size)
+        except QuotaExceeded:
+            return False
+        return True
+
+    return sum(await asyncio.gather(*[put(number) for number in range(tries)]))
+
+
+async def test_clients_fill_a_bucket_together_and_none_gets_beyond(cluster: SmallCluster) -> None:
+    one, other = cluster.client(deadline_ms=DEADLINE_MS), cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(one, objects=30)
+    taken = await asyncio.gather(fill(bucket, "a", 25), fill(other.bucket("photos"), "b", 25))
+    assert sum(taken) == 30
+    assert len([entry async for entry in bucket.list()]) == 30
+    use = await one.objects.quotas.show("photos")
+    assert use is not None and use.used == Amount(300, 30) and use.objects_limit == 30
+
+
+@pytest.mark.parametrize("stopped", range(4))
+async def test_a_node_that_stops_takes_nothing_of_the_quota_with_it(
+    cluster: SmallCluster, stopped: int
+) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(client, objects=40)
+    assert await fill(bucket, "early", 20) == 20
+    await cluster.nodes[stopped].stop()
+    assert await fill(bucket, "late", 30) == 20
+    assert len([entry async for entry in bucket.list()]) == 40
+
+
+async def test_what_is_deleted_makes_room_at_once(cluster: SmallCluster) -> None:
+    bucket, _ = await limited(cluster.client(deadline_ms=DEADLINE_MS), size=100)
+    await bucket.put("a", b"x" * 100)
+    for turn in range(5):
+        assert await bucket.delete("a" if turn % 2 == 0 else "b")
+        await bucket.put("b" if turn % 2 == 0 else "a", b"x" * 100)
+        with pytest.raises(QuotaExceeded, match="more than its quota allows"):
+            await bucket.put("c", b"x")
+
+
+async def test_a_large_object_counts_with_all_its_bytes(cluster: SmallCluster) -> None:
+    bucket, _ = await limited(cluster.client(deadline_ms=DEADLINE_MS), size=9 << 20)
+    await bucket.put("a", b"x" * (5 << 20))
+    with pytest.raises(QuotaExceeded):
+        await bucket.put("b", b"y" * (5 << 20))
+    await bucket.put("b", b"y" * (4 << 20))
+
+
+async def test_a_lower_limit_is_in_force_when_it_was_set(cluster: SmallCluster) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(client, size=1 << 30, objects=10**6)
+    assert await fill(bucket, "k", 40) == 40
+    use = await client.objects.quotas.set("photos", size=None, objects=42)
+    assert use.used == Amount(400, 40)
+    assert await fill(bucket, "l", 10) == 2, "what shards had to spare under the other limit is worth nothing"
+
+
+async def test_writes_go_on_while_a_quota_is_set_and_cleared(cluster: SmallCluster) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket = await client.create_bucket("photos", shards=4)
+
+    async def write() -> None:
+        for number in range(60):
+            await bucket.put(f"k{number % 7}", b"x" * number)
+
+    writing = asyncio.create_task(write())
+    for turn in range(4):
+        await client.objects.quotas.set("photos", size=10_000 + turn, objects=None)
+        await client.objects.quotas.clear("photos")
+    await writing
+    assert await client.objects.quotas.show("photos") is None
+
+
+async def test_who_cannot_have_a_quota_is_told(cluster: SmallCluster) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    await client.create_bucket("hashed", shards=0)
+    await client.create_bucket("photos")
+    with pytest.raises(RequestError, match="indexed bucket"):
+        await client.objects.quotas.set("hashed", size=1, objects=None)
+    with pytest.raises(BucketNotFound):
+        await client.objects.quotas.set("nobody", size=1, objects=None)
+    with pytest.raises(RequestError, match="bytes, or objects"):
+        await client.objects.quotas.set("photos", size=None, objects=None)
+
+
+async def test_all_quotas_are_listed(cluster: SmallCluster) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    for number in range(3):
+        await client.create_bucket(f"bucket{number}", shards=2)
+        await client.objects.quotas.set(f"bucket{number}", size=number + 1, objects=None)
+    await client.objects.quotas.clear("bucket1")
+    await client.delete_bucket("bucket2")
+    assert [use.bucket async for use in client.objects.quotas.all()] == ["bucket0"]
