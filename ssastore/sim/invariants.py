@@ -29,16 +29,18 @@ from typing import Any
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.custody import Custody
 from ssastore.core.groups import GroupRecord
+from ssastore.core.ledger import ZERO, Amount, amount_of
 from ssastore.core.numbers import overlaps, plane_of_slice, slice_name, slice_number, whole_of
 from ssastore.core.records import FLOORS_FIRST, in_plane, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import GROUPS, TAIL_BITS
-from ssastore.messages import RECORD_KINDS, Accept, Prepare
+from ssastore.messages import RECORD_KINDS, Accept, Kind, Prepare
 from ssastore.store.memory import Records
 from ssastore.store.seal import unseal
 
 _KIND_AT = 4
+_COUNTED = (Kind.OBJECT, Kind.VERSION)
 _PLANE_F = 15
 _VIOLATIONS_MAX = 10
 
@@ -79,6 +81,8 @@ class Invariants:
         self._voters: dict[tuple[int, int], dict[int, tuple[int, str]]] = {}
         "By slice and cfg: since which epoch the latest voter had its data, and who it was."
         self.checks = 0
+        self.quotas: dict[int, Amount] = {}
+        "By bucket, what it may hold."
 
     # -- what disks commit --------------------------------------------------------------------------
 
@@ -166,6 +170,7 @@ class Invariants:
         if len(holders) == (self._majority if count is None else count // 2 + 1):
             name.chosen[ballot] = decode_value(bytes(slot.value))
             self._check_chain(key, name, ballot)
+            self._check_quota(key)
 
     def _check_chain(self, key: bytes, name: _Name, ballot: Ballot) -> None:
         """A value that is chosen descends from the chosen one below it, and the one above it from it."""
@@ -180,6 +185,28 @@ class Invariants:
                         f"I6: the value of ballot {upper.hex()} of {key.hex()} does not know operation "
                         f"{newest.op_id.hex()}, which was chosen under {lower.hex()}"
                     )
+
+    def limit(self, bucket: int, amount: Amount) -> None:
+        """From now on a bucket's quota is in force."""
+        self.quotas[bucket] = amount
+
+    def used(self, bucket: int) -> Amount:
+        """What is agreed in a bucket, in objects and versions."""
+        of_it = bucket.to_bytes(8, "big")
+        return sum(
+            (
+                amount_of(key[_KIND_AT], name.chosen[max(name.chosen)])
+                for key, name in self._names.items()
+                if name.chosen and key[_KIND_AT + 1 : _KIND_AT + 9] == of_it and key[_KIND_AT] in _COUNTED
+            ),
+            ZERO,
+        )
+
+    def _check_quota(self, key: bytes) -> None:
+        """All that is agreed in a bucket is within its quota, at every moment."""
+        bucket = int.from_bytes(key[_KIND_AT + 1 : _KIND_AT + 9], "big")
+        if (limit := self.quotas.get(bucket)) is not None and not (used := self.used(bucket)).fits(limit):
+            self._broken(f"I17: bucket {bucket:016x} holds {used}, and may hold {limit}")
 
     def _check_floor(self, node: str, key: bytes, before: bytes | None, after: bytes | None) -> None:
         try:

@@ -32,6 +32,8 @@ QUICK = (
     "marks-stay",
     "numbers-by-part",
     "marks-not-inherited",
+    "holds-ignored",
+    "shares-without-limit",
 )
 "Those that a few dozen seeds show. ``test_upkeep`` has one that is collected at a majority."
 

@@ -29,6 +29,8 @@ FRESH = {
     "recovery": 5,
     "versions": 24,
     "change": 12,
+    "quota": 10,
+    "quotacost": 1,
 }
 "Seeds that nobody has run before, of each scenario; others, which take seconds each, get OTHERS."
 OTHERS = 3
