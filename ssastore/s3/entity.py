@@ -31,6 +31,8 @@ _ENTITY_HEADERS_BYTES_MAX = 4 * KIB
 "All of them together; with S3's 2 KiB of user metadata they fit METADATA_BYTES_MAX."
 _DEFAULT_TYPE = "binary/octet-stream"
 CHECKSUM_HEADERS = (*[algorithm.header for algorithm in ALGORITHMS.values()], "x-amz-checksum-type")
+TAGS_COUNTED = "x-amz-tagging-count"
+"How many tags an object has, for who may read them."
 STORAGE_CLASS = "STANDARD"
 "The only one: all objects are kept alike."
 
@@ -140,7 +142,7 @@ def describe(request: Request, info: ObjectInfo) -> Response:
         return Response(304, b"", headers)
     headers |= {name if name == _REDIRECT else name.title(): value for name, value in info.headers.items()}
     if tags := info.extra.get("tags"):
-        headers["x-amz-tagging-count"] = str(len(tags))
+        headers[TAGS_COUNTED] = str(len(tags))
     headers |= {f"x-amz-meta-{name}": value for name, value in info.metadata.items()}
     for name in _ENTITY_HEADERS:
         if (override := request.query.get(f"response-{name}")) is not None:

@@ -21,6 +21,7 @@ from ssastore.s3.attributes import read_part
 from ssastore.s3.checksums import ALGORITHMS
 from ssastore.s3.encryption import Encryption, Scheme, said_headers
 from ssastore.s3.entity import (
+    TAGS_COUNTED,
     check_storage_class,
     describe,
     entity_headers,
@@ -159,6 +160,10 @@ class ObjectOperations:
     async def _tell(self, request: Request, found: Found) -> tuple[Response, tuple[int, int] | None]:
         """What is told of an object, and the ``_span`` that is asked for."""
         response = self._describe(request, self._objects.reader(request.key or "", found).info)
+        if TAGS_COUNTED in response.headers and not await self._access.may(
+            request, "GetObjectTagging", request.bucket or "", request.key, request.query.get("versionId")
+        ):
+            del response.headers[TAGS_COUNTED]
         if response.status == 304:
             response.length = found.metadata.size
             return response, None

@@ -261,6 +261,16 @@ def test_tags_are_copied_to_where_they_may_be_set(alice: Any, bob: Any, mine: st
     bob.copy_object(**copy)
 
 
+def test_how_many_tags_there_are_is_told_who_may_read_them(alice: Any, bob: Any, mine: str) -> None:
+    alice.put_object(Bucket=mine, Key="k", Body=b"data", Tagging=TAGS)
+    set_policy(alice, mine, statement(mine, "s3:GetObject"))
+    for call in (bob.get_object, bob.head_object):
+        assert "x-amz-tagging-count" not in call(Bucket=mine, Key="k")["ResponseMetadata"]["HTTPHeaders"]
+    set_policy(alice, mine, statement(mine, ["s3:GetObject", "s3:GetObjectTagging"]))
+    for client in (alice, bob):
+        assert client.get_object(Bucket=mine, Key="k")["TagCount"] == 1
+
+
 # -- tags of a body ---------------------------------------------------------------------------------
 
 
