@@ -81,8 +81,23 @@ def _fence_after_the_copy(put: Put) -> None:
     put(Recovery, "_recover", recover)
 
 
+def _one_mate_learns_late(put: Put) -> None:
+    """Of the mates of what is recovered the second one hears of it a second late. Harmless, as above."""
+    apply = Custody.apply
+
+    def apply_late(self: Custody, record: GroupRecord, revision: int) -> None:
+        begun = [plane for plane, found in enumerate(record.planes) if found.state == RECOVERING]
+        mates = [mate for plane in begun for mate in range(len(record.planes)) if mate != plane]
+        if len(mates) > 1 and record.planes[mates[1]].owner == self.node:
+            asyncio.get_running_loop().call_later(_LATE_S, apply, self, record, revision)
+        else:
+            apply(self, record, revision)
+
+    put(Custody, "apply", apply_late)
+
+
 def _one_mate_fenced(put: Put) -> None:
-    _learn_late(put)
+    _one_mate_learns_late(put)
     _pages_of_any_cfg(put)  # Else the copy itself waits until the other one knows the new cfg.
     _pages_of_any_cfg(put)
 
