@@ -2,7 +2,7 @@
 
 Somebody must know how much a shard holds, or nobody can say no in time.  The worker that
 proposes for a shard takes a *hold* on it: at a majority of planes its mark (``core.shuts``) then names
-that hold, and a live value is accepted under no other.  So from then on all that comes was counted by
+that hold, and a value is accepted under no other.  So from then on all that comes was counted by
 one worker, in its memory; what was there before it counts by reading it.
 
 A hold is the quota's serial and a ballot.  Serials order what operators set, ballots order those
@@ -68,6 +68,9 @@ def split_witness(witness: bytes) -> tuple[bytes, bool]:
 
 
 def check_held(kind: int, hold: bytes, held: bytes, state: int) -> None:
-    """Refuse a live value that was not counted under the hold that a plane is under."""
+    """Refuse a value that was not counted under the hold that a plane is under.
+
+    A delete as well: whoever counts the shard must hear what has become free.
+    """
     if state != State.OFF and hold != held and kind in _COUNTED:
         raise Refusal(Status.HELD, held.hex())

@@ -140,7 +140,7 @@ class Settler:
         if len(promises.by_plane) == planes.count and _are_equal(promises):
             # All of them, and they promised: there is nothing else that could come up.
             return Settled(newest.cfg, newest.accepted, value, planes.count)
-        _check_counted(promises, newest, value)
+        _check_counted(promises, newest)
         accepted = await _ask(
             everywhere,
             lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT, newest.hold),
@@ -168,7 +168,8 @@ class Settler:
         if not _are_equal(promises):
             held = ballot
             accepted = await _ask(
-                everywhere, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT)
+                everywhere,
+                lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT, newest.hold),
             )
             if len(accepted.by_plane) < planes.count:
                 return False
@@ -183,8 +184,8 @@ class Settler:
         promises = await _ask(others, lambda plane: planes.prepare(plane, ballot))
         if not _is_majority(promises, planes, seen):
             return None
-        newest, value, encoded = _newest(planes, list(promises.by_plane.values()))
-        _check_counted(promises, newest, value)
+        newest, _, encoded = _newest(planes, list(promises.by_plane.values()))
+        _check_counted(promises, newest)
         await _ask(
             others, lambda plane: planes.accept(plane, newest.cfg, ballot, encoded, NO_BALLOT, newest.hold)
         )
@@ -225,9 +226,9 @@ def _newest(planes: Planes, promises: Sequence[Promise]) -> tuple[Promise, Value
     return newest, value, b"".join(value.encode())
 
 
-def _check_counted(promises: _Answers[Promise], newest: Promise, value: Value) -> None:
+def _check_counted(promises: _Answers[Promise], newest: Promise) -> None:
     """Where a quota is kept: let nothing become firm that was not counted. Raises Unavailable."""
-    if value.is_live and not newest.hold and any(promise.is_held for promise in promises.by_plane.values()):
+    if not newest.hold and any(promise.is_held for promise in promises.by_plane.values()):
         raise Unavailable("what the planes of this shard hold is not counted yet")
 
 

@@ -69,14 +69,14 @@ def is_shut(txn: ReadTxn, locator: int, bucket: int) -> bool:
     return mark is not None and bool(mark[-1])
 
 
-def check_open(request: Put | Accept, locator: int, txn: ReadTxn, *, hold: bytes, is_live: bool) -> None:
+def check_open(request: Put | Accept, locator: int, txn: ReadTxn, *, hold: bytes) -> None:
     """Refuse a write that the bucket's mark in ``locator`` (``place.Served.mark_locator``) does not allow."""
     stored = txn.get(shut_key(locator, request.bucket))
     if stored is None:
         return
     if stored[-1]:
         raise Refusal(Status.NO_BUCKET, "the bucket is being or was deleted")
-    if is_live and len(stored) > _SHORT:
+    if len(stored) > _SHORT:
         mark = decode_mark(stored)
         check_held(request.kind, hold, mark.hold, mark.state)
 

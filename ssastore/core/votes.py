@@ -111,7 +111,7 @@ class Votes:
             return reply_of(entry.result, entry.modified_ms)
         if isinstance(request, Put):
             mark = self._served.mark_locator(request.iid, request.shards)
-            check_open(request, mark, txn, hold=b"", is_live=True)
+            check_open(request, mark, txn, hold=b"")
         birth = birth_of(request.born_ms, now_ms)
         if may_be_forgotten(value, request.attempt, birth):
             raise Refusal(Status.UNKNOWN, "the record no longer remembers operations as old as this one")
@@ -158,7 +158,7 @@ class Votes:
         if request.ballot == slot.accepted:
             return [], b""
         mark = self._served.mark_locator(request.iid, request.shards)
-        check_open(request, mark, txn, hold=request.hold, is_live=value.is_live)
+        check_open(request, mark, txn, hold=request.hold)
         if not slot.accept(request.ballot, b"", request.reserved):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
         self._ceiling.cover(txn, slot.promise, now_ms)

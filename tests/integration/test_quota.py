@@ -45,12 +45,12 @@ async def fill(bucket: AsyncBucket, prefix: str, tries: int, size: int = 10) -> 
 
 async def test_clients_fill_a_bucket_together_and_none_gets_beyond(cluster: SmallCluster) -> None:
     one, other = cluster.client(deadline_ms=DEADLINE_MS), cluster.client(deadline_ms=DEADLINE_MS)
-    bucket, _ = await limited(one, objects=30)
-    taken = await asyncio.gather(fill(bucket, "a", 25), fill(other.bucket("photos"), "b", 25))
-    assert sum(taken) == 30
-    assert len([entry async for entry in bucket.list()]) == 30
+    bucket, _ = await limited(one, objects=14)
+    taken = await asyncio.gather(fill(bucket, "a", 10), fill(other.bucket("photos"), "b", 10))
+    assert sum(taken) == 14
+    assert len([entry async for entry in bucket.list()]) == 14
     use = await one.objects.quotas.show("photos")
-    assert use is not None and use.used == Amount(300, 30) and use.objects_limit == 30
+    assert use is not None and use.used == Amount(140, 14) and use.objects_limit == 14
 
 
 @pytest.mark.parametrize("stopped", range(4))
@@ -58,11 +58,11 @@ async def test_a_node_that_stops_takes_nothing_of_the_quota_with_it(
     cluster: SmallCluster, stopped: int
 ) -> None:
     client = cluster.client(deadline_ms=DEADLINE_MS)
-    bucket, _ = await limited(client, objects=40)
-    assert await fill(bucket, "early", 20) == 20
+    bucket, _ = await limited(client, objects=12)
+    assert await fill(bucket, "early", 6) == 6
     await cluster.nodes[stopped].stop()
-    assert await fill(bucket, "late", 30) == 20
-    assert len([entry async for entry in bucket.list()]) == 40
+    assert await fill(bucket, "late", 9) == 6
+    assert len([entry async for entry in bucket.list()]) == 12
 
 
 async def test_what_is_deleted_makes_room_at_once(cluster: SmallCluster) -> None:

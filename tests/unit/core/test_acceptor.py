@@ -858,7 +858,8 @@ async def test_shard_that_is_held_takes_what_was_counted_and_says_so(plane: Plan
     await plane.ask(Hold(iid, 7, 16, shard, hold, State.COUNTED, 3))
     await plane.prepare(B2)
     assert plane.hold == hold + bytes([State.COUNTED])
-    await plane.accept(B2, Value(TOMBSTONE, NOW))
+    with pytest.raises(Refusal):
+        await plane.accept(B2, Value(TOMBSTONE, NOW))
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,9 @@ def accept(kind: int = Kind.OBJECT) -> Accept:
     return Accept(LOCATOR << 32, kind, BUCKET, 16, b"key", 1, bytes(16), bytes(16))
 
 
-def refused(held: bytes, txn: WriteTxn, *, kind: int = Kind.OBJECT, is_live: bool = True) -> Status | None:
+def refused(held: bytes, txn: WriteTxn, *, kind: int = Kind.OBJECT) -> Status | None:
     try:
-        check_open(accept(kind), LOCATOR, txn, hold=held, is_live=is_live)
+        check_open(accept(kind), LOCATOR, txn, hold=held)
     except Refusal as refusal:
         return refusal.status
     return None
@@ -73,13 +73,12 @@ def test_shutting_and_holding_leave_each_other_alone(txn: MemoryWriteTxn) -> Non
         set_shut(shut(1, is_shut=True), LOCATOR, txn)
 
 
-def test_only_live_values_that_were_counted_under_the_hold_pass(txn: MemoryWriteTxn) -> None:
+def test_only_what_was_counted_under_the_hold_passes(txn: MemoryWriteTxn) -> None:
     assert refused(b"", txn) is None
     set_hold(hold(LATE), LOCATOR, txn)
     for held in (b"", EARLY, NEXT_QUOTA):
         assert refused(held, txn) == Status.HELD
     assert refused(LATE, txn) is None
-    assert refused(b"", txn, is_live=False) is None, "who deletes needs no quota"
     assert refused(b"", txn, kind=Kind.UPLOAD) is None
     for kind in (Kind.VERSION, Kind.PART):
         assert refused(b"", txn, kind=kind) == Status.HELD
