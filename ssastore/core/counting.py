@@ -33,7 +33,7 @@ from ssastore.core.replies import Refusal, Reply
 from ssastore.core.shardname import ShardName
 from ssastore.core.shardplanes import LaterHold, Reckoned, ShardPlanes
 from ssastore.env import Clock, spawn
-from ssastore.errors import HeldElsewhere, OutcomeUnknown, SsaStoreError, TryLater
+from ssastore.errors import BucketNotFound, HeldElsewhere, OutcomeUnknown, SsaStoreError, TryLater
 from ssastore.messages import Count, Status
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ _AGAIN_S = 1.0
 "Wait after a count that failed."
 _WIDEN_S = 2.0
 "How often a shard is counted anew because another plane is there again."
-_SETTLED_MAX = 1000
+_SETTLED_MAX = 256
+"Records that are settled at once before a shard is counted anew."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,12 @@ class Counting:
         self._widened_s: dict[ShardName, float] = {}
 
     def ledger_of(self, shard: ShardName, cfg: int) -> Ledger | None:
-        """The ledger of a shard that is held here under this cfg."""
+        """The ledger of a shard that is held here under this cfg, which is the one of now."""
         ledger = self.ledgers.get(shard)
-        return ledger if ledger is not None and ledger.cfg == cfg else None
+        if ledger is not None and ledger.cfg != cfg:
+            self.drop(shard, ledger)  # Else who holds anew would take it for somebody's who was faster.
+            return None
+        return ledger
 
     def drop(self, shard: ShardName, ledger: Ledger) -> None:
         """Somebody else holds the shard."""
@@ -126,7 +130,9 @@ class Counting:
         for _ in range(_HOLDS_MAX):
             quota = await means.pool.read(shard.bucket)
             # Without a record the bucket is gone: what is left of its quota is lifted.
-            is_on = quota is not None and quota.is_on and len(quota.shares) == shard.shards
+            is_on = quota is not None and quota.is_on
+            if quota is not None and is_on:
+                _check_shards(quota, shard)
             serial = quota.serial if quota is not None else serial_of(later) if later else 0
             seen = max(
                 quota.shares[shard.shard].ballot if quota is not None and is_on else NO_BALLOT,
@@ -208,7 +214,7 @@ class Counting:
             ledger.is_paused = True
             try:
                 used = found.amount + ledger.used - ledger.begun
-                await self._change_own(shard, ledger, lambda quota: quota.reserve(shard.shard, used))
+                await self._reserve(shard, ledger, used)
                 ledger.count(found.amount, found.owed, planes)
                 ledger.share = used
                 ledger.missed += found.missed
@@ -228,11 +234,15 @@ class Counting:
     async def count_again(self, shard: ShardName, ledger: Ledger) -> Ledger | None:
         """Count anew, as something may be won by it; the ledger that is begun."""
         # Records that differ count as the largest: what is agreed may be smaller.
-        for kind, key in ledger.differing[:_SETTLED_MAX]:
-            position = expected_position(shard.bucket, shard.shards, key)
-            with suppress(SsaStoreError):
-                await self._means.settle(RecordName(position, kind, shard.bucket, shard.shards, key))
+        several = ledger.differing[:_SETTLED_MAX]
+        del ledger.differing[:_SETTLED_MAX]  # Whoever is cut off here leaves the next one less to do.
+        await asyncio.gather(*[self._settle(shard, kind, key) for kind, key in several])
         return await self.hold(shard, instead_of=ledger)
+
+    async def _settle(self, shard: ShardName, kind: int, key: bytes) -> None:
+        position = expected_position(shard.bucket, shard.shards, key)
+        with suppress(SsaStoreError):
+            await self._means.settle(RecordName(position, kind, shard.bucket, shard.shards, key))
 
     def widen(self, shard: ShardName, ledger: Ledger) -> None:
         """A plane answers that was not counted: count anew, with it, soon."""
@@ -296,7 +306,20 @@ class Counting:
                 return
             # From now on, whatever becomes of the record.
             ledger.share = kept = ledger.share.least(ledger.used + spare)
-            await self._change_own(shard, ledger, lambda quota: quota.reserve(shard.shard, kept))
+            await self._reserve(shard, ledger, kept)
+
+    async def _reserve(self, shard: ShardName, ledger: Ledger, share: Amount) -> None:
+        """Set the share. If that fails the hold is over: it could still be lowered when it has grown again.
+
+        Whoever holds the shard next changes the record first, and what is late comes to nothing.
+        """
+        is_done = False
+        try:
+            await self._change_own(shard, ledger, lambda quota: quota.reserve(shard.shard, share))
+            is_done = True
+        finally:
+            if not is_done:
+                self.drop(shard, ledger)
 
     async def audit(self, shard: ShardName) -> None:
         """Let all shards of a bucket give back what they do not need, unless they did just now."""
@@ -304,7 +327,13 @@ class Counting:
 
     async def lend(self, shard: ShardName, ledger: Ledger, upload: bytes) -> None:
         """Find out what parts an upload has, which its object stands for."""
-        ledger.lend(upload, await self._means.audits.size_of_parts(Place(shard.bucket, shard.shards), upload))
+        async with self.turn(shard):
+            ledger.begin_lending(upload)
+            found = 0
+            try:
+                found = await self._means.audits.size_of_parts(Place(shard.bucket, shard.shards), upload)
+            finally:
+                ledger.lend(upload, found)
 
     # -- whoever asks -------------------------------------------------------------------------------
 
@@ -326,9 +355,10 @@ class Counting:
             quota = await self._means.pool.read(shard.bucket)
             if quota is None:
                 return [0, 0, True], b""
-            if not quota.is_on or len(quota.shares) != shard.shards:
+            if not quota.is_on:
                 await self.hold(shard, instead_of=self.ledgers.get(shard))
                 return [0, 0, True], b""
+            _check_shards(quota, shard)
             ledger = await self._fresh(shard, cfg, quota.serial)
             if ledger is None:
                 return [0, 0, False], b""
@@ -336,6 +366,8 @@ class Counting:
                 await self.give_back(shard, ledger, ZERO)
         except Uncounted:
             return [0, 0, False], b""
+        except BucketNotFound as error:
+            raise Refusal(Status.NO_BUCKET, str(error)) from None
         except (TryLater, OutcomeUnknown) as error:
             raise Refusal(Status.UNREACHED, str(error)) from None
         return [ledger.used.size, ledger.used.objects, ledger.is_counted], b""
@@ -362,3 +394,9 @@ class Counting:
         """Stop what goes on."""
         for task in [*self._counts.values(), *self._returns.values(), *self._answers.values()]:
             task.cancel()
+
+
+def _check_shards(quota: Quota, shard: ShardName) -> None:
+    """A shard's place does not depend on how many there are: who says a wrong number is not answered."""
+    if len(quota.shares) != shard.shards:
+        raise BucketNotFound(f"the bucket has {len(quota.shares)} shards, not {shard.shards}")

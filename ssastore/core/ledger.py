@@ -57,9 +57,16 @@ class Amount:
 
 ZERO = Amount()
 
+_SIZE_MAX = 1 << 50
+"Of one record: far above any object, and a shard's sum stays a number that can be stored."
+
 
 def amount_of_row(kind: int, etag: str, size: int) -> Amount:
-    """What a live record counts. A mark that an object was deleted has neither ETag nor bytes."""
+    """What a live record counts. A mark that an object was deleted has neither ETag nor bytes.
+
+    A size that cannot be is a client's lie, and no reason to credit anybody anything.
+    """
+    size = min(max(size, 0), _SIZE_MAX)
     if kind == Kind.PART:
         return Amount(size, 0)
     if kind == Kind.OBJECT or (kind == Kind.VERSION and (etag or size)):
@@ -113,6 +120,9 @@ class Ledger:
     _owed: Counter[bytes] = field(default_factory=Counter)
     "By upload: bytes of parts that may be lent; and of those that were, and give nothing when they go."
 
+    _shrunk: dict[bytes, int] = field(default_factory=dict)
+    "By upload whose parts are being listed, what was credited of them meanwhile."
+
     def __post_init__(self) -> None:
         self.begun = self.used
 
@@ -131,7 +141,7 @@ class Ledger:
             self._lendable[upload] -= lent
             self._owed[upload] += lent
         if not self.is_counted:
-            self.missed += old.most(taken)
+            self.missed += old.most(taken + Amount(lent, 0))
         return Charge(base, new, taken, lent, self.is_counted, upload)
 
     def lacks(self, old: Amount, new: Amount, upload: bytes = b"", *, is_part: bool = False) -> Amount:
@@ -152,6 +162,12 @@ class Ledger:
             if not self._owed[charge.upload]:
                 del self._owed[charge.upload]
             back -= Amount(kept, 0)
+        if is_part and back.size:
+            # Of parts that shrink while an object is made of them it stands for so much less.
+            if charge.upload in self._lendable:
+                self._lendable[charge.upload] = max(0, self._lendable[charge.upload] - back.size)
+            if charge.upload in self._shrunk:
+                self._shrunk[charge.upload] += back.size
         self.used -= back
 
     def release(self, charge: Charge) -> None:
@@ -163,11 +179,15 @@ class Ledger:
 
     def miss(self, charge: Charge) -> None:
         """Nobody knows what became of it."""
-        self.missed += charge.taken.most(charge.old.beyond(charge.new))
+        self.missed += (charge.taken + Amount(charge.lent, 0)).most(charge.old.beyond(charge.new))
+
+    def begin_lending(self, upload: bytes) -> None:
+        """The parts of an upload are about to be listed; what shrinks from now on may be seen as it was."""
+        self._shrunk[upload] = 0
 
     def lend(self, upload: bytes, size: int) -> None:
-        """An object is about to be made of the parts of an upload, which have so many bytes."""
-        self._lendable[upload] = max(0, size - self._owed[upload])
+        """An object is about to be made of the parts of an upload, which had so many bytes."""
+        self._lendable[upload] = max(0, size - self._owed[upload] - self._shrunk.pop(upload, 0))
 
     def may_lend(self, upload: bytes) -> bool:
         """Whether that was said."""

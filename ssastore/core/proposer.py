@@ -350,8 +350,8 @@ class Proposer:
             if planes.bill is not None:
                 planes.bill.release()
             raise
-        if planes.bill is not None:
-            planes.bill.settle()
+        if planes.bill is not None and decision.value is not None:
+            planes.bill.settle()  # Else what was chosen is not what an earlier round was charged for.
         self._cache.add(
             name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b""))
         )

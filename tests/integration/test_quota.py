@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from ssastore.client import AsyncBucket, AsyncClient
 from ssastore.core.ledger import Amount
+from ssastore.core.metadata import Metadata
 from ssastore.core.quotas import QuotaUse
-from ssastore.errors import BucketNotFound, QuotaExceeded, RequestError
+from ssastore.errors import BucketNotFound, QuotaExceeded, RequestError, SsaStoreError
+from ssastore.keyspace import shard_of_key
+from ssastore.messages import Kind
 from tests.cluster import SmallCluster, small_cluster
 
 DEADLINE_MS = 20_000
@@ -128,3 +132,43 @@ async def test_all_quotas_are_listed(cluster: SmallCluster) -> None:
     await client.objects.quotas.clear("bucket1")
     await client.delete_bucket("bucket2")
     assert [use.bucket async for use in client.objects.quotas.all()] == ["bucket0"]
+
+
+async def test_who_says_a_wrong_number_of_shards_lifts_no_quota(cluster: SmallCluster) -> None:
+    """Where a shard is does not depend on how many there are."""
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(client, objects=5)
+    assert await fill(bucket, "k", 7) == 5
+    registers = client.objects.registers
+    wrong = replace((await client.objects.buckets.read("photos")).place, shards=5)
+    keys = [key for key in map(b"lie%d".__mod__, range(20)) if shard_of_key(key, 5) < 4]
+    for key in keys:
+        with pytest.raises(SsaStoreError):
+            await registers.put(wrong, Kind.OBJECT, key, Metadata("e", 1), b"x")
+    for shard in range(4):
+        with pytest.raises(SsaStoreError):
+            await registers.shards.count(wrong, shard)
+    assert await fill(bucket, "more", 5) == 0
+    assert len([entry async for entry in bucket.list()]) == 5
+
+
+async def test_a_shard_is_held_anew_after_another_configuration(cluster: SmallCluster) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(client, objects=100)
+    await bucket.put("a", b"x")
+    services = [node.service for node in cluster.nodes]
+    before = [bool(service.counting and service.counting.ledgers) for service in services]
+    for service in services:
+        for number in sorted(service.acceptor.served.owned):
+            service.acceptor.served.vote(number, 2)
+    await bucket.put("a", b"xx")
+    place = (await client.objects.buckets.read("photos")).place
+    shard = shard_of_key(b"a", place.shards)
+    holders = [
+        ledger.cfg
+        for service, was_holder in zip(services, before, strict=True)
+        if was_holder and service.counting is not None
+        for name, ledger in service.counting.ledgers.items()
+        if (name.bucket, name.shard) == (place.bucket, shard)
+    ]
+    assert holders == [2], "by the same worker, at once"

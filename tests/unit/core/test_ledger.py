@@ -188,3 +188,40 @@ def test_a_count_while_writes_go_on_never_says_too_little(seed: int) -> None:
             sizes[other] = new
     ledger.count(found, Counter(), PLANES)
     assert Amount(sum(sizes), 20).fits(ledger.used)
+
+
+def test_a_size_that_cannot_be_is_nothing_that_counts_for_others() -> None:
+    lie = Metadata("e", -(10**9)).encode()
+    assert amount_of(Kind.OBJECT, Value(LIVE, 1, lie)) == Amount(0, 1)
+    large = amount_of_row(Kind.OBJECT, "e", (1 << 64) - 1).size
+    assert large > 5 << 40 and large * 4096 < 1 << 63, "the sum of a shard can be stored"
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_parts_that_shrink_while_an_object_is_made_are_not_lent_as_they_were(is_listed: bool) -> None:
+    """Seen with a thousand bytes, and replaced by one byte before or after the listing was over."""
+    ledger = ledger_of(1000, used=Amount(1000, 0))
+
+    def shrink() -> None:
+        smaller = ledger.charge(Amount(1000, 0), Amount(1, 0), UPLOAD, is_part=True)
+        assert smaller is not None
+        ledger.settle(smaller, is_part=True)
+
+    ledger.begin_lending(UPLOAD)
+    if not is_listed:
+        shrink()
+    ledger.lend(UPLOAD, 1000)
+    if is_listed:
+        shrink()
+    made = ledger.charge(ZERO, one(1000), UPLOAD)
+    assert made is not None and made.lent <= 1
+    assert ledger.used == one(1000), "it needs what its parts do not have any more"
+
+
+def test_an_object_of_parts_of_which_nobody_knows_whether_it_is_there_is_missed() -> None:
+    ledger = ledger_of(101, used=Amount(101, 1))
+    ledger.lend(UPLOAD, 100)
+    made = ledger.charge(one(1), one(100), UPLOAD)
+    assert made is not None and made.taken == ZERO
+    ledger.miss(made)
+    assert not ledger.is_exact
