@@ -106,6 +106,8 @@ class Users:
         "Users that were seen; none is ever gone."
         self._listings = 0
         "Begun so far, to learn names."
+        self._listed = 0
+        "The last of them that came to its end."
         self._listing = asyncio.Lock()
 
     async def create(self, user: str, *, key_id: str = "", secret: str = "") -> AccessKey:
@@ -169,9 +171,10 @@ class Users:
             return set()
         begun = self._listings
         async with self._listing:
-            if self._listings == begun:
+            if self._listed <= begun:
                 self._listings += 1
                 self._names |= {key.user async for key in self.all()}
+                self._listed = self._listings
         return names - self._names
 
     async def find(self, key_id: str) -> AccessKey | None:

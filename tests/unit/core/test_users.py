@@ -113,3 +113,27 @@ async def test_however_many_ask_for_unknown_users_there_are_two_looks() -> None:
     assert [await one for one in asking[1:]] == [{f"nobody-{number}"} for number in range(50)]
     assert await late == set(), "a user who was made before the question is found"
     assert users._listings == 2
+
+
+async def test_a_look_that_fails_tells_nobody_that_there_is_no_such_user() -> None:
+    """Who waited for it looks again."""
+    caller = DirectCaller()
+    await client(caller, seed=2).create("alice")
+    users, gate, failures = client(caller), asyncio.Event(), 2
+
+    async def fail(message: Any) -> None:
+        nonlocal failures
+        await gate.wait()
+        if isinstance(message, Get) and failures:
+            failures -= 1
+            raise Unavailable("away")
+
+    caller.hook = fail
+    asking = []
+    for _ in range(4):
+        asking.append(asyncio.create_task(users.unknown({"alice"})))
+        await asyncio.sleep(0)
+    gate.set()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(one) for one in found[:2]] == [Unavailable, Unavailable]
+    assert found[2:] == [set(), set()]
