@@ -146,6 +146,8 @@ class CopyOperations:
 
         async def copy(found: Found) -> _Copy:
             check_copy_size(found.metadata.size)
+            if keeps_tags and "tags" in found.metadata.extra:
+                await self._check_tags(request, source, found.metadata.extra["tags"])
             return await self._copy(request, source, found, wanted)
 
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
@@ -153,7 +155,6 @@ class CopyOperations:
             known = copied.found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
             if keeps_tags and "tags" in known.extra:
-                await self._check_tags(request, source)
                 said = {"tags": known.extra["tags"]}
             bucket = await self._objects.bucket(request.bucket)
             extra = copied.extra | said | await self._access.acl_to_keep(request, bucket)
@@ -176,12 +177,12 @@ class CopyOperations:
         response.headers |= said_headers(made.extra, request.headers)
         return response
 
-    async def _check_tags(self, request: Request, source: CopySource) -> None:
+    async def _check_tags(self, request: Request, source: CopySource, tags: dict[str, str]) -> None:
         """That a copy may take the tags of its source along. S3Error AccessDenied."""
         where = source.bucket, source.key, source.version
         if not await self._access.may(request, "GetObjectTagging", *where):
             raise S3Error("AccessDenied")
-        await self._access.check_brings(request, "PutObjectTagging")
+        await self._access.check_brings(replace(request, tags=tags), "PutObjectTagging")
 
     def _source_scheme(self, request: Request, source: CopySource, found: Found) -> Scheme:
         known = found.metadata.extra

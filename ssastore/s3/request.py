@@ -53,7 +53,7 @@ class Request:
     "Address of the client; empty when it is not known."
     received_ms: int = 0
     tags: dict[str, str] | None = None
-    "What ``body_tags`` has read."
+    "What ``body_tags`` has read, or what a copy takes along."
 
     def upload(self) -> VerifiedBody:
         """The body of an upload, decoded and checked. Raises S3Error for contradicting headers."""

@@ -271,6 +271,22 @@ def test_how_many_tags_there_are_is_told_who_may_read_them(alice: Any, bob: Any,
         assert client.get_object(Bucket=mine, Key="k")["TagCount"] == 1
 
 
+def test_policies_see_the_tags_that_a_copy_takes_along(alice: Any, bob: Any, mine: str, theirs: str) -> None:
+    condition = {"StringEquals": {"s3:RequestObjectTag/security": "public"}}
+    copies: dict[str, dict[str, Any]] = {}
+    for value in ("public", "secret"):
+        bob.put_object(Bucket=theirs, Key=value, Body=b"data", Tagging=f"security={value}")
+        copies[value] = {"Bucket": mine, "Key": "copy", "CopySource": f"{theirs}/{value}"}
+    may_write = statement(mine, "s3:PutObject")
+    set_policy(alice, mine, may_write, statement(mine, "s3:PutObjectTagging", Condition=condition))
+    bob.copy_object(**copies["public"])
+    refused(bob.copy_object, **copies["secret"])
+    deny = statement(mine, "s3:PutObjectTagging", "*", "Deny", Condition=condition)
+    set_policy(alice, mine, may_write, statement(mine, "s3:PutObjectTagging"), deny)
+    bob.copy_object(**copies["secret"])
+    refused(bob.copy_object, **copies["public"])
+
+
 # -- tags of a body ---------------------------------------------------------------------------------
 
 
