@@ -99,7 +99,6 @@ def _one_mate_learns_late(put: Put) -> None:
 def _one_mate_fenced(put: Put) -> None:
     _one_mate_learns_late(put)
     _pages_of_any_cfg(put)  # Else the copy itself waits until the other one knows the new cfg.
-    _pages_of_any_cfg(put)
 
     async def fence(self: Recovery, plane: int, cfgs: dict[int, int]) -> tuple[list[int], list[int]]:
         mates = _mates(self, plane)
