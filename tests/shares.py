@@ -3,7 +3,9 @@
 Two take the files of tests from the front of the list and one from the back, until they meet: a file belongs
 to who first makes its mark in a directory that all know.  At the front are the labs, which mostly wait: a lab
 keeps a third of a core busy.  At the back are the simulator and the unit tests, which compute.  So the three
-fill two cores.  Tests that are marked ``alone``, for they bound the time of an answer, run after all others.
+fill two cores.  The one at the back begins with the simulator, whose files take minutes each: where they meet
+files are small, and none goes on alone for long.  Tests that are marked ``alone``, for they bound the time of
+an answer, run after all others.
 
 Not pytest-xdist: its workers are processes with several threads, and the tests that go on in namespaces of
 their own fork, which is safe only where there is one thread.  Here the first two processes begin with them.
@@ -27,6 +29,8 @@ import pytest
 SHARES = 3
 BACK = SHARES - 1
 "The one that begins with the last file."
+LONG = "tests/sim/"
+"Where it begins."
 ALONE = SHARES
 "The one more, at the end."
 
@@ -50,7 +54,9 @@ class Share:
             files: dict[str, list[pytest.Item]] = {}
             for item in items:
                 files.setdefault(file_of(item), []).append(item)
-            items[:] = [item for found in reversed(files.values()) if not forks(found) for item in found]
+            names = list(reversed(files))
+            names.sort(key=lambda file: not file.startswith(LONG))
+            items[:] = [item for file in names if not forks(files[file]) for item in files[file]]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
