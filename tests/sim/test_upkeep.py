@@ -76,7 +76,9 @@ class SilentAcceptor(Acceptor):
 
     def write(self, request: Any, txn: Any, body: Any, now_ms: int) -> Any:
         fields, data = super().write(request, txn, body, now_ms)
-        return ([*fields[:2], NO_BALLOT], data) if isinstance(request, Prepare) else (fields, data)
+        return (
+            ([*fields[:2], NO_BALLOT, *fields[3:]], data) if isinstance(request, Prepare) else (fields, data)
+        )
 
 
 class Majority(SimEngine):
