@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from bench.errors import BenchError, LeftOut
 
 
 class Result(Protocol):
     """A dataclass with what was measured."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def is_right(self) -> bool:
@@ -47,5 +49,5 @@ def run(parser: argparse.ArgumentParser, measure: Callable[[Path, Any], Result])
         except (BenchError, LeftOut) as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    print(json.dumps(asdict(result)) if options.json else result.table())  # type: ignore[call-overload]
+    print(json.dumps(asdict(result)) if options.json else result.table())
     return 0 if result.is_right else 1

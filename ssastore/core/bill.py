@@ -7,7 +7,7 @@ all the other shards were asked lately to give back what they do not need.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -173,29 +173,29 @@ class OneBill:
 
     def settle(self) -> None:
         """See ``core.planes.Bill``."""
-        if self._charged is not None:
-            ledger, charge = self._charged
-            self._charged = None
+        for ledger, charge in self._taken_back():
             ledger.settle(charge, is_part=self._is_part)
             self._counting.credited(self.shard, ledger)
 
     def release(self) -> None:
         """See ``core.planes.Bill``."""
-        if self._charged is not None:
-            ledger, charge = self._charged
-            self._charged = None
+        for ledger, charge in self._taken_back():
             ledger.release(charge)
             self._counting.credited(self.shard, ledger)
 
     def end(self) -> None:
         """The call is over, or begins anew: what became of what was charged is not known."""
-        if self._charged is not None:
-            ledger, charge = self._charged
-            self._charged = None
+        for ledger, charge in self._taken_back():
             ledger.miss(charge)
         if self._lent and self.ledger is not None:
             self.ledger.lend_no_more(self._lent)
             self._lent = b""
+
+    def _taken_back(self) -> Iterator[tuple[Ledger, Charge]]:
+        """What was charged, if anything was: once, whatever becomes of it."""
+        charged, self._charged = self._charged, None
+        if charged is not None:
+            yield charged
 
 
 def begin_counting(
