@@ -1,5 +1,8 @@
 """Access keys that are made while the cluster runs: records of the system bucket. Coroutines on Registers.
 
+    key/ID       user, secret and age of a key, as JSON
+    user/NAME    nothing: that a key was made for the user, so that a grant to a stranger is found out
+
 A key belongs to a user, which is a name and no more: a bucket has one as its owner, policies and ACLs name
 it.  Keys of the secrets file are those of ROOT, who may do everything.
 
@@ -15,7 +18,9 @@ import re
 from base64 import b32encode, b64encode
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from blake3 import blake3
 
@@ -44,6 +49,7 @@ _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,127}")
 _SECRET_CHARACTERS = range(8, 129)
 _CHANGE_TRIES = 10
+_READS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +82,13 @@ def _record_name(key_id: str) -> bytes:
     return b"key/" + key_id.encode()
 
 
-def _encode(key: AccessKey) -> tuple[Metadata, bytes]:
+def _user_record_name(user: str) -> bytes:
+    return b"user/" + user.encode()
+
+
+def _encode(key: AccessKey) -> bytes:
     fields = {"user": key.user, "secret": key.secret, "created_ms": key.created_ms, "revoked": key.is_revoked}
-    data = json.dumps(fields).encode()
-    return Metadata(blake3(data).hexdigest(length=16), len(data)), data
+    return json.dumps(fields).encode()
 
 
 def _decode(key_id: str, data: bytes) -> AccessKey:
@@ -102,13 +111,8 @@ class Users:
         self._good: OrderedDict[str, _Known] = OrderedDict()
         self._bad: OrderedDict[str, _Known] = OrderedDict()
         "Apart: made-up keys must not have good ones forgotten, whose requests would then cost a read each."
-        self._names: set[str] = set()
-        "Users that were seen; none is ever gone."
-        self._listings = 0
-        "Begun so far, to learn names."
-        self._listed = 0
-        "The last of them that came to its end."
-        self._listing = asyncio.Lock()
+        self._names: OrderedDict[str, None] = OrderedDict()
+        "Users that were seen, the latest last; none is ever gone."
 
     async def create(self, user: str, *, key_id: str = "", secret: str = "") -> AccessKey:
         """A new key of a user; identifier and secret are drawn unless they are given.
@@ -125,6 +129,9 @@ class Users:
         if len(secret) not in _SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable():
             raise RequestError("a secret has 8 to 128 printable characters of ASCII")
         key = AccessKey(key_id, user, secret, self._clock.now_ms())
+        # First: whoever has a key can be named.
+        with suppress(PreconditionFailed):
+            await self._put(_user_record_name(user), b"", IF_ABSENT)
         try:
             await self._write(key, IF_ABSENT)
         except PreconditionFailed:
@@ -163,19 +170,31 @@ class Users:
         return (await self._read(row[0][len(_record_name("")) :].decode()))[0]
 
     async def unknown(self, names: set[str]) -> set[str]:
-        """Those of ``names`` that no key was ever made for; if any, by a look that began after this call.
+        """Those of ``names`` that no key was ever made for: a read each, however many keys there are."""
+        gate = asyncio.Semaphore(_READS_AT_ONCE)
 
-        However many ask for names that there are not, one look is under way at a time, and serves them all.
-        """
-        if names <= self._names:
-            return set()
-        begun = self._listings
-        async with self._listing:
-            if self._listed <= begun:
-                self._listings += 1
-                self._names |= {key.user async for key in self.all()}
-                self._listed = self._listings
-        return names - self._names
+        async def is_unknown(name: str) -> bool:
+            async with gate:
+                return not await self._is_known(name)
+
+        asked = sorted(names)
+        found = await asyncio.gather(*[is_unknown(name) for name in asked])
+        return set(compress(asked, found))
+
+    async def _is_known(self, name: str) -> bool:
+        if name in self._names:
+            self._names.move_to_end(name)
+            return True
+        if not _USER.fullmatch(name):
+            return False
+        try:
+            await self._registers.get(SYSTEM, Kind.OBJECT, _user_record_name(name), head_only=True)
+        except ObjectNotFound:
+            return False
+        self._names[name] = None
+        if len(self._names) > ACCESS_KEYS_KNOWN_MAX:
+            self._names.popitem(last=False)
+        return True
 
     async def find(self, key_id: str) -> AccessKey | None:
         """A key that is good, as it was at most CONFIG_AGE_MS ago.
@@ -216,8 +235,9 @@ class Users:
         return _decode(key_id, bytes(found.data)), found.metadata.etag
 
     async def _write(self, key: AccessKey, condition: When) -> None:
-        metadata, data = _encode(key)
         self._forget(key.key_id)
-        await self._registers.put(
-            SYSTEM, Kind.OBJECT, _record_name(key.key_id), metadata, data, condition=condition
-        )
+        await self._put(_record_name(key.key_id), _encode(key), condition)
+
+    async def _put(self, name: bytes, data: bytes, condition: When) -> None:
+        metadata = Metadata(blake3(data).hexdigest(length=16), len(data))
+        await self._registers.put(SYSTEM, Kind.OBJECT, name, metadata, data, condition=condition)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from ssastore.core.objects import Objects
 from ssastore.core.users import Users
 from ssastore.errors import Unavailable
 from ssastore.limits import CONFIG_AGE_MS
-from ssastore.messages import Get
+from ssastore.messages import Put
 from tests.direct import DirectCaller, SeededRandomness
 
 KNOWN_MAX = 4
@@ -89,51 +88,66 @@ async def test_a_user_is_known_from_his_first_key_on() -> None:
     assert not caller.calls, "who was a user is one"
 
 
-async def test_however_many_ask_for_unknown_users_there_are_two_looks() -> None:
-    """One is under way, and one more begins for all who asked after it had begun."""
+@pytest.mark.parametrize("keys", [1, 40])
+async def test_who_is_named_is_asked_for_and_nobody_else(keys: int) -> None:
     caller = DirectCaller()
-    await client(caller, seed=2).create("alice")
-    users, gate, is_first = client(caller), asyncio.Event(), True
-
-    async def wait(message: Any) -> None:
-        nonlocal is_first
-        if isinstance(message, Get) and is_first:
-            is_first = False
-            await gate.wait()
-
-    caller.hook = wait
-    asking = [asyncio.create_task(users.unknown({"bob"}))]
-    await asyncio.sleep(0)
-    asking += [asyncio.create_task(users.unknown({f"nobody-{number}", "alice"})) for number in range(50)]
-    await asyncio.sleep(0)
-    await client(caller, seed=3).create("bob")
-    late = asyncio.create_task(users.unknown({"bob"}))
-    await asyncio.sleep(0)
-    gate.set()
-    assert [await one for one in asking[1:]] == [{f"nobody-{number}"} for number in range(50)]
-    assert await late == set(), "a user who was made before the question is found"
-    assert users._listings == 2
+    other = client(caller, seed=2)
+    for number in range(keys):
+        await other.create(f"user-{number}")
+    users = client(caller)
+    caller.calls.clear()
+    assert await users.unknown({"user-0", "nobody"}) == {"nobody"}
+    assert caller.calls == ["Get", "Get"]
 
 
-async def test_a_look_that_fails_tells_nobody_that_there_is_no_such_user() -> None:
-    """Who waited for it looks again."""
+async def test_what_cannot_be_a_user_is_not_asked_for() -> None:
     caller = DirectCaller()
-    await client(caller, seed=2).create("alice")
-    users, gate, failures = client(caller), asyncio.Event(), 2
+    names = {"", "a" * 65, "no/name", "x" * 5000}
+    assert await client(caller).unknown(names) == names
+    assert not caller.calls
+
+
+@pytest.mark.usefixtures("few")
+async def test_so_many_users_are_remembered() -> None:
+    caller = DirectCaller()
+    users = client(caller)
+    names = [f"user-{number}" for number in range(3 * KNOWN_MAX)]
+    for name in names:
+        await client(caller, seed=2).create(name, key_id=f"key-of-{name}")
+    assert await users.unknown(set(names)) == set()
+    assert len(users._names) == KNOWN_MAX
+    assert await users.unknown(set(names)) == set()
+
+
+async def test_who_has_a_key_can_be_named_wherever_its_making_breaks_off() -> None:
+    caller = DirectCaller()
+    users, writes = client(caller), 0
 
     async def fail(message: Any) -> None:
-        nonlocal failures
-        await gate.wait()
-        if isinstance(message, Get) and failures:
-            failures -= 1
+        nonlocal writes
+        writes += isinstance(message, Put)
+        if writes == 2:
             raise Unavailable("away")
 
     caller.hook = fail
-    asking = []
-    for _ in range(4):
-        asking.append(asyncio.create_task(users.unknown({"alice"})))
-        await asyncio.sleep(0)
-    gate.set()
-    found = await asyncio.gather(*asking, return_exceptions=True)
-    assert [type(one) for one in found[:2]] == [Unavailable, Unavailable]
-    assert found[2:] == [set(), set()]
+    with pytest.raises(Unavailable):
+        await users.create("alice", key_id="broken-off")
+    caller.hook = None
+    assert await users.unknown({"alice"}) == set() and await users.find("broken-off") is None
+    await users.create("alice", key_id="broken-off")
+
+
+async def test_a_look_that_fails_tells_nobody_that_there_is_no_such_user() -> None:
+    """The next one looks again."""
+    caller = DirectCaller()
+    await client(caller, seed=2).create("alice")
+    users = client(caller)
+
+    async def fail(message: Any) -> None:
+        raise Unavailable("away")
+
+    caller.hook = fail
+    with pytest.raises(Unavailable):
+        await users.unknown({"alice", "bob"})
+    caller.hook = None
+    assert await users.unknown({"alice", "bob"}) == {"bob"}
