@@ -151,14 +151,14 @@ class CopyOperations:
             return await self._copy(request, source, found, wanted)
 
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
+            bucket = await self._objects.bucket(request.bucket)
+            said |= await self._access.acl_to_keep(request, bucket)
+            said |= lock_to_keep(request.headers, bucket, request.received_ms)
             copied = await from_fresh_read(lambda: self._read(request, source), copy)
             known = copied.found.metadata
             headers, metadata = replaced or (copied_headers(request, known.headers), known.user)
             if keeps_tags and "tags" in known.extra:
-                said = {"tags": known.extra["tags"]}
-            bucket = await self._objects.bucket(request.bucket)
-            extra = copied.extra | said | await self._access.acl_to_keep(request, bucket)
-            extra |= lock_to_keep(request.headers, bucket, request.received_ms)
+                said |= {"tags": known.extra["tags"]}
             made = await self._objects.commit(
                 request.bucket,
                 request.key,
@@ -166,7 +166,7 @@ class CopyOperations:
                 copied.etag,
                 headers=headers,
                 metadata=metadata,
-                extra=extra,
+                extra=copied.extra | said,
                 once=self._once(request, demand, source),
                 demand=demand,
             )

@@ -107,13 +107,14 @@ class ObjectOperations:
         extra = upload_extra(request)
         with of_one_attempt(1 if demand.is_empty else attempt_of(request.headers)):
             bucket = await self._objects.bucket(request.bucket)
+            # All that can be refused before a byte of the body is read.
+            extra |= await self._access.acl_to_keep(request, bucket)
+            extra |= lock_to_keep(request.headers, bucket, request.received_ms)
             scheme = self._encryption.fresh(request.headers, bucket, request.key)
             writer = self._objects.writer(bucket, request.key.encode(), cipher=scheme.cipher)
             content = await store_body(body, writer)
             etag = scheme.etag(body.md5_hex())
             checksum = kept_checksum(body)
-            extra |= await self._access.acl_to_keep(request, bucket)
-            extra |= lock_to_keep(request.headers, bucket, request.received_ms)
             extra |= scheme.extra
             if checksum:
                 extra["checksum"] = checksum

@@ -336,6 +336,14 @@ def test_a_copy_needs_the_right_to_read(alice: Any, bob: Any, mine: str) -> None
     refused(alice.get_object, Bucket=theirs, Key="copy")
 
 
+def test_a_copy_with_a_bad_acl_is_refused_before_its_source_is_read(alice: Any, mine: str) -> None:
+    copy: dict[str, Any] = {"Bucket": mine, "Key": "copy", "CopySource": f"{mine}/absent"}
+    refused(alice.copy_object, "InvalidArgument", ACL="nobodys", **copy)
+    refused(alice.copy_object, "InvalidArgument", GrantRead="id=no-such-user", **copy)
+    refused(alice.copy_object, "InvalidRequest", ObjectLockLegalHoldStatus="ON", **copy)
+    refused(alice.copy_object, "NoSuchKey", **copy)
+
+
 def test_every_version_has_an_acl_of_its_own(alice: Any, bob: Any, mine: str) -> None:
     alice.put_bucket_versioning(Bucket=mine, VersioningConfiguration={"Status": "Enabled"})
     secret = alice.put_object(Bucket=mine, Key="v", Body=b"secret")["VersionId"]

@@ -442,6 +442,15 @@ class TestContinue:
                 "NotImplemented",
                 lambda site: site.sign("PUT", "new", BODY, [("x-amz-server-side-encryption", "aws:kms")]),
             ),
+            ("InvalidArgument", lambda site: site.sign("PUT", "new", BODY, [("x-amz-acl", "nobodys")])),
+            (
+                "InvalidArgument",
+                lambda site: site.sign("PUT", "new", BODY, [("x-amz-grant-read", "id=no-such-user")]),
+            ),
+            (
+                "InvalidRequest",
+                lambda site: site.sign("PUT", "new", BODY, [("x-amz-object-lock-legal-hold", "ON")]),
+            ),
         ],
     )
     def test_a_refused_one_is_not(self, site: Site, code: str, build: Callable[[Site], Sent]) -> None:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.s3.gateways import ACCESS_KEY, SECRET_KEY, Gateway
+from tests.s3.raw import exchange
 from tests.s3.test_boto3 import MIB, error_of
 
 BOUNDARY = "----a-page"
@@ -76,6 +77,17 @@ class TestUploads:
         found = s3.get_object(Bucket=bucket, Key="photos/photo.jpg")
         assert found["Body"].read() == data and found["ETag"] == etag
         assert (found["ContentType"], found["Metadata"]) == ("image/jpeg", {"who": "me"})
+
+    def test_a_bad_acl_is_refused_before_the_file_has_come(
+        self, gateway: Gateway, s3: Any, bucket: str
+    ) -> None:
+        body = form_of(signed(s3, bucket, "k", acl="nobodys"), b"x" * MIB)
+        head = (
+            f"POST /{bucket} HTTP/1.1\r\nHost: {gateway.host}\r\nContent-Length: {len(body)}\r\n"
+            f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+        )
+        answer = exchange(gateway.port, head.encode() + body[: -MIB // 2], timeout=3)
+        assert (answer.status, answer.code) == (400, "InvalidArgument")
 
     def test_the_first_signature_is_taken_too(self, gateway: Gateway, s3: Any, bucket: str) -> None:
         fields = signed_before(bucket, ["starts-with", "$key", "f"], key="foo.txt")
