@@ -147,8 +147,9 @@ def object_acl(bucket: Bucket, info: ObjectInfo) -> Acl:
 
 
 def _is_given_up(request: Request) -> bool:
-    """Whether an upload gives all of its object to the bucket's owner."""
-    return request.headers.get("x-amz-acl") == "bucket-owner-full-control"
+    """Whether an upload gives all of its object to the bucket's owner, and nothing to anybody else."""
+    said = [name for name in HEADERS if name in request.headers]
+    return said == ["x-amz-acl"] and request.headers["x-amz-acl"] == "bucket-owner-full-control"
 
 
 def _owner_to_be(request: Request, bucket: Bucket) -> str:

@@ -122,6 +122,8 @@ class BucketOperations:
         if ownership is not None:
             if ownership not in OWNERSHIPS:
                 raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership")
+            if ownership == "BucketOwnerEnforced" and "acl" in config:
+                raise S3Error("InvalidBucketAclWithObjectOwnership")
             config["ownershipControls"] = ownership
         try:
             await self._objects.buckets.create(request.bucket, owner=request.user, config=config)

@@ -324,6 +324,28 @@ def test_a_bucket_that_takes_no_acls(alice: Any, mine: str) -> None:
     alice.put_bucket_acl(Bucket=mine, ACL="public-read")
 
 
+def test_a_bucket_that_takes_no_acls_drops_no_grant(alice: Any, mine: str) -> None:
+    """A client that is told 200 may believe that bob can read."""
+    rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    alice.put_bucket_ownership_controls(Bucket=mine, OwnershipControls=rules)
+    given_up = {"ACL": "bucket-owner-full-control"}
+    for said in ({"GrantRead": "id=bob"}, {"GrantRead": "id=bob", **given_up}, {"GrantRead": "", **given_up}):
+        for call, arguments in (
+            (alice.put_object, {"Body": b"x"}),
+            (alice.copy_object, {"CopySource": f"{mine}/k"}),
+            (alice.create_multipart_upload, {}),
+        ):
+            refused(call, "AccessControlListNotSupported", Bucket=mine, Key="new", **arguments, **said)
+    alice.put_object(Bucket=mine, Key="new", Body=b"x", **given_up)
+
+
+def test_a_bucket_is_not_made_with_an_acl_that_does_not_count(alice: Any, mine: str) -> None:
+    made = {"Bucket": f"{mine}-new", "ObjectOwnership": "BucketOwnerEnforced"}
+    for said in ({"ACL": "public-read"}, {"GrantRead": "id=bob"}):
+        refused(alice.create_bucket, "InvalidBucketAclWithObjectOwnership", **made, **said)
+    alice.create_bucket(**made, ACL="private")
+
+
 def test_a_copy_needs_the_right_to_read(alice: Any, bob: Any, mine: str) -> None:
     theirs = f"bobs-{next(_numbers)}"
     bob.create_bucket(Bucket=theirs)
