@@ -119,7 +119,7 @@ async def merge_planes(
         pages: one from each plane, for the same request; planes that say the same may share one.
         prefix, delimiter: of the request.
         resolve: the agreed row of a key, None when there is no object.
-        holds_any: whether any object is below a common prefix.
+        holds_any: whether any object is below a common prefix, and above where the request begins.
     """
     if len(pages) == 1 and not delimiter:
         (page,) = pages

@@ -117,7 +117,7 @@ class Shards:
             prefix,
             wanted.delimiter,
             resolve=lambda key: self._row(place, kind, key),
-            holds_any=lambda common: self._holds_any(place, kind, shard, common),
+            holds_any=lambda common: self._holds_any(place, kind, shard, common, wanted.after),
         )
 
     async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -132,9 +132,8 @@ class Shards:
                     raise
             await asyncio.sleep(RETRY_CAP_MS / 1000)
 
-    async def _holds_any(self, place: Place, kind: Kind, shard: int, prefix: bytes) -> bool:
-        """Whether any key of a shard starts with ``prefix``."""
-        after = b""
+    async def _holds_any(self, place: Place, kind: Kind, shard: int, prefix: bytes, after: bytes) -> bool:
+        """Whether any key of a shard above ``after`` starts with ``prefix``."""
         while True:
             page = await self.page(place, kind, shard, prefix=prefix, after=after, limit=8)
             if page.rows or not page.truncated:

@@ -214,6 +214,33 @@ async def test_node_that_missed_writes_misleads_nobody(cluster: SmallCluster) ->
                 await bucket.get(key)
 
 
+@pytest.mark.parametrize("lagging", range(3))
+async def test_a_prefix_that_a_listing_begins_in_shows_what_comes_after(
+    cluster: SmallCluster, lagging: int
+) -> None:
+    """What was before the beginning does not count, also where a plane has missed that the rest is gone."""
+    client = cluster.client(deadline_ms=10_000)
+    bucket = await client.create_bucket("photos", shards=1)
+    for key in ("gone/a", "gone/x", "left/a", "left/x", "made/a", "z"):
+        await bucket.put(key, b"old")
+    node = planes_of(cluster, await place_of(client, "photos"), "z")[lagging]
+    await node.stop()
+    await bucket.delete("gone/x")
+    await bucket.delete("left/a")
+    await bucket.put("made/x", b"new")
+    await node.start()
+    node.join(cluster.links())
+    bucket = cluster.client(deadline_ms=10_000).bucket("photos")
+    for start, expected in (
+        ("gone/m", ["left/", "made/", "z"]),
+        ("left/m", ["left/", "made/", "z"]),
+        ("made/m", ["made/", "z"]),
+        ("made/x", ["z"]),
+        ("gone/", ["left/", "made/", "z"]),
+    ):
+        assert await listed(bucket, start_after=start, delimiter="/") == expected, start
+
+
 @pytest.mark.parametrize("shards", [1, 16])
 async def test_bucket_is_deleted_with_a_node_down(cluster: SmallCluster, shards: int) -> None:
     client = cluster.client(deadline_ms=10_000)
