@@ -15,6 +15,7 @@ from bench.servers import START_S, Server
 from bench.targets import Target
 from bench.workloads import Measured, Round
 
+_FILL_S = 120
 _GRACE_S = 30
 "Beyond the length of a round, for the operations that were in flight at its end."
 
@@ -22,11 +23,14 @@ _GRACE_S = 30
 class Generator:
     """The one client process of a target."""
 
-    def __init__(
-        self, target: Target, directory: Path, *, size: int, inflight: int, cores: Collection[int]
-    ) -> None:
-        """Start it and wait until its client is open. Raises BenchError."""
-        settings = json.dumps({**target.settings(), "size": size, "inflight": inflight})
+    def __init__(self, target: Target, directory: Path, *, inflight: int, cores: Collection[int]) -> None:
+        """Start it and wait until its client is open. Raises BenchError.
+
+        Args:
+            inflight: the most callers that it will have.
+            cores: where it may run; empty for everywhere.
+        """
+        settings = json.dumps({**target.settings(), "inflight": inflight})
         argv = target.on_client_host([sys.executable, "-m", "bench.load", target.module, settings])
         self._target = target.name
         self._server = Server(
@@ -43,9 +47,9 @@ class Generator:
             self.stop()
             raise
 
-    def fill(self, count: int, inflight: int) -> None:
-        """Write what GETs will read. Raises BenchError."""
-        self._ask({"fill": count, "inflight": inflight}, START_S)
+    def fill(self, wanted: Round) -> None:
+        """Write what the GETs of a round will read. Raises BenchError."""
+        self._ask({"fill": asdict(wanted)}, _FILL_S)
 
     def run(self, wanted: Round) -> Measured:
         """One round. Raises BenchError."""

@@ -26,7 +26,7 @@ from ssastore.system import loop_factory
 async def obey(load: Load, command: dict[str, Any]) -> dict[str, Any]:
     """Do one command; its answer."""
     if "fill" in command:
-        await load.fill(command["fill"], command["inflight"])
+        await load.fill(Round(**command["fill"]))
         return {}
     return asdict(await load.run(Round(**command["round"])))
 
@@ -44,7 +44,7 @@ def main() -> None:
     opener = import_module(f"bench.targets.{sys.argv[1]}").open_client
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         client: Client = runner.run(opener(settings))
-        load = Load(client, settings["size"])
+        load = Load(client)
         print(json.dumps({"loop": type(runner.get_loop()).__module__}), flush=True)
         for line in sys.stdin:
             try:

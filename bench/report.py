@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
 from bench import machine
-from bench.workloads import Measured
+from bench.workloads import Measured, Op
 
-SCHEMA = "ssastore.bench/1"
+SCHEMA = "ssastore.bench/2"
+
+
 OURS = "ssastore"
+"Names of our own targets begin with it."
 
 
 class Spread(NamedTuple):
@@ -27,11 +31,35 @@ class Spread(NamedTuple):
     high: float
 
 
+class Case(NamedTuple):
+    """What is done: everything that is the same for all targets of a comparison."""
+
+    protocol: str
+    op: Op
+    size: int
+    "Bytes of a value."
+    inflight: int
+    "Callers that were asked for."
+
+    @property
+    def label(self) -> str:
+        """In a few words."""
+        return f"{self.protocol} {self.op} {bytes_text(self.size)} x{self.inflight}"
+
+
+def bytes_text(count: int) -> str:
+    """4 KiB, 1 MiB, 100 B."""
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size and count % size == 0:
+            return f"{count // size} {unit}"
+    return f"{count} B"
+
+
 @dataclass(frozen=True, slots=True)
 class RoundResult:
     """One target in one round."""
 
-    op: str
+    case: Case
     target: str
     round: int
     measured: Measured
@@ -55,7 +83,7 @@ class RoundResult:
         """Flat, as one line of the results."""
         return {
             "kind": "round",
-            "op": self.op,
+            **self.case._asdict(),
             "target": self.target,
             "round": self.round,
             "ops_per_s": round(self.ops_per_s, 1),
@@ -88,8 +116,15 @@ _COLUMNS = (
     ("others CPU %", "others_cpu_percent", 14),
 )
 "Heading, figure, width; where there is room, smallest and largest are shown too."
-_WORKS = {"get": "GET", "put": "durable PUT of new names", "overwrite": "durable PUT over what is there"}
-_NAME_WIDTH = 26
+_WORKS = {
+    "get": "GET",
+    "hot": "GET, a few keys far more often than others (Zipf)",
+    "put": "durable PUT of new names",
+    "overwrite": "durable PUT over what is there",
+    "mixed": "7 GETs and 3 durable PUTs over what is there, of 10",
+}
+_PROTOCOLS = {"native": "native", "s3": "S3"}
+_NAME_WIDTH = 34
 _SPREAD_WIDTH_MIN = 20
 
 
@@ -116,27 +151,28 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)
     rounds: list[RoundResult] = field(default_factory=list)
 
-    def results(self, op: str) -> dict[str, list[RoundResult]]:
-        """Rounds of one operation by target, ours first."""
+    def results(self, case: Case) -> dict[str, list[RoundResult]]:
+        """Rounds of one case by target, in the order of the targets."""
         found = {
-            target: [r for r in self.rounds if (r.op, r.target) == (op, target)] for target in self.targets
+            target: [r for r in self.rounds if (r.case, r.target) == (case, target)]
+            for target in self.targets
         }
         return {target: results for target, results in found.items() if results}
 
     @property
-    def ops(self) -> list[str]:
-        """Operations that were measured."""
-        return list(dict.fromkeys(result.op for result in self.rounds))
+    def cases(self) -> list[Case]:
+        """What was measured."""
+        return list(dict.fromkeys(result.case for result in self.rounds))
 
-    def ratios(self, op: str) -> dict[str, dict[str, Spread]]:
-        """Peer -> figure -> ours over the peer's."""
-        results = self.results(op)
-        ours = results.pop(OURS, [])
-        if not ours:
-            return {}
+    def ratios(self, case: Case) -> dict[tuple[str, str], dict[str, Spread]]:
+        """(one of ours, a peer or another one of ours) -> figure -> the first over the second."""
+        results = self.results(case)
+        ours = [target for target in results if target.startswith(OURS)]
+        pairs = [(one, peer) for one in ours for peer in results if peer not in ours]
+        pairs += [(one, other) for one, other in pairwise(ours)]
         return {
-            peer: {name: ratio(ours, theirs, FIGURES[name]) for name in _COMPARED}
-            for peer, theirs in results.items()
+            (one, peer): {name: ratio(results[one], results[peer], FIGURES[name]) for name in _COMPARED}
+            for one, peer in pairs
         }
 
     # -- lines of JSON ------------------------------------------------------------------------------
@@ -155,13 +191,14 @@ class Report:
         )
         for result in self.rounds:
             yield json.dumps(result.as_json())
-        for op in self.ops:
-            for target, results in self.results(op).items():
+        for case in self.cases:
+            about = case._asdict()
+            for target, results in self.results(case).items():
                 figures = {name: _rounded(_over(results, name)) for name in FIGURES}
-                yield json.dumps({"kind": "summary", "op": op, "target": target, **figures})
-            for peer, found in self.ratios(op).items():
+                yield json.dumps({"kind": "summary", **about, "target": target, **figures})
+            for (target, peer), found in self.ratios(case).items():
                 figures = {name: _rounded(value) for name, value in found.items()}
-                yield json.dumps({"kind": "ratio", "op": op, "target": OURS, "peer": peer, **figures})
+                yield json.dumps({"kind": "ratio", **about, "target": target, "peer": peer, **figures})
 
     # -- table --------------------------------------------------------------------------------------
 
@@ -171,8 +208,8 @@ class Report:
         for target, about in self.targets.items():
             versions = ", ".join(f"{name} {value}" for name, value in about.items() if name != "about")
             lines.append(f"{target}: {about['about']} ({versions})")
-        for op in self.ops:
-            lines += ["", *self._section(op)]
+        for case in self.cases:
+            lines += ["", *self._section(case)]
         if self.left_out:
             lines += [
                 "",
@@ -181,17 +218,18 @@ class Report:
             lines += [f"  {target}: {reason}" for target, reason in self.left_out.items()]
         return "\n".join(lines)
 
-    def _section(self, op: str) -> Iterator[str]:
+    def _section(self, case: Case) -> Iterator[str]:
         work = self.workload
         yield (
-            f"{_WORKS[op]}, {work['size_bytes']} bytes, {work['inflight']} in flight, one client process, "
-            f"{work['rounds']} rounds of {work['seconds']:g} s: median (smallest to largest)"
+            f"{_PROTOCOLS[case.protocol]} {_WORKS[case.op]}, {bytes_text(case.size)}, {case.inflight} in "
+            f"flight, one client process, {work['rounds']} rounds of {work['seconds']:g} s: median (smallest "
+            "to largest)"
         )
         yield " " * _NAME_WIDTH + "".join([f"{heading:>{width}}" for heading, _, width in _COLUMNS])
-        for target, results in self.results(op).items():
+        for target, results in self.results(case).items():
             yield _row(target, {name: _over(results, name) for name in FIGURES})
-        for peer, found in self.ratios(op).items():
-            yield _row(f"{OURS} / {peer}", found, "x")
+        for (target, peer), found in self.ratios(case).items():
+            yield _row(f"{target} / {peer}", found, "x")
 
 
 def _over(results: Sequence[RoundResult], name: str) -> Spread:

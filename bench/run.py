@@ -20,12 +20,13 @@ from pathlib import Path
 from bench import cpu, machine
 from bench.errors import LeftOut
 from bench.generator import Generator
-from bench.report import Report, RoundResult
+from bench.report import Case, Report, RoundResult
 from bench.targets import Target
 from bench.targets.nginx import Nginx
 from bench.targets.redis import Redis
+from bench.targets.s3 import S3Ssastore
 from bench.targets.ssastore import Ssastore
-from bench.workloads import Op, Round, round_of
+from bench.workloads import OPS, Op, Round, round_of
 
 WARM_UP_S = 0.5
 "A round that does not count, before the first: connections, caches."
@@ -37,34 +38,61 @@ class Options:
 
     seconds: float
     rounds: int
-    inflight: int
-    size: int
+    inflight: tuple[int, ...]
+    "Numbers of callers, one after the other."
+    sizes: tuple[int, ...]
+    "Bytes of a value, likewise."
     only: frozenset[str]
-    "Names of workloads and targets; of a kind that is not named, all."
+    "Names of protocols, operations and products; of a kind that is not named, all."
     data: Path
     "Servers keep their data in a new folder here, which is removed at the end."
     pin: bool
 
 
-def comparisons() -> dict[Op, list[Target]]:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Targets that do the same work."""
+
+    protocol: str
+    "``native`` or ``s3``: what our own servers are asked by."
+    op: Op
+    targets: list[Target]
+    "The first one is what the others are compared with."
+
+
+def comparisons() -> list[Comparison]:
     """Which targets do which work. PUT is durable, so only targets that sync are compared."""
     ours, replicated = Ssastore(), Ssastore(replicas=3)
-    return {
-        "get": [ours, replicated, Redis(durable=False), Nginx()],
-        "put": [ours, replicated, Redis(durable=True)],
-        "overwrite": [ours, replicated],
-    }
+    by_s3, replicated_by_s3 = S3Ssastore(), S3Ssastore(replicas=3)
+    redis, synced, nginx = Redis(durable=False), Redis(durable=True), Nginx()
+    return [
+        Comparison("native", "get", [ours, replicated, redis, nginx]),
+        Comparison("native", "hot", [ours, replicated, redis]),
+        Comparison("native", "put", [ours, replicated, synced]),
+        Comparison("native", "overwrite", [ours, replicated, synced]),
+        Comparison("native", "mixed", [ours, replicated, synced]),
+        Comparison("s3", "get", [by_s3, replicated_by_s3, nginx]),
+        Comparison("s3", "hot", [by_s3, replicated_by_s3, nginx]),
+        Comparison("s3", "put", [by_s3, replicated_by_s3]),
+        Comparison("s3", "overwrite", [by_s3, replicated_by_s3]),
+        Comparison("s3", "mixed", [by_s3, replicated_by_s3]),
+    ]
 
 
-OPS = ("get", "put", "overwrite")
+PROTOCOLS = ("native", "s3")
 PRODUCTS = ("ssastore", "redis", "nginx")
 
 
-def selected(plan: dict[Op, list[Target]], only: Collection[str]) -> dict[Op, list[Target]]:
+def selected(plan: Sequence[Comparison], only: Collection[str]) -> list[Comparison]:
     """The part of a plan that ``only`` names."""
-    ops = [op for op in plan if op in only] or list(plan)
+    protocols = [name for name in PROTOCOLS if name in only] or PROTOCOLS
+    ops = [op for op in OPS if op in only] or OPS
     products = [name for name in PRODUCTS if name in only] or PRODUCTS
-    return {op: [target for target in plan[op] if target.module in products] for op in ops}
+    return [
+        Comparison(one.protocol, one.op, [target for target in one.targets if target.product in products])
+        for one in plan
+        if one.protocol in protocols and one.op in ops
+    ]
 
 
 def in_turn(targets: Sequence[Target], number: int) -> list[Target]:
@@ -95,10 +123,11 @@ class Run:
         self._cleanup = cleanup
         self._server_cores, self._client_cores = cores_of(pin=options.pin)
         self._generators: dict[str, Generator] = {}
+        self._filled: dict[tuple[str, int], int] = {}
         self.report = Report(
             machine=machine.describe(directory),
             workload={
-                "size_bytes": options.size,
+                "sizes_bytes": options.sizes,
                 "inflight": options.inflight,
                 "seconds": options.seconds,
                 "rounds": options.rounds,
@@ -110,11 +139,14 @@ class Run:
     def measure(self) -> None:
         """All of it. Raises BenchError."""
         plan = selected(comparisons(), self._options.only)
-        wanted = {target.name: target for targets in plan.values() for target in targets}
+        wanted = {target.name: target for one in plan for target in one.targets}
         for target in wanted.values():
             self._start(target)
-        for op, targets in plan.items():
-            self._compare(op, [target for target in targets if target.name in self._generators])
+        for size in self._options.sizes:
+            for inflight in self._options.inflight:
+                for one in plan:
+                    case = Case(one.protocol, one.op, size, inflight)
+                    self._compare(case, [found for found in one.targets if found.name in self._generators])
 
     def _start(self, target: Target) -> None:
         began = time.monotonic()
@@ -128,7 +160,7 @@ class Run:
             return
         options = self._options
         generator = Generator(
-            target, self._directory, size=options.size, inflight=options.inflight, cores=self._client_cores
+            target, self._directory, inflight=max(options.inflight), cores=self._client_cores
         )
         self._cleanup.callback(generator.stop)
         self._generators[target.name] = generator
@@ -136,24 +168,30 @@ class Run:
         self.report.targets[target.name] = about
         say(f"{target.name}: started in {time.monotonic() - began:.1f} s")
 
-    def _compare(self, op: Op, targets: Sequence[Target]) -> None:
+    def _compare(self, case: Case, targets: Sequence[Target]) -> None:
         if not targets:
             return
         options = self._options
-        wanted = round_of(op, size=options.size, inflight=options.inflight, seconds=options.seconds)
+        wanted = round_of(case.op, size=case.size, inflight=case.inflight, seconds=options.seconds)
         for target in targets:
-            generator = self._generators[target.name]
-            if op != "put":
-                generator.fill(wanted.fill_count, wanted.inflight)
-            warm_up = round_of(op, size=options.size, inflight=options.inflight, seconds=WARM_UP_S)
-            self._round(target, warm_up, 0)
+            if case.op != "put":
+                self._fill(target, wanted)
+            warm_up = round_of(case.op, size=case.size, inflight=case.inflight, seconds=WARM_UP_S)
+            self._round(case, target, warm_up, 0)
         for number in range(options.rounds):
             for target in in_turn(targets, number):
-                result = self._round(target, wanted, number)
+                result = self._round(case, target, wanted, number)
                 self.report.rounds.append(result)
-                say(f"{op} {number + 1}/{options.rounds}  {result.line()}")
+                say(f"{case.label} {number + 1}/{options.rounds}  {result.line()}")
 
-    def _round(self, target: Target, wanted: Round, number: int) -> RoundResult:
+    def _fill(self, target: Target, wanted: Round) -> None:
+        """Write the keys that this round needs and that no round before it has needed."""
+        known = self._filled.get((target.name, wanted.size), 0)
+        if known < wanted.fill_count:
+            self._generators[target.name].fill(wanted)
+            self._filled[target.name, wanted.size] = wanted.fill_count
+
+    def _round(self, case: Case, target: Target, wanted: Round, number: int) -> RoundResult:
         pids = [server.pid for server in target.servers]
         machine_before, before = cpu.machine_us(), cpu.tree_us(pids)
         try:
@@ -165,7 +203,7 @@ class Run:
         server_us = cpu.tree_us(pids) - before
         others_us = cpu.machine_us() - machine_before - server_us - measured.client_us * measured.ops
         others_percent = max(0.0, others_us / (measured.seconds * 1e4 * (os.cpu_count() or 1)))
-        return RoundResult(wanted.op, target.name, number, measured, server_us / measured.ops, others_percent)
+        return RoundResult(case, target.name, number, measured, server_us / measured.ops, others_percent)
 
 
 def _stop(target: Target) -> None:
@@ -191,6 +229,7 @@ def run(options: Options) -> Report:
 def names(choices: Iterable[str]) -> frozenset[str]:
     """The set of names in comma-separated lists. Raises ValueError for one that is unknown."""
     found = {name.strip() for choice in choices for name in choice.split(",") if name.strip()}
-    if unknown := found - {*OPS, *PRODUCTS}:
-        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join((*OPS, *PRODUCTS))}")
+    known = (*PROTOCOLS, *OPS, *PRODUCTS)
+    if unknown := found.difference(known):
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     return frozenset(found)

@@ -2,7 +2,7 @@
 
 ``inflight`` callers each do one operation after the other; there is no pipelining
 that the caller would see, as in a program that serves many users at once.  Every
-answer to a GET is checked.  A round ends after ``seconds``, or after ``count_max``
+answer to a GET is checked, its number and its length.  A round ends after ``seconds``, or after ``count_max``
 operations, so that memory and disk stay bounded.
 """
 
@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
+from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from itertools import accumulate, cycle
+from typing import Literal, Protocol, get_args
 
 from bench.errors import BenchError
 
-Op = Literal["get", "put", "overwrite"]
-"""Read a key, write a new one, write one again that was written lately."""
+Op = Literal["get", "hot", "put", "overwrite", "mixed"]
+"""Read the keys one after the other; read them as Zipf's law has it; write a new one; write one again
+that was written lately; seven reads and three writes again in ten."""
+
+OPS: tuple[Op, ...] = get_args(Op)
 
 MIB = 1 << 20
 
@@ -28,6 +35,15 @@ PUT_BYTES_MAX = 256 * MIB
 FILL_BYTES_MAX = 64 * MIB
 FILL_COUNT_MAX = 2_000
 "Keys that GETs go round: far more than are in flight, and still in the caches of every target."
+
+INFLIGHT_BYTES_MAX = 256 * MIB
+"Fewer callers than asked for keep more than that in the air."
+
+ZIPF_EXPONENT = 1.1
+"The first of 2,000 keys then gets 17 % of all reads, the first ten of them 45 %."
+
+READS_OF_TEN = 7
+"In a mixed load."
 
 INDEX_BYTES = 8
 "Every value begins with the number of its key; the rest is random and the same for all."
@@ -72,8 +88,9 @@ class Measured:
 
 def round_of(op: Op, *, size: int, inflight: int, seconds: float) -> Round:
     """A round with its bounds."""
+    inflight = max(1, min(inflight, INFLIGHT_BYTES_MAX // size))
     fill_count = max(inflight, min(FILL_COUNT_MAX, FILL_BYTES_MAX // size))
-    count_max = GETS_MAX if op == "get" else max(inflight, PUT_BYTES_MAX // size)
+    count_max = GETS_MAX if op in ("get", "hot") else max(inflight, PUT_BYTES_MAX // size)
     return Round(op, size, inflight, seconds, fill_count, count_max)
 
 
@@ -86,20 +103,21 @@ def percentile(ordered: list[float], share: float) -> float:
 class Load:
     """The callers of one target. Keys of PUTs are new in every round."""
 
-    def __init__(self, client: Client, size: int) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._rest = os.urandom(size - INDEX_BYTES)
+        self._rest = b""
         self._written = 0
 
-    async def fill(self, count: int, inflight: int) -> None:
-        """Write what GETs will read."""
-        indexes = iter(range(count))
+    async def fill(self, wanted: Round) -> None:
+        """Write what the GETs of a round will read."""
+        self._take_size(wanted.size)
+        indexes = iter(range(wanted.fill_count))
 
         async def caller() -> None:
             for index in indexes:
-                await self._client.put(_get_key(index), self._value(index))
+                await self._client.put(self._get_key(index), self._value(index))
 
-        await _together(inflight, caller)
+        await _together(wanted.inflight, caller)
 
     async def run(self, wanted: Round) -> Measured:
         """One round.
@@ -107,8 +125,8 @@ class Load:
         Raises:
             BenchError: a wrong answer, or not a single one.
         """
-        operations = {"get": self._gets, "put": self._puts, "overwrite": self._overwrites}
-        operation = operations[wanted.op](wanted.fill_count)
+        self._take_size(wanted.size)
+        operation = self._operation(wanted.op, wanted.fill_count)
         latencies: list[float] = []
         started = time.perf_counter()
         end = started + wanted.seconds
@@ -126,34 +144,48 @@ class Load:
         cpu_s, seconds = time.process_time() - cpu_started, time.perf_counter() - started
         return summarise(latencies, seconds, cpu_s)
 
+    def _take_size(self, size: int) -> None:
+        if len(self._rest) != size - INDEX_BYTES:
+            self._rest = os.urandom(size - INDEX_BYTES)
+
     def _value(self, index: int) -> bytes:
         return index.to_bytes(INDEX_BYTES, "big") + self._rest
 
-    def _gets(self, count: int) -> Operation:
-        get, rest_bytes, turn = self._client.get, len(self._rest), 0
+    def _get_key(self, index: int) -> str:
+        return f"get/{len(self._rest) + INDEX_BYTES}/{index:08d}"
+
+    def _operation(self, op: Op, count: int) -> Operation:
+        if op == "get":
+            return self._gets(_in_turn(count))
+        if op == "hot":
+            return self._gets(_by_zipf(count))
+        if op == "put":
+            return self._puts()
+        if op == "overwrite":
+            return self._overwrites(_in_turn(count))
+        return _mixed(self._gets(_in_turn(count)), self._overwrites(_in_turn(count)))
+
+    def _gets(self, indexes: Iterator[int]) -> Operation:
+        get, rest_bytes = self._client.get, len(self._rest)
 
         async def one() -> None:
-            nonlocal turn
-            index = turn % count
-            turn += 1
-            value = await get(_get_key(index))
+            index = next(indexes)
+            value = await get(self._get_key(index))
             if len(value) != INDEX_BYTES + rest_bytes or int.from_bytes(value[:INDEX_BYTES], "big") != index:
                 raise BenchError(f"the answer for key {index} is another value")
 
         return one
 
-    def _overwrites(self, count: int) -> Operation:
-        put, turn = self._client.put, 0
+    def _overwrites(self, indexes: Iterator[int]) -> Operation:
+        put = self._client.put
 
         async def one() -> None:
-            nonlocal turn
-            index = turn % count
-            turn += 1
-            await put(_get_key(index), self._value(index))
+            index = next(indexes)
+            await put(self._get_key(index), self._value(index))
 
         return one
 
-    def _puts(self, count: int) -> Operation:
+    def _puts(self) -> Operation:
         put = self._client.put
 
         async def one() -> None:
@@ -170,8 +202,25 @@ class Operation(Protocol):
     async def __call__(self) -> None: ...
 
 
-def _get_key(index: int) -> str:
-    return f"get/{index:08d}"
+def _in_turn(count: int) -> Iterator[int]:
+    return cycle(range(count))
+
+
+def _by_zipf(count: int) -> Iterator[int]:
+    """Numbers below ``count``, the same in every run: k with a frequency of (k + 1) ** -ZIPF_EXPONENT."""
+    drawn = random.Random(count)
+    sums = list(accumulate((index + 1) ** -ZIPF_EXPONENT for index in range(count)))
+    while True:
+        yield min(bisect(sums, drawn.random() * sums[-1]), count - 1)
+
+
+def _mixed(read: Operation, write: Operation) -> Operation:
+    turns = cycle([read] * READS_OF_TEN + [write] * (10 - READS_OF_TEN))
+
+    async def one() -> None:
+        await next(turns)()
+
+    return one
 
 
 async def _together(count: int, caller: Operation) -> None:

@@ -19,6 +19,9 @@ class Target(Protocol):
     name: str
     "In tables and results."
 
+    product: str
+    "What ``--only`` calls it."
+
     module: str
     "Name of the module in ``bench.targets`` that has its client."
 

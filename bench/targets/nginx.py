@@ -63,6 +63,7 @@ class Nginx:
     """One nginx on a port of 127.0.0.1."""
 
     name = "nginx"
+    product = "nginx"
     module = "nginx"
     about = "static files, 1 worker; the client (aiohttp) limits ops/s, look at the server's CPU"
 
@@ -79,7 +80,7 @@ class Nginx:
     def start(self, directory: Path, cores: Collection[int]) -> None:
         """See ``Target.start``."""
         self._directory = directory / "nginx"
-        for folder in ("files/get", "tmp"):
+        for folder in ("files", "tmp"):
             (self._directory / folder).mkdir(parents=True)
         (self._port,) = free_ports(1)
         path = self._directory / "nginx.conf"
@@ -112,7 +113,9 @@ class NginxClient:
 
     async def put(self, key: str, data: bytes) -> None:
         """Put a file where nginx finds it."""
-        (self._files / key).write_bytes(data)
+        file = self._files / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
 
     async def get(self, key: str) -> bytes:
         """HTTP GET."""

@@ -32,6 +32,7 @@ class Redis:
     """A cluster on ports of 127.0.0.1."""
 
     module = "redis"
+    product = "redis"
 
     def __init__(self, *, durable: bool) -> None:
         self.name = "redis-always" if durable else "redis"

@@ -27,17 +27,18 @@ class Ssastore:
     """A lab, started by the command that people use."""
 
     module = "ssastore"
+    product = "ssastore"
 
-    def __init__(self, replicas: int = 1, *, nodes: int | None = None) -> None:
+    def __init__(self, replicas: int = 1, *, nodes: int | None = None, lab: str | None = None) -> None:
         self.name = "ssastore" if replicas == 1 else f"ssastore R={replicas}"
         self._nodes = replicas if nodes is None else nodes
         count = "1 node" if self._nodes == 1 else f"{self._nodes} nodes"
         durable = "" if replicas == 1 else " on a majority"
         self.about = f"{count}, 1 worker each, R={replicas}, hashed bucket; every PUT is durable{durable}"
         self._replicas = replicas
-        self._lab = f"bench{replicas}"
+        self._lab = lab or f"bench{replicas}"
         self.servers: list[Server] = []
-        "The lab; node, worker and the idle S3 gateway are its descendants."
+        "The lab; node, worker and the S3 gateway are its descendants."
 
     def check(self) -> None:
         """Nothing can be missing: this package is installed."""
@@ -51,7 +52,7 @@ class Ssastore:
             "--nodes": self._nodes,
             "--replicas": self._replicas,
             "--workers": 1,
-            "--data": directory / f"data-{self._replicas}",
+            "--data": directory / f"data-{self._lab}",
             "--s3-port": s3_port,
             "--admin-port": admin_port,
             "--name": self._lab,

@@ -25,9 +25,9 @@ class Recorder:
 
 async def test_overwrites_touch_only_keys_that_are_there() -> None:
     client = Recorder()
-    load = Load(client, 64)
+    load = Load(client)
     wanted = round_of("overwrite", size=64, inflight=4, seconds=0.05)
-    await load.fill(wanted.fill_count, 4)
+    await load.fill(wanted)
     filled, keys = client.puts, set(client.kept)
     measured = await load.run(wanted)
     assert client.puts == filled + measured.ops > filled and set(client.kept) == keys

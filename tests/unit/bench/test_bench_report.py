@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bench.machine import describe, field_of, file_system_of, is_in_memory, lines
-from bench.report import FIGURES, Report, RoundResult, Spread, ratio, spread
-from bench.workloads import Measured
+from bench.report import FIGURES, Case, Report, RoundResult, Spread, bytes_text, ratio, spread
+from bench.workloads import Measured, Op
 
 MACHINE: dict[str, Any] = {
     "started": "2026-01-02T03:04:05Z",
@@ -24,14 +24,16 @@ MACHINE: dict[str, Any] = {
     "python": "3.11.7",
     "uvloop": "0.21",
 }
-WORKLOAD = {"size_bytes": 4096, "inflight": 64, "seconds": 2.0, "rounds": 3}
+WORKLOAD = {"sizes_bytes": [4096], "inflight": [64], "seconds": 2.0, "rounds": 3}
+GET, PUT = Case("native", "get", 4096, 64), Case("native", "put", 4096, 64)
 
 
 def result(
-    target: str, number: int, *, ops: int = 1000, server_us: float = 10.0, op: str = "get"
+    target: str, number: int, *, ops: int = 1000, server_us: float = 10.0, op: Op = "get"
 ) -> RoundResult:
     measured = Measured(ops, 2.0, p50_ms=1.0, p99_ms=5.0, p999_ms=9.0, client_us=20.0)
-    return RoundResult(op, target, number, measured, server_us, others_percent=12.5)
+    case = Case("native", op, 4096, 64)
+    return RoundResult(case, target, number, measured, server_us, others_percent=12.5)
 
 
 def report_of(*rounds: RoundResult) -> Report:
@@ -80,16 +82,48 @@ def test_ratios_are_ours_over_each_peer_of_the_same_operation() -> None:
         result("ssastore", 0, ops=100, op="put"),
         result("redis-always", 0, ops=50, op="put"),
     )
-    found = report.ratios("get")
-    assert list(found) == ["redis", "nginx"]
-    assert found["redis"]["ops_per_s"].median == 3
-    assert found["redis"]["server_cpu_us_per_op"].median == 0.5
-    assert found["nginx"]["server_cpu_us_per_op"].median == 2
-    assert list(report.ratios("put")) == ["redis-always"]
+    found = report.ratios(GET)
+    redis, nginx = ("ssastore", "redis"), ("ssastore", "nginx")
+    assert list(found) == [redis, nginx]
+    assert found[redis]["ops_per_s"].median == 3
+    assert found[redis]["server_cpu_us_per_op"].median == 0.5
+    assert found[nginx]["server_cpu_us_per_op"].median == 2
+    assert list(report.ratios(PUT)) == [("ssastore", "redis-always")]
+
+
+def test_each_of_ours_is_compared_with_peers_and_what_replicas_cost_is_said() -> None:
+    report = report_of(
+        result("ssastore", 0, server_us=10),
+        result("ssastore R=3", 0, server_us=40),
+        result("redis", 0, server_us=20),
+    )
+    found = {pair: figures["server_cpu_us_per_op"].median for pair, figures in report.ratios(GET).items()}
+    assert found == {
+        ("ssastore", "redis"): 0.5,
+        ("ssastore R=3", "redis"): 2,
+        ("ssastore", "ssastore R=3"): 0.25,
+    }
+
+
+def test_sizes_and_numbers_of_callers_are_cases_of_their_own() -> None:
+    report = report_of(result("ssastore", 0))
+    other = Case("s3", "get", 1 << 20, 1)
+    report.rounds.append(RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0))
+    assert report.cases == [GET, other]
+    assert [one.server_us for one in report.results(other)["ssastore"]] == [99.0]
+    assert "S3 GET, 1 MiB, 1 in flight" in report.table()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(100, "100 B"), (4096, "4 KiB"), (1 << 20, "1 MiB"), (1500, "1500 B"), (3 << 19, "1536 KiB")],
+)
+def test_sizes_are_said_in_the_largest_unit_that_is_exact(count: int, text: str) -> None:
+    assert bytes_text(count) == text
 
 
 def test_without_ours_there_is_no_ratio() -> None:
-    assert report_of(result("redis", 0)).ratios("get") == {}
+    assert report_of(result("redis", 0)).ratios(GET) == {}
 
 
 def test_lines_of_json_are_complete() -> None:
@@ -98,7 +132,7 @@ def test_lines_of_json_are_complete() -> None:
     rows = [json.loads(line) for line in report.json_lines()]
     assert [row["kind"] for row in rows] == ["run", "round", "round", "summary", "summary", "ratio"]
     head, one, *_, last = rows
-    assert head["schema"] == "ssastore.bench/1"
+    assert head["schema"] == "ssastore.bench/2"
     assert head["machine"]["commit"] == "0123456789ab"
     assert head["left_out"] == {"nginx": "nginx is not installed"}
     assert (one["target"], one["round"], one["ops_per_s"], one["server_cpu_us_per_op"]) == (
@@ -107,6 +141,7 @@ def test_lines_of_json_are_complete() -> None:
         3000,
         10,
     )
+    assert (one["protocol"], one["op"], one["size"], one["inflight"]) == ("native", "get", 4096, 64)
     assert (last["target"], last["peer"], last["ops_per_s"]["median"]) == ("ssastore", "redis", 3)
 
 

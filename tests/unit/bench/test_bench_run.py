@@ -12,42 +12,51 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import FULL, QUICK, options_of, parser
+from bench.__main__ import BASIC, FULL, QUICK, options_of, parser
 from bench.errors import BenchError, LeftOut
-from bench.run import OPS, PRODUCTS, comparisons, cores_of, in_turn, names, selected
+from bench.run import PRODUCTS, PROTOCOLS, comparisons, cores_of, in_turn, names, selected
 from bench.servers import Server, free_ports, program
 from bench.targets import Target
 from bench.targets.nginx import Nginx, configuration
 from bench.targets.redis import Redis
 from bench.targets.ssastore import Ssastore
+from bench.workloads import OPS
 
 
 def targets_of(*only: str) -> dict[str, list[str]]:
     plan = selected(comparisons(), only)
-    return {op: [target.name for target in targets] for op, targets in plan.items()}
+    return {f"{one.protocol} {one.op}": [target.name for target in one.targets] for one in plan}
 
 
 def test_durable_writes_are_compared_with_durable_writes_only() -> None:
-    assert targets_of() == {
-        "get": ["ssastore", "ssastore R=3", "redis", "nginx"],
-        "put": ["ssastore", "ssastore R=3", "redis-always"],
-        "overwrite": ["ssastore", "ssastore R=3"],
-    }
+    found = targets_of()
+    assert len(found) == len(PROTOCOLS) * len(OPS)
+    for work, targets in found.items():
+        is_read = work.split()[1] in ("get", "hot")
+        assert ("redis" in targets) is (is_read and work.startswith("native"))
+        assert ("redis-always" in targets) is (not is_read and work.startswith("native"))
 
 
-def test_all_operations_use_the_same_ssastore() -> None:
-    plan = comparisons()
-    assert plan["get"][:2] == plan["put"][:2] == plan["overwrite"]
+def test_all_operations_of_a_protocol_use_the_same_ssastore() -> None:
+    for protocol in PROTOCOLS:
+        first, *others = [one.targets[:2] for one in comparisons() if one.protocol == protocol]
+        assert all(one is two for other in others for one, two in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize(
     ("only", "expected"),
     [
-        (("get",), {"get": ["ssastore", "ssastore R=3", "redis", "nginx"]}),
-        (("redis",), {"get": ["redis"], "put": ["redis-always"], "overwrite": []}),
-        (("put", "ssastore"), {"put": ["ssastore", "ssastore R=3"]}),
-        (("put", "nginx"), {"put": []}),
-        (("ssastore", "nginx", "get"), {"get": ["ssastore", "ssastore R=3", "nginx"]}),
+        (
+            ("get",),
+            {
+                "native get": ["ssastore", "ssastore R=3", "redis", "nginx"],
+                "s3 get": ["ssastore S3", "ssastore S3 R=3", "nginx"],
+            },
+        ),
+        (("put", "redis"), {"native put": ["redis-always"], "s3 put": []}),
+        (("put", "ssastore", "s3"), {"s3 put": ["ssastore S3", "ssastore S3 R=3"]}),
+        (("put", "nginx", "native"), {"native put": []}),
+        (("ssastore", "nginx", "get", "native"), {"native get": ["ssastore", "ssastore R=3", "nginx"]}),
     ],
 )
 def test_only_names_operations_and_products(only: tuple[str, ...], expected: dict[str, list[str]]) -> None:
@@ -57,14 +66,15 @@ def test_only_names_operations_and_products(only: tuple[str, ...], expected: dic
 def test_names_of_only_are_known() -> None:
     assert names(["get, redis", "nginx"]) == {"get", "redis", "nginx"}
     assert names([]) == frozenset()
-    with pytest.raises(ValueError, match=r"unknown: mysql; known: get, put, overwrite, ssastore"):
+    with pytest.raises(ValueError, match=r"unknown: mysql; known: native, s3, get, hot, put"):
         names(["get,mysql"])
 
 
 def test_names_cover_the_plan() -> None:
     plan = comparisons()
-    assert tuple(plan) == OPS
-    assert {target.module for targets in plan.values() for target in targets} == set(PRODUCTS)
+    assert {one.protocol for one in plan} == set(PROTOCOLS)
+    assert {one.op for one in plan} == set(OPS)
+    assert {target.product for one in plan for target in one.targets} == set(PRODUCTS)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -94,9 +104,30 @@ def test_quick_is_shorter_and_options_win_over_it() -> None:
     assert (mixed.seconds, mixed.rounds, mixed.only) == (QUICK[0], 2, frozenset({"get", "redis"}))
 
 
+def test_operations_that_nobody_named_are_the_basic_ones() -> None:
+    def only_of(*arguments: str) -> set[str]:
+        return set(options_of(parser().parse_args(arguments)).only)
+
+    assert only_of() == set(BASIC)
+    assert only_of("--only", "s3") == {"s3", *BASIC}
+    assert only_of("--only", "s3,hot") == {"s3", "hot"}
+
+
+def test_sizes_and_numbers_of_callers_may_be_several() -> None:
+    options = options_of(parser().parse_args(["--size", "4096", "65536", "--inflight", "1", "256"]))
+    assert (options.sizes, options.inflight) == ((4096, 65536), (1, 256))
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["--size", "7"], ["--rounds", "0"], ["--inflight", "1025"], ["--seconds", "x"], ["--only", "mysql"]],
+    [
+        ["--size", "7"],
+        ["--size", "4096", "67108865"],
+        ["--rounds", "0"],
+        ["--inflight", "1025"],
+        ["--seconds", "x"],
+        ["--only", "mysql"],
+    ],
 )
 def test_options_out_of_bounds_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

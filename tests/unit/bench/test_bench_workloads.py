@@ -12,6 +12,7 @@ from bench.load import failure, obey
 from bench.workloads import (
     FILL_BYTES_MAX,
     FILL_COUNT_MAX,
+    INFLIGHT_BYTES_MAX,
     MIB,
     PUT_BYTES_MAX,
     Load,
@@ -58,8 +59,8 @@ def counted(op: str, count: int, *, inflight: int = 4, fill: int = 10) -> Round:
 
 async def test_round_ends_at_its_count_with_as_many_callers_as_asked() -> None:
     client = DictClient()
-    load = Load(client, SIZE)
-    await load.fill(10, 4)
+    load = Load(client)
+    await load.fill(counted("get", 10))
     assert len(client.values) == 10
     client.inside_max = 0
     measured = await load.run(counted("get", 100))
@@ -69,7 +70,7 @@ async def test_round_ends_at_its_count_with_as_many_callers_as_asked() -> None:
 
 
 async def test_round_ends_at_its_time() -> None:
-    load = Load(DictClient(), SIZE)
+    load = Load(DictClient())
     measured = await load.run(Round("put", SIZE, 4, 0.05, 10, 10**9))
     assert 0.05 <= measured.seconds < 5
     assert measured.ops > 4
@@ -77,7 +78,7 @@ async def test_round_ends_at_its_time() -> None:
 
 async def test_puts_never_write_a_name_again_and_have_the_asked_size() -> None:
     client = DictClient()
-    load = Load(client, SIZE)
+    load = Load(client)
     for _ in range(2):
         await load.run(counted("put", 50))
     assert len(client.values) >= 100
@@ -88,9 +89,9 @@ async def test_puts_never_write_a_name_again_and_have_the_asked_size() -> None:
 @pytest.mark.parametrize("wrong", [lambda value: value[:-1], lambda value: bytes(8) + value[8:]])
 async def test_wrong_answer_fails_the_round(wrong: object) -> None:
     client = DictClient()
-    load = Load(client, SIZE)
-    await load.fill(10, 4)
-    client.values["get/00000003"] = wrong(client.values["get/00000003"])  # type: ignore[operator]
+    load = Load(client)
+    await load.fill(counted("get", 10))
+    client.values[f"get/{SIZE}/00000003"] = wrong(client.values[f"get/{SIZE}/00000003"])  # type: ignore[operator]
     with pytest.raises(BaseExceptionGroup) as caught:
         await load.run(counted("get", 100))
     assert failure(caught.value) == "BenchError: the answer for key 3 is another value"
@@ -98,8 +99,8 @@ async def test_wrong_answer_fails_the_round(wrong: object) -> None:
 
 async def test_commands_of_the_run_are_obeyed() -> None:
     client = DictClient()
-    load = Load(client, SIZE)
-    assert await obey(load, {"fill": 10, "inflight": 2}) == {}
+    load = Load(client)
+    assert await obey(load, {"fill": asdict(counted("get", 20))}) == {}
     answer = await obey(load, {"round": asdict(counted("get", 20))})
     assert answer["ops"] >= 20
     assert answer.keys() == {"ops", "seconds", "p50_ms", "p99_ms", "p999_ms", "client_us"}
@@ -131,8 +132,65 @@ def test_round_without_operations_is_a_failure() -> None:
 @pytest.mark.parametrize("inflight", [1, 64, 1024])
 def test_rounds_are_bounded_and_keys_in_flight_distinct(size: int, inflight: int) -> None:
     get = round_of("get", size=size, inflight=inflight, seconds=1)
-    assert get.fill_count >= inflight
+    assert get.fill_count >= get.inflight
     assert get.fill_count <= max(inflight, FILL_COUNT_MAX)
     assert get.fill_count * size <= max(FILL_BYTES_MAX, inflight * size)
     put = round_of("put", size=size, inflight=inflight, seconds=1)
     assert put.count_max * size <= max(PUT_BYTES_MAX, inflight * size)
+
+
+def test_large_values_have_fewer_callers() -> None:
+    assert round_of("get", size=MIB, inflight=64, seconds=1).inflight == 64
+    large = round_of("get", size=64 * MIB, inflight=64, seconds=1)
+    assert large.inflight == INFLIGHT_BYTES_MAX // (64 * MIB)
+    assert large.fill_count == large.inflight
+
+
+async def test_each_size_has_keys_of_its_own() -> None:
+    client = DictClient()
+    load = Load(client)
+    for size in (SIZE, 2 * SIZE):
+        wanted = Round("get", size, 2, 60.0, 5, 20)
+        await load.fill(wanted)
+        assert (await load.run(wanted)).ops >= 20
+    assert sorted(map(len, client.values.values())) == [SIZE] * 5 + [2 * SIZE] * 5
+
+
+class Counter:
+    """Says of each key how often it was read and written."""
+
+    def __init__(self) -> None:
+        self.reads: dict[str, int] = {}
+        self.writes = 0
+        self.values: dict[str, bytes] = {}
+
+    async def put(self, key: str, data: bytes) -> None:
+        self.writes += 1
+        self.values[key] = data
+
+    async def get(self, key: str) -> bytes:
+        self.reads[key] = self.reads.get(key, 0) + 1
+        return self.values[key]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_hot_keys_are_read_as_zipf_has_it() -> None:
+    client = Counter()
+    load = Load(client)
+    wanted = Round("hot", SIZE, 1, 60.0, 2000, 20_000)
+    await load.fill(wanted)
+    await load.run(wanted)
+    reads = sorted(client.reads.values(), reverse=True)
+    assert 0.15 < reads[0] / sum(reads) < 0.19
+    assert 0.42 < sum(reads[:10]) / sum(reads) < 0.48
+
+
+async def test_three_of_ten_operations_of_a_mixed_load_write() -> None:
+    client = Counter()
+    load = Load(client)
+    wanted = Round("mixed", SIZE, 1, 60.0, 50, 1000)
+    await load.fill(wanted)
+    await load.run(wanted)
+    assert (sum(client.reads.values()), client.writes - 50) == (700, 300)
