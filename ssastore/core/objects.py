@@ -147,6 +147,11 @@ class ObjectReader:
         """Bytes that will be read."""
         return self.end - self.start
 
+    @property
+    def is_small(self) -> bool:
+        """Whether its bytes lie with the record, and are here."""
+        return not self._segments
+
     def _small(self) -> Body:
         """The range, of data that lie with the record."""
         data = self._data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from email.utils import formatdate
 from itertools import accumulate
 
 from ssastore.core.metadata import Metadata
@@ -13,7 +12,7 @@ from ssastore.limits import LIST_KEYS_MAX, PARTS_MAX
 from ssastore.s3 import xml
 from ssastore.s3.checksums import encode_digest
 from ssastore.s3.encryption import Encryption, said_headers
-from ssastore.s3.entity import STORAGE_CLASS, checksum_type, narrow
+from ssastore.s3.entity import STORAGE_CLASS, checksum_type, http_date, narrow
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
 from ssastore.s3.request import Request, Response
@@ -98,7 +97,7 @@ class AttributeOperations:
             told["ObjectParts"] = _page(request, known, parts)
         content = [told[name] for name in _ATTRIBUTES if name in wanted and name in told]
         response = Response.xml(xml.object_attributes(*content))
-        response.headers["Last-Modified"] = formatdate(info.modified_ms // 1000, usegmt=True)
+        response.headers["Last-Modified"] = http_date(info.modified_ms // 1000)
         response.headers |= read_version(self._objects.buckets.cached(request.bucket), info)
         response.headers |= said_headers(known.extra, request.headers)
         return response

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_etags
@@ -28,18 +29,29 @@ def is_modified(headers: Mapping[str, str], etag: str, modified_ms: int, prefix:
     Raises:
         S3Error: PreconditionFailed, for what must match and does not.
     """
+    names = _names(prefix)
+    if not any(name in headers for name in names):
+        return True
+    if_match, if_none_match, if_unmodified, if_modified = names
     modified = datetime.fromtimestamp(modified_ms // 1000, UTC)
-    wanted = parse_etags(f"{prefix}If-Match", headers.get(f"{prefix}If-Match"))
-    unwanted = parse_etags(f"{prefix}If-None-Match", headers.get(f"{prefix}If-None-Match"))
+    wanted = parse_etags(if_match, headers.get(if_match))
+    unwanted = parse_etags(if_none_match, headers.get(if_none_match))
     if wanted is not None:
         if not wanted.matches(etag):
-            raise S3Error("PreconditionFailed", Condition=f"{prefix}If-Match")
-    elif (before := _http_date(headers, f"{prefix}If-Unmodified-Since")) and modified > before:
-        raise S3Error("PreconditionFailed", Condition=f"{prefix}If-Unmodified-Since")
+            raise S3Error("PreconditionFailed", Condition=if_match)
+    elif (before := _http_date(headers, if_unmodified)) and modified > before:
+        raise S3Error("PreconditionFailed", Condition=if_unmodified)
     if unwanted is not None:
         return not unwanted.matches_weakly(etag)
-    since = _http_date(headers, f"{prefix}If-Modified-Since")
+    since = _http_date(headers, if_modified)
     return since is None or modified > since
+
+
+@lru_cache(maxsize=2)
+def _names(prefix: str) -> tuple[str, ...]:
+    return tuple(
+        prefix + name for name in ("If-Match", "If-None-Match", "If-Unmodified-Since", "If-Modified-Since")
+    )
 
 
 def check_copy_source(headers: Mapping[str, str], etag: str, modified_ms: int) -> None:

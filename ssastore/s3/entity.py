@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 from ssastore.core.objects import ObjectInfo
@@ -25,6 +25,8 @@ _ENTITY_HEADERS = (
     "content-type",
     "expires",
 )
+_OVERRIDES = {f"response-{name}": name.title() for name in _ENTITY_HEADERS}
+"Headers that the query of a read may replace, by its parameters."
 _REDIRECT = "x-amz-website-redirect-location"
 _REDIRECT_BYTES_MAX = 2 * KIB
 _ENTITY_HEADERS_BYTES_MAX = 4 * KIB
@@ -124,6 +126,12 @@ def narrow(response: Response, span: tuple[int, int], size: int) -> None:
         response.headers.pop(name, None)
 
 
+@lru_cache(maxsize=1024)
+def http_date(at_s: int) -> str:
+    """A time, in seconds since the epoch, as HTTP writes it (RFC 9110 section 5.6.7)."""
+    return formatdate(at_s, usegmt=True)
+
+
 def describe(request: Request, info: ObjectInfo) -> Response:
     """Status and headers of a read, after its conditions.
 
@@ -131,28 +139,29 @@ def describe(request: Request, info: ObjectInfo) -> Response:
         S3Error: PreconditionFailed; InvalidArgument for an override that no header can carry, InvalidRequest
             for nobody's.
     """
-    modified = datetime.fromtimestamp(info.modified_ms // 1000, UTC)
     headers = {
         "ETag": f'"{info.etag}"',
-        "Last-Modified": format_datetime(modified, usegmt=True),
+        "Last-Modified": http_date(info.modified_ms // 1000),
         "Accept-Ranges": "bytes",
         "Content-Type": _DEFAULT_TYPE,
     }
     if not is_modified(request.headers, info.etag, info.modified_ms):
         return Response(304, b"", headers)
-    headers |= {name if name == _REDIRECT else name.title(): value for name, value in info.headers.items()}
+    for name, value in info.headers.items():
+        headers[name if name == _REDIRECT else name.title()] = value
     if tags := info.extra.get("tags"):
         headers[TAGS_COUNTED] = str(len(tags))
-    headers |= {f"x-amz-meta-{name}": value for name, value in info.metadata.items()}
-    for name in _ENTITY_HEADERS:
-        if (override := request.query.get(f"response-{name}")) is not None:
+    for name, value in info.metadata.items():
+        headers[f"x-amz-meta-{name}"] = value
+    for parameter, name in _OVERRIDES.items():
+        if (override := request.query.get(parameter)) is not None:
             if request.user == ANYBODY:
                 # As AWS: else anybody's link could show a page of ours as what it is not.
                 text = "Request specific response headers cannot be used for anonymous GET requests."
                 raise S3Error("InvalidRequest", text)
             if not override.isprintable() or not override.isascii():
-                raise S3Error("InvalidArgument", ArgumentName=f"response-{name}")
-            headers[name.title()] = override
+                raise S3Error("InvalidArgument", ArgumentName=parameter)
+            headers[name] = override
     if request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
         headers |= object_checksum_headers(info.extra)
     return Response(200, b"", headers)

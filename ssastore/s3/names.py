@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 from ssastore.limits import KEY_BYTES_MAX, USER_METADATA_BYTES_MAX
 from ssastore.s3.errors import S3Error
@@ -60,7 +61,10 @@ def percent_decode(raw: bytes) -> bytes:
 
 
 def _decode_text(raw: bytes) -> str:
-    data = percent_decode(raw)
+    return _text(percent_decode(raw) if b"%" in raw else raw)
+
+
+def _text(data: bytes) -> str:
     if b"\0" in data:
         raise S3Error("InvalidURI", "A name must not contain NUL.")
     try:
@@ -76,14 +80,15 @@ def parse_query(raw: bytes) -> dict[str, str]:
     to see different values.
     """
     parameters: dict[str, str] = {}
-    for pair in raw.split(b"&"):
+    for pair in _text(raw.replace(b"+", b" ")).split("&"):
         if not pair:
             continue
-        raw_name, _, raw_value = pair.partition(b"=")
-        name = _decode_text(raw_name.replace(b"+", b" "))
+        name, _, value = pair.partition("=")
+        if "%" in pair:
+            name, value = _decode_text(name.encode()), _decode_text(value.encode())
         if name in parameters:
             raise S3Error("InvalidArgument", "A query parameter was given twice.", ArgumentName=name)
-        parameters[name] = _decode_text(raw_value.replace(b"+", b" "))
+        parameters[name] = value
     return parameters
 
 
@@ -104,12 +109,13 @@ def parse_number(name: str, text: str, *, least: int, most: int | None = None) -
 
 def check_bucket_name(name: str) -> None:
     """S3's rules for bucket names. S3Error InvalidBucketName if one is broken."""
-    if not _is_bucket_name(name):
+    if not 3 <= len(name) <= 63 or not _is_bucket_name(name):
         raise S3Error("InvalidBucketName", BucketName=name[:64])
 
 
+@lru_cache(maxsize=1024)
 def _is_bucket_name(name: str) -> bool:
-    if not 3 <= len(name) <= 63 or not _BUCKET_CHARACTERS.issuperset(name):
+    if not _BUCKET_CHARACTERS.issuperset(name):
         return False
     if name[0] not in _LETTERS or name[-1] not in _LETTERS:
         return False

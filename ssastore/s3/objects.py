@@ -133,20 +133,23 @@ class ObjectOperations:
     async def get_object(self, request: Request) -> Response:
         """An object or a range of it."""
         found, scheme = await self._read(request, head_only=False)
-        response, span = await self._tell(request, found)
+        reader = self._objects.reader(request.key or "", found, scheme.cipher)
+        response, span = await self._tell(request, found, reader.info)
         if response.status == 304:
             return response
-        reader = self._objects.reader(request.key or "", found, scheme.cipher)
         if span is not None:
             # An empty part at the end begins where there is no byte.
             reader.narrow(span[0] if response.length else 0, response.length)
-        response.stream = aiter(reader)
+        if reader.is_small:
+            response.body = await reader.read()
+        else:
+            response.stream = aiter(reader)
         return response
 
     async def head_object(self, request: Request) -> Response:
         """As GetObject, without the body."""
         found, _ = await self._read(request, head_only=True)
-        response, _ = await self._tell(request, found)
+        response, _ = await self._tell(request, found, self._objects.reader(request.key or "", found).info)
         return response
 
     async def _read(self, request: Request, *, head_only: bool) -> tuple[Found, Scheme]:
@@ -158,9 +161,11 @@ class ObjectOperations:
         known = found.metadata.extra
         return found, self._encryption.of(known, request.bucket, request.key, request.headers)
 
-    async def _tell(self, request: Request, found: Found) -> tuple[Response, tuple[int, int] | None]:
+    async def _tell(
+        self, request: Request, found: Found, info: ObjectInfo
+    ) -> tuple[Response, tuple[int, int] | None]:
         """What is told of an object, and the ``_span`` that is asked for."""
-        response = self._describe(request, self._objects.reader(request.key or "", found).info)
+        response = self._describe(request, info)
         if TAGS_COUNTED in response.headers and not await self._access.may(
             request, "GetObjectTagging", request.bucket or "", request.key, request.query.get("versionId")
         ):
@@ -183,11 +188,12 @@ class ObjectOperations:
 
     def _describe(self, request: Request, info: ObjectInfo) -> Response:
         response = describe(request, info)
-        response.headers |= read_version(self._objects.buckets.cached(request.bucket or ""), info)
-        response.headers |= lock_headers(info.extra)
-        response.headers |= said_headers(info.extra, request.headers)
+        bucket = self._objects.buckets.cached(request.bucket or "")
+        response.headers |= read_version(bucket, info)
+        if info.extra:
+            response.headers |= lock_headers(info.extra)
+            response.headers |= said_headers(info.extra, request.headers)
         if "versionId" not in request.query:
-            bucket = self._objects.buckets.cached(request.bucket or "")
             response.headers |= expiration_header(bucket, info)
         return response
 

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from email.utils import formatdate
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -22,13 +21,15 @@ from ssastore.core.objects import Objects
 from ssastore.core.users import ANYBODY, ROOT, AccessKey, Users
 from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
-from ssastore.limits import OBJECT_BYTES_MAX, STALL_TIMEOUT_MS
+from ssastore.limits import OBJECT_BYTES_MAX
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
+from ssastore.s3.answers import Answer
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.authentication import authenticate
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.encryption import Encryption, check_headers
+from ssastore.s3.entity import http_date
 from ssastore.s3.errors import S3Error, from_store_error
 from ssastore.s3.headers import joined
 from ssastore.s3.names import bucket_of_host, parse_query, split_path
@@ -45,9 +46,6 @@ HEADERS_MAX = 100
 _BODY_STALL_S = 30.0
 _BODY_BYTES_MIN = 16 * 1024
 "What a body must bring in ``_BODY_STALL_S``, else one byte every now and then keeps a connection for ever."
-_SEND_STALL_S = STALL_TIMEOUT_MS / 1000
-_SEND_BYTES = 256 * 1024
-"What a client must read in ``_SEND_STALL_S``."
 _IDLE_S = 75.0
 "Between two requests."
 _HEAD_S = 60.0
@@ -73,14 +71,20 @@ class HttpBody:
             transport = self._request.transport
             if transport is not None:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        now = asyncio.get_running_loop().time
+        content, now = self._request.content, asyncio.get_running_loop().time
         received = recent = 0
         left_s = _BODY_STALL_S
         while True:
-            asked_at = now()
             try:
-                async with asyncio.timeout(left_s):
-                    piece = await self._request.content.readany()
+                piece = content.read_nowait()
+                if not piece:
+                    if content.at_eof():
+                        break
+                    asked_at = now()
+                    async with asyncio.timeout(left_s):
+                        piece = await content.readany()
+                    # Only the time that the client takes counts: between two pieces it waits for us.
+                    left_s -= now() - asked_at
             except TimeoutError:
                 raise S3Error("RequestTimeout") from None
             except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
@@ -88,8 +92,6 @@ class HttpBody:
             if not piece:
                 break
             received += len(piece)
-            # Only the time that the client takes counts: between two pieces it waits for us.
-            left_s -= now() - asked_at
             recent += len(piece)
             if recent >= _BODY_BYTES_MIN:
                 left_s, recent = _BODY_STALL_S, 0
@@ -237,7 +239,8 @@ class S3Server:
                 await self._access.check(request, name)
             check_headers(name, request.headers, request.query)
             response = await self._operations[name](request)
-            response.headers |= await self._cors_headers(http)
+            if "Origin" in http.headers:
+                response.headers |= await self._cors_headers(http)
             return await self._respond(http, request_id, name, response)
         except S3Error as error:
             failure = error
@@ -335,7 +338,7 @@ class S3Server:
             "x-amz-request-id": request_id,
             "x-amz-id-2": request_id,
             "Server": "ssastore",
-            "Date": formatdate(self._clock.now_ms() / 1000, usegmt=True),
+            "Date": http_date(self._clock.now_ms() // 1000),
             "X-Content-Type-Options": "nosniff",
         }
 
@@ -347,15 +350,11 @@ class S3Server:
     ) -> web.StreamResponse:
         headers = self._headers(request_id) | response.headers
         if response.stream is None:
-            answer: web.StreamResponse
-            if http.method == "HEAD":
-                answer = web.StreamResponse(status=response.status, headers=headers)
-                answer.content_length = response.length
-            else:
-                answer = web.Response(status=response.status, headers=headers, body=response.body or None)
+            is_head = http.method == "HEAD"
+            length = response.length if is_head else len(response.body)
+            answer = Answer(http, response.status, headers, length)
             self._count(name, response.status)
-            await self._say(http, name, answer, len(response.body))
-            return answer
+            return await self._say(http, name, answer, b"" if is_head else response.body)
         return await self._stream(http, name, response, headers)
 
     async def _stream(
@@ -366,15 +365,12 @@ class S3Server:
             # The first chunk before the status line: what is missing or cannot be reached is an error
             # that the client can read, not a connection that breaks.
             first = await anext(response.stream, b"")
-            answer = web.StreamResponse(status=response.status, headers=headers)
-            answer.content_length = response.length
-            await answer.prepare(http)
+            answer = Answer(http, response.status, headers, response.length)
             self._count(name, response.status)
             try:
-                await self._send(answer, first)
+                await answer.send(first)
                 async for piece in response.stream:
-                    await self._send(answer, piece)
-                await answer.write_eof()
+                    await answer.send(piece)
             except TimeoutError:
                 raise _given_up(http, name) from None
             except SsaStoreError as error:
@@ -386,13 +382,6 @@ class S3Server:
         finally:
             await response.stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
 
-    @staticmethod
-    async def _send(answer: web.StreamResponse, piece: Body) -> None:
-        """Raises TimeoutError when the client does not read: it must not keep chunks for ever."""
-        for at in range(0, len(piece), _SEND_BYTES):
-            async with asyncio.timeout(_SEND_STALL_S):
-                await answer.write(memoryview(piece)[at : at + _SEND_BYTES])
-
     async def _fail(
         self, http: web.BaseRequest, request_id: str, name: str, failure: S3Error
     ) -> web.StreamResponse:
@@ -401,22 +390,18 @@ class S3Server:
         if failure.status == 503:
             headers.setdefault("Retry-After", "1")
         body = xml.error(failure, resource=http.path[:1024], request_id=request_id)
-        is_bodiless = http.method == "HEAD"
-        answer = web.Response(status=failure.status, headers=headers, body=None if is_bodiless else body)
-        if not await self._discard(http):
-            answer.force_close()
-        await self._say(http, name, answer, len(body))
-        return answer
+        closes = not await self._discard(http)
+        answer = Answer(http, failure.status, headers, len(body), closes=closes)
+        return await self._say(http, name, answer, b"" if http.method == "HEAD" else body)
 
     @staticmethod
-    async def _say(http: web.BaseRequest, name: str, answer: web.StreamResponse, size: int) -> None:
-        """Send an answer that is all there; its client must read as fast as that of a stream."""
+    async def _say(http: web.BaseRequest, name: str, answer: Answer, body: Body) -> Answer:
+        """Send an answer that is all there."""
         try:
-            async with asyncio.timeout(_SEND_STALL_S * (1 + size // _SEND_BYTES)):
-                await answer.prepare(http)
-                await answer.write_eof()
+            await answer.send(body)
         except TimeoutError:
             raise _given_up(http, name) from None
+        return answer
 
     @staticmethod
     async def _discard(http: web.BaseRequest) -> bool:

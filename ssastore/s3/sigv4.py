@@ -27,6 +27,7 @@ be replayed for 15 minutes, as in S3; ``If-None-Match`` protects a PUT.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +51,10 @@ ACCESS_KEY_BYTES_MAX = 128
 DUMMY_SECRET = "no such key; this one is verified against to take the same time"  # noqa: S105
 
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_CANONICAL_ESCAPES = re.compile(
+    rb"(?:[A-Za-z0-9._~-]|%(?:[01][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[BCDF]|[89A-F][0-9A-F]))*"
+)
+"A part of a query in which only what must be escaped is, in capitals: what it would be spelled as anew."
 _HEADER_CLAIMS = (b"Credential", b"SignedHeaders", b"Signature")
 _QUERY_CLAIMS = (b"Algorithm", b"Credential", b"Date", b"Expires", b"SignedHeaders", b"Signature")
 _QUERY_PREFIX = b"X-Amz-"
@@ -145,7 +150,7 @@ def _canonical_query(query: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _canonical(part: bytes) -> bytes:
-    if not part.translate(None, _UNRESERVED):
+    if not part.translate(None, _UNRESERVED) or _CANONICAL_ESCAPES.fullmatch(part):
         return part
     return quote_from_bytes(percent_decode(part.replace(b"+", b" ")), safe="-._~").encode()
 
@@ -163,7 +168,7 @@ def _claim(headers: dict[bytes, bytes], pairs: list[tuple[bytes, bytes]]) -> _Cl
             claim_name = name[len(_QUERY_PREFIX) :]
             if claim_name in in_query:
                 raise S3Error("AuthorizationQueryParametersError", "A parameter was given twice.")
-            in_query[claim_name] = percent_decode(value)
+            in_query[claim_name] = percent_decode(value) if b"%" in value else value
     is_presigned = b"Signature" in in_query or b"Credential" in in_query or b"Algorithm" in in_query
     if authorization is None:
         if not is_presigned:
@@ -207,7 +212,7 @@ def _claim_of_header(headers: dict[bytes, bytes], authorization: bytes) -> _Clai
 
 def _claim_of_query(headers: dict[bytes, bytes], found: dict[bytes, bytes]) -> _Claim:
     malformed = "AuthorizationQueryParametersError"
-    if any(not found.get(name) for name in _QUERY_CLAIMS):
+    if not all(map(found.get, _QUERY_CLAIMS)):
         needed = ", ".join((_QUERY_PREFIX + name).decode() for name in _QUERY_CLAIMS)
         raise S3Error(malformed, f"Query-string authentication needs {needed}.")
     if found[b"Algorithm"] != ALGORITHM:
@@ -270,8 +275,14 @@ def _payload_mode(claim: _Claim, allow_unsigned: bool) -> PayloadMode:
 
 def _milliseconds(timestamp: bytes) -> int | None:
     """Milliseconds since the epoch of ``yyyyMMddTHHmmssZ``; None if it is no such time."""
+    return _known_milliseconds(timestamp) if len(timestamp) == 16 else None
+
+
+@lru_cache(maxsize=64)
+def _known_milliseconds(timestamp: bytes) -> int | None:
+    """Requests of one second have the same, and so do those by one presigned URL."""
     digits = timestamp[:8] + timestamp[9:15]
-    if len(timestamp) != 16 or timestamp[8:9] != b"T" or timestamp[15:] != b"Z" or not digits.isdigit():
+    if timestamp[8:9] != b"T" or timestamp[15:] != b"Z" or not digits.isdigit():
         return None
     month, day, hour, minute, second = [int(digits[at : at + 2]) for at in range(4, 14, 2)]
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from email.utils import formatdate
 from typing import Any, TypeVar
 
 from ssastore.core.buckets import Bucket
@@ -19,6 +18,7 @@ from ssastore.limits import LIST_KEYS_MAX, XML_BYTES_MAX
 from ssastore.s3 import locks, xml, xmlsettings
 from ssastore.s3.access import has_acls
 from ssastore.s3.buckets import bounded
+from ssastore.s3.entity import http_date
 from ssastore.s3.errors import S3Error
 from ssastore.s3.names import parse_number
 from ssastore.s3.pages import Page, page_of
@@ -66,7 +66,7 @@ async def of_versions(
             DELETE_MARKER: "true",
             VERSION_ID: version_id or "",
             "Allow": "DELETE",
-            "Last-Modified": formatdate(error.modified_ms // 1000, usegmt=True),
+            "Last-Modified": http_date(error.modified_ms // 1000),
         }
         raise S3Error(
             "MethodNotAllowed", headers=headers, Method="GET", ResourceType="DeleteMarker"

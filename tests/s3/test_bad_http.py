@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ssastore.s3 import server
+from ssastore.s3 import answers, server
 from tests.s3.raw import Sent, Signing, Site, Wire, sign, unsigned_chunks
 
 BODY = b"body"
@@ -213,10 +213,10 @@ def test_refused(site: Site, row: Row) -> None:
 
 
 def test_http_2_is_not_spoken(site: Site) -> None:
-    """The status line repeats the version, which only a reader of that version can take."""
+    """The status line says what is (RFC 9110 section 6.2)."""
     with site.wire() as wire:
         wire.send(replace(get(site), version="HTTP/2.0").raw())
-        assert wire.stream.read1().startswith(b"HTTP/2.0 505 ")
+        assert wire.stream.read1().startswith(b"HTTP/1.1 505 ")
         assert wire.is_closed()
 
 
@@ -351,7 +351,7 @@ def test_a_connection_without_a_request_is_ended(
 
 def test_who_asks_on_and_never_reads_is_ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers without a stream fill the buffers as well: nobody's requests are enough."""
-    monkeypatch.setattr(server, "_SEND_STALL_S", 0.5)
+    monkeypatch.setattr(answers, "_STALL_S", 0.5)
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.settimeout(10)

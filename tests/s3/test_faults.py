@@ -26,7 +26,7 @@ from ssastore.core.buckets import SYSTEM
 from ssastore.core.place import Place
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.limits import CHUNK_BYTES, MIB
-from ssastore.s3 import server
+from ssastore.s3 import answers, server
 from ssastore.store.memory import MemoryStore
 from tests.cluster import SmallNode
 from tests.direct import iid_of_part, iid_of_record
@@ -432,7 +432,7 @@ class TestLeavingClients:
         self, gateway: Gateway, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else a few of them would hold all chunks that may be held at once."""
-        monkeypatch.setattr(server, "_SEND_STALL_S", 0.2)
+        monkeypatch.setattr(answers, "_STALL_S", 0.2)
         site.send(site.sign("PUT", "new", b"".join(CHUNKS)))
         budget = budget_of(gateway)
         with site.wire() as wire:
