@@ -2,7 +2,8 @@
 
 Every sub-resource that S3 defines is named here: one that is not served answers
 501 with its name, so that a tool says what it lacks instead of misreading an
-answer to another question.
+answer to another question.  One that S3 defines tomorrow looks like a parameter without a value: a change
+with such is refused as well, or it would be made to the object, or the bucket, itself.
 """
 
 from __future__ import annotations
@@ -12,12 +13,22 @@ from collections.abc import Mapping
 from ssastore.s3.errors import S3Error
 
 _BUCKET_SUBRESOURCES = (
+    "abac",
     "analytics",
     "intelligent-tiering",
     "inventory",
+    "metadataAnnotationTable",
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "metadataTable",
     "metrics",
+    "session",
 )
 _OBJECT_SUBRESOURCES = (
+    "annotation",
+    "encryption",
+    "renameObject",
     "restore",
     "select",
     "torrent",
@@ -90,6 +101,10 @@ _OBJECT_PARAMETERS = {
         "DELETE": "DeleteObjectTagging",
     },
 }
+_OBJECT_KNOWN = frozenset(("uploads", "uploadId", "partNumber", "versionId", *_OBJECT_PARAMETERS))
+_BUCKET_KNOWN = frozenset((*_BUCKET_PARAMETERS, *_BUCKET_UNSET))
+_READS = ("GET", "HEAD")
+_APPENDS = "x-amz-write-offset-bytes"
 
 
 def _unserved(name: str) -> S3Error:
@@ -109,8 +124,12 @@ def route(
     if bucket is None:
         return _of(_SERVICE, method)
     if key is None:
+        _check_known(method, query, _BUCKET_KNOWN)
         return _route_bucket(method, query)
+    _check_known(method, query, _OBJECT_KNOWN)
     name = _route_object(method, query)
+    if _APPENDS in headers:
+        raise _unserved("appending to an object")
     return _COPIES.get(name, name) if "x-amz-copy-source" in headers else name
 
 
@@ -118,6 +137,15 @@ def _of(operations: Mapping[str, str], method: str) -> str:
     if method not in operations:
         raise S3Error("MethodNotAllowed")
     return operations[method]
+
+
+def _check_known(method: str, query: Mapping[str, str], known: frozenset[str]) -> None:
+    if method in _READS:
+        return
+    for name, value in query.items():
+        # Parameters that begin with "x-" are for logs, or of the signature.
+        if not value and name not in known and not name.lower().startswith("x-"):
+            raise _unserved(f"sub-resource {name[:64]}")
 
 
 def _route_bucket(method: str, query: Mapping[str, str]) -> str:

@@ -406,6 +406,26 @@ def test_more_bytes_than_the_length_are_another_request(site: Site) -> None:
     site.send(site.sign("DELETE", "new"))
 
 
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [
+        ("PUT", "renameObject="),
+        ("PUT", "encryption"),
+        ("PUT", "annotation"),
+        ("DELETE", "annotation="),
+        ("DELETE", "next"),
+    ],
+)
+def test_a_change_that_is_not_known_is_not_made_to_the_object(site: Site, method: str, query: str) -> None:
+    answer = site.send(site.sign(method, site.KEY, b"", query=query))
+    assert (answer.status, answer.code) == (501, "NotImplemented")
+
+
+def test_an_append_is_refused(site: Site) -> None:
+    answer = site.send(site.sign("PUT", site.KEY, BODY, [("x-amz-write-offset-bytes", "22")]))
+    assert (answer.status, answer.code) == (501, "NotImplemented")
+
+
 def test_nonsense_behind_a_request_in_one_write(site: Site) -> None:
     """The parser gives up both: one answer, which is a refusal, and nothing is stored."""
     with site.wire() as wire:
