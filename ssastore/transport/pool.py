@@ -145,8 +145,8 @@ class Pool:
         self._use_hints = use_hints
         self._by_slice: dict[int, Connection] = {}
         "Who serves a slice, for those slices that were asked for since a hint last changed."
-        self._hints: dict[Connection, set[int]] = {}
-        "Who said what it serves, newest last, and the slices at which that turned out to be wrong."
+        self._hints: dict[Connection, int] = {}
+        "Who said what it serves, newest last, and a bit for each slice at which that turned out to be wrong."
         self._shadowed: set[Connection] | None = None
         "Connections that no hint leads to, as newer ones serve all that they do; None: to be found out."
         self._connections: dict[Connection, IPv6Network] = {}
@@ -422,7 +422,7 @@ class Pool:
             self.renumber(*connection.prefix)
         if self._use_hints and self._is_current(connection):
             self._hints.pop(connection, None)
-            self._hints[connection] = set()
+            self._hints[connection] = 0
             self._hints_changed()
 
     def _hints_changed(self) -> None:
@@ -433,9 +433,9 @@ class Pool:
         """The open connection that last said that it serves an address, and has not said otherwise since."""
         slice16 = iid >> _SLICE_SHIFT
         for connection, wrong in reversed(self._hints.items()):
-            is_hinted = connection.coverage.holds(iid) and slice16 not in wrong
+            is_hinted = connection.coverage.holds(iid) and not wrong >> slice16 & 1
             if is_hinted and connection.is_open:
-                if slice16 in connection.coverage.whole:
+                if connection.coverage.whole >> slice16 & 1:
                     self._by_slice[slice16] = connection
                 return connection
         return None
@@ -444,7 +444,7 @@ class Pool:
         """Who was said to serve an address does not: its hint was too old."""
         for connection, wrong in self._hints.items():
             if connection.coverage.holds(iid):
-                wrong.add(iid >> _SLICE_SHIFT)
+                self._hints[connection] = wrong | 1 << (iid >> _SLICE_SHIFT)
         self._hints_changed()
 
     def _forget(self, connection: Connection) -> None:
@@ -460,8 +460,7 @@ class Pool:
         """Whether some hint leads to a connection."""
         if self._shadowed is None:
             self._shadowed = set()
-            whole: set[int] = set()
-            parts: set[range] = set()
+            whole, parts = 0, set[range]()
             for known, wrong in reversed(self._hints.items()):
                 left = known.coverage.beyond(whole, parts, wrong)
                 if left == NOTHING:

@@ -17,7 +17,7 @@ from ssastore.limits import ATTEMPT_TIMEOUT_MS, FLUSH_FRAMES, FRAME_BODY_BYTES_M
 from ssastore.messages import PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport import connection as module
 from ssastore.transport.connection import Connection, Identity
-from ssastore.transport.coverage import NOTHING
+from ssastore.transport.coverage import NOTHING, bits
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from tests.direct import SeededRandomness
 from tests.wires import HeldTransport, packed, turns
@@ -27,6 +27,7 @@ CLUSTER = "ab" * 16
 NODE_MS = 1_900_000_000_000
 NO_SLICES = msgpack.packb([1, []])
 COVERAGE = packed([int(Status.COVERAGE), 0, NODE_MS, 1], msgpack.packb([1, [[0, 16], [32, 48]]]))
+SERVED = bits(range(16)) | bits(range(32, 48))
 PATIENCE_S = 30.0
 
 
@@ -34,7 +35,7 @@ class Client:
     """A connection, its transport, and what it said about coverage."""
 
     def __init__(self, **changes: Any) -> None:
-        self.covered: list[frozenset[int]] = []
+        self.covered: list[int] = []
         fields: dict[str, Any] = {"role": "client", "key_id": "KEY", "secret": SECRET} | changes
         self.connection = Connection(
             Identity(**fields), SeededRandomness(), lambda c: self.covered.append(c.coverage.whole)
@@ -96,7 +97,7 @@ async def test_greeting() -> None:
     assert not client.ready.done(), "the coverage belongs to the greeting"
     client.transport.deliver(COVERAGE)
     await client.ready
-    assert client.connection.coverage.whole == {*range(16), *range(32, 48)} and len(client.covered) == 1
+    assert client.connection.coverage.whole == SERVED and len(client.covered) == 1
     assert client.connection.is_open and client.connection.is_idle
 
 
@@ -348,7 +349,7 @@ async def test_request_whose_body_is_large_is_not_copied_with_the_others(client:
 async def test_coverage_may_change(client: Client) -> None:
     client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([2, [[5, 6]]])))
     client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([3, []])))
-    assert client.covered == [{*range(16), *range(32, 48)}, {5}, set()]
+    assert client.covered == [SERVED, 1 << 5, 0]
     assert client.connection.coverage == NOTHING and client.connection.is_open
 
 
@@ -357,7 +358,7 @@ async def test_coverage_of_a_part_of_a_slice(client: Client) -> None:
         packed([100, 0, NODE_MS, 1], encode_coverage([5, number_of_slice(slice_of(0, 7).split()[1])], 2))
     )
     coverage = client.connection.coverage
-    assert coverage == ({5}, {range(0x00078000, 0x00080000)})
+    assert coverage == (1 << 5, {range(0x00078000, 0x00080000)})
     assert coverage.holds(0x7 << 48 | 0x8000 << 32) and not coverage.holds(0x7 << 48)
     assert coverage.holds(0x5 << 48 | 0x8000 << 32) and not coverage.holds(0x6 << 48)
 
@@ -399,7 +400,7 @@ async def test_coverage_that_is_none_ends_the_connection(client: Client, body: b
 @pytest.mark.parametrize("run", [[-1, 5], [5, 5], [6, 5], [0, 65537], [2**63, 2**64 - 1]])
 async def test_impossible_run_of_slices_is_left_out(client: Client, run: list[int]) -> None:
     client.transport.deliver(packed([100, 0, NODE_MS, 1], msgpack.packb([2, [run, [7, 9]]])))
-    assert client.connection.coverage == ({7, 8}, set())
+    assert client.connection.coverage == (bits(range(7, 9)), set())
 
 
 # -- silence ----------------------------------------------------------------------------------------

@@ -8,9 +8,13 @@ import pytest
 from ssastore.core.acceptor import encode_coverage
 from ssastore.core.numbers import number_of_slice
 from ssastore.keyspace import slice_of
-from ssastore.transport.coverage import NOTHING, Coverage
+from ssastore.transport.coverage import NOTHING, Coverage, bits
 
 LOW, HIGH = slice_of(0, 7).split()
+
+
+def slices(*numbers: int) -> int:
+    return sum(1 << number for number in numbers)
 
 
 def coverage_of(*numbers: int) -> Coverage:
@@ -18,8 +22,8 @@ def coverage_of(*numbers: int) -> Coverage:
 
 
 def test_slices_and_parts_come_through() -> None:
-    assert coverage_of(3, 4, 9, number_of_slice(HIGH)) == ({3, 4, 9}, {range(0x78000, 0x80000)})
-    assert coverage_of(number_of_slice(LOW), number_of_slice(HIGH)) == ({7}, set()), (
+    assert coverage_of(3, 4, 9, number_of_slice(HIGH)) == (slices(3, 4, 9), {range(0x78000, 0x80000)})
+    assert coverage_of(number_of_slice(LOW), number_of_slice(HIGH)) == (slices(7), set()), (
         "both halves are the whole"
     )
     assert coverage_of() == NOTHING
@@ -27,21 +31,21 @@ def test_slices_and_parts_come_through() -> None:
 
 def test_runs_that_overlap_are_counted_once_and_cost_no_more() -> None:
     runs = [[0, 1 << 16]] * 20_000 + [[5, 9]]
-    assert Coverage.decode(msgpack.packb([1, runs])).whole == set(range(1 << 16))
+    assert Coverage.decode(msgpack.packb([1, runs])).whole == bits(range(1 << 16))
 
 
 @pytest.mark.parametrize(
     ("whole", "parts", "wrong", "left"),
     [
-        (set(), set(), set(), ({3, 4}, {range(0x78000, 0x80000)})),
-        ({4}, set(), set(), ({3}, {range(0x78000, 0x80000)})),
-        ({4, 7}, set(), {3}, (set(), set())),
-        ({3, 4}, set(), {7}, (set(), set())),
-        ({3, 4}, {range(0x78000, 0x80000)}, set(), (set(), set())),
-        ({3, 4}, {range(0x70000, 0x78000)}, set(), (set(), {range(0x78000, 0x80000)})),
+        (slices(), set(), slices(), (slices(3, 4), {range(0x78000, 0x80000)})),
+        (slices(4), set(), slices(), (slices(3), {range(0x78000, 0x80000)})),
+        (slices(4, 7), set(), slices(3), (slices(), set())),
+        (slices(3, 4), set(), slices(7), (slices(), set())),
+        (slices(3, 4), {range(0x78000, 0x80000)}, slices(), (slices(), set())),
+        (slices(3, 4), {range(0x70000, 0x78000)}, slices(), (slices(), {range(0x78000, 0x80000)})),
     ],
 )
 def test_what_others_do_not_serve(
-    whole: set[int], parts: set[range], wrong: set[int], left: tuple[set[int], set[range]]
+    whole: int, parts: set[range], wrong: int, left: tuple[int, set[range]]
 ) -> None:
     assert coverage_of(3, 4, number_of_slice(HIGH)).beyond(whole, parts, wrong) == left
