@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 from ssastore.core.fields import (
@@ -148,6 +149,7 @@ class ClusterRecord:
         return encode_fields({name: fields[name] for name in _CLUSTER_FIELDS_1})
 
     @staticmethod
+    @lru_cache(maxsize=16)
     def decode(value: bytes) -> ClusterRecord:
         """Inverse of ``encode``. ConfigError: not such a record."""
         fields = decode_fields(value, "cluster record", set(_CLUSTER_FIELDS_1), _CLUSTER_FIELDS_2)
@@ -181,6 +183,7 @@ class NodeRecord:
         return encode_fields(asdict(self))
 
     @staticmethod
+    @lru_cache(maxsize=1024)
     def decode(value: bytes) -> NodeRecord:
         """Inverse of ``encode``. ConfigError: not such a record."""
         return NodeRecord(**decode_fields(value, "node record", _NODE_FIELDS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import lru_cache
 from typing import Any
 
 from ssastore.core.cluster import (
@@ -19,7 +18,6 @@ from ssastore.core.cluster import (
 from ssastore.core.groups import GROUP_PREFIX, GroupRecord, group_key
 from ssastore.env import ControlStore, Event, Item
 from ssastore.errors import ConfigError, TryLater
-from ssastore.keyspace import GROUPS
 
 _READS_MAX = 3
 "Nodes and groups are read one after the other; a change in between may need a second look."
@@ -76,15 +74,9 @@ def decode_node(item: Item) -> NodeRecord:
 
 
 def decode_group(item: Item) -> GroupRecord:
-    record = _group_record(item.value)
+    record = GroupRecord.decode(item.value)
     _require_key(item, group_key(record.group))
     return record
-
-
-@lru_cache(maxsize=GROUPS)
-def _group_record(value: bytes) -> GroupRecord:
-    """Kept: who coordinates reads all groups again and again, and between two times few have changed."""
-    return GroupRecord.decode(value)
 
 
 def _require_key(item: Item, key: str) -> None:

@@ -359,7 +359,9 @@ class Custody:
 
     def _here(self) -> frozenset[int]:
         """Slices that are this worker's, or on their way to it."""
-        return self._acceptor.owned | self.incoming.keys() | self.filling.keys()
+        owned = self._acceptor.owned
+        # Itself, where that is all: who looks at some thousand slices remembers what came of it.
+        return owned.union(self.incoming, self.filling) if self.incoming or self.filling else owned
 
     def find_strays(self) -> None:
         """Look for such data on the disk, after a start or a loss: what was never touched has no standing."""

@@ -95,6 +95,12 @@ class PlaneOwner:
         """What the standing of the environment that votes must say."""
         return self.since or self.epoch
 
+    @property
+    def is_first(self) -> bool:
+        """As it was when the cluster was formed: nothing but the owner's name is told."""
+        is_plain = self.state == ACTIVE and not (self.since or self.target or self.target_plane)
+        return is_plain and self.epoch == 1 and not (self.env or self.target_env)
+
     def __post_init__(self) -> None:
         if not (type(self.owner) is str and self.owner and type(self.epoch) is int and self.epoch >= 1):
             raise ConfigError(
@@ -172,7 +178,7 @@ class GroupRecord:
         require_int("cfg", self.cfg, 1, 1 << 63)
         # 2 and 4 while it is given more (``core.widening``).
         require_int("planes of a group", len(self.planes), 1, PLANES_MAX)
-        untouched = self.cfg == 1 and all(plane == PlaneOwner(plane.owner) for plane in self.planes)
+        untouched = self.cfg == 1 and all(plane.is_first for plane in self.planes)
         object.__setattr__(self, "is_untouched", untouched and self.split is None)
 
     @property
@@ -392,6 +398,8 @@ def _decode_planes(found: Any) -> tuple[PlaneOwner, ...]:
 
 
 def _decode_plane(found: Any) -> PlaneOwner:
+    if type(found) is dict and found.keys() == _PLANE_FIELDS:  # As in nearly all of some thousand.
+        return PlaneOwner(found["owner"], found["epoch"], found["state"])
     more = _MORE_PLANE_FIELDS & found.keys() if type(found) is dict else set()
     fields = exact_fields(found, "plane of a group", _PLANE_FIELDS | more)
     return PlaneOwner(

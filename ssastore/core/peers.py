@@ -8,7 +8,8 @@ store itself was restored from a copy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import lru_cache
 
 from ssastore.core.caller import Caller
 from ssastore.core.marks import Watermark
@@ -22,20 +23,24 @@ from ssastore.messages import Mark
 _PEERS = 2
 
 
-def peer_iids(slices: Iterable[int], replicas: int, worker: int, workers: int) -> list[int]:
-    """An address of each peer of a worker, from its node's slices; none with one replica."""
-    mine = min(share_of(frozenset(slices), worker, workers), default=None)
+@lru_cache(maxsize=64)
+def peer_iids(slices: frozenset[int], replicas: int, worker: int, workers: int) -> tuple[int, ...]:
+    """An address of each peer of a worker, from its node's slices; none with one replica.
+
+    Kept: there are thousands, and nodes of a simulation start again all the time.
+    """
+    mine = min(share_of(slices, worker, workers), default=None)
     if mine is None:
-        return []
+        return ()
     plane, part = plane_of_slice(mine), part_of_slice(mine)
     others = [other for other in range(replicas) if other != plane][:_PEERS]
-    return [numbered_slice(slice_number(other, part)).first | ANY_TAIL for other in others]
+    return tuple([numbered_slice(slice_number(other, part)).first | ANY_TAIL for other in others])
 
 
 class Peers:
     """The peers of one environment, at ``iids``."""
 
-    def __init__(self, caller: Caller, iids: list[int]) -> None:
+    def __init__(self, caller: Caller, iids: Sequence[int]) -> None:
         self._caller = caller
         self._iids = iids
 

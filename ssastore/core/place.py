@@ -94,6 +94,18 @@ def share_of(slices: frozenset[int], worker: int, workers: int) -> frozenset[int
     return frozenset(s for s in slices if lane_of_slice(s) % workers == worker)
 
 
+@lru_cache(maxsize=64)
+def _parts_among(owned: frozenset[int]) -> Mapping[int, tuple[int, ...]]:
+    """The parts of slices among these, by the /80 that they are in. Kept as ``share_of`` is."""
+    found: dict[int, tuple[int, ...]] = {}
+    if max(owned, default=0) < WHOLE_SLICES:
+        return found  # Mostly so.
+    for number in sorted([number for number in owned if number >= WHOLE_SLICES]):
+        slice16 = whole_of(number)
+        found[slice16] = (*found.get(slice16, ()), number)
+    return found
+
+
 class Served:
     """What one worker answers for: its slices with their cfg, and how many planes their groups have.
 
@@ -108,7 +120,7 @@ class Served:
         self.workers = workers
         self.owned: frozenset[int] = frozenset()
         "Numbers of the slices, those that do not vote included (``core.numbers``)."
-        self._parts: dict[int, tuple[int, ...]] = {}
+        self._parts: Mapping[int, tuple[int, ...]] = {}
         "Of slices that are split, those of ``owned`` by the /80 that they are in."
         self.cfgs: dict[int, int] = {}
         "The slices that vote, with the configuration that they vote under."
@@ -157,17 +169,9 @@ class Served:
     def own(self, slices: Iterable[int]) -> None:
         """Set which slices are this node's; other lanes than ours are left out. None of them votes yet."""
         self.owned = share_of(frozenset(slices), self.worker, self.workers)
-        self._find_parts()
+        self._parts = _parts_among(self.owned)
         self.cfgs = {}
         self.sealed = {}
-
-    def _find_parts(self) -> None:
-        self._parts = {}
-        if max(self.owned, default=0) < WHOLE_SLICES:
-            return  # Mostly so, and there may be some thousand.
-        for number in sorted([number for number in self.owned if number >= WHOLE_SLICES]):
-            slice16 = whole_of(number)
-            self._parts[slice16] = (*self._parts.get(slice16, ()), number)
 
     def slice_at(self, iid: int) -> int:
         """The number of the slice that an IID is in: of the part here, where its /80 is split here."""
@@ -185,14 +189,14 @@ class Served:
         """A slice is this worker's from now on; it does not vote yet."""
         self.owned |= {number}
         if number >= WHOLE_SLICES:
-            self._find_parts()
+            self._parts = _parts_among(self.owned)
 
     def lose(self, number: int) -> None:
         """A slice is not this worker's any more."""
         self.hush(number)
         self.owned -= {number}
         if number >= WHOLE_SLICES:
-            self._find_parts()
+            self._parts = _parts_among(self.owned)
 
     def vote(self, number: int, cfg: int) -> None:
         """From now on the slice votes, under ``cfg``; a lower one than before is a bug."""

@@ -67,10 +67,10 @@ def initial_layout(nodes: Sequence[NodeRecord], replicas: int) -> list[GroupReco
         ConfigError: fewer nodes than replicas, two nodes of one name, or no such replica count.
     """
     check_count(nodes, replicas)
-    owners = turned_circle(nodes, replicas, GROUPS)
+    first = {node.name: PlaneOwner(node.name) for node in nodes}
+    by_group = zip(*turned_circle(nodes, replicas, GROUPS), strict=True)
     return [
-        GroupRecord(group, tuple(PlaneOwner(owners[plane][group]) for plane in range(replicas)))
-        for group in range(GROUPS)
+        GroupRecord(group, tuple([first[name] for name in names])) for group, names in enumerate(by_group)
     ]
 
 

@@ -6,7 +6,9 @@ with its node, which comes back later with all that it had, is found by what is 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Set
+from functools import lru_cache
 
 from ssastore.core.numbers import WHOLE_SLICES, overlaps, whole_of
 from ssastore.core.records import slice_range
@@ -27,12 +29,12 @@ def strays_among(touched: Iterable[int], kept: Set[int]) -> list[int]:
     return [s for s in strays if whole_of(s) not in kept and not any(overlaps(s, part) for part in parts)]
 
 
-def stored_beside(txn: ReadTxn, kept: Set[int]) -> list[int]:
+def stored_beside(txn: ReadTxn, kept: frozenset[int]) -> list[int]:
     """The /80s that something is stored of, but for those that are kept, or parts of which are.
 
     Costs a look-up for each slice that is found, and for each row of kept ones of which something is stored.
     """
-    split = {whole_of(number) for number in kept if number >= WHOLE_SLICES}
+    firsts, ends = _rows_of(kept)
     found: list[int] = []
     first, end_key = 0, slice_range(_PLANES_END)[0]
     while first < _PLANES_END:
@@ -40,9 +42,22 @@ def stored_beside(txn: ReadTxn, kept: Set[int]) -> list[int]:
         if key is None:
             break
         first = int.from_bytes(key[:2], "big")
-        if first not in kept and first not in split:
+        row = bisect_right(firsts, first) - 1
+        if row >= 0 and first < ends[row]:
+            first = ends[row]
+        else:
             found.append(first)
             first += 1
-        while first in kept or first in split:
-            first += 1
     return found
+
+
+@lru_cache(maxsize=64)
+def _rows_of(numbers: frozenset[int]) -> tuple[list[int], list[int]]:
+    """Where the rows of /80s begin that these slices are in, and where they end.
+
+    Kept: there are thousands, and nodes of a simulation start again all the time.
+    """
+    wholes = sorted(set(map(whole_of, numbers)))
+    firsts = [at for at, before in zip(wholes, [-2, *wholes], strict=False) if at != before + 1]
+    ends = [at + 1 for at, after in zip(wholes, [*wholes[1:], -1], strict=False) if at + 1 != after]
+    return firsts, ends

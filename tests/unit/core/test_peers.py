@@ -13,14 +13,14 @@ from ssastore.errors import BadFrame, Unavailable
 from ssastore.keyspace import group_of, plane_of
 from ssastore.messages import Mark
 
-SLICES = [0x0A31, 0x0A32, 0x1B05]
+SLICES = frozenset([0x0A31, 0x0A32, 0x1B05])
 
 
 def test_peers_are_mates_of_the_workers_first_slice() -> None:
     iids = peer_iids(SLICES, 3, 1, 2)
     assert [(plane_of(iid), group_of(iid)) for iid in iids] == [(1, 0xA31), (2, 0xA31)]
-    assert [plane_of(iid) for iid in peer_iids([0x1B05], 5, 1, 2)] == [0, 2]
-    assert peer_iids(SLICES, 1, 1, 2) == [] and peer_iids([], 3, 0, 1) == []
+    assert [plane_of(iid) for iid in peer_iids(frozenset([0x1B05]), 5, 1, 2)] == [0, 2]
+    assert peer_iids(SLICES, 1, 1, 2) == peer_iids(frozenset(), 3, 0, 1) == ()
 
 
 class Told:

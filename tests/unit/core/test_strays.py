@@ -25,11 +25,11 @@ async def test_what_is_stored_beside_what_is_kept() -> None:
 
     await store.submit(put)
     with store.read() as txn:
-        assert stored_beside(txn, set()) == list(stored)
-        assert stored_beside(txn, {0x0001, 0x2FFF}) == [0x0000, 0x1777, 0xEFFF]
-        assert stored_beside(txn, {0x0000, 0x0002, HIGH}) == [0x0001, 0x2FFF, 0xEFFF]
-        assert stored_beside(txn, set(stored)) == []
-        assert stored_beside(txn, set(range(0x2FFF))) == [0x2FFF, 0xEFFF], (
+        assert stored_beside(txn, frozenset()) == list(stored)
+        assert stored_beside(txn, frozenset({0x0001, 0x2FFF})) == [0x0000, 0x1777, 0xEFFF]
+        assert stored_beside(txn, frozenset({0x0000, 0x0002, HIGH})) == [0x0001, 0x2FFF, 0xEFFF]
+        assert stored_beside(txn, frozenset(stored)) == []
+        assert stored_beside(txn, frozenset(range(0x2FFF))) == [0x2FFF, 0xEFFF], (
             "a row of kept ones is passed in one step"
         )
     await store.close()
