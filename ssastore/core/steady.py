@@ -40,6 +40,8 @@ class SteadyClock:
     def now_ms(self) -> int:
         """See ``env.Clock``. Never goes back."""
         counted_s = self._count_s()
+        if counted_s == self._counted_s:
+            return int(self._ms)
         passed_ms = (counted_s - self._counted_s) * 1000
         self._counted_s = counted_s
         self._ms += passed_ms

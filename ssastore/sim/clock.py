@@ -45,25 +45,20 @@ class HostClock:
     ) -> None:
         self._world = world
         self._since_ns = world.now_ns
-        self._elapsed_ns = 0
-        "Time that this clock counted until ``_since_ns``."
+        self._base_ns = origin_ns
+        "What the monotonic clock showed at ``_since_ns``."
         self._origin_ns = origin_ns
         self._rate_ppm = rate_ppm
         self._offset_ms = offset_ms
         self._started_ns = self._since_ns
 
-    def _counted_ns(self) -> int:
-        return self._elapsed_ns + (self._world.now_ns - self._since_ns) * self._rate_ppm // EXACT_PPM
-
     def monotonic_ns(self) -> int:
         """Never goes back and never jumps; only differences mean something, and only on this host."""
-        # Not by _counted_ns: every timer asks.
-        counted_ns = self._elapsed_ns + (self._world.now_ns - self._since_ns) * self._rate_ppm // EXACT_PPM
-        return self._origin_ns + counted_ns
+        return self._base_ns + (self._world.now_ns - self._since_ns) * self._rate_ppm // EXACT_PPM
 
     def now_ms(self) -> int:
         """See ``env.Clock``."""
-        counted_ms = (self._started_ns + self._counted_ns()) // NS_PER_MS
+        counted_ms = (self._started_ns + self.monotonic_ns() - self._origin_ns) // NS_PER_MS
         return max(0, EPOCH_MS + self._offset_ms + counted_ms)
 
     def world_span_ns(self, span_ns: int) -> int:
@@ -80,5 +75,5 @@ class HostClock:
 
     def set_rate(self, rate_ppm: int) -> None:
         """Run faster or slower from now on. Timers that are set keep their world time."""
-        self._elapsed_ns, self._since_ns = self._counted_ns(), self._world.now_ns
+        self._base_ns, self._since_ns = self.monotonic_ns(), self._world.now_ns
         self._rate_ppm = rate_ppm

@@ -19,7 +19,7 @@ from ssastore.limits import DIAL_TIMEOUT_MS
 from ssastore.sim.clock import NS_PER_S
 from ssastore.sim.host import LOOPBACK, Host
 from ssastore.sim.process import Process
-from ssastore.sim.sockets import Mark, Name, Pipe, Socket
+from ssastore.sim.sockets import Mark, Name, Pipe, Socket, digits
 
 if TYPE_CHECKING:
     from ssastore.sim.network import Listener, Network
@@ -69,6 +69,10 @@ class Dial:
         self.answered: asyncio.Future[Socket] = network.loop.create_future()
         self._ask()
 
+    @property
+    def _where(self) -> str:
+        return digits(self._address)
+
     def give_up(self) -> None:
         """Whoever dialled is no longer interested; a connection that came after all is closed."""
         if self.answered.done() and not self.answered.cancelled() and not self.answered.exception():
@@ -81,10 +85,10 @@ class Dial:
             return
         target = self._network.target(self._host, self._address)
         if target is None:
-            self._fail(OSError(errno.ENETUNREACH, f"no route to {self._address}"))
+            self._fail(OSError(errno.ENETUNREACH, f"no route to {self._where}"))
             return
         if self._tries == SYN_TRIES:
-            self._fail(TimeoutError(errno.ETIMEDOUT, f"no answer from [{self._address}]:{self._port}"))
+            self._fail(TimeoutError(errno.ETIMEDOUT, f"no answer from [{self._where}]:{self._port}"))
             return
         link, loop = self._network.link(self._host, target), self._network.loop
         if not link.is_held:
@@ -99,9 +103,9 @@ class Dial:
             return
         error: OSError | None = None
         if not target.answers(self._address):
-            error = OSError(errno.EHOSTUNREACH, f"{target.name} does not answer for {self._address}")
+            error = OSError(errno.EHOSTUNREACH, f"{target.name} does not answer for {self._where}")
         elif self._network.is_refused() or self._listener(target) is None:
-            error = ConnectionRefusedError(errno.ECONNREFUSED, f"[{self._address}]:{self._port} refused")
+            error = ConnectionRefusedError(errno.ECONNREFUSED, f"[{self._where}]:{self._port} refused")
         loop.at(link.arrival_ns(0, 0), partial(self._fail, error) if error else partial(self._open, target))
 
     def _listener(self, target: Host) -> Listener | None:

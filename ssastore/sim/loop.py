@@ -57,17 +57,14 @@ class _Handle(asyncio.Handle):
 
 
 class _Timer(asyncio.TimerHandle):
-    """The same for timers."""
+    """The same for timers. When one is due the schedule knows."""
 
     __slots__ = ()
 
-    def __init__(
-        self, when: float, callback: Callable[..., object], args: Sequence[Any], context: Context | None
-    ) -> None:
-        self._when = when
+    def __init__(self, callback: Callable[..., object], args: Sequence[Any], context: Context) -> None:
         self._callback = callback
         self._args = args
-        self._context = copy_context() if context is None else context
+        self._context = context
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -123,7 +120,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._steps_max = steps_max
         self._end_ns = virtual_ms_max * NS_PER_MS
         self._task_count = 0
-        self._tasks: dict[VirtualTask, None] = {}
+        self._tasks: list[VirtualTask] = []
         self._tasks_swept_at = 1000
         self._is_retired = False
         self.world = Process("world", HostClock(self.schedule))
@@ -150,7 +147,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = process or self.world
         handle = _Handle(callback, args, context)
         if not process.is_dead and not self._is_retired:
-            # ``schedule.soon``, written out: a fifth of a run's time is spent between these lines.
             process.ready.append(handle)
             if not process.is_listed and not process.holds:
                 process.is_listed = True
@@ -162,14 +158,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        process = (PROCESS.get() if context is None else context.get(PROCESS)) or self.world
-        # A wait for more than nothing takes some time: who waits in a loop must get on.
-        span_ns = max(1, round(delay * NS_PER_S)) if delay > 0 else 0
-        when = (process.clock.monotonic_ns() + span_ns) / NS_PER_S
-        timer = _Timer(when, callback, args, context)
+        if context is None:
+            process, context = PROCESS.get(), copy_context()
+        else:
+            process = context.get(PROCESS)
+        process = process or self.world
+        timer = _Timer(callback, args, context)
         if not process.is_dead and not self._is_retired:
-            schedule = self.schedule
-            schedule.later(schedule.now_ns + process.clock.world_span_ns(span_ns), process, timer)
+            # A wait for more than nothing takes some time: who waits in a loop must get on.
+            span_ns = (round(delay * NS_PER_S) or 1) if delay > 0 else 0
+            self.schedule.later(process.clock.world_span_ns(span_ns), process, timer)
         return timer
 
     def call_at(  # type: ignore[override]
@@ -192,9 +190,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         # Before it is made: asyncio puts it into a set at once.
         task.serial, task.process = self._task_count, process
         task.__init__(coro, loop=self, name=name, context=context, **more)  # type: ignore[misc]
-        self._tasks[task] = None
+        self._tasks.append(task)
         if len(self._tasks) > self._tasks_swept_at:
-            self._tasks = {task: None for task in self._tasks if not task.done()}
+            self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks_swept_at = 1000 + 2 * len(self._tasks)
         return task
 
@@ -203,7 +201,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """All turns until ``stop``; BaseEventLoop calls this in a loop."""
         schedule, steps = self.schedule, self.trace.steps
-        runnable = schedule.runnable
+        runnable, choose = schedule.runnable, schedule.next
         while not self._stopping:  # type: ignore[attr-defined]
             if not runnable:
                 if not schedule.advance():
@@ -211,11 +209,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if schedule.now_ns > self._end_ns:
                     self._check_bounds()
                 continue
-            process, handle = schedule.next()
+            process, handle = choose()
             if handle._cancelled:
                 continue
             self.steps += 1
-            steps.append(schedule.now_ns << 16 | process.index & 0xFFFF)
+            steps.append(schedule.now_ns << 16 | process.mark)
             try:
                 handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
             except (SystemExit, KeyboardInterrupt):

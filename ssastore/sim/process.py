@@ -29,9 +29,9 @@ class Process:
         "clock",
         "context",
         "holds",
-        "index",
         "is_dead",
         "is_listed",
+        "mark",
         "name",
         "owner",
         "ready",
@@ -42,8 +42,8 @@ class Process:
         self.name = name
         self.clock = clock
         self.owner = owner
-        self.index = 0
-        "Given by the loop, in order of creation."
+        self.mark = 0
+        "In the trace of steps: given by the schedule, in order of creation."
         self.ready: deque[asyncio.Handle] = deque()
         self.holds = 0
         "How many reasons there are not to run it: paused by a fault, descheduled."

@@ -15,6 +15,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Protocol
 from zlib import crc32
@@ -33,6 +34,9 @@ class Mark(Enum):
 Segment = bytes | Mark
 Name = tuple[IPv6Address, int]
 "Address and port of one end."
+
+digits = lru_cache(maxsize=100_000)(str)
+"An address as text, which takes long to write: few of them are dialled again and again."
 
 
 class Waker(Protocol):
@@ -65,7 +69,8 @@ class Pipe:
         self.is_abandoned = False
         "The writer's kernel has forgotten the connection: nothing is sent again."
         self._name = name
-        self._number = crc32(name.encode())
+        self._mark = crc32(name.encode()) << 32
+        "In the trace, with the checksum of a packet."
         self._back = back
         self._stalled: deque[Segment] = deque()
         self._unacknowledged = 0
@@ -76,20 +81,24 @@ class Pipe:
 
     def push(self, data: bytes, writer: Waker) -> int:
         """Send what fits; how many bytes that was. ``writer`` is told when there is room for the rest."""
-        taken = data[: self.room]
-        if taken:
-            self.room -= len(taken)
-            for piece in self.link.pieces(taken):
-                self.send(piece)
-        if len(taken) < len(data):
+        size = len(data)
+        if size > self.room:
             self._writer = writer
-        return len(taken)
+            size = self.room
+            if not size:
+                return 0
+            data = data[:size]
+        self.room -= size
+        for piece in self.link.pieces(data):
+            self.send(piece)
+        return size
 
     def send(self, segment: Segment) -> None:
         """Put a segment on the wire."""
+        link = self.link
         size = len(segment) if isinstance(segment, bytes) else 0
-        self.latest_ns = self.link.arrival_ns(size, self.latest_ns)
-        self.link.loop.at(self.latest_ns, self._arrive, segment)
+        self.latest_ns = due_ns = link.arrival_ns(size, self.latest_ns)
+        link.loop.at(due_ns, self._arrive, segment)
 
     def abandon(self) -> None:
         """The writer is gone: what a cut link holds up is lost."""
@@ -118,7 +127,8 @@ class Pipe:
     def _deliver(self, segment: Segment) -> None:
         loop = self.link.loop
         if isinstance(segment, bytes):
-            loop.trace.packet(loop.schedule.now_ns, self._name, self._number, len(segment), crc32(segment))
+            now_ns, checksum = loop.schedule.now_ns, crc32(segment)
+            loop.trace.packet(now_ns, self._name, self._mark | checksum, len(segment), checksum)
         else:
             loop.note(f"{self._name} {segment.value}")
         assert self.reader is not None

@@ -29,15 +29,15 @@ class Trace:
         self._hash.update(b"%d %s\n" % (now_ns, what.encode()))
         self._story.append((now_ns, what, 0, 0))
 
-    def packet(self, now_ns: int, pipe: str, number: int, size: int, checksum: int) -> None:
-        """Record bytes that arrive: ``number`` is the pipe's, ``pipe`` what people call it."""
-        self.steps += (now_ns, number << 32 | checksum)
+    def packet(self, now_ns: int, pipe: str, mark: int, size: int, checksum: int) -> None:
+        """Record bytes that arrive: ``mark`` is of pipe and checksum, ``pipe`` what people call it."""
+        self.steps += (now_ns, mark)
         self._story.append((now_ns, pipe, size, checksum))
 
     def flush(self) -> None:
         """Move the steps into the digest."""
         if self.steps:
-            self._hash.update(array("Q", self.steps).tobytes())
+            self._hash.update(array("Q", self.steps))
             self.steps.clear()
 
     def digest(self) -> str:

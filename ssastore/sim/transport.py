@@ -9,7 +9,7 @@ import asyncio
 from typing import Any, Protocol
 
 from ssastore.sim.loop import VirtualLoop
-from ssastore.sim.sockets import Socket
+from ssastore.sim.sockets import Socket, digits
 
 _READ_BYTES = 256 * 1024
 _HIGH_WATER_BYTES = 64 * 1024
@@ -52,7 +52,7 @@ class VirtualTransport(asyncio.Transport):
         if name not in ("sockname", "peername"):
             return default
         address, port = self._socket.sockname if name == "sockname" else self._socket.peername
-        return str(address), port, 0, 0  # Written when it is asked for: addresses take long to write.
+        return digits(address), port, 0, 0
 
     def _soon(self, callback: Any, *args: Any) -> None:
         self._loop.call_soon(callback, *args, context=self._context)
