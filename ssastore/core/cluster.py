@@ -264,6 +264,8 @@ def check_nodes(services: Collection[IPv6Network], nodes: Sequence[NodeRecord]) 
 
 
 def _check_unique(things: str, what: str, values: Sequence[str]) -> None:
+    if len(set(values)) == len(values):
+        return
     seen: set[str] = set()
     for value in values:
         if value in seen:

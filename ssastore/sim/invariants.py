@@ -41,6 +41,7 @@ from ssastore.store.seal import unseal
 
 _KIND_AT = 4
 _COUNTED = (Kind.OBJECT, Kind.VERSION)
+_VOTES = (Accept, Prepare)
 _PLANE_F = 15
 _VIOLATIONS_MAX = 10
 
@@ -56,6 +57,8 @@ class _Name:
     cfgs: dict[Ballot, int] = field(default_factory=dict)
     slots: dict[int, Slot] = field(default_factory=dict)
     "By plane, as last committed."
+    sealed: dict[int, bytes | None] = field(default_factory=dict)
+    "And as it was stored."
     chosen: dict[Ballot, Value] = field(default_factory=dict)
 
 
@@ -98,11 +101,14 @@ class Invariants:
             return
         self.checks += 1
         name = self._names.setdefault(bytes([key[0] & 0x0F]) + key[1:], _Name())
-        try:
-            old = _slot(key, before)
-        except CorruptObject:
-            old = None  # It was rotten: what replaces it is a repair.
+        old = name.slots.get(plane)
+        if before != name.sealed.get(plane):  # It rotted, or the plane was somebody else's meanwhile.
+            try:
+                old = _slot(key, before)
+            except CorruptObject:
+                old = None  # What replaces it is a repair.
         new = _slot(key, after)
+        name.sealed[plane] = after
         if new is None:
             name.slots.pop(plane, None)
             if not self._is_rebuilt(node, key):
@@ -234,25 +240,25 @@ class Invariants:
         self._acceptors[node] = acceptor
         self._custodies[node] = custody
         write: Callable[..., Any] = acceptor.write
+        voter = f"{node}, environment {env_id:08x}"
 
         def watched(request: Any, txn: Any, body: Any, now_ms: int) -> Any:
             reply = write(request, txn, body, now_ms)
-            if type(request) in (Accept, Prepare):
-                self._check_vote(node, env_id, acceptor, request)
+            if type(request) in _VOTES:
+                self._check_vote(node, voter, acceptor, request)
             return reply
 
         acceptor.write = watched  # type: ignore[method-assign]
 
-    def _check_vote(self, node: str, env_id: int, acceptor: Acceptor, request: Accept | Prepare) -> None:
+    def _check_vote(self, node: str, voter: str, acceptor: Acceptor, request: Accept | Prepare) -> None:
         number = acceptor.served.slice_at(request.iid)
         if number not in acceptor.active:
             self._broken(f"I10: {node} voted for slice {slice_name(number)}, not ACTIVE there")
-        voter = f"{node}, environment {env_id:08x}"
         held = self._custodies[node].held(number)
         epoch = held.record.planes[plane_of_slice(number)].complete_epoch if held is not None else 0
         voters = self._voters.setdefault((whole_of(number), request.cfg), {})
         # A split leaves the epochs and a merge makes a higher one, so slices around one another compare.
-        for around, (latest, other) in list(voters.items()):
+        for around, (latest, other) in voters.items():
             if overlaps(around, number) and (epoch < latest or (epoch == latest and other != voter)):
                 self._broken(
                     f"I1: {voter} voted for slice {slice_name(number)} under cfg {request.cfg} as of epoch "

@@ -84,6 +84,8 @@ class NetworkStack(Protocol):
 class VirtualTask(asyncio.Task[Any]):
     """A task whose place in a set depends on nothing but the run."""
 
+    __slots__ = ("process", "serial")
+
     serial: int
     process: Process
 
@@ -158,12 +160,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        if context is None:
-            process, context = PROCESS.get(), copy_context()
-        else:
-            process = context.get(PROCESS)
-        process = process or self.world
-        timer = _Timer(callback, args, context)
+        process = (PROCESS.get() if context is None else context.get(PROCESS)) or self.world
+        return self._timer(process, delay, callback, args, context)
+
+    def _timer(
+        self,
+        process: Process,
+        delay: float,
+        callback: Callable[..., object],
+        args: Sequence[Any],
+        context: Context | None,
+    ) -> asyncio.TimerHandle:
+        timer = _Timer(callback, args, copy_context() if context is None else context)
         if not process.is_dead and not self._is_retired:
             # A wait for more than nothing takes some time: who waits in a loop must get on.
             span_ns = (round(delay * NS_PER_S) or 1) if delay > 0 else 0
@@ -173,7 +181,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_later(when - self.time(), callback, *args, context=context)
+        process = (PROCESS.get() if context is None else context.get(PROCESS)) or self.world
+        return self._timer(process, when - self.time(), callback, args, context)
 
     def time(self) -> float:
         """The monotonic clock of the host whose process asks."""

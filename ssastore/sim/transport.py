@@ -13,6 +13,7 @@ from ssastore.sim.sockets import Socket, digits
 
 _READ_BYTES = 256 * 1024
 _HIGH_WATER_BYTES = 64 * 1024
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class _ByteProtocol(Protocol):
@@ -150,7 +151,7 @@ class VirtualTransport(asyncio.Transport):
         self._maybe_pause_protocol()
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        if not isinstance(data, bytes | bytearray | memoryview):
+        if not isinstance(data, _BYTES):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self._has_written_eof:
             raise RuntimeError("Cannot call write() after write_eof()")

@@ -343,11 +343,13 @@ class Pool:
         """A new connection. Raises OSError, ConfigError, AccessDenied."""
         self.dial_count += 1
         # Another prefix is a word only: it is this cluster's if who answers there is of it, and proves that.
-        known = self.identity.cluster_id if service == self.service else self.cluster_id
+        identity = self.identity
+        if service != self.service and identity.cluster_id != self.cluster_id:
+            identity = replace(identity, cluster_id=self.cluster_id)
         connection = await self._links.dial(
             address_of(service, iid),
             self.port,
-            lambda: Connection(replace(self.identity, cluster_id=known), self._randomness, self._covered),
+            lambda: Connection(identity, self._randomness, self._covered),
         )
         self._connections[connection] = service
         try:
