@@ -146,7 +146,7 @@ class Dial:
         on_open: Callable[[Socket], None] | None = None,
     ) -> Socket:
         host: Host = process.owner
-        socket = Socket(process, names, pipes, on_open=on_open, on_gone=lambda s: host.sockets.pop(s, None))
+        socket = Socket(process, names, pipes, on_open=on_open, on_gone=host.forget)
         host.sockets[socket] = None
         return socket
 

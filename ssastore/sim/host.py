@@ -113,6 +113,10 @@ class Host:
         self._next_port += 1
         return self._next_port - 1
 
+    def forget(self, socket: Socket) -> None:
+        """The kernel has no such connection any more."""
+        self.sockets.pop(socket, None)
+
     # -- life ---------------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -191,6 +191,8 @@ class Network:
         except BaseException:
             dial.give_up()
             raise
+        finally:
+            del dial  # Its future has the error, whose trace would have this frame and so the dial.
         made: asyncio.Future[None] = self.loop.create_future()
         self.loop.call_soon(_settle, made)  # after connection_made
         try:

@@ -12,7 +12,6 @@ What was on the wire when its writer died still arrives.
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
@@ -72,7 +71,7 @@ class Pipe:
         self._mark = crc32(name.encode()) << 32
         "In the trace, with the checksum of a packet."
         self._back = back
-        self._stalled: deque[Segment] = deque()
+        self._stalled: list[Segment] = []
         self._unacknowledged = 0
         self._writer: Waker | None = None
         "Waits for room."
@@ -120,7 +119,7 @@ class Pipe:
         if self.link.is_held:
             self.link.when_released(self._send_again)
             return
-        stalled, self._stalled = self._stalled, deque()
+        stalled, self._stalled = self._stalled, []
         for segment in stalled:
             self._deliver(segment)
 
@@ -186,7 +185,7 @@ class Socket:
         self.inbound, self.outbound = pipes
         self.inbound.reader = self
         self.user: Waker | None = None
-        self.received: deque[bytes] = deque()
+        self.received: list[bytes] = []
         self.has_ended = False
         "The peer will send no more."
         self.error: OSError | None = None
@@ -251,7 +250,7 @@ class Socket:
         """Bytes that were received, at most ``limit``; empty when there are none."""
         data = b""
         if self.received:
-            data = self.received.popleft() if len(self.received) == 1 else b"".join(self.received)
+            data = self.received[0] if len(self.received) == 1 else b"".join(self.received)
             self.received.clear()
             if len(data) > limit:
                 self.received.append(data[limit:])

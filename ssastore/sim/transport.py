@@ -238,3 +238,4 @@ class VirtualTransport(asyncio.Transport):
             self._protocol.connection_lost(error)
         finally:
             self._socket.close()
+            self._socket.user = None

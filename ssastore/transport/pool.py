@@ -303,8 +303,9 @@ class Pool:
                     if in_doubt and isinstance(message, _UNCERTAIN):
                         raise OutcomeUnknown(f"an earlier attempt was not answered: {error}") from None
                     raise
-                # The deadline's own error says nothing: an earlier one may tell more.
-                cause, in_doubt = error if str(error) else cause, in_doubt or is_sent
+                # The deadline's own error says nothing: an earlier one may tell more. Without its trace, that
+                # of a dial that fails: it has this frame, and so itself, and would be left to the collector.
+                cause, in_doubt = error.with_traceback(None) if str(error) else cause, in_doubt or is_sent
                 if not is_sent and not budget.is_patient:
                     break
             delay = min(RETRY_BASE_MS << attempt, RETRY_CAP_MS) * (500 + self._randomness.below(1000)) / 1e6
