@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from ssastore.core.found import Found
 from ssastore.core.place import Place, place_key
-from ssastore.core.shards import Shards
+from ssastore.core.registers import Registers
 from ssastore.env import spawn
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import shard_of_key
@@ -29,8 +30,9 @@ _AT_ONCE = 32
 class Audits:
     """By whom is kept when a bucket was asked last."""
 
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
+    def __init__(self, registers: Registers) -> None:
+        self._registers = registers
+        self._shards = registers.shards
         self._running: dict[int, asyncio.Task[None]] = {}
         self._ended_s: dict[int, float] = {}
 
@@ -67,3 +69,7 @@ class Audits:
             size += sum(row[3] for row in page.rows)
             after, is_more = page.last, page.truncated
         return size
+
+    async def record(self, place: Place, kind: int, key: bytes) -> Found:
+        """What is agreed of a record. Raises SsaStoreError."""
+        return await self._registers.state(place, Kind(kind), key, head_only=True)

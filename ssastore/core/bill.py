@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
+from ssastore.core.amounts import ZERO, Amount
 from ssastore.core.audits import Audits
 from ssastore.core.coordinator import Coordinator
 from ssastore.core.counting import WAIT_S, Counting, Means
-from ssastore.core.ledger import ZERO, Amount, Charge, Ledger, amount_of
+from ssastore.core.ledger import Charge, Ledger
 from ssastore.core.metadata import decode_metadata
 from ssastore.core.names import RecordName
 from ssastore.core.quotapool import QuotaPool
@@ -22,12 +24,29 @@ from ssastore.core.register import Ballots, Value
 from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.core.shardname import ShardName, shard_with
+from ssastore.core.twins import Change, other_of
 from ssastore.env import Clock, Randomness
 from ssastore.errors import CorruptObject, HeldElsewhere
 from ssastore.messages import Kind
 
 _AGAIN_MAX = 2
 _PART_NUMBER_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Charged:
+    """What a call was charged."""
+
+    ledger: Ledger
+    charge: Charge
+    base: Amount
+    "What may be given back of the old value."
+    parted: bytes = b""
+    "Pair (``core.twins``) that there is no more when the value was chosen."
+    lent: bytes = b""
+    "Pair for whose other record the value was charged before."
+    shared: Amount = ZERO
+    "What of it counts too often, or nowhere, if nobody knows what became of it."
 
 
 class OneBill:
@@ -40,7 +59,7 @@ class OneBill:
         self._counting = counting
         self._name = name
         self._shard: ShardName | None = None
-        self._charged: tuple[Ledger, Charge] | None = None
+        self._charged: _Charged | None = None
         self._counts_again = 0
         self._lent = b""
         self._until_s = 0.0
@@ -113,36 +132,39 @@ class OneBill:
         ledger = self.ledger
         if ledger is None:
             return True
-        before, after = amount_of(self._name.kind, old), amount_of(self._name.kind, new)
-        if self._is_charged(ledger, before, after):
+        change = Change((self._name.kind, self._name.key), old, new)
+        if self._is_charged(ledger, change):
             return True
         self.end()
         upload = self._upload_of(new)
         async with self._soon():
-            return await self._take(ledger, before, after, upload)
+            return await self._take(ledger, change, upload)
 
-    async def _take(self, ledger: Ledger, before: Amount, after: Amount, upload: bytes) -> bool:
+    async def _take(self, ledger: Ledger, change: Change, upload: bytes) -> bool:
         counting, shard, is_audited = self._counting, self.shard, False
         while True:
             while ledger.is_paused:
                 async with counting.turn(shard):
                     pass
             counting.check(shard, ledger)
-            charge = ledger.charge(before, after, upload, is_part=self._is_part)
+            base, after = ledger.twins.base(change), change.after
+            charge = ledger.charge(base, after, upload, is_part=self._is_part)
             if charge is not None:
-                self._charged = ledger, charge
+                self._keep(ledger, change, charge, base)
                 return True
             if upload and not self._is_part and not ledger.may_lend(upload):
                 await counting.lend(shard, ledger, upload)
                 self._lent = upload
                 continue
-            grown = after.beyond(before if ledger.is_counted else ZERO)
-            lacks = partial(ledger.lacks, before, after, upload, is_part=self._is_part)
+            grown = after.beyond(base if ledger.is_counted else ZERO)
+            lacks = partial(ledger.lacks, base, after, upload, is_part=self._is_part)
             if await counting.grant(shard, ledger, lacks, grown):
                 continue
             if not ledger.is_counted:
                 await counting.counted(shard, ledger)
-            elif not ledger.is_exact and self._counts_again < _AGAIN_MAX:
+            elif await self._pair(ledger, change):
+                return True
+            elif self._may_win(ledger, change) and self._counts_again < _AGAIN_MAX:
                 self._counts_again += 1
                 await counting.count_again(shard, ledger)  # The next look finds another ledger.
             elif not is_audited:
@@ -151,13 +173,38 @@ class OneBill:
             else:
                 return False
 
-    def _is_charged(self, ledger: Ledger, before: Amount, after: Amount) -> bool:
-        """Whether an earlier round has charged the same for the same."""
-        if self._charged is None:
+    def _keep(self, ledger: Ledger, change: Change, charge: Charge, base: Amount, lent: bytes = b"") -> None:
+        parted = ledger.twins.parted(change)
+        shared = (change.before if parted else ZERO).most(change.after if lent else ZERO)
+        self._charged = _Charged(ledger, charge, base, parted, lent, shared)
+        ledger.twins.begin(change.record)
+
+    async def _pair(self, ledger: Ledger, change: Change) -> bool:
+        """Charge nothing for what is there already, in the other record of a version."""
+        pair = change.lendable
+        if not pair or not await self._counting.is_twin(self.shard, ledger, change, pair):
             return False
-        charged, charge = self._charged
-        base = before if charge.is_credited else ZERO
-        return charged is ledger and charge.old == base and charge.new == after
+        # Nothing is waited for from here on: what was found is so.
+        base = ledger.twins.base(change)
+        charge = ledger.charge(base + change.after, change.after)
+        assert charge is not None, "nothing is taken for it"
+        is_new = ledger.twins.lend(pair, change.after)
+        self._keep(ledger, change, charge, base, pair if is_new else b"")
+        return True
+
+    def _may_win(self, ledger: Ledger, change: Change) -> bool:
+        """Whether something may be won by counting anew."""
+        pair = change.lendable
+        return not ledger.is_exact or bool(
+            pair and not ledger.twins.is_certain(other_of(change.record, pair))
+        )
+
+    def _is_charged(self, ledger: Ledger, change: Change) -> bool:
+        """Whether an earlier round has charged the same for the same."""
+        charged = self._charged
+        if charged is None or charged.ledger is not ledger or charged.charge.new != change.after:
+            return False
+        return not charged.charge.is_credited or charged.base == ledger.twins.base(change)
 
     def _upload_of(self, new: Value) -> bytes:
         """Stored name of the upload that the record is of."""
@@ -173,28 +220,39 @@ class OneBill:
 
     def settle(self) -> None:
         """See ``core.planes.Bill``."""
-        for ledger, charge in self._taken_back():
-            ledger.settle(charge, is_part=self._is_part)
+        for charged in self._taken_back():
+            ledger = charged.ledger
+            ledger.settle(charged.charge, is_part=self._is_part)
+            ledger.twins.part(charged.parted)
+            ledger.twins.chosen((self._name.kind, self._name.key))
             self._counting.credited(self.shard, ledger)
 
     def release(self) -> None:
         """See ``core.planes.Bill``."""
-        for ledger, charge in self._taken_back():
-            ledger.release(charge)
+        for charged in self._taken_back():
+            ledger = charged.ledger
+            ledger.release(charged.charge)
+            if charged.lent:
+                # The other record may have been charged as if it were alone by then.
+                ledger.twins.part(charged.lent)
+                ledger.missed += charged.shared
             self._counting.credited(self.shard, ledger)
 
     def end(self) -> None:
         """The call is over, or begins anew: what became of what was charged is not known."""
-        for ledger, charge in self._taken_back():
-            ledger.miss(charge)
+        for charged in self._taken_back():
+            charged.ledger.miss(charged.charge)
+            charged.ledger.missed += charged.shared
+            charged.ledger.twins.doubt([(self._name.kind, self._name.key)])
         if self._lent and self.ledger is not None:
             self.ledger.lend_no_more(self._lent)
             self._lent = b""
 
-    def _taken_back(self) -> Iterator[tuple[Ledger, Charge]]:
+    def _taken_back(self) -> Iterator[_Charged]:
         """What was charged, if anything was: once, whatever becomes of it."""
         charged, self._charged = self._charged, None
         if charged is not None:
+            charged.ledger.twins.end((self._name.kind, self._name.key))
             yield charged
 
 
@@ -210,7 +268,7 @@ def begin_counting(
     means = Means(
         coordinator=coordinator,
         pool=QuotaPool(registers, randomness),
-        audits=Audits(registers.shards),
+        audits=Audits(registers),
         ballots=ballots,
         clock=clock,
         settle=lambda name: settler.settle(name.label, coordinator.planes_of(name)),

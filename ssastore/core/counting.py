@@ -19,19 +19,21 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ssastore.core.amounts import ZERO, Amount
 from ssastore.core.audits import Audits
 from ssastore.core.coordinator import Coordinator
 from ssastore.core.holds import State, ballot_of, make_hold, serial_of
-from ssastore.core.ledger import ZERO, Amount, Ledger
+from ssastore.core.ledger import Ledger
 from ssastore.core.names import RecordName
 from ssastore.core.place import Place, expected_position
 from ssastore.core.planes import Uncounted
 from ssastore.core.quota import Quota
 from ssastore.core.quotapool import QuotaPool
-from ssastore.core.register import NO_BALLOT, Ballots
+from ssastore.core.register import LIVE, NO_BALLOT, TOMBSTONE, Ballots, Value
 from ssastore.core.replies import Refusal, Reply
 from ssastore.core.shardname import ShardName
 from ssastore.core.shardplanes import LaterHold, Reckoned, ShardPlanes
+from ssastore.core.twins import Change, other_of
 from ssastore.env import Clock, spawn
 from ssastore.errors import BucketNotFound, HeldElsewhere, OutcomeUnknown, SsaStoreError, TryLater
 from ssastore.messages import Count, Status
@@ -218,6 +220,7 @@ class Counting:
                 ledger.count(found.amount, found.owed, planes)
                 ledger.share = used
                 ledger.missed += found.missed
+                ledger.missed += ledger.twins.count(found.pairs, found.differing)
                 ledger.differing = found.differing
             finally:
                 ledger.is_paused = False
@@ -334,6 +337,25 @@ class Counting:
                 found = await self._means.audits.size_of_parts(Place(shard.bucket, shard.shards), upload)
             finally:
                 ledger.lend(upload, found)
+
+    async def is_twin(self, shard: ShardName, ledger: Ledger, change: Change, pair: bytes) -> bool:
+        """Whether the other record of a pair is there for certain, until something is waited for.
+
+        Raises Uncounted, SsaStoreError.
+        """
+        other = other_of(change.record, pair)
+        if not ledger.twins.is_certain(other):
+            return False
+        ledger.twins.watch(other)
+        is_still = False
+        try:
+            found = await self._means.audits.record(Place(shard.bucket, shard.shards), *other)
+        finally:
+            is_still = ledger.twins.was_still(other)
+        self.check(shard, ledger)
+        value = Value(LIVE if found.is_live else TOMBSTONE, found.modified_ms, found.packed)
+        known = Change(other, value, value)
+        return is_still and not ledger.is_paused and (known.was, known.before) == (pair, change.after)
 
     # -- whoever asks -------------------------------------------------------------------------------
 

@@ -34,6 +34,11 @@ class Found:
         return self._metadata
 
     @property
+    def packed(self) -> bytes:
+        """The metadata as they are stored."""
+        return self._packed
+
+    @property
     def is_plain(self) -> bool:
         """Whether ``data`` surely is what was written: looks for a word, and need not decode."""
         return _ENCRYPTION not in self._packed

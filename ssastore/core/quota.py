@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import msgpack
 
-from ssastore.core.ledger import ZERO, Amount
+from ssastore.core.amounts import ZERO, Amount
 from ssastore.errors import CorruptObject, RequestError
 from ssastore.messages import BALLOT_BYTES
 

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from ssastore.core.amounts import ZERO, Amount
 from ssastore.core.buckets import SYSTEM, Bucket, Buckets
-from ssastore.core.ledger import ZERO, Amount
 from ssastore.core.listing import Page, merge_shards
 from ssastore.core.quota import QUOTA_PREFIX, Quota, no_quota
 from ssastore.core.quotapool import QuotaPool

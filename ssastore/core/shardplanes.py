@@ -14,13 +14,14 @@ from typing import Any
 
 import msgpack
 
+from ssastore.core.amounts import ZERO, Amount, amount_of_row
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.core.coordinator import Coordinator
-from ssastore.core.ledger import ZERO, Amount, amount_of_row
 from ssastore.core.listing import Row
 from ssastore.core.planes import Outrun, Stale
 from ssastore.core.replies import Refusal, Reply
 from ssastore.core.shardname import ShardName
+from ssastore.core.versionnames import version_key, whole_name
 from ssastore.env import spawn
 from ssastore.errors import BadFrame, HeldElsewhere, OutOfStep, SsaStoreError, Unavailable
 from ssastore.limits import SCAN_PAGE_ITEMS_MAX
@@ -53,12 +54,33 @@ class Reckoned:
     owed: Counter[bytes] = field(default_factory=Counter)
     "By upload, the bytes of parts that are not reckoned: their upload is not open any more."
     differing: list[tuple[int, bytes]] = field(default_factory=list)
+    pairs: dict[bytes, Amount] = field(default_factory=dict)
+    "Versions of which there are two records, at any plane, and that are reckoned once."
 
-    def add(self, kind: int, key: bytes, rows: list[Row], uploads: set[bytes]) -> None:
-        """Add what the planes that have a record have of it."""
+    def add(self, kind: int, key: bytes, rows: list[Row], uploads: set[bytes]) -> Amount:
+        """Add what the planes that have a record have of it; the most that it may have."""
         amounts = [amount_of_row(kind, row[2], row[3]) for row in rows if len(row) >= _LIVE_FIELDS]
         if not amounts:
-            return
+            return ZERO
+        most = self._most_of(kind, key, rows, amounts)
+        if kind == Kind.PART and (upload := key[:-_PART_NUMBER_BYTES]) not in uploads:
+            self.owed[upload] += most.size
+        else:
+            self.amount += most
+        return most
+
+    def add_object(self, key: bytes, rows: list[Row], kept: dict[bytes, Amount]) -> None:
+        """Add an object, of whose versions those that are ``kept`` were added already: they count once."""
+        amounts = [
+            amount_of_row(Kind.OBJECT, row[2], row[3]).beyond(kept.get(_pair_of(row), ZERO))
+            for row in rows
+            if len(row) >= _LIVE_FIELDS
+        ]
+        if amounts:
+            self.amount += self._most_of(Kind.OBJECT, key, rows, amounts)
+        self.pairs |= kept
+
+    def _most_of(self, kind: int, key: bytes, rows: list[Row], amounts: list[Amount]) -> Amount:
         most, planes = amounts[0], len(self.planes)
         for amount in amounts[1:]:
             most = most.most(amount)
@@ -68,10 +90,14 @@ class Reckoned:
                 least = least.least(amount)
             self.differing.append((kind, key))
             self.missed += most - least
-        if kind == Kind.PART and (upload := key[:-_PART_NUMBER_BYTES]) not in uploads:
-            self.owed[upload] += most.size
-        else:
-            self.amount += most
+        return most
+
+
+def _pair_of(row: Row) -> bytes:
+    """The version that an object's row is, as the key of its VERSION; empty for none (``core.twins``)."""
+    if len(row) <= _LIVE_FIELDS or row[4] is None:
+        return b""
+    return version_key(row[0], whole_name(row[4], row[1]))
 
 
 class ShardPlanes:
@@ -149,10 +175,27 @@ class ShardPlanes:
         async for key, rows in self._records(shard, found, cfg, Kind.UPLOAD):
             if any(len(row) >= _LIVE_FIELDS for row in rows):
                 uploads.add(key)
-        for kind in (Kind.OBJECT, Kind.VERSION, Kind.PART):
-            async for key, rows in self._records(shard, found, cfg, kind):
-                found.add(kind, key, rows, uploads)
+        await self._read_objects(shard, found, cfg)
+        async for key, rows in self._records(shard, found, cfg, Kind.PART):
+            found.add(Kind.PART, key, rows, uploads)
         return found
+
+    async def _read_objects(self, shard: ShardName, found: Reckoned, cfg: int) -> None:
+        """Objects and versions side by side: keys are in order, and so are those of their versions."""
+        versions = self._records(shard, found, cfg, Kind.VERSION)
+        ahead = await anext(versions, None)
+        async for key, rows in self._records(shard, found, cfg, Kind.OBJECT):
+            own = key + b"\0"
+            pairs, kept = {_pair_of(row) for row in rows}, dict[bytes, Amount]()
+            while ahead is not None and (ahead[0] < own or ahead[0].startswith(own)):
+                amount = found.add(Kind.VERSION, *ahead, set())
+                if ahead[0] in pairs and amount != ZERO:
+                    kept[ahead[0]] = amount
+                ahead = await anext(versions, None)
+            found.add_object(key, rows, kept)
+        while ahead is not None:
+            found.add(Kind.VERSION, *ahead, set())
+            ahead = await anext(versions, None)
 
     async def _records(
         self, shard: ShardName, found: Reckoned, cfg: int, kind: int

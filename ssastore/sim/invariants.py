@@ -27,12 +27,13 @@ from hashlib import blake2b
 from typing import Any
 
 from ssastore.core.acceptor import Acceptor
+from ssastore.core.amounts import ZERO, Amount, amount_of
 from ssastore.core.custody import Custody
 from ssastore.core.groups import GroupRecord
-from ssastore.core.ledger import ZERO, Amount, amount_of
 from ssastore.core.numbers import overlaps, plane_of_slice, slice_name, slice_number, whole_of
 from ssastore.core.records import FLOORS_FIRST, in_plane, slice_range
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, Slot, Value, decode_slot, decode_value
+from ssastore.core.twins import Change
 from ssastore.errors import CorruptObject
 from ssastore.keyspace import GROUPS, TAIL_BITS
 from ssastore.messages import RECORD_KINDS, Accept, Kind, Prepare
@@ -197,15 +198,30 @@ class Invariants:
         self.quotas[bucket] = amount
 
     def used(self, bucket: int) -> Amount:
-        """What is agreed in a bucket, in objects and versions."""
-        of_it = bucket.to_bytes(8, "big")
-        return sum(
-            (
-                amount_of(key[_KIND_AT], name.chosen[max(name.chosen)])
-                for key, name in self._names.items()
-                if name.chosen and key[_KIND_AT + 1 : _KIND_AT + 9] == of_it and key[_KIND_AT] in _COUNTED
-            ),
-            ZERO,
+        """What is agreed in a bucket, in objects and versions; one that has two records counts once."""
+        of_it, used, current = bucket.to_bytes(8, "big"), ZERO, dict[bytes, Amount]()
+        for key, name in self._names.items():
+            kind, record = key[_KIND_AT], key[_KIND_AT + 9 :]
+            if name.chosen and key[_KIND_AT + 1 : _KIND_AT + 9] == of_it and kind in _COUNTED:
+                value = self._agreed(kind, name)
+                amount = amount_of(kind, value)
+                used += amount
+                pair = Change((kind, record), value, value).was
+                # A pair is in one shard, and its records come in any order.
+                if pair and (other := current.get(pair)) is not None:
+                    used -= amount.least(other)
+                elif pair:
+                    current[pair] = amount
+        return used
+
+    def _agreed(self, kind: int, name: _Name) -> Value:
+        """The value chosen last; the smallest of those in doubt after it, when a majority has it no more."""
+        ballot = max(name.chosen)
+        newer = [slot.value for slot in name.slots.values() if slot.accepted > ballot]
+        if len(newer) < self._majority:
+            return name.chosen[ballot]
+        return min(
+            (decode_value(bytes(value)) for value in newer), key=lambda value: amount_of(kind, value).size
         )
 
     def _check_quota(self, key: bytes) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ssastore.client import AsyncBucket, AsyncClient
-from ssastore.core.ledger import Amount
+from ssastore.core.amounts import Amount
 from ssastore.core.metadata import Metadata
 from ssastore.core.quotas import QuotaUse
 from ssastore.errors import BucketNotFound, QuotaExceeded, RequestError, SsaStoreError

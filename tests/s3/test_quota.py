@@ -161,6 +161,32 @@ def test_versions_count_and_marks_of_deletions_do_not(s3: Any, bucket: str, limi
     assert used() == (22, 4)
 
 
+def test_a_full_bucket_with_versions_takes_deletes(s3: Any, bucket: str, limit: Limit, used: Any) -> None:
+    """What is kept for a delete is there already, and counts once."""
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    limit(objects=3, size=30)
+    old, new = (s3.put_object(Bucket=bucket, Key="k", Body=b"x" * 10)["VersionId"] for _ in range(2))
+    s3.put_object(Bucket=bucket, Key="other", Body=b"x" * 10)
+    assert refused(s3.put_object, Bucket=bucket, Key="k", Body=b"")
+    for _ in range(2):
+        marker = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
+        assert refused(s3.put_object, Bucket=bucket, Key="more", Body=b""), "nothing is gone"
+        s3.delete_object(Bucket=bucket, Key="k", VersionId=marker)
+        assert s3.head_object(Bucket=bucket, Key="k")["VersionId"] == new
+    s3.delete_object(Bucket=bucket, Key="k", VersionId=new)
+    assert s3.head_object(Bucket=bucket, Key="k")["VersionId"] == old
+    assert not refused(s3.put_object, Bucket=bucket, Key="more", Body=b"x" * 10)
+    assert refused(s3.put_object, Bucket=bucket, Key="too much", Body=b"")
+    for key in ("k", "other", "more"):
+        s3.delete_object(Bucket=bucket, Key=key)
+    assert used() == (30, 3)
+    versions = s3.list_object_versions(Bucket=bucket)
+    for one in [*versions["Versions"], *versions["DeleteMarkers"]]:
+        s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+    assert used() == (0, 0)
+    assert not refused(s3.put_object, Bucket=bucket, Key="k", Body=b"x" * 30)
+
+
 def test_tags_and_conditions_go_on_in_a_full_bucket(s3: Any, bucket: str, limit: Limit) -> None:
     limit(objects=1)
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")

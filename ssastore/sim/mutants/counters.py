@@ -7,6 +7,7 @@ from typing import Any
 from ssastore.core import shuts
 from ssastore.core.ledger import Ledger
 from ssastore.core.quota import Quota
+from ssastore.core.twins import Twins
 from ssastore.sim.mutants import Mutant, Put
 
 
@@ -32,8 +33,13 @@ def _shares_beyond_the_limit(put: Put) -> None:
     put(Quota, "grant", grant)
 
 
+def _pairs_spent_twice(put: Put) -> None:
+    put(Twins, "base", lambda self, change: change.before)
+
+
 MUTANTS = (
     Mutant("holds-ignored", "planes take values that nobody counted", _holds_ignored, "quota"),
     Mutant("not-counted", "who takes a shard over takes it for empty", _share_counts_as_free, "quota"),
     Mutant("shares-without-limit", "shares grow beyond the limit", _shares_beyond_the_limit, "quota"),
+    Mutant("pairs-spent-twice", "a version of two records makes room twice", _pairs_spent_twice, "quota"),
 )

@@ -1,7 +1,7 @@
 """A quota: clients fill a bucket, replace and delete, and everything fails meanwhile.
 
 At no moment the bucket holds more than its quota, as the disks say it and whatever clients were told (I17).
-When the faults are over a write is refused only if the bucket is full but for 1 %.
+When the faults are over a write is refused only if the bucket is full but for 1 %, and a delete never.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from ssastore.core.amounts import Amount
 from ssastore.core.buckets import Bucket
 from ssastore.core.content import Content
-from ssastore.core.ledger import Amount
 from ssastore.core.objects import Objects
 from ssastore.core.quotas import QuotaUse
+from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.errors import (
     BucketAlreadyExists,
     NotFound,
@@ -76,10 +78,12 @@ class _Clients:
         for _ in range(TURNS):
             name = f"key{draw.below(self._stage.shape.keys)}"
             try:
-                if draw.chance(0.75):
+                if draw.chance(0.7):
                     await put(objects, name, draw.below(_SIZE_MAX))
-                else:
+                elif draw.chance(0.5):
                     await objects.delete(BUCKET, name)
+                elif (found := await _newest(objects, name)) is not None:
+                    await objects.delete(BUCKET, name, found)
                 self.done += 1
             except QuotaExceeded:
                 self.refused += 1
@@ -92,6 +96,24 @@ class _Clients:
 async def put(objects: Objects, name: str, size: int) -> None:
     """Write an object of so many bytes."""
     await objects.commit(BUCKET, name, Content(size, b"x" * size), f"{size:032x}")
+
+
+async def _newest(objects: Objects, name: str) -> str | None:
+    """Id of the newest version of a name, or marker."""
+    async for entry in objects.list_versions(BUCKET, Wanted(prefix=name)):
+        if isinstance(entry, ListedVersion) and entry.key == name:
+            return entry.version
+    return None
+
+
+async def _delete_all(stage: Stage, objects: Objects) -> None:
+    """Delete what a full bucket with versions holds: that needs no room."""
+    for number in range(stage.shape.keys):
+        name = f"key{number}"
+        try:
+            await _persist(partial(objects.delete, BUCKET, name))
+        except QuotaExceeded:
+            stage.broken.append(f"a full bucket refuses to delete {name}")
 
 
 async def _persist(work: Callable[[], Awaitable[T]]) -> T:
@@ -161,6 +183,9 @@ async def play(stage: Stage) -> None:
     await stage.pause(SETTLED_S)
     filling = stage.on(1, "fill", _fill(stage, stage.objects[1], bucket.place.bucket, limits))
     await stage.within(SETTLED_S * 10, "filling", [filling])
+    if versioning:
+        deleting = stage.on(1, "delete", _delete_all(stage, stage.objects[1]))
+        await stage.within(SETTLED_S * 10, "deleting", [deleting])
     stage.figures |= {"done": clients.done, "refused": clients.refused, "unknown": clients.unknown}
 
 

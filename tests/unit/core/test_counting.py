@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from ssastore.core.amounts import ZERO, Amount
 from ssastore.core.birth import birth_of
 from ssastore.core.counting import Counting, Means
 from ssastore.core.holds import make_hold
-from ssastore.core.ledger import ZERO, Amount, Ledger
+from ssastore.core.ledger import Ledger
 from ssastore.core.metadata import Metadata
 from ssastore.core.planes import Outrun, Promise, Uncounted
 from ssastore.core.proposer import Operation, Proposer

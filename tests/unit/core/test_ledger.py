@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from ssastore.core.ledger import ZERO, Amount, Ledger, amount_of, amount_of_row
+from ssastore.core.amounts import ZERO, Amount, amount_of, amount_of_row
+from ssastore.core.ledger import Ledger
 from ssastore.core.metadata import Metadata, Version
 from ssastore.core.register import LIVE, TOMBSTONE, Value
 from ssastore.messages import HOLD_BYTES, Kind

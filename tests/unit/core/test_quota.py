@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ssastore.core.ledger import ZERO, Amount
+from ssastore.core.amounts import ZERO, Amount
 from ssastore.core.quota import AMOUNT_MAX, Quota, Share, decode_quota, no_quota, quota_key
 from ssastore.errors import CorruptObject, RequestError
 from ssastore.limits import INLINE_BYTES_MAX
