@@ -49,6 +49,8 @@ _AGAIN_S = 1.0
 "Wait after a count that failed."
 _WIDEN_S = 2.0
 "How often a shard is counted anew because another plane is there again."
+_WIDEN_S_MAX = 64.0
+"The same, while that plane cannot be read."
 _SETTLED_MAX = 256
 "Records that are settled at once before a shard is counted anew."
 
@@ -82,7 +84,8 @@ class Counting:
         self._returns: dict[ShardName, asyncio.Task[None]] = {}
         self._waiting: dict[ShardName, list[Amount]] = {}
         self._answers: dict[ShardName, asyncio.Task[Reply]] = {}
-        self._widened_s: dict[ShardName, float] = {}
+        self._widened: dict[ShardName, tuple[float, float]] = {}
+        "When a shard was counted anew for another plane, and how long it is not again."
 
     def ledger_of(self, shard: ShardName, cfg: int) -> Ledger | None:
         """The ledger of a shard that is held here under this cfg, which is the one of now."""
@@ -222,6 +225,8 @@ class Counting:
                 ledger.missed += found.missed
                 ledger.missed += ledger.twins.count(found.pairs, found.differing)
                 ledger.differing = found.differing
+                if len(planes) == self._planes.count(shard) and shard in self._widened:
+                    self._widened[shard] = self._widened[shard][0], _WIDEN_S
             finally:
                 ledger.is_paused = False
 
@@ -248,10 +253,14 @@ class Counting:
             await self._means.settle(RecordName(position, kind, shard.bucket, shard.shards, key))
 
     def widen(self, shard: ShardName, ledger: Ledger) -> None:
-        """A plane answers that was not counted: count anew, with it, soon."""
+        """A plane answers that was not counted: count anew, with it, soon.
+
+        Less and less often while that does not help: something of the plane cannot be read.
+        """
         now_s = asyncio.get_running_loop().time()
-        if ledger.is_counted and now_s - self._widened_s.get(shard, -_WIDEN_S) >= _WIDEN_S:
-            self._widened_s[shard] = now_s
+        last_s, wait_s = self._widened.get(shard, (-_WIDEN_S_MAX, _WIDEN_S))
+        if ledger.is_counted and now_s - last_s >= wait_s:
+            self._widened[shard] = now_s, min(2 * wait_s, _WIDEN_S_MAX)
             spawn("count another plane", self._widen(shard, ledger))
 
     async def _widen(self, shard: ShardName, ledger: Ledger) -> None:

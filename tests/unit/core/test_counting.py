@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,7 @@ from ssastore.core.registers import When
 from ssastore.core.shardname import ShardName
 from ssastore.errors import OutcomeUnknown, PreconditionFailed, Unavailable
 from ssastore.messages import BALLOT_BYTES
+from ssastore.sim.loop import VirtualLoop
 from ssastore.system import SystemClock, SystemRandomness
 
 BALLOT = b"A" * BALLOT_BYTES
@@ -149,3 +151,33 @@ async def test_a_refusal_that_is_written_settles_no_charge_of_an_earlier_round()
     outcome = await Proposer(ballots, clock, SystemRandomness()).write(b"n", planes, operation)
     assert outcome.result == 1
     assert "charge" in planes.bill.told and "settle" not in planes.bill.told
+
+
+class Unreadable:
+    """A pool that can never be read, and notes how often that was tried."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    async def read(self, bucket: int) -> None:
+        self.reads += 1
+        raise Unavailable("away")
+
+
+def test_a_plane_that_cannot_be_read_is_counted_less_and_less_often() -> None:
+    loop, nobody, pool = VirtualLoop(1), cast(Any, None), Unreadable()
+    counting = Counting(Means(nobody, cast(Any, pool), nobody, nobody, nobody, nobody))
+    ledger = Ledger(make_hold(1, BALLOT), 1, frozenset({0, 1}), Amount(80, 0), ZERO, is_counted=True)
+
+    async def write(seconds: int) -> None:
+        for _ in range(10 * seconds):
+            counting.widen(SHARD, ledger)
+            await asyncio.sleep(0.1)
+
+    loop.run_until_complete(write(300))
+    assert 6 <= pool.reads <= 10
+    counting._widened[SHARD] = counting._widened[SHARD][0], 2.0
+    before = pool.reads
+    loop.run_until_complete(write(4))
+    assert pool.reads == before + 1, "as soon as before, once all planes were counted"
+    loop.close()
