@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from ssastore.core.found import Found
 from ssastore.core.place import Place, place_key
+from ssastore.core.quota import QUOTA_SHARDS_MAX
 from ssastore.core.registers import Registers
 from ssastore.env import spawn
 from ssastore.errors import SsaStoreError
@@ -24,6 +25,7 @@ _EVERY_S = 1.0
 _PAUSE_S = 0.05
 "Wait of who comes soon after: what was deleted just now is given back meanwhile."
 _SHARDS_EACH_S = 16
+_EVERY_S_MAX = QUOTA_SHARDS_MAX / _SHARDS_EACH_S
 _AT_ONCE = 32
 
 
@@ -55,7 +57,9 @@ class Audits:
                 await asyncio.gather(*[self._ask(place, shard) for shard in range(first, last)])
         finally:
             del self._running[place.bucket]
-            self._ended_s[place.bucket] = asyncio.get_running_loop().time()
+            now_s = asyncio.get_running_loop().time()
+            self._ended_s = {key: at_s for key, at_s in self._ended_s.items() if now_s - at_s < _EVERY_S_MAX}
+            self._ended_s[place.bucket] = now_s
 
     async def _ask(self, place: Place, shard: int) -> None:
         with suppress(SsaStoreError):

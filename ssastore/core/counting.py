@@ -18,6 +18,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from ssastore.core.amounts import ZERO, Amount
 from ssastore.core.audits import Audits
@@ -53,6 +54,8 @@ _WIDEN_S_MAX = 64.0
 "The same, while that plane cannot be read."
 _SETTLED_MAX = 256
 "Records that are settled at once before a shard is counted anew."
+_KNOWN_LEAST = 64
+"So many shards are known before those are looked for that are this worker's no more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,15 @@ class Counting:
         self.ledgers: dict[ShardName, Ledger] = {}
         self._means = means
         self._planes = ShardPlanes(means.coordinator)
-        self._locks: dict[ShardName, asyncio.Lock] = {}
+        self._locks = WeakValueDictionary[ShardName, asyncio.Lock]()
+        "Those that somebody has, or waits for."
         self._counts: dict[ShardName, asyncio.Task[None]] = {}
         self._returns: dict[ShardName, asyncio.Task[None]] = {}
         self._waiting: dict[ShardName, list[Amount]] = {}
         self._answers: dict[ShardName, asyncio.Task[Reply]] = {}
         self._widened: dict[ShardName, tuple[float, float]] = {}
         "When a shard was counted anew for another plane, and how long it is not again."
+        self._forget_at = _KNOWN_LEAST
 
     def ledger_of(self, shard: ShardName, cfg: int) -> Ledger | None:
         """The ledger of a shard that is held here under this cfg, which is the one of now."""
@@ -107,7 +112,10 @@ class Counting:
 
     def turn(self, shard: ShardName) -> asyncio.Lock:
         """Whoever changes a shard's hold or share does so alone."""
-        return self._locks.setdefault(shard, asyncio.Lock())
+        lock = self._locks.get(shard)
+        if lock is None:
+            lock = self._locks[shard] = asyncio.Lock()
+        return lock
 
     # -- hold ---------------------------------------------------------------------------------------
 
@@ -124,11 +132,29 @@ class Counting:
             if ledger is None:
                 self.ledgers.pop(shard, None)
                 return None
+            if shard not in self.ledgers and len(self.ledgers) >= self._forget_at:
+                self._forget()
             self.ledgers[shard] = ledger
             if (running := self._counts.get(shard)) is not None:
                 running.cancel()
-            self._counts[shard] = spawn("count a shard", self._count(shard, ledger))
+            task = self._counts[shard] = spawn("count a shard", self._count(shard, ledger))
+            task.add_done_callback(lambda done: self._counted_or_not(shard, done))
             return ledger
+
+    def _counted_or_not(self, shard: ShardName, done: asyncio.Task[None]) -> None:
+        if self._counts.get(shard) is done:
+            del self._counts[shard]
+
+    def _forget(self) -> None:
+        """Give back what is known of shards that have moved away, or whose bucket is gone.
+
+        Whatever is not known any more is found out again: who writes next holds the shard anew.
+        """
+        for shard in self._planes.others_of(self.ledgers):
+            del self.ledgers[shard]
+        for shard in [shard for shard in self._widened if shard not in self.ledgers]:
+            del self._widened[shard]
+        self._forget_at = max(_KNOWN_LEAST, 2 * len(self.ledgers))
 
     async def _hold(self, shard: ShardName) -> Ledger | None:
         means, later = self._means, b""
@@ -297,6 +323,8 @@ class Counting:
                 return True
         finally:
             waiting.remove(grown)
+            if not waiting:
+                self._waiting.pop(shard, None)
 
     def credited(self, shard: ShardName, ledger: Ledger) -> None:
         """Give back what is too much now, soon."""

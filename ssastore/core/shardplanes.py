@@ -21,9 +21,10 @@ from ssastore.core.listing import Row
 from ssastore.core.planes import Outrun, Stale
 from ssastore.core.replies import Refusal, Reply
 from ssastore.core.shardname import ShardName
+from ssastore.core.shuts import is_shut
 from ssastore.core.versionnames import version_key, whole_name
 from ssastore.env import spawn
-from ssastore.errors import BadFrame, HeldElsewhere, OutOfStep, SsaStoreError, Unavailable
+from ssastore.errors import BadFrame, CorruptObject, HeldElsewhere, OutOfStep, SsaStoreError, Unavailable
 from ssastore.limits import SCAN_PAGE_ITEMS_MAX
 from ssastore.messages import HOLD_BYTES, Hold, Kind, Scan
 
@@ -109,6 +110,26 @@ class ShardPlanes:
     def count(self, shard: ShardName) -> int:
         """How many planes a shard has."""
         return self._coordinator.acceptor.served.count_at(shard.iid(0))
+
+    def others_of(self, shards: Iterable[ShardName]) -> list[ShardName]:
+        """Those of some shards that are not this worker's any more, or of buckets that are gone."""
+        acceptor = self._coordinator.acceptor
+        with self._coordinator.store.read() as txn:
+
+            def is_ours(shard: ShardName, plane: int) -> bool:
+                served, iid = acceptor.served, shard.iid(plane)
+                if served.slice_at(iid) not in served.active:
+                    return False
+                try:
+                    return not is_shut(txn, served.mark_locator(iid, shard.shards), shard.bucket)
+                except CorruptObject:
+                    return True
+
+            return [
+                shard
+                for shard in shards
+                if not any(is_ours(shard, plane) for plane in range(self.count(shard)))
+            ]
 
     async def hold(
         self, shard: ShardName, hold: bytes, step: int, planes: Iterable[int]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ssastore.client import AsyncBucket, AsyncClient
+from ssastore.core import counting
 from ssastore.core.amounts import Amount
 from ssastore.core.metadata import Metadata
 from ssastore.core.quotas import QuotaUse
@@ -172,3 +173,42 @@ async def test_a_shard_is_held_anew_after_another_configuration(cluster: SmallCl
         if (name.bucket, name.shard) == (place.bucket, shard)
     ]
     assert holders == [2], "by the same worker, at once"
+
+
+async def test_buckets_that_are_gone_leave_nothing_in_memory(
+    cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "_KNOWN_LEAST", 4)
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    for node in cluster.nodes:
+        assert node.service.counting is not None
+        node.service.counting._forget_at = 4
+    for number in range(10):
+        bucket = await client.create_bucket(f"bucket{number}", shards=4)
+        await client.objects.quotas.set(f"bucket{number}", size=1000, objects=None)
+        await bucket.put("k", b"x")
+        await bucket.delete("k")
+        await client.delete_bucket(f"bucket{number}")
+    bucket, _ = await limited(client, objects=3)
+    assert await fill(bucket, "k", 5) == 3, "what is known of this one stays, or is found again"
+    for node in cluster.nodes:
+        known = node.service.counting
+        assert known is not None and len(known.ledgers) <= 8
+        assert len(known._locks) == len(known._counts) == len(known._waiting) == 0
+
+
+async def test_shards_that_are_others_are_forgotten(cluster: SmallCluster) -> None:
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(client, objects=100)
+    assert await fill(bucket, "k", 8) == 8
+    holders = [
+        node.service for node in cluster.nodes if node.service.counting and node.service.counting.ledgers
+    ]
+    for service in holders:
+        assert service.counting is not None
+        service.counting._forget()
+        assert service.counting.ledgers, "they are its own"
+        for number in sorted(service.acceptor.served.owned):
+            service.acceptor.served.hush(number)
+        service.counting._forget()
+        assert not service.counting.ledgers
