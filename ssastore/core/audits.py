@@ -10,6 +10,7 @@ import asyncio
 from contextlib import suppress
 
 from ssastore.core.found import Found
+from ssastore.core.leftovers import drop_parts
 from ssastore.core.place import Place, place_key
 from ssastore.core.quota import QUOTA_SHARDS_MAX
 from ssastore.core.registers import Registers
@@ -77,3 +78,7 @@ class Audits:
     async def record(self, place: Place, kind: int, key: bytes) -> Found:
         """What is agreed of a record. Raises SsaStoreError."""
         return await self._registers.state(place, Kind(kind), key, head_only=True)
+
+    async def drop_parts(self, place: Place, parts: list[bytes]) -> None:
+        """Delete parts whose upload is not open."""
+        await drop_parts(self._registers, place, parts)

@@ -17,6 +17,7 @@ from ssastore.core.audits import Audits
 from ssastore.core.coordinator import Coordinator
 from ssastore.core.counting import WAIT_S, Counting, Means
 from ssastore.core.ledger import Charge, Ledger
+from ssastore.core.leftovers import upload_of
 from ssastore.core.metadata import decode_metadata
 from ssastore.core.names import RecordName
 from ssastore.core.quotapool import QuotaPool
@@ -30,7 +31,6 @@ from ssastore.errors import CorruptObject, HeldElsewhere
 from ssastore.messages import Kind
 
 _AGAIN_MAX = 2
-_PART_NUMBER_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class OneBill:
     def _upload_of(self, new: Value) -> bytes:
         """Stored name of the upload that the record is of."""
         if self._is_part:
-            return self._name.key[:-_PART_NUMBER_BYTES]
+            return upload_of(self._name.key)
         if self._name.kind != Kind.OBJECT or not new.is_live:
             return b""
         try:

@@ -230,6 +230,8 @@ class Counting:
             found = await self._planes.read(shard, ledger.planes, ledger.cfg)
             _, planes = await self._planes.hold(shard, ledger.hold, State.COUNTED, found.planes)
             await self._counted(shard, ledger, found, planes)
+            if found.left:
+                spawn("drop parts", self._means.audits.drop_parts(_place_of(shard), found.left))
         except (LaterHold, Uncounted):
             self.drop(shard, ledger)
         except SsaStoreError as error:
@@ -363,7 +365,7 @@ class Counting:
 
     async def audit(self, shard: ShardName) -> None:
         """Let all shards of a bucket give back what they do not need, unless they did just now."""
-        await self._means.audits.audit(Place(shard.bucket, shard.shards))
+        await self._means.audits.audit(_place_of(shard))
 
     async def lend(self, shard: ShardName, ledger: Ledger, upload: bytes) -> None:
         """Find out what parts an upload has, which its object stands for."""
@@ -371,7 +373,7 @@ class Counting:
             ledger.begin_lending(upload)
             found = 0
             try:
-                found = await self._means.audits.size_of_parts(Place(shard.bucket, shard.shards), upload)
+                found = await self._means.audits.size_of_parts(_place_of(shard), upload)
             finally:
                 ledger.lend(upload, found)
 
@@ -386,7 +388,7 @@ class Counting:
         ledger.twins.watch(other)
         is_still = False
         try:
-            found = await self._means.audits.record(Place(shard.bucket, shard.shards), *other)
+            found = await self._means.audits.record(_place_of(shard), *other)
         finally:
             is_still = ledger.twins.was_still(other)
         self.check(shard, ledger)
@@ -453,6 +455,10 @@ class Counting:
         """Stop what goes on."""
         for task in [*self._counts.values(), *self._returns.values(), *self._answers.values()]:
             task.cancel()
+
+
+def _place_of(shard: ShardName) -> Place:
+    return Place(shard.bucket, shard.shards)
 
 
 def _check_shards(quota: Quota, shard: ShardName) -> None:

@@ -17,6 +17,7 @@ import msgpack
 from ssastore.core.amounts import ZERO, Amount, amount_of_row
 from ssastore.core.caller import STATUS_ERRORS
 from ssastore.core.coordinator import Coordinator
+from ssastore.core.leftovers import upload_of
 from ssastore.core.listing import Row
 from ssastore.core.planes import Outrun, Stale
 from ssastore.core.replies import Refusal, Reply
@@ -32,7 +33,7 @@ _LINGER_S = 0.1
 "How long the other planes are waited for once a majority has answered."
 _LIVE_FIELDS = 5
 "Of a row with its ballot, at least; others show that there is no object."
-_PART_NUMBER_BYTES = 2
+_LEFT_MAX = 1024
 
 
 class LaterHold(Exception):
@@ -53,7 +54,9 @@ class Reckoned:
     missed: Amount = ZERO
     "What of it may not be there: of records that differ the largest counts."
     owed: Counter[bytes] = field(default_factory=Counter)
-    "By upload, the bytes of parts that are not reckoned: their upload is not open any more."
+    "By upload, the bytes of parts that are not reckoned: their upload is not open."
+    left: list[bytes] = field(default_factory=list)
+    "Some of these parts."
     differing: list[tuple[int, bytes]] = field(default_factory=list)
     pairs: dict[bytes, Amount] = field(default_factory=dict)
     "Versions of which there are two records, at any plane, and that are reckoned once."
@@ -64,8 +67,10 @@ class Reckoned:
         if not amounts:
             return ZERO
         most = self._most_of(kind, key, rows, amounts)
-        if kind == Kind.PART and (upload := key[:-_PART_NUMBER_BYTES]) not in uploads:
+        if kind == Kind.PART and (upload := upload_of(key)) not in uploads:
             self.owed[upload] += most.size
+            if len(self.left) < _LEFT_MAX:
+                self.left.append(key)
         else:
             self.amount += most
         return most

@@ -11,8 +11,11 @@ import pytest
 from ssastore.client import AsyncBucket, AsyncClient
 from ssastore.core import counting
 from ssastore.core.amounts import Amount
+from ssastore.core.content import Content
 from ssastore.core.metadata import Metadata
+from ssastore.core.place import Place
 from ssastore.core.quotas import QuotaUse
+from ssastore.core.registers import Registers
 from ssastore.errors import BucketNotFound, OutcomeUnknown, QuotaExceeded, RequestError, SsaStoreError
 from ssastore.keyspace import shard_of_key
 from ssastore.messages import Kind
@@ -128,6 +131,37 @@ async def test_who_cannot_have_a_quota_is_told(cluster: SmallCluster) -> None:
         await client.objects.quotas.set("nobody", size=1, objects=None)
     with pytest.raises(RequestError, match="bytes, or objects"):
         await client.objects.quotas.set("photos", size=None, objects=None)
+
+
+async def test_parts_of_no_upload_are_no_place_to_keep_bytes(cluster: SmallCluster) -> None:
+    """A count takes them for what an upload has left, which does not count; so it deletes them."""
+    client = cluster.client(deadline_ms=DEADLINE_MS)
+    bucket, _ = await limited(client, size=100)
+    record = await client.objects.buckets.read("photos")
+    multipart, registers = client.objects.multipart(record), client.objects.registers
+    opened = await multipart.create(b"k", {}, {})
+    for upload in ("a" * 32, opened):
+        await multipart.put_part(b"k", upload, 1, "e", Content(40, b""))
+    with pytest.raises(QuotaExceeded):
+        await bucket.put("more", b"x" * 21)
+    use = await client.objects.quotas.set("photos", size=100, objects=10)
+    assert use.used == Amount(40, 0)
+    async with asyncio.timeout(20):
+        while True:
+            parts = [key async for key in _parts(registers, record.place)]
+            if len(parts) == 1:
+                break
+            await asyncio.sleep(0.05)
+    assert parts == [b"k\0" + opened.encode() + b"\0\1"]
+    await bucket.put("more", b"x" * 60)
+    use = await client.objects.quotas.set("photos", size=100, objects=20)
+    assert use.used == Amount(100, 1)
+
+
+async def _parts(registers: Registers, place: Place) -> AsyncIterator[bytes]:
+    for shard in range(place.shards):
+        for row in (await registers.shards.page(place, Kind.PART, shard, limit=100)).rows:
+            yield row[0]
 
 
 async def test_all_quotas_are_listed(cluster: SmallCluster) -> None:
