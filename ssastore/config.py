@@ -297,11 +297,15 @@ def _locked(path: str) -> Iterator[None]:
     """Hold a file that is replaced as a whole, against all who hold it so. Raises ConfigError."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            # To write, which it is not: NFS lets nobody lock alone what he may only read.
+            descriptor = os.open(path, os.O_RDWR)
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                raise ConfigError(f"{path}: cannot be locked: {error.strerror}") from None
             # Who had to wait may have the lock of a file that is not there any more.
             if _is_there(path, descriptor):
                 yield

@@ -140,9 +140,14 @@ def _lock(path: Path) -> int:
         raise DataDirError(f"cannot open {path}: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(descriptor)
         raise DataDirError(f"another control server has {path}") from error
+    except OSError as error:
+        os.close(descriptor)
+        raise DataDirError(
+            f"{path} cannot be locked ({error.strerror}): it needs a disk of this machine"
+        ) from error
     return descriptor
 
 

@@ -8,16 +8,22 @@ open in the same process as well.  The kernel lets go of it however the process 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from ssastore.errors import DataDirError
 
+log = logging.getLogger(__name__)
+
 LOCK_NAME = "ssastore.lock"
 
 LOCK_BYTES = 64
 "Fixed length, so that a restart on a full disk overwrites in place and needs no new block."
+
+_NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "lustre", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs")
+"How types of file systems begin that are somewhere else."
 
 _LOCK_TEXT = b"ssastore-lock 1\npid "
 
@@ -25,6 +31,30 @@ _LOCK_TEXT = b"ssastore-lock 1\npid "
 def lock_text(pid: int) -> bytes:
     """Content of the lock file of process ``pid``: for people, and for the message of the second opener."""
     return (_LOCK_TEXT + str(pid).encode()).ljust(LOCK_BYTES - 1) + b"\n"
+
+
+def network_type(device: int, mounts: str) -> str:
+    """The type of a file system that other machines may have as well, by its device number; empty for none.
+
+    ``mounts`` is a /proc/self/mountinfo.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.splitlines():
+        fields, _, source = line.partition(" - ")
+        name = source.partition(" ")[0]
+        if number in fields.split()[2:3] and name.startswith(_NETWORK):
+            return name
+    return ""
+
+
+def _warn_of_network(path: Path, lock: int) -> None:
+    """There a lock may hold on this machine alone, and what is mapped is not what others have written."""
+    try:
+        found = network_type(os.fstat(lock).st_dev, Path("/proc/self/mountinfo").read_text())
+    except OSError:
+        return
+    if found:
+        log.warning("data_dir.on_a_network", extra={"path": str(path), "type": found})
 
 
 class DataDir:
@@ -48,10 +78,16 @@ class DataDir:
             raise DataDirError(f"data directory {path} cannot be used: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             holder = os.pread(lock, LOCK_BYTES, 0).removeprefix(_LOCK_TEXT).decode(errors="replace").strip()
             os.close(lock)
             raise DataDirError(f"data directory {path} is in use by process {holder}") from error
+        except OSError as error:
+            os.close(lock)
+            raise DataDirError(
+                f"data directory {path} cannot be locked ({error.strerror}): it needs a disk of this machine"
+            ) from error
+        _warn_of_network(path, lock)
         with suppress(OSError):  # A full disk must not keep us from opening: deletes are the way out of it.
             os.pwrite(lock, lock_text(os.getpid()), 0)
         return cls(path, lock)

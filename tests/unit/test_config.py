@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -417,6 +419,31 @@ def test_new_secrets_have_a_wrapping_key(tmp_path: Path) -> None:
         write_secrets(str(tmp_path / name), SECRET, {})
     (one,), (other,) = [load_wrapping_keys(str(tmp_path / name)) for name in ("a", "b")]
     assert len(one[1]) == 32 and one[1] != other[1]
+
+
+def test_a_secrets_file_on_nfs_is_locked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There ``flock`` is a lock of bytes, which alone may be had only of what is open to write."""
+    lock, path = fcntl.flock, secrets(tmp_path, GOOD)
+
+    def flock(descriptor: int, operation: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    add_wrapping_key(path, is_first=True)
+    assert len(load_wrapping_keys(path)) == 1
+
+
+def test_a_secrets_file_that_cannot_be_locked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConfigError, match="cannot be locked: No locks available"):
+        add_wrapping_key(secrets(tmp_path, GOOD), is_first=True)
 
 
 def test_a_wrapping_key_is_added(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
+from ssastore.control.file import _lock
 from ssastore.errors import DataDirError
-from ssastore.store.datadir import LOCK_BYTES, LOCK_NAME, DataDir, lock_text
+from ssastore.store.datadir import LOCK_BYTES, LOCK_NAME, DataDir, lock_text, network_type
 
 
 def test_lock_names_its_holder_and_keeps_its_length(tmp_path: Path) -> None:
@@ -27,6 +30,33 @@ def test_lock_names_its_holder_and_keeps_its_length(tmp_path: Path) -> None:
 def test_lock_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).write_bytes(lock_text(1))
     DataDir.open(tmp_path).close()
+
+
+def test_a_file_system_without_locks_is_not_a_directory_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(DataDirError, match=r"cannot be locked \(No locks available\): it needs a disk"):
+        DataDir.open(tmp_path)
+    with pytest.raises(DataDirError, match=r"cannot be locked \(No locks available\): it needs a disk"):
+        _lock(tmp_path / "control.lock")
+
+
+MOUNTS = """\
+22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw
+95 22 0:52 /export /mnt/data rw,relatime shared:40 - nfs4 10.0.0.1:/export rw,vers=4.2
+96 22 0:53 / /mnt/nfs\\0402 rw - tmpfs nfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "found"), [((0, 52), "nfs4"), ((254, 1), ""), ((0, 53), ""), ((0, 5), "")]
+)
+def test_a_directory_that_is_somewhere_else_is_told(number: tuple[int, int], found: str) -> None:
+    assert network_type(os.makedev(*number), MOUNTS) == found
 
 
 def test_lock_is_not_inherited_by_programs(tmp_path: Path) -> None:
