@@ -47,6 +47,14 @@ def is_modified(headers: Mapping[str, str], etag: str, modified_ms: int, prefix:
     return since is None or modified > since
 
 
+def is_range_wanted(headers: Mapping[str, str], etag: str, modified_ms: int) -> bool:
+    """Whether a Range counts: not beside an If-Range that names another state (RFC 9110, section 13.1.5)."""
+    text = headers.get("If-Range")
+    if text is None or text.strip() == f'"{etag}"':
+        return True
+    return _http_date(headers, "If-Range") == datetime.fromtimestamp(modified_ms // 1000, UTC)
+
+
 @lru_cache(maxsize=2)
 def _names(prefix: str) -> tuple[str, ...]:
     return tuple(

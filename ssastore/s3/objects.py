@@ -10,7 +10,7 @@ from ssastore.core.found import Found
 from ssastore.core.objects import ObjectInfo, Objects, of_one_attempt
 from ssastore.core.parts import parts_of
 from ssastore.core.registers import Once
-from ssastore.core.versionnames import is_id
+from ssastore.core.versionnames import is_id, shown_ms
 from ssastore.core.versions import Deleted, Guard
 from ssastore.errors import ObjectNotFound, SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX, XML_BYTES_MAX
@@ -19,6 +19,7 @@ from ssastore.s3.access import Access
 from ssastore.s3.attempts import Attempts, attempt_of
 from ssastore.s3.attributes import read_part
 from ssastore.s3.checksums import ALGORITHMS
+from ssastore.s3.conditions import is_range_wanted
 from ssastore.s3.encryption import Encryption, Scheme, said_headers
 from ssastore.s3.entity import (
     TAGS_COUNTED,
@@ -181,6 +182,9 @@ class ObjectOperations:
         response.length = size
         if "partNumber" in request.query:
             return read_part(request, response, size, await parts_of(self._objects.blobs, found.metadata))
+        known = found.metadata
+        if not is_range_wanted(request.headers, known.etag, shown_ms(found)):
+            return None
         span = parse_range(request.headers.get("Range"), size)
         if span is not None:
             narrow(response, span, size)

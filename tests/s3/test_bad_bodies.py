@@ -417,6 +417,31 @@ def test_a_date_that_is_none_is_ignored(site: Site, name: str, value: str) -> No
         assert answer.status == 200 or "9999 23" in value or "0001" in value
 
 
+@pytest.mark.parametrize(
+    ("validator", "is_met"),
+    [
+        ("{etag}", True),
+        ("{date}", True),
+        ('"another"', False),
+        ("W/{etag}", False),
+        ("Thu, 01 Jan 2099 00:00:00 GMT", False),
+        ("Thu, 01 Jan 1998 00:00:00 GMT", False),
+        ("*", False),
+        ("what", False),
+    ],
+)
+@pytest.mark.parametrize("span", ["bytes=0-3", "bytes=1000-"])
+def test_a_range_of_another_state_is_not_given(site: Site, validator: str, is_met: bool, span: str) -> None:
+    """RFC 9110, section 13.1.5: who goes on with a download must not get bytes of another object."""
+    found = site.send(site.sign("HEAD", site.KEY)).headers
+    value = validator.format(etag=found["etag"], date=found["last-modified"])
+    answer = site.send(site.sign("GET", site.KEY, headers=[("Range", span), ("If-Range", value)]))
+    if is_met:
+        assert answer.status == (206 if span == "bytes=0-3" else 416)
+    else:
+        assert (answer.status, answer.body) == (200, site.DATA)
+
+
 def test_no_parts_asked_for_are_not_the_first_page_of_more(site: Site) -> None:
     """A paginator would ask for the next empty page for ever."""
     upload_id = site.send(site.sign("POST", "new", query="uploads=")).element("UploadId")
