@@ -34,6 +34,7 @@ QUICK = (
     "marks-not-inherited",
     "holds-ignored",
     "shares-without-limit",
+    "pairs-spent-twice",
 )
 "Those that a few dozen seeds show. ``test_upkeep`` has one that is collected at a majority."
 
