@@ -104,7 +104,14 @@ _OBJECT_PARAMETERS = {
 _OBJECT_KNOWN = frozenset(("uploads", "uploadId", "partNumber", "versionId", *_OBJECT_PARAMETERS))
 _BUCKET_KNOWN = frozenset((*_BUCKET_PARAMETERS, *_BUCKET_UNSET))
 _READS = ("GET", "HEAD")
-_APPENDS = "x-amz-write-offset-bytes"
+_UNSERVED_HEADERS = {
+    "x-amz-write-offset-bytes": "appending to an object",
+    "x-amz-object-lock-event-hold": "an event hold",
+    "x-amz-object-lock-event-hold-duration-days": "an event hold",
+    "x-amz-object-lock-event-hold-duration-years": "an event hold",
+    "x-amz-if-match-initiated-time": "a condition of an abort",
+}
+"Headers that make a request another one: to pass over them would be to do what was not asked for."
 
 
 def _unserved(name: str) -> S3Error:
@@ -128,8 +135,9 @@ def route(
         return _route_bucket(method, query)
     _check_known(method, query, _OBJECT_KNOWN)
     name = _route_object(method, query)
-    if _APPENDS in headers:
-        raise _unserved("appending to an object")
+    for header, what in _UNSERVED_HEADERS.items():
+        if header in headers:
+            raise _unserved(what)
     return _COPIES.get(name, name) if "x-amz-copy-source" in headers else name
 
 

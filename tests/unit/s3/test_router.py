@@ -59,7 +59,17 @@ def test_parameters_that_mean_nothing_here_are_passed_over() -> None:
     assert route("DELETE", "b", "k", {"versionId": ""}, {}) == "DeleteObject"
 
 
-def test_an_append_does_not_replace() -> None:
+@pytest.mark.parametrize(
+    ("method", "query", "header"),
+    [
+        ("PUT", {}, "x-amz-write-offset-bytes"),
+        ("PUT", {}, "x-amz-object-lock-event-hold"),
+        ("POST", {"uploads": ""}, "x-amz-object-lock-event-hold-duration-days"),
+        ("DELETE", {"uploadId": "u"}, "x-amz-if-match-initiated-time"),
+    ],
+)
+def test_what_a_header_demands_is_done_or_refused(method: str, query: dict[str, str], header: str) -> None:
+    """An append that is passed over replaces, a hold leaves unprotected, a condition aborts at any rate."""
     with pytest.raises(S3Error) as caught:
-        route("PUT", "b", "k", {}, {"x-amz-write-offset-bytes": "5"})
+        route(method, "b", "k", query, {header: "5"})
     assert caught.value.code == "NotImplemented"
