@@ -81,14 +81,17 @@ _BUCKET_PARAMETERS = {
         "DELETE": "DeleteBucketOwnershipControls",
     },
 }
-# What can be asked for, and not be set.
+# What is never set: it can be asked for, and some of it set to what it is.
 _BUCKET_UNSET = {
-    "accelerate": "GetBucketAccelerateConfiguration",
-    "logging": "GetBucketLogging",
-    "notification": "GetBucketNotificationConfiguration",
-    "replication": "GetBucketReplication",
-    "requestPayment": "GetBucketRequestPayment",
-    "website": "GetBucketWebsite",
+    "accelerate": {"GET": "GetBucketAccelerateConfiguration"},
+    "logging": {"GET": "GetBucketLogging", "PUT": "PutBucketLogging"},
+    "notification": {
+        "GET": "GetBucketNotificationConfiguration",
+        "PUT": "PutBucketNotificationConfiguration",
+    },
+    "replication": {"GET": "GetBucketReplication", "DELETE": "DeleteBucketReplication"},
+    "requestPayment": {"GET": "GetBucketRequestPayment", "PUT": "PutBucketRequestPayment"},
+    "website": {"GET": "GetBucketWebsite", "DELETE": "DeleteBucketWebsite"},
 }
 _OBJECT_PARAMETERS = {
     "attributes": {"GET": "GetObjectAttributes"},
@@ -147,6 +150,11 @@ def _of(operations: Mapping[str, str], method: str) -> str:
     return operations[method]
 
 
+def unset(name: str) -> S3Error:
+    """For who would set what is never set, by the name of the sub-resource."""
+    return _unserved(f"setting of bucket sub-resource {name}")
+
+
 def _check_known(method: str, query: Mapping[str, str], known: frozenset[str]) -> None:
     if method in _READS:
         return
@@ -160,11 +168,11 @@ def _route_bucket(method: str, query: Mapping[str, str]) -> str:
     for name in _BUCKET_SUBRESOURCES:
         if name in query:
             raise _unserved(f"bucket sub-resource {name}")
-    for name, operation in _BUCKET_UNSET.items():
+    for name, operations in _BUCKET_UNSET.items():
         if name in query:
-            if method == "GET":
-                return operation
-            raise _unserved(f"setting of bucket sub-resource {name}")
+            if method not in operations:
+                raise unset(name)
+            return operations[method]
     for name, operations in _BUCKET_PARAMETERS.items():
         if name in query:
             return _of(operations, method)

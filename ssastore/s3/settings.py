@@ -1,7 +1,7 @@
 """Settings of a bucket that are kept as they come, and what tools ask for that nobody can set here.
 
 What cannot be set is answered as S3 does for a bucket where nothing was set: tools that read all
-there is to know of a bucket then go on.
+there is to know of a bucket then go on, and so do those that take it back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from ssastore.s3.cors import parse_cors
 from ssastore.s3.encryption import ALGORITHM, Encryption, parse_default
 from ssastore.s3.errors import S3Error
 from ssastore.s3.request import Request, Response
+from ssastore.s3.router import unset
+from ssastore.s3.xmlread import Element, read_tree
 
 _EMPTY = {
     "GetBucketRequestPayment": xmlsettings.request_payment,
@@ -28,6 +30,21 @@ _MISSING = {
     "GetBucketWebsite": "NoSuchWebsiteConfiguration",
     "GetBucketReplication": "ReplicationConfigurationNotFoundError",
 }
+_AS_IT_IS: dict[str, tuple[str, str, Callable[[Element], bool]]] = {
+    "PutBucketLogging": ("logging", "BucketLoggingStatus", lambda tree: not tree.children),
+    "PutBucketNotificationConfiguration": (
+        "notification",
+        "NotificationConfiguration",
+        lambda tree: not tree.children,
+    ),
+    "PutBucketRequestPayment": (
+        "requestPayment",
+        "RequestPaymentConfiguration",
+        lambda tree: tree.value("Payer") == "BucketOwner",
+    ),
+}
+"Sub-resource, document, and whether that is what a bucket has anyway."
+_NOTHING_TO_DELETE = ("DeleteBucketWebsite", "DeleteBucketReplication")
 
 
 class SettingOperations:
@@ -86,7 +103,25 @@ class SettingOperations:
             handlers[name] = self._handler(document, "")
         for name, code in _MISSING.items():
             handlers[name] = self._handler(None, code)
-        return handlers
+        handlers |= {name: self._setter(*how) for name, how in _AS_IT_IS.items()}
+        return handlers | dict.fromkeys(_NOTHING_TO_DELETE, self._delete_nothing)
+
+    def _setter(
+        self, name: str, root: str, is_as_it_is: Callable[[Element], bool]
+    ) -> Callable[[Request], Any]:
+        async def handle(request: Request) -> Response:
+            assert request.bucket is not None
+            await self._objects.buckets.read(request.bucket)
+            if not is_as_it_is(read_tree(await request.small_body(XML_BYTES_MAX), root)):
+                raise unset(name)
+            return Response(200)
+
+        return handle
+
+    async def _delete_nothing(self, request: Request) -> Response:
+        assert request.bucket is not None
+        await self._objects.buckets.read(request.bucket)
+        return Response(204)
 
     def _handler(self, document: Callable[[], bytes] | None, code: str) -> Callable[[Request], Any]:
         async def handle(request: Request) -> Response:

@@ -137,11 +137,29 @@ class TestWhatNobodySet:
         assert error_of(getattr(s3, call), Bucket="not-there") == ("NoSuchBucket", 404)
 
     def test_setting_it_says_what_is_lacking(self, s3: Any, bucket: str) -> None:
+        events = {"TopicConfigurations": [{"TopicArn": "arn:aws:sns:x", "Events": ["s3:ObjectCreated:*"]}]}
         for call, arguments in (
             (s3.put_bucket_request_payment, {"RequestPaymentConfiguration": {"Payer": "Requester"}}),
             (s3.put_bucket_accelerate_configuration, {"AccelerateConfiguration": {"Status": "Enabled"}}),
-            (s3.put_bucket_notification_configuration, {"NotificationConfiguration": {}}),
+            (s3.put_bucket_notification_configuration, {"NotificationConfiguration": events}),
+            (
+                s3.put_bucket_logging,
+                {"BucketLoggingStatus": {"LoggingEnabled": {"TargetBucket": bucket, "TargetPrefix": "l"}}},
+            ),
             (s3.put_bucket_website, {"WebsiteConfiguration": {"IndexDocument": {"Suffix": "i"}}}),
-            (s3.delete_bucket_website, {}),
         ):
             assert error_of(call, Bucket=bucket, **arguments) == ("NotImplemented", 501), call
+
+    def test_taking_it_back_is_done(self, s3: Any, bucket: str, nobody: Any) -> None:
+        for call, arguments, status in (
+            ("put_bucket_request_payment", {"RequestPaymentConfiguration": {"Payer": "BucketOwner"}}, 200),
+            ("put_bucket_notification_configuration", {"NotificationConfiguration": {}}, 200),
+            ("put_bucket_logging", {"BucketLoggingStatus": {}}, 200),
+            ("delete_bucket_website", {}, 204),
+            ("delete_bucket_replication", {}, 204),
+        ):
+            done = getattr(s3, call)(Bucket=bucket, **arguments)
+            assert done["ResponseMetadata"]["HTTPStatusCode"] == status
+            assert error_of(getattr(s3, call), Bucket="not-there", **arguments) == ("NoSuchBucket", 404)
+            assert error_of(getattr(nobody, call), Bucket=bucket, **arguments) == ("AccessDenied", 403)
+        s3.head_bucket(Bucket=bucket)

@@ -15,6 +15,7 @@ _SAME = {
     "GetBucketLifecycle": "GetBucketLifecycleConfiguration",
     "PutBucketLifecycle": "PutBucketLifecycleConfiguration",
     "GetBucketNotification": "GetBucketNotificationConfiguration",
+    "PutBucketNotification": "PutBucketNotificationConfiguration",
     "ListObjectsV2": "ListObjects",
     "ListDirectoryBuckets": "ListBuckets",
 }
