@@ -25,7 +25,7 @@ from ssastore.core.register import Ballots, Value
 from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.core.shardname import ShardName, shard_with
-from ssastore.core.twins import Change, other_of
+from ssastore.core.twins import Change, Record, other_of
 from ssastore.env import Clock, Randomness
 from ssastore.errors import CorruptObject, HeldElsewhere
 from ssastore.messages import Kind
@@ -70,6 +70,10 @@ class OneBill:
         if self._shard is None:
             self._shard = shard_with(self._name.bucket, self._name.shards, self._name.key)
         return self._shard
+
+    @property
+    def _record(self) -> Record:
+        return self._name.kind, self._name.key
 
     @property
     def _is_part(self) -> bool:
@@ -132,7 +136,7 @@ class OneBill:
         ledger = self.ledger
         if ledger is None:
             return True
-        change = Change((self._name.kind, self._name.key), old, new)
+        change = Change(self._record, old, new)
         if self._is_charged(ledger, change):
             return True
         self.end()
@@ -224,7 +228,6 @@ class OneBill:
             ledger = charged.ledger
             ledger.settle(charged.charge, is_part=self._is_part)
             ledger.twins.part(charged.parted)
-            ledger.twins.chosen((self._name.kind, self._name.key))
             self._counting.credited(self.shard, ledger)
 
     def release(self) -> None:
@@ -243,7 +246,7 @@ class OneBill:
         for charged in self._taken_back():
             charged.ledger.miss(charged.charge)
             charged.ledger.missed += charged.shared
-            charged.ledger.twins.doubt([(self._name.kind, self._name.key)])
+            charged.ledger.twins.doubt([self._record])
         if self._lent and self.ledger is not None:
             self.ledger.lend_no_more(self._lent)
             self._lent = b""
@@ -252,7 +255,7 @@ class OneBill:
         """What was charged, if anything was: once, whatever becomes of it."""
         charged, self._charged = self._charged, None
         if charged is not None:
-            charged.ledger.twins.end((self._name.kind, self._name.key))
+            charged.ledger.twins.end(self._record)
             yield charged
 
 

@@ -96,7 +96,10 @@ class Twins:
     # -- what is known of records -------------------------------------------------------------------
 
     def doubt(self, records: Iterable[Record]) -> None:
-        """Nobody knows which of several values these have."""
+        """Nobody knows which of several values these have.
+
+        Nor when another one was chosen: what is in doubt may have the higher ballot.
+        """
         for record in records:
             if len(self._doubted) >= _DOUBTS_MAX:
                 self._is_blurred = True
@@ -115,10 +118,6 @@ class Twins:
         self._begun[record] -= 1
         if not self._begun[record]:
             del self._begun[record]
-
-    def chosen(self, record: Record) -> None:
-        """No earlier value can become agreed any more."""
-        self._doubted.discard(record)
 
     def is_certain(self, record: Record) -> bool:
         """Whether what the record has is agreed, and nothing is under way."""
@@ -153,9 +152,8 @@ class Twins:
         shared = self._pairs.get(change.was) if self._pairs else None
         if shared is None:
             return change.before
-        return (
-            change.before.least(change.after) if change.was == change.will else change.before.beyond(shared)
-        )
+        is_same = change.was == change.will
+        return change.before.least(change.after) if is_same else change.before.beyond(shared)
 
     def parted(self, change: Change) -> bytes:
         """The pair that there is no more when a change was made; empty for none."""

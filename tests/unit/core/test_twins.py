@@ -74,10 +74,14 @@ class Shard:
         known = Change(other, value, value)
         return (known.was, known.before) == (pair, change.after)
 
-    async def write(self, record: Record, old: Value, new: Value, outcome: str) -> bool:
+    def bill(self, record: Record) -> OneBill:
         kind, key = record
         bill = OneBill(cast(Any, self), RecordName(expected_position(7, 1, key), kind, 7, 1, key))
         bill.look(1)
+        return bill
+
+    async def write(self, record: Record, old: Value, new: Value, outcome: str) -> bool:
+        bill = self.bill(record)
         if not await bill.charge(old, new):
             return False
         if outcome == "chosen":
@@ -170,6 +174,17 @@ async def test_nothing_is_lent_of_what_is_in_doubt() -> None:
     await shard.write(OBJECT, GONE, value, "chosen")
     await shard.write(OBJECT, value, version(NAMES[1], 10), "unknown")
     await shard.write(kept(NAMES[2]), GONE, version(NAMES[2], 10), "chosen")
+    assert not await shard.write(kept(NAMES[0]), GONE, value, "chosen")
+
+
+async def test_what_is_chosen_beside_it_makes_no_doubt_certain() -> None:
+    """The one in doubt may have the higher ballot, and come up later."""
+    shard, value, other = Shard(Amount(10, 1)), version(NAMES[0], 10), version(NAMES[1], 10)
+    await shard.write(OBJECT, GONE, value, "chosen")
+    one, two = shard.bill(OBJECT), shard.bill(OBJECT)
+    assert await one.charge(value, other) and await two.charge(value, value)
+    one.end()
+    two.settle()
     assert not await shard.write(kept(NAMES[0]), GONE, value, "chosen")
 
 
