@@ -274,6 +274,8 @@ class Access:
                 raise S3Error("AccessControlListNotSupported")
             return {}
         owner = _owner_to_be(request, bucket)
+        if owner == bucket_owner and not any(name in request.headers for name in HEADERS):
+            return {}
         acl = of_headers(request.headers, owner, bucket_owner) or Acl.private(owner)
         if acl.is_public and blocks(bucket, "BlockPublicAcls"):
             raise S3Error("AccessDenied", "Public ACLs are blocked for this bucket.")

@@ -120,7 +120,8 @@ def of_headers(headers: Mapping[str, str], owner: str, bucket_owner: str) -> Acl
     grants = [
         (grantee, permission)
         for header, permission in _HEADERS.items()
-        for grantee in _grantees(headers.get(header, ""))
+        if header in headers
+        for grantee in _grantees(headers[header])
     ]
     if name is not None and grants:
         raise S3Error("InvalidRequest", "Specifying both Canned ACLs and Header Grants is not allowed")
