@@ -14,7 +14,7 @@ from typing import NoReturn
 from bench.errors import BenchError
 from bench.report import OURS, Report
 from bench.run import PRODUCTS, PROTOCOLS, Options, names, run, say
-from bench.workloads import INDEX_BYTES, MIB, OPS
+from ssastore.load import INDEX_BYTES, MIB, OPS
 
 RESULTS = Path(__file__).parent / "results"
 

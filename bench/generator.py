@@ -13,7 +13,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.servers import START_S, Server
 from bench.targets import Target
-from bench.workloads import Measured, Round
+from ssastore.load import Measured, Round
 
 _FILL_S = 120
 _GRACE_S = 30
@@ -53,7 +53,12 @@ class Generator:
 
     def run(self, wanted: Round) -> Measured:
         """One round. Raises BenchError."""
-        return Measured(**self._ask({"round": asdict(wanted)}, wanted.seconds + _GRACE_S))
+        found = Measured(**self._ask({"round": asdict(wanted)}, wanted.seconds + _GRACE_S))
+        if found.failed:
+            raise BenchError(
+                f"{self._target}: {found.failed} operations failed, the first one: {found.reason}"
+            )
+        return found
 
     def stop(self) -> None:
         """End it."""

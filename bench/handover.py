@@ -28,7 +28,6 @@ from bench.errors import BenchError
 from bench.program import parser_of, run
 from bench.servers import START_S, Server
 from bench.targets.ssastore import Ssastore
-from bench.workloads import MIB, percentile
 from ssastore.config import open_control
 from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, group_key
 from ssastore.core.settings import MoveSettings, change_move_settings
@@ -36,6 +35,7 @@ from ssastore.env import ControlStore
 from ssastore.keyspace import GROUP_BITS
 from ssastore.lab.context import Context
 from ssastore.limits import MOVE_BYTES_PER_S_MAX
+from ssastore.load import MIB, percentile
 from ssastore.rebalance import order_move, read_cluster
 
 _NODES = 4

@@ -32,13 +32,13 @@ from bench.errors import BenchError
 from bench.program import parser_of, run
 from bench.servers import START_S, Server
 from bench.targets.ssastore import Ssastore
-from bench.workloads import percentile
 from ssastore.config import open_control
 from ssastore.core.numbers import slice_number
 from ssastore.core.ordering import ordered_moves
 from ssastore.core.settings import MoveSettings, change_move_settings
 from ssastore.lab.context import Context
 from ssastore.limits import MOVE_BYTES_PER_S_MAX
+from ssastore.load import percentile
 from ssastore.rebalance import Move, order_moves, read_cluster
 
 BUCKET = "listed"

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
-from bench.workloads import Client, Load, Round
+from ssastore.load import Client, Load, Round
 from ssastore.system import loop_factory
 
 

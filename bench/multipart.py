@@ -22,8 +22,8 @@ import boto3
 from bench.errors import BenchError
 from bench.program import parser_of, run
 from bench.targets.ssastore import Ssastore
-from bench.workloads import MIB
 from ssastore.lab.context import Context
+from ssastore.load import MIB
 
 _NODES = 4
 _PART = 5 * MIB

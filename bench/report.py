@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench import machine
-from bench.workloads import Measured, Op
+from ssastore.load import Measured, Op
 
 SCHEMA = "ssastore.bench/2"
 
@@ -89,9 +89,16 @@ class RoundResult:
             "ops_per_s": round(self.ops_per_s, 1),
             "server_cpu_us_per_op": round(self.server_us, 2),
             "others_cpu_percent": round(self.others_percent, 1),
-            **{name: round(value, 4) for name, value in asdict(self.measured).items()},
+            **{
+                name: round(value, 4)
+                for name, value in asdict(self.measured).items()
+                if name not in _FAILURES
+            },
         }
 
+
+_FAILURES = ("failed", "reason")
+"There are none: a round with one ends the run."
 
 Figure = Callable[[RoundResult], float]
 

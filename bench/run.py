@@ -26,7 +26,7 @@ from bench.targets.nginx import Nginx
 from bench.targets.redis import Redis
 from bench.targets.s3 import S3Ssastore
 from bench.targets.ssastore import Ssastore
-from bench.workloads import OPS, Op, Round, round_of
+from ssastore.load import OPS, Op, Round, round_of
 
 WARM_UP_S = 0.5
 "A round that does not count, before the first: connections, caches."

@@ -53,7 +53,7 @@ class NodeConfig:
     control: str
     "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
     data_dir: str
-    "Where this node's data is. One node, one directory."
+    "Where this node's data is. One node, one directory, on a disk of its machine."
     secrets_file: str
     "JSON with cluster_secret and access_keys; readable by its owner only."
     port: int = 7480

@@ -86,7 +86,7 @@ class S3Ssastore(Ssastore):
 
 
 class S3Client:
-    """See ``bench.workloads.Client``."""
+    """See ``ssastore.load.Client``."""
 
     def __init__(self, session: aiohttp.ClientSession, signer: Presigner) -> None:
         self._session = session

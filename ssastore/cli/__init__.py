@@ -42,6 +42,7 @@ _COMMANDS = {
     "locate": ("objects", "Compute where a key lives."),
     "explain": ("objects", "Show step by step how a key is found."),
     "quota": ("quota", "How much a bucket may hold."),
+    "bench": ("bench", "Measure a cluster under load."),
     "s3": ("s3", "Settings for S3 tools."),
     "key": ("key", "Access keys for S3 users."),
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),

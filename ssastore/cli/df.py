@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssastore.cli.control import with_control
+from ssastore.cli.sizes import size
 
 if TYPE_CHECKING:
     from ssastore.core.cluster import Cluster
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _DAYS_MAX = 3650
 "Beyond that a forecast says nothing."
-_KIB = 1024
 
 
 @click.command("df")
@@ -143,12 +143,3 @@ def _forecast(history: UsageHistory, growth: Growth | None, full_in_days: float 
     if full_in_days is None or full_in_days > _DAYS_MAX:
         return f"not full within ten years at {since} ({growth.notes} notes of the coordinator)"
     return f"full in about {full_in_days:.0f} days at {since} ({growth.notes} notes of the coordinator)"
-
-
-def size(count: float) -> str:
-    """Bytes as people read them, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < _KIB or unit == "TiB":
-            break
-        count /= _KIB
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

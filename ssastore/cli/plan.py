@@ -136,8 +136,8 @@ def _even(
     is_told: bool,
 ) -> Plan:
     """The move that evens calls, counted for ``over_s``, or bytes; says what it is."""
-    from ssastore.cli.df import size
     from ssastore.cli.hot import cores, hottest, largest, watched
+    from ssastore.cli.sizes import size
     from ssastore.rebalance import plan_by_hand
 
     if over_s is None:

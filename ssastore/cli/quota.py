@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ssastore.cli.objects import run_with_client
+from ssastore.cli.sizes import Size
 
 if TYPE_CHECKING:
     from ssastore.client import AsyncClient
     from ssastore.core.quotas import QuotaUse
-
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-
-
-class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """Bytes: a number, or one with K, M, G, T or P behind it."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        digits, unit = (value[:-1], value[-1:].upper()) if value[-1:].upper() in _UNITS else (value, "")
-        if not (digits.isascii() and digits.isdigit()):
-            self.fail(f"{value!r} is no size: a number of bytes, or of K, M, G, T or P", param, ctx)
-        return int(digits) * _UNITS.get(unit, 1)
 
 
 @click.group("quota")
@@ -41,7 +26,7 @@ def quota_command() -> None:
 
 @quota_command.command("set")
 @click.argument("bucket")
-@click.option("--bytes", "size", type=_Size(), help="At most so many bytes: 500, 10G, 2T.")
+@click.option("--bytes", "size", type=Size(), help="At most so many bytes: 500, 10G, 2T.")
 @click.option("--objects", type=click.IntRange(0), help="At most so many objects and versions.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.pass_obj

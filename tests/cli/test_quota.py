@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from ssastore.cli import objects as command_objects
-from ssastore.cli import quota as command
 from ssastore.client import AsyncClient
-from tests.cli.conftest import Done
-from tests.cluster import SmallCluster, small_cluster
+from tests.cli.conftest import Done, serving
 
 Run = Callable[..., Done]
 
@@ -41,37 +36,17 @@ def test_bad_arguments_are_refused(ssastore: Run, line: str, text: str) -> None:
     assert text in done.err
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("0", 0), ("500", 500), ("10k", 10240), ("10G", 10 << 30), ("2T", 2 << 40)]
-)
-def test_sizes_are_powers_of_1024(text: str, size: int) -> None:
-    assert command._Size().convert(text, None, None) == size
-
-
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket of a cluster that the commands reach, with three objects of ten bytes in it."""
-    ready, over = threading.Event(), threading.Event()
-    made: list[SmallCluster] = []
 
-    async def serve() -> None:
-        async with small_cluster(2) as cluster:
-            made.append(cluster)
-            client: AsyncClient = cluster.client()
-            photos = await client.create_bucket("photos", shards=4)
-            for number in range(3):
-                await photos.put(f"k{number}", b"x" * 10)
-            ready.set()
-            while not over.is_set():
-                await asyncio.sleep(0.02)
+    async def fill(client: AsyncClient) -> None:
+        photos = await client.create_bucket("photos", shards=4)
+        for number in range(3):
+            await photos.put(f"k{number}", b"x" * 10)
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(20)
-    monkeypatch.setattr(command_objects, "_lab_client", lambda context: made[0].client)
-    yield "photos"
-    over.set()
-    thread.join(20)
+    with serving(monkeypatch, fill):
+        yield "photos"
 
 
 def test_a_quota_is_set_shown_and_cleared(ssastore: Run, bucket: str) -> None:

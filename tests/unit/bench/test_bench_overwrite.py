@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.workloads import Load, round_of
+from ssastore.load import Load, round_of
 
 
 class Recorder:
-    """Implements ``bench.workloads.Client`` in a dictionary."""
+    """Implements ``ssastore.load.Client`` in a dictionary."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}

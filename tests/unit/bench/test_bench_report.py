@@ -10,7 +10,7 @@ import pytest
 
 from bench.machine import describe, field_of, file_system_of, is_in_memory, lines
 from bench.report import FIGURES, Case, Report, RoundResult, Spread, bytes_text, ratio, spread
-from bench.workloads import Measured, Op
+from ssastore.load import Measured, Op
 
 MACHINE: dict[str, Any] = {
     "started": "2026-01-02T03:04:05Z",

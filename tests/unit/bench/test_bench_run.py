@@ -20,7 +20,7 @@ from bench.targets import Target
 from bench.targets.nginx import Nginx, configuration
 from bench.targets.redis import Redis
 from bench.targets.ssastore import Ssastore
-from bench.workloads import OPS
+from ssastore.load import OPS
 
 
 def targets_of(*only: str) -> dict[str, list[str]]:

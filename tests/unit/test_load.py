@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
-from bench.errors import BenchError
 from bench.load import failure, obey
-from bench.workloads import (
+from ssastore.errors import Unavailable
+from ssastore.load import (
     FILL_BYTES_MAX,
     FILL_COUNT_MAX,
     INFLIGHT_BYTES_MAX,
@@ -94,7 +94,7 @@ async def test_wrong_answer_fails_the_round(wrong: object) -> None:
     client.values[f"get/{SIZE}/00000003"] = wrong(client.values[f"get/{SIZE}/00000003"])  # type: ignore[operator]
     with pytest.raises(BaseExceptionGroup) as caught:
         await load.run(counted("get", 100))
-    assert failure(caught.value) == "BenchError: the answer for key 3 is another value"
+    assert failure(caught.value) == "CorruptObject: the answer for key 3 is another value"
 
 
 async def test_commands_of_the_run_are_obeyed() -> None:
@@ -103,7 +103,7 @@ async def test_commands_of_the_run_are_obeyed() -> None:
     assert await obey(load, {"fill": asdict(counted("get", 20))}) == {}
     answer = await obey(load, {"round": asdict(counted("get", 20))})
     assert answer["ops"] >= 20
-    assert answer.keys() == {"ops", "seconds", "p50_ms", "p99_ms", "p999_ms", "client_us"}
+    assert set(answer) == {"ops", "seconds", "p50_ms", "p99_ms", "p999_ms", "client_us", "failed", "reason"}
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,10 @@ def test_summary_does_not_depend_on_the_order_of_latencies() -> None:
 
 
 def test_round_without_operations_is_a_failure() -> None:
-    with pytest.raises(BenchError):
+    with pytest.raises(Unavailable):
         summarise([], 1.0, 0.0)
+    with pytest.raises(Unavailable, match="no such disk"):
+        summarise([], 1.0, 0.0, [OSError("no such disk")])
 
 
 @pytest.mark.parametrize("size", [8, 4096, MIB])
@@ -154,6 +156,42 @@ async def test_each_size_has_keys_of_its_own() -> None:
         await load.fill(wanted)
         assert (await load.run(wanted)).ops >= 20
     assert sorted(map(len, client.values.values())) == [SIZE] * 5 + [2 * SIZE] * 5
+
+
+class Flaky(DictClient):
+    """Every fifth read fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    async def get(self, key: str) -> bytes:
+        self.reads += 1
+        if self.reads % 5 == 0:
+            raise Unavailable("not now")
+        return await super().get(key)
+
+
+async def test_failures_are_counted_and_callers_go_on() -> None:
+    load = Load(Flaky())
+    await load.fill(counted("get", 10))
+    found = await load.run(counted("get", 100))
+    assert found.ops >= 100
+    assert found.failed == pytest.approx(found.ops / 4, abs=2)
+    assert found.reason == "Unavailable: not now"
+    assert load.done == found.ops
+
+
+async def test_all_keys_that_were_written_are_known() -> None:
+    client = DictClient()
+    load = Load(client)
+    for op, size in (("get", SIZE), ("put", SIZE), ("put", 2 * SIZE)):
+        wanted = Round(op, size, 2, 60.0, 5, 20)  # type: ignore[arg-type]
+        if op == "get":
+            await load.fill(wanted)
+        await load.run(wanted)
+    assert set(load.keys()) >= set(client.values)
+    assert len(set(load.keys())) == len(list(load.keys()))
 
 
 class Counter:

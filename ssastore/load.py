@@ -1,9 +1,12 @@
-"""What is done to every target: the same keys, values, and number of callers.
+"""Load for a measurement: what callers do, with which keys and values, and how long it took them.
 
 ``inflight`` callers each do one operation after the other; there is no pipelining
 that the caller would see, as in a program that serves many users at once.  Every
 answer to a GET is checked, its number and its length.  A round ends after ``seconds``, or after ``count_max``
 operations, so that memory and disk stay bounded.
+
+The client may be that of any store: ``ssastore bench`` measures a cluster with it, and the benchmarks of the
+repository ours beside others.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ import os
 import random
 import time
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle
 from typing import Literal, Protocol, get_args
 
-from bench.errors import BenchError
+from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
 
 Op = Literal["get", "hot", "put", "overwrite", "mixed"]
 """Read the keys one after the other; read them as Zipf's law has it; write a new one; write one again
@@ -76,7 +79,11 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the load generator saw of one round. ``client_us`` is its own CPU time for one operation."""
+    """What the callers saw of one round.
+
+    ``ops`` counts what was answered, ``failed`` what was not; ``reason`` is that of the first failure.
+    ``client_us`` is the CPU time of this process for one operation.
+    """
 
     ops: int
     seconds: float
@@ -84,6 +91,8 @@ class Measured:
     p99_ms: float
     p999_ms: float
     client_us: float
+    failed: int = 0
+    reason: str = ""
 
 
 def round_of(op: Op, *, size: int, inflight: int, seconds: float) -> Round:
@@ -106,43 +115,64 @@ class Load:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._rest = b""
-        self._written = 0
+        self._written: dict[int, int] = {}
+        self._filled: dict[int, int] = {}
+        self.done = 0
+        "Operations that were answered since the start; for a display."
+
+    def keys(self) -> Iterator[str]:
+        """All that may have been written, for who wants them gone."""
+        for size, count in self._filled.items():
+            yield from (_get_key(size, index) for index in range(count))
+        for size, count in self._written.items():
+            yield from (_put_key(size, index) for index in range(count))
 
     async def fill(self, wanted: Round) -> None:
-        """Write what the GETs of a round will read."""
+        """Write what the GETs of a round will read. Raises what the client raises."""
         self._take_size(wanted.size)
         indexes = iter(range(wanted.fill_count))
+        self._filled[wanted.size] = max(wanted.fill_count, self._filled.get(wanted.size, 0))
 
         async def caller() -> None:
             for index in indexes:
-                await self._client.put(self._get_key(index), self._value(index))
+                await self._client.put(_get_key(wanted.size, index), self._value(index))
 
         await _together(wanted.inflight, caller)
 
     async def run(self, wanted: Round) -> Measured:
-        """One round.
+        """One round. What fails by the cluster's fault is counted, and its caller goes on.
 
         Raises:
-            BenchError: a wrong answer, or not a single one.
+            CorruptObject: a wrong answer.
+            Unavailable: not a single operation was answered.
         """
         self._take_size(wanted.size)
-        operation = self._operation(wanted.op, wanted.fill_count)
+        operation = self._operation(wanted)
         latencies: list[float] = []
+        failures: list[Exception] = []
         started = time.perf_counter()
         end = started + wanted.seconds
 
         async def caller() -> None:
             before = time.perf_counter()
             while before < end and len(latencies) < wanted.count_max:
-                await operation()
+                try:
+                    await operation()
+                except CorruptObject:
+                    raise
+                except (SsaStoreError, OSError) as error:
+                    failures.append(error)
+                    before = time.perf_counter()
+                    continue
                 after = time.perf_counter()
                 latencies.append(after - before)
+                self.done += 1
                 before = after
 
         cpu_started = time.process_time()
         await _together(wanted.inflight, caller)
         cpu_s, seconds = time.process_time() - cpu_started, time.perf_counter() - started
-        return summarise(latencies, seconds, cpu_s)
+        return summarise(latencies, seconds, cpu_s, failures)
 
     def _take_size(self, size: int) -> None:
         if len(self._rest) != size - INDEX_BYTES:
@@ -151,47 +181,45 @@ class Load:
     def _value(self, index: int) -> bytes:
         return index.to_bytes(INDEX_BYTES, "big") + self._rest
 
-    def _get_key(self, index: int) -> str:
-        return f"get/{len(self._rest) + INDEX_BYTES}/{index:08d}"
-
-    def _operation(self, op: Op, count: int) -> Operation:
+    def _operation(self, wanted: Round) -> Operation:
+        op, size, count = wanted.op, wanted.size, wanted.fill_count
         if op == "get":
-            return self._gets(_in_turn(count))
+            return self._gets(size, _in_turn(count))
         if op == "hot":
-            return self._gets(_by_zipf(count))
+            return self._gets(size, _by_zipf(count))
         if op == "put":
-            return self._puts()
+            return self._puts(size)
         if op == "overwrite":
-            return self._overwrites(_in_turn(count))
-        return _mixed(self._gets(_in_turn(count)), self._overwrites(_in_turn(count)))
+            return self._overwrites(size, _in_turn(count))
+        return _mixed(self._gets(size, _in_turn(count)), self._overwrites(size, _in_turn(count)))
 
-    def _gets(self, indexes: Iterator[int]) -> Operation:
-        get, rest_bytes = self._client.get, len(self._rest)
+    def _gets(self, size: int, indexes: Iterator[int]) -> Operation:
+        get = self._client.get
 
         async def one() -> None:
             index = next(indexes)
-            value = await get(self._get_key(index))
-            if len(value) != INDEX_BYTES + rest_bytes or int.from_bytes(value[:INDEX_BYTES], "big") != index:
-                raise BenchError(f"the answer for key {index} is another value")
+            value = await get(_get_key(size, index))
+            if len(value) != size or int.from_bytes(value[:INDEX_BYTES], "big") != index:
+                raise CorruptObject(f"the answer for key {index} is another value")
 
         return one
 
-    def _overwrites(self, indexes: Iterator[int]) -> Operation:
+    def _overwrites(self, size: int, indexes: Iterator[int]) -> Operation:
         put = self._client.put
 
         async def one() -> None:
             index = next(indexes)
-            await put(self._get_key(index), self._value(index))
+            await put(_get_key(size, index), self._value(index))
 
         return one
 
-    def _puts(self) -> Operation:
+    def _puts(self, size: int) -> Operation:
         put = self._client.put
 
         async def one() -> None:
-            index = self._written
-            self._written += 1
-            await put(f"put/{index:08d}", self._value(index))
+            index = self._written.get(size, 0)
+            self._written[size] = index + 1
+            await put(_put_key(size, index), self._value(index))
 
         return one
 
@@ -202,13 +230,21 @@ class Operation(Protocol):
     async def __call__(self) -> None: ...
 
 
+def _get_key(size: int, index: int) -> str:
+    return f"get/{size}/{index:08d}"
+
+
+def _put_key(size: int, index: int) -> str:
+    return f"put/{size}/{index:08d}"
+
+
 def _in_turn(count: int) -> Iterator[int]:
     return cycle(range(count))
 
 
 def _by_zipf(count: int) -> Iterator[int]:
     """Numbers below ``count``, the same in every run: k with a frequency of (k + 1) ** -ZIPF_EXPONENT."""
-    drawn = random.Random(count)
+    drawn = random.Random(count)  # noqa: S311  # nobody has to be surprised
     sums = list(accumulate((index + 1) ** -ZIPF_EXPONENT for index in range(count)))
     while True:
         yield min(bisect(sums, drawn.random() * sums[-1]), count - 1)
@@ -229,10 +265,14 @@ async def _together(count: int, caller: Operation) -> None:
             group.create_task(caller())
 
 
-def summarise(latencies_s: list[float], seconds: float, cpu_s: float) -> Measured:
-    """The figures of one round. Raises BenchError when there is none."""
+def summarise(
+    latencies_s: list[float], seconds: float, cpu_s: float, failures: Sequence[Exception] = ()
+) -> Measured:
+    """The figures of one round. Raises Unavailable when there is none."""
+    reason = f"{type(failures[0]).__name__}: {failures[0]}" if failures else ""
     if not latencies_s:
-        raise BenchError("not one operation ended")
+        raise Unavailable(f"not one operation was answered; {reason or 'none was begun in time'}")
     ordered = sorted(latencies_s)
     p50, p99, p999 = (percentile(ordered, share) * 1e3 for share in (0.5, 0.99, 0.999))
-    return Measured(len(ordered), seconds, p50, p99, p999, cpu_s * 1e6 / len(ordered))
+    client_us = cpu_s * 1e6 / len(ordered)
+    return Measured(len(ordered), seconds, p50, p99, p999, client_us, len(failures), reason)
