@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -85,11 +84,6 @@ class Stage:
         """The client's end is reset; the node's hears of it much later."""
         for socket in list(user.host.sockets):
             socket.reset()
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "ssastore")
 
 
 def test_a_late_twin_of_an_answered_delete_does_nothing() -> None:

@@ -421,7 +421,7 @@ def test_traps_are_gone_after_the_run_and_logging_is_free() -> None:
     originals = [getattr(owner, name) for owner, name in TRAPPED]
 
     async def program(host: Host) -> None:
-        logging.getLogger("ssastore.test").warning("stamped with the wall clock")
+        logging.getLogger("not of the package").warning("stamped with the wall clock")
 
     on_one_host(program)
     assert [getattr(owner, name) for owner, name in TRAPPED] == originals
