@@ -14,6 +14,7 @@ may leave when the commit is durable, which is the store's promise.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, KeysView
 from functools import lru_cache
 from typing import Any
@@ -194,8 +195,7 @@ class Acceptor:
 
     def _survey_slices(self, request: SurveySlices, txn: ReadTxn) -> Reply:
         self.served.check_slice(request.iid)
-        listed = request.slices
-        wanted = [int.from_bytes(listed[at : at + 2], "big") for at in range(0, len(listed), 2)]
+        wanted = struct.unpack(f">{len(request.slices) // 2}H", request.slices)
         served = sorted(self.served.active & set(wanted))
         holding = occupied(txn, served)
         rows: list[list[Any]] = [[slice16, 0, EMPTY] for slice16 in served if slice16 not in holding]

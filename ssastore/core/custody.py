@@ -248,8 +248,8 @@ class Custody:
         """Let a slice vote, or not."""
         served, standing = self._acceptor.served, self._standings.of(number)
         state = judge(record, plane_of_slice(number), self.environment, standing)
-        if state is State.ACTIVE and self._standings.has_parts:
-            self._note(merge_legacy(number, self._standings.by_slice))
+        if state is State.ACTIVE and (beside := self._standings.beside(number)):
+            self._note(merge_legacy(number, beside))
         if state is State.ACTIVE and number in self._recutting:
             state = State.RECUT
         if state is not State.ACTIVE or self._is_withdrawn:

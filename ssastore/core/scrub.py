@@ -294,10 +294,9 @@ class Scrub:
 
     def _mates_of(self, number: int) -> list[int]:
         """The slices of the same part in the other planes."""
-        part = part_of_slice(number)
+        part, plane = part_of_slice(number), plane_of_slice(number)
         replicas = self._tools.acceptor.served.count_of(group_of_part(part))
-        planes = [(plane_of_slice(number) + step) % replicas for step in range(1, replicas)]
-        return [slice_number(plane, part) for plane in planes]
+        return [slice_number((plane + step) % replicas, part) for step in range(1, replicas)]
 
     async def _check_slice(self, number: int, told: dict[int, tuple[int, bytes]], progress: Progress) -> None:
         mates = self._mates_of(number)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from ssastore.core.heirs import Legacy
-from ssastore.core.numbers import WHOLE_SLICES
+from ssastore.core.numbers import WHOLE_SLICES, whole_of
 from ssastore.core.standing import UNTOUCHED, Standing, read_standings, write_standing
 from ssastore.env import Store, WriteTxn
 
@@ -22,8 +22,9 @@ class Standings:
         self._store = store
         with store.read() as txn:
             self.by_slice = read_standings(txn)
-        self.has_parts = _has_part(self.by_slice)
-        "Whether there are standings of parts: nearly never."
+        self._parts: dict[int, set[int]] = {}
+        "Those that are parts, by the /80 that they are in: nearly never any."
+        self._note_parts(self.by_slice)
         self._adopting: dict[int, asyncio.Future[None]] = {}
 
     def of(self, number: int) -> Standing:
@@ -33,7 +34,14 @@ class Standings:
     def know(self, standings: Mapping[int, Standing]) -> None:
         """From now on these are so, durable or not."""
         self.by_slice.update(standings)
-        self.has_parts = self.has_parts or _has_part(standings)
+        self._note_parts(standings)
+
+    def beside(self, number: int) -> Mapping[int, Standing]:
+        """Those of a slice and of the parts of its /80; none where no part has one."""
+        parts = self._parts.get(whole_of(number)) if self._parts else None
+        if not parts:
+            return {}
+        return {known: self.by_slice[known] for known in {number, *parts} if known in self.by_slice}
 
     def suspect(self, numbers: Iterable[int]) -> None:
         """There is data of these slices, whatever it is."""
@@ -43,9 +51,10 @@ class Standings:
     def inherit(self, legacy: Legacy) -> None:
         """Parts stand where what they were cut from, or merged of, stood."""
         self.by_slice.update(legacy.standings)
+        self._note_parts(legacy.standings)
         for number in legacy.gone:
             del self.by_slice[number]
-        self.has_parts = _has_part(self.by_slice)
+            self._parts[whole_of(number)].remove(number)
 
     def adopt(self, number: int, standing: Standing) -> None:
         """Know a new cfg or seal and begin to make it durable.
@@ -77,6 +86,7 @@ class Standings:
 
         await self._store.submit(write_all)
 
-
-def _has_part(numbers: Iterable[int]) -> bool:
-    return any(number >= WHOLE_SLICES for number in numbers)
+    def _note_parts(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number >= WHOLE_SLICES:
+                self._parts.setdefault(whole_of(number), set()).add(number)

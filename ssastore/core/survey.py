@@ -14,6 +14,7 @@ digest is the sum of the XXH3-128 of its entries, so it does not depend on their
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -120,17 +121,20 @@ def survey(
 def occupied(txn: ReadTxn, slices: Sequence[int]) -> set[int]:
     """Which of these slices, in address order, hold anything. One seek for each that does."""
     found: set[int] = set()
-    stored = b""
-    for number in slices:
-        first, end = slice_range(number)
-        if stored < first:
-            entry = next(walk(txn, first, BOOKKEEPING_FIRST), None)
-            if entry is None:
-                break
-            stored = entry[0]
-        if stored < end:
-            found.add(number)
+    at = 0
+    while at < len(slices):
+        entry = next(walk(txn, slice_range(slices[at])[0], BOOKKEEPING_FIRST), None)
+        if entry is None:
+            break
+        at = bisect_right(slices, entry[0], lo=at, key=_end_of)
+        if at < len(slices) and slice_range(slices[at])[0] <= entry[0]:
+            found.add(slices[at])
+            at += 1
     return found
+
+
+def _end_of(number: int) -> bytes:
+    return slice_range(number)[1]
 
 
 def witness_of(stored_key: bytes, value: memoryview | bytes) -> bytes | None:

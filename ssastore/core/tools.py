@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from dataclasses import dataclass
 
 import msgpack
@@ -122,7 +123,7 @@ class Tools:
 
         Nothing at all when it does not answer: what is not told here is asked one by one.
         """
-        listed = b"".join(slice16.to_bytes(2, "big") for slice16 in slice16s)
+        listed = struct.pack(f">{len(slice16s)}H", *slice16s)
         try:
             _, body = await self.ask_mate(SurveySlices(slice16s[0] << 48 | ANY_TAIL, listed))
             rows = msgpack.unpackb(body, max_ext_len=0, max_map_len=0)
