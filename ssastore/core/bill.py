@@ -227,7 +227,7 @@ class OneBill:
         for charged in self._taken_back():
             ledger = charged.ledger
             ledger.settle(charged.charge, is_part=self._is_part)
-            ledger.twins.part(charged.parted)
+            self._part(charged, charged.parted)
             self._counting.credited(self.shard, ledger)
 
     def release(self) -> None:
@@ -235,11 +235,19 @@ class OneBill:
         for charged in self._taken_back():
             ledger = charged.ledger
             ledger.release(charged.charge)
+            self._part(charged, charged.lent)
             if charged.lent:
                 # The other record may have been charged as if it were alone by then.
-                ledger.twins.part(charged.lent)
                 ledger.missed += charged.shared
             self._counting.credited(self.shard, ledger)
+
+    def _part(self, charged: _Charged, pair: bytes) -> None:
+        """Let a pair be none any more, unless this record may yet be of it by another call."""
+        twins = charged.ledger.twins
+        if pair and twins.is_certain(self._record):
+            twins.part(pair)
+        elif pair:
+            charged.ledger.missed += charged.shared
 
     def end(self) -> None:
         """The call is over, or begins anew: what became of what was charged is not known."""

@@ -188,6 +188,31 @@ async def test_what_is_chosen_beside_it_makes_no_doubt_certain() -> None:
     assert not await shard.write(kept(NAMES[0]), GONE, value, "chosen")
 
 
+async def in_full_shard() -> tuple[Shard, Value]:
+    shard, value = Shard(Amount(10, 1)), version(NAMES[0], 10)
+    assert await shard.write(OBJECT, GONE, value, "chosen")
+    return shard, value
+
+
+async def test_a_pair_lasts_while_its_record_may_come_back() -> None:
+    """Kept by one whose outcome nobody knows, deleted by another: the first may come up after that."""
+    shard, value = await in_full_shard()
+    one, two = shard.bill(kept(NAMES[0])), shard.bill(kept(NAMES[0]))
+    assert await one.charge(GONE, value) and await two.charge(value, GONE)
+    two.settle()
+    one.end()
+    assert not await shard.write(OBJECT, value, version(NAMES[1], 10), "chosen")
+
+
+async def test_a_pair_lasts_while_another_call_has_made_it() -> None:
+    shard, value = await in_full_shard()
+    one, two = shard.bill(kept(NAMES[0])), shard.bill(kept(NAMES[0]))
+    assert await one.charge(GONE, value) and await two.charge(GONE, value)
+    one.release()
+    two.settle()
+    assert not await shard.write(OBJECT, value, version(NAMES[1], 10), "chosen")
+
+
 def test_who_looks_is_told_when_something_was_sent_meanwhile() -> None:
     twins = Twins()
     twins.watch(OBJECT)
