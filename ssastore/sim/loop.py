@@ -13,9 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
+from math import inf
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from ssastore import env
+from ssastore.core.replies import Refusal
+from ssastore.errors import SsaStoreError
 from ssastore.sim.clock import NS_PER_MS, NS_PER_S, HostClock
 from ssastore.sim.process import PROCESS, Process
 from ssastore.sim.schedule import Schedule
@@ -31,6 +34,9 @@ STEPS_MAX = 20_000_000
 VIRTUAL_MS_MAX = 7 * 24 * 3600 * 1000
 
 _FLUSH_STEPS = 4096
+
+_FORESEEN = (SsaStoreError, Refusal, OSError)
+"What a task may end with although nobody waits for it any longer."
 
 
 class Quiescent(Exception):
@@ -172,7 +178,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: Context | None,
     ) -> asyncio.TimerHandle:
         timer = _Timer(callback, args, copy_context() if context is None else context)
-        if not process.is_dead and not self._is_retired:
+        if not process.is_dead and not self._is_retired and delay != inf:
             # A wait for more than nothing takes some time: who waits in a loop must get on.
             span_ns = (round(delay * NS_PER_S) or 1) if delay > 0 else 0
             self.schedule.later(process.clock.world_span_ns(span_ns), process, timer)
@@ -201,9 +207,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         task.__init__(coro, loop=self, name=name, context=context, **more)  # type: ignore[misc]
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_swept_at:
-            self._tasks = [task for task in self._tasks if not task.done()]
+            self.sweep()
             self._tasks_swept_at = 1000 + 2 * len(self._tasks)
         return task
+
+    def sweep(self) -> None:
+        """Forget tasks that are done. A bug that one died of is an error: if nobody waits, nobody hears."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task._log_traceback:
+                error = task.exception()
+                if error is not None and not isinstance(error, _FORESEEN):
+                    self.errors.append(error)
+                    self.note(f"{task.process} {task.get_name()} died: {type(error).__name__}: {error}")
+        self._tasks = [task for task in self._tasks if not task.done()]
 
     # -- running ------------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ class World:
         try:
             with traps():
                 result = self.loop.run_until_complete(main)
+            self.loop.sweep()
             if self.loop.errors:
                 raise self.loop.errors[0]
             return result

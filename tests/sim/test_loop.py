@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import random
 import secrets
 import socket
@@ -12,11 +13,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ssastore import env
+from ssastore.errors import Unavailable
 from ssastore.sim.clock import EPOCH_MS, NS_PER_S
 from ssastore.sim.host import Host
 from ssastore.sim.loop import Quiescent, Runaway
@@ -53,6 +56,30 @@ def test_an_hour_of_sleep_takes_an_hour_of_virtual_time_only() -> None:
     assert on_one_host(program, world) == pytest.approx(3600)
     assert world.loop.now_ns >= 3600 * NS_PER_S
     assert time.perf_counter() - started < 10
+
+
+def test_a_sleep_without_end_is_one() -> None:
+    async def program(host: Host) -> bool:
+        sleeping = host.spawn("sleep", asyncio.sleep(math.inf))
+        await asyncio.sleep(1e6)
+        return bool(sleeping.done())
+
+    assert not on_one_host(program, World(1, virtual_ms_max=10**10))
+
+
+def test_a_job_that_dies_of_a_bug_ends_the_run_with_it() -> None:
+    """Nobody waits for a job: what it raised would be told to the collector only."""
+
+    async def die(of: Exception) -> None:
+        raise of
+
+    async def program(host: Host, of: Exception) -> None:
+        host.spawn("job", die(of))
+        await asyncio.sleep(1)
+
+    with pytest.raises(TypeError, match="unhashable"):
+        on_one_host(partial(program, of=TypeError("unhashable")))
+    on_one_host(partial(program, of=Unavailable("nobody answers")))
 
 
 def test_asyncio_works_as_ever() -> None:
