@@ -29,6 +29,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ssastore.core.fields import decode_fields, encode_fields, exact_fields, is_match, require, require_int
@@ -127,6 +128,9 @@ class PlaneOwner:
         )
 
 
+_is_first = attrgetter("is_first")
+
+
 class PartRecord(NamedTuple):
     """Who owns one part of a group that is split, plane 0 first."""
 
@@ -178,7 +182,7 @@ class GroupRecord:
         require_int("cfg", self.cfg, 1, 1 << 63)
         # 2 and 4 while it is given more (``core.widening``).
         require_int("planes of a group", len(self.planes), 1, PLANES_MAX)
-        untouched = self.cfg == 1 and all(plane.is_first for plane in self.planes)
+        untouched = self.cfg == 1 and all(map(_is_first, self.planes))
         object.__setattr__(self, "is_untouched", untouched and self.split is None)
 
     @property
@@ -399,7 +403,9 @@ def _decode_planes(found: Any) -> tuple[PlaneOwner, ...]:
 
 def _decode_plane(found: Any) -> PlaneOwner:
     if type(found) is dict and found.keys() == _PLANE_FIELDS:  # As in nearly all of some thousand.
-        return PlaneOwner(found["owner"], found["epoch"], found["state"])
+        owner, epoch, state = found["owner"], found["epoch"], found["state"]
+        if type(owner) is str and type(epoch) is int and type(state) is str:
+            return _plain(owner, epoch, state)
     more = _MORE_PLANE_FIELDS & found.keys() if type(found) is dict else set()
     fields = exact_fields(found, "plane of a group", _PLANE_FIELDS | more)
     return PlaneOwner(
@@ -412,6 +418,10 @@ def _decode_plane(found: Any) -> PlaneOwner:
         _decode_env(fields, "target_env"),
         fields.get("target_plane", 0),
     )
+
+
+_plain = lru_cache(maxsize=1024)(PlaneOwner)
+"Kept, and shared by the groups of a node."
 
 
 def _decode_env(fields: dict[str, Any], name: str) -> int:

@@ -39,8 +39,12 @@ class OwnedPrefixes:
             if before is record:
                 continue
             known[record.group] = record
-            gone = set(_owned(before)) if before is not None else set()
-            come = set(_owned(record))
+            if before is None:
+                for owner, piece in _owned(record):
+                    insort(self._ranges.setdefault(owner, []), piece)
+                    self._pieces.pop(owner, None)
+                continue
+            gone, come = set(_owned(before)), set(_owned(record))
             for owner, piece in gone - come:
                 ranges = self._ranges[owner]
                 del ranges[bisect_left(ranges, piece)]
