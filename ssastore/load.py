@@ -16,7 +16,7 @@ import os
 import random
 import time
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, cycle
 from typing import Literal, Protocol, get_args
@@ -44,6 +44,9 @@ INFLIGHT_BYTES_MAX = 256 * MIB
 
 ZIPF_EXPONENT = 1.1
 "The first of 2,000 keys then gets 17 % of all reads, the first ten of them 45 %."
+
+AFTER_FAILURE_S = 0.05
+"A caller's rest after a failure: who refuses at once is not asked all the time."
 
 READS_OF_TEN = 7
 "In a mixed load."
@@ -149,19 +152,24 @@ class Load:
         self._take_size(wanted.size)
         operation = self._operation(wanted)
         latencies: list[float] = []
-        failures: list[Exception] = []
+        begun = failed = 0
+        reason = ""  # And no exceptions: each would keep its operation's bytes.
         started = time.perf_counter()
         end = started + wanted.seconds
 
         async def caller() -> None:
+            nonlocal begun, failed, reason
             before = time.perf_counter()
-            while before < end and len(latencies) < wanted.count_max:
+            while before < end and begun < wanted.count_max:
+                begun += 1
                 try:
                     await operation()
                 except CorruptObject:
                     raise
                 except (SsaStoreError, OSError) as error:
-                    failures.append(error)
+                    failed += 1
+                    reason = reason or f"{type(error).__name__}: {error}"
+                    await asyncio.sleep(AFTER_FAILURE_S)
                     before = time.perf_counter()
                     continue
                 after = time.perf_counter()
@@ -172,7 +180,7 @@ class Load:
         cpu_started = time.process_time()
         await _together(wanted.inflight, caller)
         cpu_s, seconds = time.process_time() - cpu_started, time.perf_counter() - started
-        return summarise(latencies, seconds, cpu_s, failures)
+        return summarise(latencies, seconds, cpu_s, failed, reason)
 
     def _take_size(self, size: int) -> None:
         if len(self._rest) != size - INDEX_BYTES:
@@ -215,11 +223,16 @@ class Load:
 
     def _puts(self, size: int) -> Operation:
         put = self._client.put
+        again: list[int] = []
 
         async def one() -> None:
-            index = self._written.get(size, 0)
-            self._written[size] = index + 1
-            await put(_put_key(size, index), self._value(index))
+            index = again.pop() if again else self._written.get(size, 0)
+            self._written[size] = max(index + 1, self._written.get(size, 0))
+            try:
+                await put(_put_key(size, index), self._value(index))
+            except BaseException:
+                again.append(index)  # Else there would be a key to remove for each refusal.
+                raise
 
         return one
 
@@ -260,19 +273,21 @@ def _mixed(read: Operation, write: Operation) -> Operation:
 
 
 async def _together(count: int, caller: Operation) -> None:
-    async with asyncio.TaskGroup() as group:
-        for _ in range(count):
-            group.create_task(caller())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(caller())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def summarise(
-    latencies_s: list[float], seconds: float, cpu_s: float, failures: Sequence[Exception] = ()
+    latencies_s: list[float], seconds: float, cpu_s: float, failed: int = 0, reason: str = ""
 ) -> Measured:
     """The figures of one round. Raises Unavailable when there is none."""
-    reason = f"{type(failures[0]).__name__}: {failures[0]}" if failures else ""
     if not latencies_s:
         raise Unavailable(f"not one operation was answered; {reason or 'none was begun in time'}")
     ordered = sorted(latencies_s)
     p50, p99, p999 = (percentile(ordered, share) * 1e3 for share in (0.5, 0.99, 0.999))
     client_us = cpu_s * 1e6 / len(ordered)
-    return Measured(len(ordered), seconds, p50, p99, p999, client_us, len(failures), reason)
+    return Measured(len(ordered), seconds, p50, p99, p999, client_us, failed, reason)

@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 _SIZE_MAX = 64 * MIB
 _WARM_UP_S = 0.5
 _TICKS_A_S = 5
+_REMOVING = 64
 _HEADINGS = (
     *("operation", "size", "callers", "ops/s", "MiB/s"),
-    *("p50 ms", "p99 ms", "p99.9 ms", "client us/op", "failed"),
+    *("p50 ms", "p99 ms", "p99.9 ms", "client us", "failed"),
 )
+
+
+class _Seconds(click.FloatRange):
+    """Also refuses what is not a number, which no bound does."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return found if found == found else self.fail(f"{value!r} is no number of seconds", param, ctx)
 
 
 class _BucketClient:
@@ -69,19 +78,27 @@ async def _shown(label: str, load: Load, seconds: float, quiet: bool) -> AsyncIt
             turning.cancel()
 
 
-async def _remove(bucket: AsyncBucket, keys: Iterable[str], inflight: int) -> None:
+async def _clear(client: AsyncClient, bucket: AsyncBucket, load: Load, quiet: bool) -> None:
+    """Remove the objects and their bucket; what stays behind is named, whatever stopped it."""
+    keys = list(load.keys())
+    is_shown = not quiet and sys.stderr.isatty()
+    try:
+        with click.progressbar(keys, label="removing objects", file=sys.stderr, hidden=not is_shown) as left:
+            await asyncio.gather(*[_remove(bucket, left) for _ in range(_REMOVING)])
+        await client.delete_bucket(bucket.name)
+    except BaseException:
+        print(f"left behind: bucket {bucket.name}", file=sys.stderr)
+        raise
+
+
+async def _remove(bucket: AsyncBucket, keys: Iterable[str]) -> None:
     from ssastore.errors import ObjectNotFound
 
-    left = iter(keys)
-
-    async def caller() -> None:
-        for key in left:
-            try:
-                await bucket.delete(key)
-            except ObjectNotFound:
-                continue
-
-    await asyncio.gather(*[caller() for _ in range(inflight)])
+    for key in keys:
+        try:
+            await bucket.delete(key)
+        except ObjectNotFound:
+            continue
 
 
 def _row(found: Measured, wanted: Round) -> dict[str, Any]:
@@ -135,7 +152,7 @@ def _aligned(cells: Iterable[str]) -> str:
     help="Callers at once; may be given again.",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Of each measurement."
+    "--seconds", type=_Seconds(0.1, 3600), default=5.0, show_default=True, help="Of each measurement."
 )
 @click.option("--keep", is_flag=True, help="Leave the bucket and its objects there.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable: a line for each measurement.")
@@ -188,8 +205,7 @@ def bench_command(
             if keep:
                 print(f"kept: bucket {name}", file=sys.stderr)
             else:
-                await _remove(bucket, load.keys(), 64)
-                await client.delete_bucket(name)
+                await _clear(client, bucket, load, quiet)
         return 1 if any(row["failed"] for row in rows) else 0
 
     return run_with_client(context, work)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_DIGITS_MAX = 20
 _KIB = 1024
 
 
@@ -29,7 +30,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
         if isinstance(value, int):
             return value
         digits, unit = (value[:-1], value[-1:].upper()) if value[-1:].upper() in _UNITS else (value, "")
-        if not (digits.isascii() and digits.isdigit()):
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > _DIGITS_MAX:
             self.fail(f"{value!r} is no size: a number of bytes, or of K, M, G, T or P", param, ctx)
         found = int(digits) * _UNITS.get(unit, 1)
         if found < self._least or (self._most is not None and found > self._most):

@@ -8,6 +8,7 @@ head and small body are one piece, and a timer runs only while a client does not
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -28,6 +29,17 @@ _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for statu
 _WITHOUT_LENGTH = frozenset({204, 304})
 "RFC 9110 section 8.6: it must not be sent, or need not be."
 _DEFAULT_TYPE = "application/octet-stream"
+
+
+def limit_unread(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel end a connection whose client takes none of what was sent for so long as it may stall.
+
+    No timer here runs for the last bytes: they are the kernel's when the answer is given.  TCP_USER_TIMEOUT,
+    RFC 5482 and tcp(7); it counts for a closed window, too.
+    """
+    found = transport.get_extra_info("socket")
+    if found is not None and found.family in (socket.AF_INET, socket.AF_INET6):
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(_STALL_S * 1000))
 
 
 class Answer(web.StreamResponse):

@@ -143,10 +143,10 @@ def describe(request: Request, info: ObjectInfo) -> Response:
         "ETag": f'"{info.etag}"',
         "Last-Modified": http_date(info.modified_ms // 1000),
         "Accept-Ranges": "bytes",
-        "Content-Type": _DEFAULT_TYPE,
     }
     if not is_modified(request.headers, info.etag, info.modified_ms):
         return Response(304, b"", headers)
+    headers["Content-Type"] = _DEFAULT_TYPE
     for name, value in info.headers.items():
         headers[name if name == _REDIRECT else name.title()] = value
     if tags := info.extra.get("tags"):

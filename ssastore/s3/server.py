@@ -24,7 +24,7 @@ from ssastore.errors import SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
-from ssastore.s3.answers import Answer
+from ssastore.s3.answers import Answer, limit_unread
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.authentication import authenticate
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
@@ -127,6 +127,13 @@ def _given_up(http: web.BaseRequest, name: str) -> ConnectionError:
     return ConnectionResetError("the client does not read")
 
 
+def _broken(http: web.BaseRequest) -> ConnectionError:
+    """End the connection in the middle of a body: whatever came now would be taken for its rest."""
+    if http.transport is not None:
+        http.transport.abort()
+    return ConnectionResetError("the rest of the object cannot be read")
+
+
 class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
     """Where aiohttp reports requests that it refuses by itself: one line each.
 
@@ -164,6 +171,7 @@ class _HttpServer(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        limit_unread(transport)
         self._silent[handler] = asyncio.get_running_loop().call_later(_HEAD_S, transport.abort)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
@@ -375,9 +383,12 @@ class S3Server:
                 raise _given_up(http, name) from None
             except SsaStoreError as error:
                 log.warning("response.broken", extra={"op": name, "reason": str(error)})
-                if http.transport is not None:
-                    http.transport.abort()
-                raise ConnectionResetError("the rest of the object cannot be read") from error
+                raise _broken(http) from error
+            except ConnectionError:
+                raise
+            except Exception as error:
+                log.exception("request.crashed", extra={"op": name, "id": headers["x-amz-request-id"]})
+                raise _broken(http) from error
             return answer
         finally:
             await response.stream.aclose()  # type: ignore[attr-defined]  # it is an async generator

@@ -30,6 +30,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("--size big", "is no size"),
         ("--inflight 0", "not in the range"),
         ("--seconds 0", "not in the range"),
+        ("--seconds nan", "no number of seconds"),
         ("bucket", "unexpected extra argument"),
     ],
 )
@@ -68,6 +69,49 @@ def test_what_is_kept_is_named(ssastore: Run, cluster: None) -> None:
     name = done.err.split()[-1]
     assert name.startswith("bench-")
     assert name in ssastore("ls").out
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_fails_while_objects_are_filled_in_is_an_error_in_a_line(
+    ssastore: Run, cluster: None, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    real, calls = AsyncBucket.put, 0
+
+    async def put(bucket: AsyncBucket, key: str, data: bytes) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 30:
+            raise Unavailable("no way there")
+        return await real(bucket, key, data)
+
+    monkeypatch.setattr(AsyncBucket, "put", put)
+    done = ssastore("bench", *QUICK, "--op", "get", *(["--keep"] if keep else []))
+    assert done.code == 5
+    assert "ssastore: no way there" in done.err
+    assert ("kept: bucket bench-" in done.err) is keep
+    assert bool(ssastore("ls").out) is keep
+
+
+def test_a_wrong_answer_ends_it(ssastore: Run, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def get(bucket: AsyncBucket, key: str) -> bytes:
+        return b"another"
+
+    monkeypatch.setattr(AsyncBucket, "get", get)
+    done = ssastore("bench", *QUICK, "--op", "get")
+    assert done.code != 0
+    assert "is another value" in done.err
+
+
+def test_a_bucket_that_cannot_be_removed_is_named(
+    ssastore: Run, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def delete(bucket: AsyncBucket, key: str) -> None:
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(AsyncBucket, "delete", delete)
+    done = ssastore("bench", *QUICK, "--op", "put")
+    assert done.code == 5
+    assert "left behind: bucket bench-" in done.err
 
 
 def test_failures_are_said_and_end_with_1(

@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,11 +23,13 @@ from blake3 import blake3
 from botocore.exceptions import ClientError
 
 from ssastore.core.buckets import SYSTEM
+from ssastore.core.objects import ObjectReader
 from ssastore.core.place import Place
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.limits import CHUNK_BYTES, MIB
 from ssastore.s3 import answers, server
 from ssastore.store.memory import MemoryStore
+from ssastore.wire import Body
 from tests.cluster import SmallNode
 from tests.direct import iid_of_part, iid_of_record
 from tests.s3.gateways import Gateway
@@ -441,6 +443,41 @@ class TestLeavingClients:
             wait_until(lambda: not gateway.tasks())
             assert budget_of(gateway) == budget
             assert not wire.answer().is_whole
+        site.send(site.sign("DELETE", "new"))
+
+    def test_a_bug_in_the_middle_of_a_download_ends_the_connection(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An error document, or the next answer, would be taken for the rest of the object."""
+        site.send(site.sign("PUT", "new", b"".join(CHUNKS)))
+        real = ObjectReader.__aiter__
+
+        async def broken(reader: ObjectReader) -> AsyncIterator[Body]:
+            async for chunk in real(reader):
+                yield chunk
+                raise KeyError("a bug")
+
+        with monkeypatch.context() as patched, site.wire() as wire:
+            patched.setattr(ObjectReader, "__aiter__", broken)
+            wire.send(site.sign("GET", "new").raw() + site.sign("GET", Site.KEY).raw())
+            received = wire.stream.read()
+        assert received.count(b"HTTP/1.1") == 1
+        assert len(received) < len(b"".join(CHUNKS))
+        caplog.clear()  # The crash is what was wanted.
+        site.send(site.sign("DELETE", "new"))
+
+    def test_a_client_that_takes_no_rest_is_ended_by_the_kernel(
+        self, gateway: Gateway, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answer was given, and no timer of the gateway runs for what waits to be read."""
+        monkeypatch.setattr(answers, "_STALL_S", 0.5)
+        site.send(site.sign("PUT", "new", bytes(60_000)))
+        known = set(gateway.http.connections)
+        with site.wire() as wire:
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            wire.send(site.sign("GET", "new").raw())
+            wait_until(lambda: set(gateway.http.connections) - known)
+            wait_until(lambda: set(gateway.http.connections) <= known)
         site.send(site.sign("DELETE", "new"))
 
     def test_before_the_answer(self, gateway: Gateway, site: Site) -> None:
