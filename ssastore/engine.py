@@ -59,6 +59,8 @@ from ssastore.transport.session import Credentials, Service
 
 log = logging.getLogger(__name__)
 
+_JOB_AGAIN_S = 5.0
+"Before a job that has died begins anew."
 _REAP_EVERY_S = 1
 _DRAIN_S = 10
 
@@ -333,7 +335,22 @@ class Engine:
 
     def begin(self) -> None:
         """Start the background jobs; call it when the service can be reached."""
-        self._background = [spawn(name, job()) for name, job in self.jobs().items()]
+        self._background = [spawn(name, self._keep(name, job)) for name, job in self.jobs().items()]
+
+    async def _keep(self, name: str, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a job until it is cancelled. What kills it is said, and it begins anew.
+
+        Nobody waits for a job, and who serves requests must not end because of one.
+        """
+        while True:
+            try:
+                await job()
+            except (SsaStoreError, OSError) as error:
+                log.warning("job.failed", extra={"job": name, "reason": str(error)})
+            except Exception as error:
+                context = {"message": f"the job {name!r} died of a bug", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+            await asyncio.sleep(_JOB_AGAIN_S)
 
     async def end(self) -> None:
         """Stop the jobs, answer what is in flight, close everything."""

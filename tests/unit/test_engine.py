@@ -93,6 +93,35 @@ async def test_its_end_stops_the_jobs_and_closes_the_control_store() -> None:
         await engine.outside.control.get("cluster")
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (TypeError("unhashable"), "the job 'drop slices' died of a bug"),
+        (Unavailable("no disk"), "job.failed"),
+    ],
+)
+async def test_a_job_that_dies_is_said_and_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, text: str
+) -> None:
+    monkeypatch.setattr("ssastore.engine._JOB_AGAIN_S", 0)
+    engine = await start(1)
+    begun, is_well = 0, asyncio.Event()
+
+    async def clear() -> None:
+        nonlocal begun
+        begun += 1
+        if begun < 3:
+            raise error
+        is_well.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine.giver, "clear", clear)
+    engine.begin()
+    await asyncio.wait_for(is_well.wait(), 10)
+    await engine.end()
+    assert [record.getMessage() for record in caplog.records].count(text) == 2
+
+
 async def test_it_describes_itself_and_its_process() -> None:
     holding = holding_of(cluster(3), "a")
     engine = await Engine.start(
