@@ -17,10 +17,17 @@ import json
 import sys
 from dataclasses import asdict
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
-from ssastore.load import Client, Load, Round
+from ssastore.load import Bucket, Load, Round
 from ssastore.system import loop_factory
+
+
+class Client(Bucket, Protocol):
+    """A target as this process sees it."""
+
+    async def close(self) -> None:
+        """Close all connections."""
 
 
 async def obey(load: Load, command: dict[str, Any]) -> dict[str, Any]:

@@ -55,17 +55,16 @@ INDEX_BYTES = 8
 "Every value begins with the number of its key; the rest is random and the same for all."
 
 
-class Client(Protocol):
-    """A target as the load generator sees it."""
+class Bucket(Protocol):
+    """Where load goes: a bucket of ours, or what another store has in its place."""
 
-    async def put(self, key: str, data: bytes) -> None:
-        """Store; what it means that it returns is the target's to say."""
+    async def put(self, key: str, data: bytes) -> object:
+        """Store; what it means that it returns is the store's to say."""
+        ...
 
     async def get(self, key: str) -> bytes:
         """The value."""
-
-    async def close(self) -> None:
-        """Close all connections."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +112,10 @@ def percentile(ordered: list[float], share: float) -> float:
 
 
 class Load:
-    """The callers of one target. Keys of PUTs are new in every round."""
+    """The callers of one bucket. Keys of PUTs are new in every round."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
         self._rest = b""
         self._written: dict[int, int] = {}
         self._filled: dict[int, int] = {}
@@ -131,14 +130,14 @@ class Load:
             yield from (_put_key(size, index) for index in range(count))
 
     async def fill(self, wanted: Round) -> None:
-        """Write what the GETs of a round will read. Raises what the client raises."""
+        """Write what the GETs of a round will read. Raises what the bucket raises."""
         self._take_size(wanted.size)
         indexes = iter(range(wanted.fill_count))
         self._filled[wanted.size] = max(wanted.fill_count, self._filled.get(wanted.size, 0))
 
         async def caller() -> None:
             for index in indexes:
-                await self._client.put(_get_key(wanted.size, index), self._value(index))
+                await self._bucket.put(_get_key(wanted.size, index), self._value(index))
 
         await _together(wanted.inflight, caller)
 
@@ -202,7 +201,7 @@ class Load:
         return _mixed(self._gets(size, _in_turn(count)), self._overwrites(size, _in_turn(count)))
 
     def _gets(self, size: int, indexes: Iterator[int]) -> Operation:
-        get = self._client.get
+        get = self._bucket.get
 
         async def one() -> None:
             index = next(indexes)
@@ -213,7 +212,7 @@ class Load:
         return one
 
     def _overwrites(self, size: int, indexes: Iterator[int]) -> Operation:
-        put = self._client.put
+        put = self._bucket.put
 
         async def one() -> None:
             index = next(indexes)
@@ -222,7 +221,7 @@ class Load:
         return one
 
     def _puts(self, size: int) -> Operation:
-        put = self._client.put
+        put = self._bucket.put
         again: list[int] = []
 
         async def one() -> None:

@@ -104,7 +104,7 @@ class Nginx:
 
 
 class NginxClient:
-    """See ``ssastore.load.Client``. ``put`` writes the file itself: it only fills."""
+    """See ``bench.load.Client``. ``put`` writes the file itself: it only fills."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, files: Path) -> None:
         self._session = session

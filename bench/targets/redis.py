@@ -104,7 +104,7 @@ def _run(argv: list[str]) -> str:
 
 
 class RedisClient:
-    """See ``ssastore.load.Client``."""
+    """See ``bench.load.Client``."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster

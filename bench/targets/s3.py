@@ -86,7 +86,7 @@ class S3Ssastore(Ssastore):
 
 
 class S3Client:
-    """See ``ssastore.load.Client``."""
+    """See ``bench.load.Client``."""
 
     def __init__(self, session: aiohttp.ClientSession, signer: Presigner) -> None:
         self._session = session

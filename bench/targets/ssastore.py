@@ -98,7 +98,7 @@ class Ssastore:
 
 
 class SsastoreClient:
-    """See ``ssastore.load.Client``."""
+    """See ``bench.load.Client``."""
 
     def __init__(self, client: AsyncClient, bucket: AsyncBucket) -> None:
         self._client = client

@@ -39,22 +39,6 @@ class _Seconds(click.FloatRange):
         return found if found == found else self.fail(f"{value!r} is no number of seconds", param, ctx)
 
 
-class _BucketClient:
-    """A bucket as load sees it."""
-
-    def __init__(self, bucket: AsyncBucket) -> None:
-        self._bucket = bucket
-
-    async def put(self, key: str, data: bytes) -> None:
-        await self._bucket.put(key, data)
-
-    async def get(self, key: str) -> bytes:
-        return await self._bucket.get(key)
-
-    async def close(self) -> None:
-        """The client is somebody else's."""
-
-
 @asynccontextmanager
 async def _shown(label: str, load: Load, seconds: float, quiet: bool) -> AsyncIterator[None]:
     """While inside, a bar of the time that has passed, with the operations of the last moment."""
@@ -187,7 +171,7 @@ def bench_command(
 
         name = f"bench-{secrets.token_hex(4)}"
         bucket = await client.create_bucket(name, shards=0)
-        load, rows = Load(_BucketClient(bucket)), []
+        load, rows = Load(bucket), []
         try:
             if not as_json:
                 print(_aligned(_HEADINGS))

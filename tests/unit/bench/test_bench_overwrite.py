@@ -6,7 +6,7 @@ from ssastore.load import Load, round_of
 
 
 class Recorder:
-    """Implements ``ssastore.load.Client`` in a dictionary."""
+    """Implements ``bench.load.Client`` in a dictionary."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
