@@ -249,7 +249,7 @@ class Routes(Protocol):
 
 # -- links ------------------------------------------------------------------------------------------
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Links(Protocol):

@@ -6,7 +6,6 @@ ssastore gateway --config FILE
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -28,7 +27,7 @@ from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.s3.server import S3Server
-from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run
+from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run, serve_for_long
 from ssastore.transport.connection import Identity
 from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import TcpLinks, simulated_links
@@ -149,6 +148,5 @@ def main(
     refuse_optimised()
     config = load(config_path, GatewayConfig)
     configure_logging("gateway", log_format=config.log_format)
-    # What was imported stays; the collector need not walk it again and again.
-    gc.freeze()
+    serve_for_long()
     return run(serve(config, s3_fd, admin_fd, is_simulated))

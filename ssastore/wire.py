@@ -32,6 +32,9 @@ _HEADER_ITEMS_MAX = 64
 _COPY_BYTES_MAX = 64 * KIB
 "Bodies up to this size are copied into one buffer with their header: cheaper than a second write."
 
+_LARGE_BYTES = 128 * KIB
+"The rest of a frame above this size is received where it is to be: one copy less."
+
 _pack = msgpack.Packer().pack
 "Of one packer: ``packb`` makes a new one, with its buffer, for each call, which takes four times as long."
 _unpackb = msgpack.unpackb
@@ -82,13 +85,18 @@ def decode_header(packed: Body) -> Header:
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames. Keeps at most one unfinished frame."""
+    """Cuts a byte stream into frames. Keeps at most one unfinished frame.
 
-    __slots__ = ("_have", "_limit", "_need", "_pieces")
+    Of a large frame the rest can be received where it is to be: ``room`` until it is empty, ``fill`` for
+    what was put there.  ``feed`` takes bytes in any case.
+    """
+
+    __slots__ = ("_have", "_large", "_limit", "_need", "_pieces")
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
         """``limit`` bounds a frame in bytes; small before the greeting, so strangers cost little."""
         self._pieces: list[bytes] = []
+        self._large: memoryview | None = None
         self._have = 0
         self._need = 0
         self._limit = limit
@@ -102,12 +110,31 @@ class FrameDecoder:
         """Bytes of a frame that is not complete yet."""
         return self._have
 
+    def room(self) -> memoryview | None:
+        """Where the rest of a large unfinished frame belongs; None when no such frame is under way."""
+        return None if self._large is None else self._large[self._have :]
+
+    def fill(self, count: int) -> list[Frame]:
+        """So many bytes were put into ``room``; the frame, if it is complete. Raises BadFrame."""
+        assert self._large is not None
+        self._have += count
+        if self._have < self._need:
+            return []
+        data, self._large = self._large, None
+        return self._cut(data.toreadonly())
+
     def feed(self, data: bytes) -> list[Frame]:
         """Frames that are complete with ``data``, in order.
 
         Raises:
             BadFrame: a length is impossible or a header is not valid.
         """
+        room = self.room()
+        if room is not None:
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            frames = self.fill(count)
+            return frames + self._cut(data[count:]) if count < len(data) else frames
         if self._pieces:
             self._pieces.append(data)
             self._have += len(data)
@@ -115,6 +142,10 @@ class FrameDecoder:
                 return []
             data = b"".join(self._pieces)
             self._pieces.clear()
+        return self._cut(data)
+
+    def _cut(self, data: Body) -> list[Frame]:
+        """The frames of bytes that begin with one; what is unfinished at the end is kept."""
         frames: list[Frame] = []
         at, total = 0, len(data)
         while total - at > _LENGTH_BYTES + 1:
@@ -131,11 +162,17 @@ class FrameDecoder:
             body_at = at + header_length
             header = decode_header(data[at:body_at])
             is_small = end - body_at <= _COPY_BYTES_MAX
-            frames.append((header, data[body_at:end] if is_small else memoryview(data)[body_at:end]))
+            frames.append((header, bytes(data[body_at:end]) if is_small else memoryview(data)[body_at:end]))
             at = end
         else:
             self._need = _PREFIX_BYTES
         self._have = total - at
         if self._have:
-            self._pieces.append(data[at:] if at else data)
+            rest = data[at:] if at else data
+            if self._need > _LARGE_BYTES:
+                large = bytearray(self._need)
+                large[: self._have] = rest
+                self._large = memoryview(large)
+            else:
+                self._pieces.append(bytes(rest))
         return frames

@@ -31,10 +31,10 @@ from ssastore.store.lmdb import LmdbStore
 from ssastore.system import (
     SystemClock,
     SystemRandomness,
-    collect_rarely,
     die_with_parent,
     refuse_optimised,
     run,
+    serve_for_long,
 )
 from ssastore.transport.tcp import TcpLinks, simulated_links
 
@@ -119,7 +119,7 @@ def main() -> None:
     try:
         config = load(config_path, NodeConfig)
         configure_logging(f"{config.name}/{index}", log_format=config.log_format)
-        collect_rarely()
+        serve_for_long()
         run(Worker(config, index, socket.socket(fileno=listen_fd)).serve())
     except SsaStoreError as error:
         log.critical("worker.refused", extra={"reason": str(error)})

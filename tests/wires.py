@@ -11,6 +11,7 @@ from typing import Any
 
 from ssastore.keyspace import HASH_NAME
 from ssastore.messages import PROTOCOL_VERSION, Hello, Proof, Status, Welcome
+from ssastore.sim.transport import deliver
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from ssastore.transport.pool import Pool
 from ssastore.wire import Body, Frame, FrameDecoder, Header, encode
@@ -120,7 +121,7 @@ class HeldTransport(asyncio.Transport):
         """The other side's bytes arrive."""
         for piece in pieces:
             if not self._closing:
-                self._protocol.data_received(piece)
+                deliver(piece, self._protocol)
 
     def lose(self, error: Exception | None = None) -> None:
         """The connection breaks."""

@@ -24,7 +24,7 @@ from ssastore.sim.sockets import Mark, Name, Pipe, Socket, digits
 if TYPE_CHECKING:
     from ssastore.sim.network import Listener, Network
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 SYN_TRIES = 6
 "Then a dial fails with ETIMEDOUT, after a minute."

@@ -17,14 +17,26 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 class _ByteProtocol(Protocol):
-    """What is called on the protocol; ``asyncio.Protocol`` has it all."""
+    """What is called on the protocol beside ``deliver``."""
 
     def connection_made(self, transport: Any) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> bool | None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
+
+
+def deliver(data: bytes, protocol: Any) -> None:
+    """Let a protocol of either kind receive bytes, as asyncio does."""
+    if not isinstance(protocol, asyncio.BufferedProtocol):
+        protocol.data_received(data)
+        return
+    while data:
+        room = memoryview(protocol.get_buffer(len(data)))
+        count = min(len(room), len(data))
+        room[:count] = data[:count]
+        protocol.buffer_updated(count)
+        data = data[count:]
 
 
 class VirtualTransport(asyncio.Transport):
@@ -107,7 +119,7 @@ class VirtualTransport(asyncio.Transport):
         data = self._socket.take(_READ_BYTES)
         if data:
             try:
-                self._protocol.data_received(data)
+                deliver(data, self._protocol)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:

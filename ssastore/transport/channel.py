@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import cast
+from weakref import WeakKeyDictionary
 
 from ssastore.errors import PeerError
 from ssastore.limits import FLUSH_FRAMES, WRITE_BUFFER_BYTES
@@ -18,7 +19,13 @@ from ssastore.wire import Body, Frame, FrameDecoder, Header, encode
 _SMALL_BYTES = 64 * 1024
 
 
-class FrameChannel(asyncio.Protocol):
+_RECEIVED_BYTES = 256 * 1024
+
+_landings: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+"Of each event loop: where small frames are received. What came is copied before anything else runs."
+
+
+class FrameChannel(asyncio.BufferedProtocol):
     """Frames in, frames out, with flow control. Subclasses say what a frame does."""
 
     def __init__(self, frame_limit: int) -> None:
@@ -32,6 +39,11 @@ class FrameChannel(asyncio.Protocol):
         self._flush_due = False
         self._choked = False
         self.last_seen = self._loop.time()
+        landing = _landings.get(self._loop)
+        if landing is None:
+            landing = _landings[self._loop] = memoryview(bytearray(_RECEIVED_BYTES))
+        self._landing = landing
+        self._room: memoryview | None = None
 
     # -- subclasses ---------------------------------------------------------------------------------
 
@@ -42,7 +54,7 @@ class FrameChannel(asyncio.Protocol):
     def on_peer_error(self, error: PeerError) -> None:
         """The peer broke the protocol; the connection is about to be closed."""
 
-    # -- asyncio.Protocol ---------------------------------------------------------------------------
+    # -- asyncio.BufferedProtocol ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -55,10 +67,17 @@ class FrameChannel(asyncio.Protocol):
         self._backlog.clear()
         self._out.clear()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._room = self._decoder.room()
+        return self._landing if self._room is None else self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
         self.last_seen = self._loop.time()
         try:
-            self._backlog.extend(self._decoder.feed(data))
+            if self._room is None:
+                self._backlog.extend(self._decoder.feed(bytes(self._landing[:nbytes])))
+            else:
+                self._backlog.extend(self._decoder.fill(nbytes))
             if self._backlog:
                 self.handle(self._backlog)
         except PeerError as error:

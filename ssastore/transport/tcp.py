@@ -16,7 +16,7 @@ from ssastore.limits import DIAL_TIMEOUT_MS
 
 _IPV6_RECVERR = 25  # ipv6(7); the socket module does not name it
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class TcpLinks:

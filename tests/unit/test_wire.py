@@ -299,3 +299,55 @@ def test_document_lists_every_status_and_every_request() -> None:
     requests = re.findall(r"^\| (\d+) \| ([A-Z][A-Za-z]+) \|", text, re.M)
     known = [(str(kind), message.__name__) for kind, message in REQUESTS.items()]
     assert [row for row in requests if row not in statuses] == known
+
+
+LARGE = 300 * KIB
+
+
+def test_large_frame_is_received_where_it_is_to_be() -> None:
+    body = bytes(range(256)) * (LARGE // 256)
+    data = packed([24, 1], body) + packed([1, 2], b"next")
+    decoder = FrameDecoder()
+    assert decoder.room() is None
+    assert decoder.feed(data[:100]) == []
+    found: list[tuple[Header, bytes]] = []
+    at = 100
+    while (room := decoder.room()) is not None:
+        count = min(len(room), 70_000)
+        room[:count] = data[at : at + count]
+        at += count
+        found += [(header, bytes(body)) for header, body in decoder.fill(count)]
+    found += feed(decoder, whole(data[at:]))
+    assert found == [([24, 1], body), ([1, 2], b"next")]
+    assert decoder.pending_bytes == 0
+
+
+def test_large_body_is_not_copied_again_and_cannot_be_changed() -> None:
+    data = packed([24, 1], bytes(LARGE))
+    decoder = FrameDecoder()
+    decoder.feed(data[:1000])
+    room = decoder.room()
+    assert room is not None and len(room) == len(data) - 1000
+    room[:] = data[1000:]
+    ((_, body),) = decoder.fill(len(room))
+    assert isinstance(body, memoryview) and body.readonly and body.obj is room.obj
+
+
+@given(
+    places=st.lists(st.integers(0, LARGE + 100), max_size=6),
+    sizes=st.lists(st.sampled_from([0, 5, LARGE]), min_size=1, max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_large_frames_survive_any_cut(places: list[int], sizes: list[int]) -> None:
+    sent: list[tuple[Header, bytes]] = [([3, size], bytes(size)) for size in sizes]
+    data = b"".join(packed(*frame) for frame in sent)
+    cuts = [0, *sorted(min(place, len(data)) for place in places), len(data)]
+    assert feed(FrameDecoder(), (data[low:high] for low, high in pairwise(cuts))) == sent
+
+
+def test_broken_header_of_a_large_frame_is_refused() -> None:
+    data = raw(b"\xc1", length=LARGE + 3) + bytes(LARGE)
+    decoder = FrameDecoder()
+    assert decoder.feed(data[:1000]) == []
+    with pytest.raises(BadFrame):
+        decoder.feed(data[1000:])
