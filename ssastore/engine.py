@@ -176,7 +176,6 @@ class Engine:
         "The cluster's own, as far as is known now."
         self.service.prefix = _told(record)
         self.acceptor.ceiling.open(outside.store)
-        self.acceptor.head_start.open(outside.store)
         self.mates = self._pool(outside, place, record, MATE_BUDGET_MS)
         "How other nodes are reached."
         self._describe_process = describe_process
@@ -274,10 +273,7 @@ class Engine:
             tell=self.service.serve,
         )
         self.giver = self.service.giver = self.giver_type(
-            custody=self.custody,
-            store=store,
-            control=outside.control,
-            head_start=self.acceptor.head_start,
+            custody=self.custody, store=store, control=outside.control
         )
         self.mover = self.mover_type(
             custody=self.custody,

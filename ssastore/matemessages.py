@@ -53,11 +53,10 @@ class Accept(Message):
     """Node to node: phase 2; the body is the value. ``reserved`` is promised along, or all zero.
 
     ``hold`` is the one that the value was counted under, where a bucket has a quota; else empty.
-    ``is_first``: OUTRUN where anything was accepted under another ballot (``core.headstart``).
     """
 
     TYPE = 41
-    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes, bytes, bool)
+    TYPES = (int, int, int, int, int, int, bytes, int, bytes, bytes, bytes)
     iid: int
     kind: int
     bucket: int
@@ -67,7 +66,6 @@ class Accept(Message):
     ballot: bytes
     reserved: bytes
     hold: bytes = b""
-    is_first: bool = False
 
     def check(self) -> None:
         check_place(self.bucket, self.shards, self.key)

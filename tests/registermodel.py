@@ -12,7 +12,6 @@ import itertools
 import selectors
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Self
@@ -91,19 +90,6 @@ class Seeded(Random):
         return self.randrange(bound)
 
 
-class NoHeadStart:
-    """For planes that do without."""
-
-    def head_start(self) -> tuple[Ballot, Ballot] | None:
-        return None
-
-    def end_head_start(self, ballot: Ballot) -> None:
-        raise AssertionError("none was given")
-
-    async def accept_first(self, plane: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
-        raise AssertionError("none was given")
-
-
 class Network:
     """Planes of one register behind a network that is as bad as the seed says."""
 
@@ -113,11 +99,6 @@ class Network:
         self.cfg = 1
         self.bill = None
         self.slots: list[bytes | None] = [None] * count
-        self.promised = NO_BALLOT
-        "By plane 0, for the name as long as it holds nothing of it (``core.headstart``)."
-        self._start: Ballot | None = None
-        self._apart_s = 0.0
-        "Until then only the proposer beside plane 0 reaches it."
         self._loss = self.random.choice([0, 0, 0.05, 0.2])
         self._repeated = self.random.choice([0, 0.1])
         self.delay_s = self.random.choice([0.001, 0.02, 0.2])
@@ -129,23 +110,14 @@ class Network:
             raise OSError("lost")
 
     def _apply(self, plane: int, change: Callable[[Slot], Any]) -> Any:
-        slot = decode_slot(self.slots[plane], self.absent(plane))
+        slot = decode_slot(self.slots[plane], NO_BALLOT)
         answer = change(slot)
         self.slots[plane] = b"".join(slot.encode())
         return answer
 
-    def floor(self, plane: int) -> Ballot:
-        return NO_BALLOT
-
-    def absent(self, plane: int) -> Ballot:
-        """What a plane has promised that holds nothing of the name."""
-        return self.floor(plane) if plane else max(self.floor(plane), self.promised)
-
     async def ask(self, plane: int, change: Callable[[Slot], Any]) -> Any:
         """One request to one plane and its answer."""
         await self._travel()
-        if plane == 0 and asyncio.get_running_loop().time() < self._apart_s:
-            raise Unavailable("apart")
         answer = self._apply(plane, change)
         if self.random.random() < self._repeated:
 
@@ -160,39 +132,6 @@ class Network:
 
     def now(self) -> Self:
         return self
-
-    def beside(self, ballots: Ballots) -> Network:
-        """The same planes for the proposer beside plane 0, with a head start if the seed says so."""
-        if self.random.random() < 0.2:
-            return self
-        # Clocks differ, and plane 0 may hear of the name late.
-        ballot = ballots.next(NO_BALLOT, LoopClock().now_ms() + self.random.choice([0, 100, 5000]))
-        ballots.after(ballot)
-        self.promised = ballot
-        self._apart_s = self.random.choice([0, 0, 4, 40]) * self.delay_s
-        beside: Network = copy(self)
-        beside._start, beside._apart_s = ballot, 0.0
-        return beside
-
-    def head_start(self) -> tuple[Ballot, Ballot] | None:
-        start, self._start = self._start, None
-        is_new = self.slots[0] is None and start is not None and start > self.floor(0)
-        return (start, self.floor(0)) if start is not None and is_new else None
-
-    def end_head_start(self, ballot: Ballot) -> None:
-        if self.slots[0] is None:
-            self._start = ballot
-
-    def is_first(self, slot: Slot, ballot: Ballot) -> bool:
-        return slot.accepted in (NO_BALLOT, ballot)
-
-    async def accept_first(self, plane: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
-        def change(slot: Slot) -> tuple[bool, Ballot]:
-            return self.is_first(slot, ballot) and slot.accept(ballot, value, reserved), slot.seen
-
-        taken, seen = await self.ask(plane, change)
-        if not taken:
-            raise Outrun(seen)
 
     async def prepare(self, plane: int, ballot: Ballot) -> Promise:
         def change(slot: Slot) -> tuple[bool, Ballot, Ballot, bytes]:
@@ -247,9 +186,9 @@ class Run:
     async def play(self) -> list[Call]:
         """All clients to their ends, and everything that is still under way."""
         random = self.network.random
-        ballots = [Ballots(number + 1, 1) for number in range(PROPOSERS)]
-        self._planes = [self.network.beside(ballots[0]), *[self.network] * (PROPOSERS - 1)]
-        self._proposers = [Proposer(each, LoopClock(), random) for each in ballots]
+        self._proposers = [
+            Proposer(Ballots(number + 1, 1), LoopClock(), random) for number in range(PROPOSERS)
+        ]
         self._values = itertools.count()
         await asyncio.gather(*[self._client() for _ in range(CLIENTS)])
         await asyncio.sleep(5)
@@ -273,15 +212,14 @@ class Run:
         attempt, in_doubt = 1, False
         for _ in range(ATTEMPTS):
             attempt += in_doubt
-            number = random.randrange(PROPOSERS)
-            proposer, planes = self._proposers[number], self._planes[number]
+            proposer = random.choice(self._proposers)
             try:
                 if call.kind == "get":
-                    _, value = await proposer.read(NAME, planes)
+                    _, value = await proposer.read(NAME, self.network)
                     call.found, call.result = bytes(value.data) if value.is_live else None, "found"
                 else:
                     operation = Operation(op_id, decide_write(call), Birth(born_ms, born_ms), attempt)
-                    outcome = await proposer.write(NAME, planes, operation)
+                    outcome = await proposer.write(NAME, self.network, operation)
                     if random.random() < 0.2:
                         in_doubt = True  # The answer is lost.
                         continue

@@ -9,7 +9,7 @@ may leave when the commit is durable, which is the store's promise.
     place.py       the checks of IID and name      votes.py      records: slots of registers
     shuts.py       marks of buckets                 blobstore.py  blobs and references
     floors.py      promises of what was collected  ceiling.py    the highest promise of all
-    headstart.py   a promise for all new names     survey.py     what a slice holds, in short
+    survey.py      what a slice holds, in short
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import msgpack
 from ssastore.core import blobstore
 from ssastore.core.ceiling import Ceiling
 from ssastore.core.doubts import Doubts
-from ssastore.core.headstart import HeadStart
 from ssastore.core.holds import ballot_of
 from ssastore.core.listing import scan_page, slice_holds
 from ssastore.core.numbers import covers, locators_of_slice, numbered_slice, slice_name, slice_number
@@ -106,10 +105,9 @@ class Acceptor:
     def __init__(self, *, replicas: int, worker: int, workers: int, ballots: Ballots) -> None:
         self.served = Served(replicas=replicas, worker=worker, workers=workers)
         self.ceiling = Ceiling()
-        self.head_start = HeadStart(ballots, self.ceiling)
         self.doubts = Doubts()
         "Copies here that are to be looked at (``core.mend``)."
-        self.votes = votes = Votes(self.served, ballots, self.ceiling, self.head_start)
+        self.votes = votes = Votes(self.served, ballots, self.ceiling)
         self.write_count = 0
         "Writes that were tried; when it stands still, nothing of the slices has changed."
         self._reads: dict[int, Callable[[Any, ReadTxn], Reply]] = {

@@ -13,27 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ssastore.core.acceptor import Acceptor
 from ssastore.core.birth import birth_of
 from ssastore.core.caller import STATUS_ERRORS, Caller
-from ssastore.core.floors import read_floor
-from ssastore.core.headstart import PLANES
 from ssastore.core.holds import is_counted_kind, split_witness
 from ssastore.core.ledger import Ledger
 from ssastore.core.names import RecordName
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.planes import Outrun, Promise, Stale, Uncounted
 from ssastore.core.proposer import Operation, Proposer
-from ssastore.core.records import record_key
 from ssastore.core.register import Ballot
 from ssastore.core.replies import Refusal, Reply, reply_of
 from ssastore.core.settle import Collecting
 from ssastore.core.shardname import ShardName, shard_with
-from ssastore.core.shuts import hold_witness
 from ssastore.core.suspects import Suspects
 from ssastore.core.votes import check_birth, check_value
 from ssastore.env import Clock, Store
 from ssastore.errors import (
     BadFrame,
     BucketNotFound,
-    CorruptObject,
     HeldElsewhere,
     OutcomeUnknown,
     OutOfStep,
@@ -145,39 +140,6 @@ class _Planes:
         if self._ledger is not None:
             hold = self._ledger.hold
         await self._ask(plane, Accept(*self._name(plane), cfg, ballot, reserved, hold), value)
-
-    def head_start(self) -> tuple[Ballot, Ballot] | None:
-        """See ``core.proposer.Planes``."""
-        if self.count != PLANES or self._foreign is not None or self._ledger is not None:
-            return None
-        fields = iid, kind, bucket, shards, key = self._name(0)
-        coordinator = self._coordinator
-        acceptor = coordinator.acceptor
-        served = acceptor.served
-        if slice16_of(iid) not in served.active and served.slice_at(iid) not in served.active:
-            return None
-        locator = served.check_record(Get(*fields, True, self.count))
-        stored_key = record_key(locator, kind, bucket, key)
-        try:
-            with coordinator.store.read() as txn:
-                if txn.get(stored_key) is not None or hold_witness(
-                    txn, served.mark_locator(iid, shards), bucket
-                ):
-                    return None
-                floor = read_floor(txn, stored_key)
-        except CorruptObject:
-            return None  # A full round says what is to be said of it.
-        ballot = acceptor.head_start.begin(self._record.label, floor)
-        return None if ballot is None else (ballot, floor)
-
-    def end_head_start(self, ballot: Ballot) -> None:
-        """See ``core.proposer.Planes``."""
-        self._coordinator.acceptor.head_start.end(self._record.label, ballot)
-
-    async def accept_first(self, plane: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
-        """See ``core.proposer.Planes``."""
-        message = Accept(*self._name(plane), self.cfg, ballot, reserved, b"", True)
-        await self._ask(plane, message, value)
 
     async def collect(self, plane: int, cfg: int, ballot: Ballot) -> None:
         """See ``core.settle.Collecting``."""

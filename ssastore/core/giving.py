@@ -28,11 +28,9 @@ from ssastore.core.changelog import ChangeLog, NotedStore
 from ssastore.core.custody import Custody
 from ssastore.core.floors import read_floor
 from ssastore.core.groups import ACTIVE, GroupRecord, group_key
-from ssastore.core.headstart import HeadStart
 from ssastore.core.moving import cancel_move
 from ssastore.core.numbers import (
     group_of_slice,
-    numbered_slice,
     overlaps,
     part_of_slice,
     plane_of_slice,
@@ -77,16 +75,9 @@ class Giver:
     """
 
     def __init__(
-        self,
-        *,
-        custody: Custody,
-        store: NotedStore,
-        control: ControlStore,
-        head_start: HeadStart,
-        drain_ms: int = DRAIN_MS,
+        self, *, custody: Custody, store: NotedStore, control: ControlStore, drain_ms: int = DRAIN_MS
     ) -> None:
         self._custody = custody
-        self._head_start = head_start
         self._store = store
         self._control = control
         self._drain_s = drain_ms / 1000
@@ -186,10 +177,8 @@ class Giver:
                 with self._store.read() as txn:
                     is_more = tally.step(txn)
                 await asyncio.sleep(0)
-            iid = numbered_slice(number).first
             with self._store.read() as txn:
-                # Who takes over knows nothing of the head start here: it promises as much, as a floor.
-                floor = self._head_start.over(iid, read_floor(txn, slice_range(number)[0]))
+                floor = read_floor(txn, slice_range(number)[0])
             total = SliceTotal(tally.records, tally.sum, floor, held.record.cfg)
             totals.append((part_of_slice(number), total))
         return [], pack_totals(totals)

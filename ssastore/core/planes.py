@@ -9,18 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ssastore.core.register import NO_BALLOT, Ballot, Value
 from ssastore.env import spawn
-from ssastore.errors import (
-    BucketNotFound,
-    CorruptObject,
-    OutcomeUnknown,
-    SsaStoreError,
-    StoreFull,
-    Unavailable,
-)
+from ssastore.errors import BucketNotFound, OutcomeUnknown, SsaStoreError, StoreFull, Unavailable
 
 T = TypeVar("T")
 
@@ -39,10 +32,6 @@ class Stale(Exception):
 
 class Uncounted(Stale):
     """The name is in a shard whose writes are counted, and this round's are not, or by somebody else."""
-
-
-_REFUSALS = (Outrun, Stale, Unavailable, BucketNotFound, StoreFull, CorruptObject)
-"Who says one of these has not taken a value, nor will it take what it was sent."
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +110,6 @@ class Planes(Protocol):
         """The planes as they are known now. Raises Unavailable: none of them votes here."""
         ...
 
-    def head_start(self) -> tuple[Ballot, Ballot] | None:
-        """The ballot under which the name may get its first value at once, and its floor; None: it may not.
-
-        It is given once for a name, until ``end_head_start`` (``core.headstart``).
-        """
-        ...
-
-    def end_head_start(self, ballot: Ballot) -> None:
-        """Plane 0 holds something of the name now, or nothing was sent and nothing is held anywhere."""
-        ...
-
     async def prepare(self, plane: int, ballot: Ballot) -> Promise: ...
 
     async def accept(
@@ -139,76 +117,6 @@ class Planes(Protocol):
     ) -> None:
         """``hold`` is that of the promise that an old value came with; the bill knows that of a new one."""
         ...
-
-    async def accept_first(self, plane: int, ballot: Ballot, value: bytes, reserved: Ballot) -> None:
-        """``accept`` by a plane that has accepted nothing under another ballot, else Outrun."""
-        ...
-
-
-class First(NamedTuple):
-    """What became of the first value of a name."""
-
-    is_chosen: bool
-    is_out: bool
-    "Whether a plane holds it, or may hold it some day."
-    seen: Ballot
-    "The highest ballot of those that outran it."
-
-
-async def first_to_all(planes: Planes, ballot: Ballot, value: bytes, reserved: Ballot) -> First:
-    """Send the first value of a name, under a head start: to plane 0 only after another has taken it.
-
-    A value that plane 0 took is chosen: another has it, too.  It is waited for, so that who reads next finds
-    it there.  Without plane 0 it takes all others (``core.headstart``).
-    """
-    errors: list[Exception] = []
-    taken = answered = 0
-    others = planes.count - 1
-    one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def ask_one(plane: int) -> None:
-        nonlocal taken, answered
-        try:
-            await planes.accept_first(plane, ballot, value, reserved)
-            taken += 1
-        except (Outrun, Stale, OSError, SsaStoreError) as error:
-            errors.append(error)
-        except asyncio.CancelledError:
-            one.cancel()
-            rest.cancel()
-            raise
-        except Exception as error:
-            for waited in (one, rest):
-                if not waited.done():
-                    waited.set_exception(error)
-            return
-        answered += 1
-        if (taken or answered == others) and not one.done():
-            one.set_result(None)
-        if answered == others and not rest.done():
-            rest.set_result(None)
-
-    for plane in range(1, planes.count):
-        spawn("ask a plane", ask_one(plane))
-    await one
-    if taken:
-        try:
-            await planes.accept_first(0, ballot, value, reserved)
-        except (Outrun, Stale, OSError, SsaStoreError) as error:
-            errors.append(error)
-            if isinstance(error, Outrun):
-                planes.end_head_start(ballot)  # It holds something else of the name.
-        else:
-            planes.end_head_start(ballot)
-            return First(True, True, NO_BALLOT)
-        await rest
-    in_doubt = not all(isinstance(error, _REFUSALS) for error in errors)
-    return First(taken == others, taken > 0 or in_doubt, _highest(errors))
-
-
-def _highest(errors: list[Exception]) -> Ballot:
-    return max((error.seen for error in errors if isinstance(error, Outrun)), default=NO_BALLOT)
 
 
 async def majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
@@ -245,7 +153,7 @@ async def majority(count: int, ask: Callable[[int], Awaitable[T]]) -> list[T]:
     await enough
     if len(answers) >= need:
         return answers[:need]
-    seen = _highest(errors)
+    seen = max((error.seen for error in errors if isinstance(error, Outrun)), default=NO_BALLOT)
     stale = next((error for error in errors if isinstance(error, Uncounted)), None) or next(
         (error for error in errors if isinstance(error, Stale)), None
     )

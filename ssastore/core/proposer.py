@@ -5,8 +5,7 @@
             ACC(b, value) to all planes ---- F+1 accepted -> done
 
 A proposer that won keeps the next ballot reserved and the value in a cache: the next
-write of the name is one ACC.  So is the first one of a new name, beside its plane 0
-(``core.headstart``).  A plane counts once per phase, however often it answers.
+write of the name is one ACC.  A plane counts once per phase, however often it answers.
 
 What makes a repeated call safe: every value carries the operations that led to it.
 An operation that is found there gets its recorded result and is not evaluated
@@ -25,6 +24,7 @@ have been chosen.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from typing import TypeVar
 
 from ssastore.core.birth import Birth, may_be_forgotten
 from ssastore.core.operations import Result
-from ssastore.core.planes import Bill, Outrun, Planes, Promise, Stale, Uncounted, first_to_all, majority
+from ssastore.core.planes import Bill, Outrun, Planes, Promise, Stale, Uncounted, majority
 from ssastore.core.register import (
     NO_BALLOT,
     Ballot,
@@ -44,7 +44,6 @@ from ssastore.core.register import (
     none_above,
     recent_of,
 )
-from ssastore.core.reserves import Reserve, Reserves
 from ssastore.core.turns import Turn, Waiting
 from ssastore.env import Clock, Randomness
 from ssastore.errors import (
@@ -55,12 +54,21 @@ from ssastore.errors import (
     TryLater,
     Unavailable,
 )
-from ssastore.limits import RETRY_BASE_MS, RETRY_CAP_MS
+from ssastore.limits import (
+    PROPOSER_CACHE_BYTES,
+    PROPOSER_CACHE_NAMES,
+    RETRY_BASE_MS,
+    RETRY_CAP_MS,
+)
 
 T = TypeVar("T")
 
 CALL_BUDGET_S = 5.0
 "How long a call duels with other proposers. Its caller has asked another one long before."
+
+_RECENT_BYTES = 320
+"Memory of one remembered operation: a tuple, two byte strings, three integers."
+_ENTRY_BYTES = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,46 @@ class Outcome:
 
     result: int
     modified_ms: int
+
+
+@dataclass(slots=True)
+class _Cached:
+    ballot: Ballot
+    cfg: int
+    value: Value
+
+
+class _Cache:
+    """What the last round of each name left, bounded in names and in bytes; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._size = 0
+
+    @staticmethod
+    def _size_of(name: bytes, cached: _Cached) -> int:
+        recent = len(cached.value.recent) * _RECENT_BYTES
+        return len(name) + len(cached.value.metadata) + recent + _ENTRY_BYTES
+
+    def add(self, name: bytes, cached: _Cached) -> None:
+        """Remember; a name is taken out before it is used, so it is never here twice."""
+        self._entries[name] = cached
+        self._size += self._size_of(name, cached)
+        while len(self._entries) > PROPOSER_CACHE_NAMES or self._size > PROPOSER_CACHE_BYTES:
+            oldest, dropped = self._entries.popitem(last=False)
+            self._size -= self._size_of(oldest, dropped)
+
+    def take(self, name: bytes) -> _Cached | None:
+        """Take out: a reserved ballot is used once."""
+        cached = self._entries.pop(name, None)
+        if cached is not None:
+            self._size -= self._size_of(name, cached)
+        return cached
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+        self._size = 0
 
 
 @dataclass(slots=True)
@@ -131,7 +179,7 @@ class Proposer:
         self._ballots = ballots
         self._clock = clock
         self._randomness = randomness
-        self._cache = Reserves()
+        self._cache = _Cache()
         self._locks: Waiting = {}
 
     async def write(self, name: bytes, planes: Planes, operation: Operation) -> Outcome:
@@ -147,10 +195,6 @@ class Proposer:
             cached, now = self._cache.take(name), planes.now()
             if cached is not None and operation.attempt == 1 and cached.cfg == now.cfg:
                 outcome = await self._write_cached(name, now, call, cached)
-                if outcome is not None:
-                    return outcome
-            elif operation.attempt == 1 and not _is_billed(now.bill):
-                outcome = await self._write_first(name, now, call)
                 if outcome is not None:
                     return outcome
             while True:
@@ -198,7 +242,7 @@ class Proposer:
     # -- one round ----------------------------------------------------------------------------------
 
     async def _write_cached(
-        self, name: bytes, planes: Planes, call: _Call, cached: Reserve
+        self, name: bytes, planes: Planes, call: _Call, cached: _Cached
     ) -> Outcome | None:
         """One ACC under the reserved ballot; None when a full round is needed.
 
@@ -220,33 +264,6 @@ class Proposer:
         except (Outrun, Stale) as error:
             self._learn(call, error)
             return None
-
-    async def _write_first(self, name: bytes, planes: Planes, call: _Call) -> Outcome | None:
-        """One ACC under the head start, for a name that plane 0 has nothing of; None: a full round."""
-        given = planes.head_start()
-        if given is None:
-            return None
-        ballot, floor = given
-        operation, old = call.operation, none_above(floor)
-        is_known = not may_be_forgotten(old, operation.attempt, operation.birth)
-        decision = operation.decide(old) if is_known else None
-        if decision is None or decision.value is None:
-            planes.end_head_start(ballot)
-            return None
-        value = self._successor(operation, ballot, old, decision)
-        reserved = self._ballots.after(ballot)
-        first = await first_to_all(planes, ballot, b"".join(value.encode()), reserved)
-        if first.is_chosen:
-            if planes.bill is not None:
-                planes.bill.settle()
-            self._cache.add(name, reserved, planes.cfg, value)
-            return Outcome(decision.result, value.modified_ms)
-        if first.is_out:
-            call.send(ballot)
-        else:
-            planes.end_head_start(ballot)
-        self._learn(call, Outrun(first.seen))
-        return None
 
     async def _round(self, name: bytes, planes: Planes, call: _Call) -> Outcome | None:
         """One full round. Raises Outrun or Stale when it must be tried again with a higher ballot."""
@@ -305,7 +322,20 @@ class Proposer:
         if decision.value is None and planes.bill is not None:
             with call.in_doubt():
                 await _wait_counted(planes.bill)
-        value = self._successor(call.operation, ballot, old, decision)
+        now_ms = self._clock.now_ms()
+        # A refusal that must be remembered changes nothing but the list of operations.
+        value = replace(decision.value or old)
+        value.follow(old)
+        operation, modified_ms = call.operation, value.modified_ms
+        entry = recent_of(
+            ballot,
+            operation.op_id,
+            at_ms=max(now_ms, operation.birth.latest_ms),
+            modified_ms=modified_ms,
+            result=decision.result,
+            attempt=operation.attempt,
+        )
+        value.remember(entry, now_ms)
         reserved = self._ballots.after(ballot)
         was_sent = call.is_sent
         call.send(ballot)
@@ -322,25 +352,10 @@ class Proposer:
             raise
         if planes.bill is not None and decision.value is not None:
             planes.bill.settle()  # Else what was chosen is not what an earlier round was charged for.
-        self._cache.add(name, reserved, cfg, value)
-        return Outcome(decision.result, value.modified_ms)
-
-    def _successor(self, operation: Operation, ballot: Ballot, old: Value, decision: Decision) -> Value:
-        """The value that follows ``old``, with the operation among those that led to it."""
-        now_ms = self._clock.now_ms()
-        # A refusal that must be remembered changes nothing but the list of operations.
-        value = replace(decision.value or old)
-        value.follow(old)
-        entry = recent_of(
-            ballot,
-            operation.op_id,
-            at_ms=max(now_ms, operation.birth.latest_ms),
-            modified_ms=value.modified_ms,
-            result=decision.result,
-            attempt=operation.attempt,
+        self._cache.add(
+            name, _Cached(reserved, cfg, replace(value, metadata=bytes(value.metadata), data=b""))
         )
-        value.remember(entry, now_ms)
-        return value
+        return Outcome(decision.result, modified_ms)
 
     async def _prepare(self, planes: Planes, call: _Call) -> tuple[Ballot, list[Promise]]:
         ballot = self._ballots.next(call.seen, self._clock.now_ms())

@@ -19,7 +19,6 @@ Plane f holds no data, so its last locator is free for bookkeeping of the enviro
     ffffffff 04  environment u32   mark of another environment: boot u32 | sequence u64 (``core.marks``)
     ffffffff 10  slice u16         floor: a ballot (``core.floors``)
     ffffffff 11                    ceiling: counter u64 (``core.ceiling``)
-    ffffffff 12                    head start: a ballot (``core.headstart``)
 """
 
 from __future__ import annotations
@@ -56,9 +55,6 @@ FLOORS_FIRST = b"\xff\xff\xff\xff\x10"
 
 CEILING_KEY = b"\xff\xff\xff\xff\x11"
 "The ceiling (``core.ceiling``)."
-
-HEAD_START_KEY = b"\xff\xff\xff\xff\x12"
-"The head start (``core.headstart``)."
 
 PLACE_BYTES = _PLACE.size
 "Locator and kind, which open every key but those of bookkeeping."

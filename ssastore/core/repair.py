@@ -18,7 +18,6 @@ from ssastore.core.records import (
     BOOKKEEPING_FIRST,
     CEILING_KEY,
     FLOORS_FIRST,
-    HEAD_START_KEY,
     MARKS_END,
     MARKS_FIRST,
     STANDINGS_END,
@@ -194,7 +193,7 @@ class Repairer:
     # -- bookkeeping --------------------------------------------------------------------------------
 
     async def _repair_bookkeeping(self, stored_key: bytes) -> None:
-        ceiling, head_start = self._tools.acceptor.ceiling, self._tools.acceptor.head_start
+        ceiling = self._tools.acceptor.ceiling
 
         def change(txn: WriteTxn) -> None:
             try:
@@ -202,8 +201,6 @@ class Repairer:
             except CorruptObject:
                 if stored_key == CEILING_KEY:
                     ceiling.restore(txn)
-                elif stored_key == HEAD_START_KEY:
-                    head_start.restore(txn)
                 elif stored_key.startswith(FLOORS_FIRST):
                     # Nothing that was collected had promised more than the ceiling.
                     txn.put(stored_key, make_ballot(ceiling.top, _U32_MAX, _U32_MAX), use_reserve=True)

@@ -20,8 +20,6 @@ from ssastore.errors import SsaStoreError
 log = logging.getLogger(__name__)
 
 _REPAIR_EVERY_S = 0.5
-_HEAD_START_EVERY_S = 5.0
-"How long new names take full rounds, at most, once a head start is used up."
 _COLLECT_EVERY_S_MAX = 60.0
 
 
@@ -47,13 +45,9 @@ class Upkeep:
         async def raise_ceiling() -> None:
             await tools.acceptor.ceiling.keep_ahead(tools.store, tools.clock.now_ms())
 
-        async def renew_head_start() -> None:
-            await tools.acceptor.head_start.renew(tools.store, tools.clock.now_ms())
-
         return {
             "collect tombstones": lambda: _every(collect_every_s, self.collector.run),
             "raise the ceiling": lambda: _every(RAISE_EVERY_S, raise_ceiling),
-            "renew the head start": lambda: _every(_HEAD_START_EVERY_S, renew_head_start),
             "repair": lambda: _every(_REPAIR_EVERY_S, self.mender.run),
             "scrub": lambda: _every(0, self.scrub.run),
         }

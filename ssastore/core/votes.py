@@ -13,7 +13,6 @@ from dataclasses import replace
 from ssastore.core.birth import birth_of, may_be_forgotten
 from ssastore.core.ceiling import Ceiling
 from ssastore.core.floors import floor_over, raise_floor, read_floor, slice_of_key
-from ssastore.core.headstart import HeadStart
 from ssastore.core.metadata import summary
 from ssastore.core.operations import decide_delete, decide_put
 from ssastore.core.place import Served, place_key
@@ -53,11 +52,10 @@ _METADATA_MAX = METADATA_BYTES_MAX + SEGMENTS_MAX * 48 + 256
 class Votes:
     """The slots of one environment."""
 
-    def __init__(self, served: Served, ballots: Ballots, ceiling: Ceiling, head_start: HeadStart) -> None:
+    def __init__(self, served: Served, ballots: Ballots, ceiling: Ceiling) -> None:
         self._served = served
         self._ballots = ballots
         self._ceiling = ceiling
-        self._head_start = head_start
 
     def get(self, request: Get, txn: ReadTxn) -> Reply:
         """What this plane has accepted; whether it is chosen, the asker finds out from a majority."""
@@ -106,7 +104,7 @@ class Votes:
         self._check_alone(request)
         check_birth(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        slot, floor = self._slot_and_floor(request.iid, txn, stored_key)
+        slot, floor = self._slot_and_floor(txn, stored_key)
         value = none_above(floor) if slot.accepted == NO_BALLOT else decode_value(slot.value)
         # Before anything that may have changed since the first time, the bucket's state included.
         if (entry := value.find(request.op_id)) is not None:
@@ -143,7 +141,7 @@ class Votes:
         locator = self._served.check_record(request)
         self._check_ballot(request, now_ms)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        slot, floor = self._slot_and_floor(request.iid, txn, stored_key)
+        slot, floor = self._slot_and_floor(txn, stored_key)
         hold = hold_witness(txn, self._served.mark_locator(request.iid, request.shards), request.bucket)
         if not slot.prepare(request.ballot):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
@@ -156,13 +154,12 @@ class Votes:
         self._check_ballot(request, now_ms)
         value = decode_value(body)
         stored_key = record_key(locator, request.kind, request.bucket, request.key)
-        slot, _ = self._slot_and_floor(request.iid, txn, stored_key)
+        slot = self._slot(txn, stored_key)
         if request.ballot == slot.accepted:
             return [], b""
         mark = self._served.mark_locator(request.iid, request.shards)
         check_open(request, mark, txn, hold=request.hold)
-        is_too_late = request.is_first and slot.accepted != NO_BALLOT
-        if is_too_late or not slot.accept(request.ballot, b"", request.reserved):
+        if not slot.accept(request.ballot, b"", request.reserved):
             raise Refusal(Status.OUTRUN, slot.seen.hex())
         self._ceiling.cover(txn, slot.promise, now_ms)
         self._store(txn, stored_key, slot, [body], value.state, now_ms)
@@ -220,15 +217,16 @@ class Votes:
         # A copy: in a write transaction a page that a view shows may be changed under it.
         return decode_slot(bytes(stored), NO_BALLOT)
 
-    def _slot_and_floor(self, iid: int, txn: WriteTxn, stored_key: bytes) -> tuple[Slot, Ballot]:
-        """The slot, with all that was promised, and the slice's floor if nothing was accepted above it.
+    @staticmethod
+    def _slot_and_floor(txn: WriteTxn, stored_key: bytes) -> tuple[Slot, Ballot]:
+        """The slot, and the slice's floor if nothing was accepted above it.
 
         What was collected says nothing to one who sees a later value: that carries it as its cut.
         """
         stored = txn.get(stored_key)
         if stored is None:
             floor = read_floor(txn, stored_key)
-            return Slot(self._head_start.over(iid, floor)), floor
+            return Slot(floor), floor
         slot = decode_slot(bytes(stored), NO_BALLOT)
         return slot, read_floor(txn, stored_key) if slot.accepted == NO_BALLOT else NO_BALLOT
 

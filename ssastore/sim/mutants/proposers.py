@@ -22,7 +22,6 @@ from ssastore.core.register import (
     decode_value,
     make_ballot,
 )
-from ssastore.core.reserves import Reserves
 from ssastore.env import spawn
 from ssastore.sim.mutants import Mutant, Put
 
@@ -161,7 +160,7 @@ def _short_memory(put: Put) -> None:
 
 
 def _no_cache(put: Put) -> None:
-    put(Reserves, "take", lambda self, name: None)
+    put(proposer._Cache, "take", lambda self, name: None)
 
 
 def _blind_retry(put: Put) -> None:

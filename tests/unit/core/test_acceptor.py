@@ -1002,34 +1002,3 @@ async def test_floor_is_the_promise_of_what_is_not_there(plane: Plane) -> None:
     await outrun(B2, plane.prepare(B1))
     await outrun(B2, plane.accept(B1, VALUE))
     assert await plane.prepare(B3) == ([1, NO_BALLOT, B2], b"")
-
-
-# -- first values of names (core.headstart) -----------------------------------------------------------
-
-
-async def test_first_value_is_taken_only_where_nothing_was_accepted(plane: Plane) -> None:
-    iid = iid_of_record(INDEXED, b"k", 2)
-    body = b"".join(VALUE.encode())
-
-    def first(ballot: bytes) -> Accept:
-        return Accept(iid, Kind.OBJECT, 7, 16, b"k", 1, ballot, NO_BALLOT, b"", True)
-
-    await plane.prepare(B1)
-    assert await plane.ask(first(B2), body) == ([], b""), "a promise is nothing accepted"
-    assert await plane.ask(first(B2), body) == ([], b""), "it is delivered again"
-    await outrun(B2, plane.ask(first(B3), body))
-    assert plane.held()[0][1] == B2
-
-
-async def test_absent_name_of_plane_0_has_promised_the_head_start(plane: Plane) -> None:
-    await plane.acceptor.head_start.renew(plane.store, NOW)
-    promised = plane.acceptor.head_start.promised
-    below, above = make_ballot(NOW, 9, 9), make_ballot((NOW + 1) * 1000, 9, 9)
-    at_0 = iid_of_record(INDEXED, b"k", 0)
-    await outrun(promised, plane.ask(Prepare(at_0, Kind.OBJECT, 7, 16, b"k", 1, below)))
-    body = b"".join(VALUE.encode())
-    await outrun(promised, plane.ask(Accept(at_0, Kind.OBJECT, 7, 16, b"k", 1, below, NO_BALLOT), body))
-    fields, _ = await plane.ask(Prepare(at_0, Kind.OBJECT, 7, 16, b"k", 1, above))
-    assert fields[1:3] == [NO_BALLOT, NO_BALLOT], "it is no floor: nothing was forgotten"
-    fields, _ = await plane.prepare(below)  # Of plane 2.
-    assert fields[1] == NO_BALLOT

@@ -26,7 +26,6 @@ from ssastore.errors import OutcomeUnknown, PreconditionFailed, Unavailable
 from ssastore.messages import BALLOT_BYTES
 from ssastore.sim.loop import VirtualLoop
 from ssastore.system import SystemClock, SystemRandomness
-from tests.registermodel import NoHeadStart
 
 BALLOT = b"A" * BALLOT_BYTES
 SHARD = ShardName(7, 2, 0)
@@ -103,7 +102,7 @@ class Noted:
         self.told.append("release")
 
 
-class TwoRounds(NoHeadStart):
+class TwoRounds:
     """Planes 0 and 1 hold a large value, plane 2 a smaller one that is newer; which answer changes."""
 
     count, cfg = 3, 1

@@ -34,13 +34,7 @@ def test_a_seal_does_not_wait_for_what_is_dropped() -> None:
         gone, moved = await world.record(GONE), await world.record(SEALED)
         elsewhere = replace(gone, planes=(replace(gone.planes[0], owner="d", epoch=3), *gone.planes[1:]))
         moving = begin_move(moved, 0, "d", 9, dict.fromkeys("abcd", ""))
-        giver = Giver(
-            custody=node.custody,
-            store=NotedStore(node.store),
-            control=node.control,
-            head_start=node.acceptor.head_start,
-            drain_ms=1000,
-        )
+        giver = Giver(custody=node.custody, store=NotedStore(node.store), control=node.control, drain_ms=1000)
         jobs = [asyncio.ensure_future(job()) for job in (giver.run, giver.clear)]
         await world.control.transact([], [Write(group_key(GONE), elsewhere.encode())])
         await asyncio.sleep(4)
