@@ -23,7 +23,7 @@ BENCH_STAMP := $(VENV)/.setup-bench-done
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-clients check test demo moves bench sim s3tests soak mutants compiled pure
+.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline sim s3tests soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -33,6 +33,7 @@ help:
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make moves   a cluster that changes in every way under load, and what clients noticed: make moves OBJECTS=500"
 	@echo "make bench   the benchmarks"
+	@echo "make bench-check   has an operation become dearer than bench/baselines say? Two minutes; make bench-baseline writes them"
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
 	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
@@ -102,6 +103,12 @@ soak: setup
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench
+
+bench-check: $(BENCH_STAMP)
+	$(BIN)/python -m bench.check
+
+bench-baseline: $(BENCH_STAMP)
+	$(BIN)/python -m bench.check --write
 
 compiled: setup
 	$(BIN)/python compile.py $(OPT)

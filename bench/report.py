@@ -13,10 +13,10 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench import machine
+from bench import calibrate, machine
 from ssastore.load import Measured, Op
 
-SCHEMA = "ssastore.bench/2"
+SCHEMA = "ssastore.bench/3"
 
 
 OURS = "ssastore"
@@ -67,6 +67,8 @@ class RoundResult:
     "CPU time of all the target's servers for one operation."
     others_percent: float
     "Share of all cores that was used by neither its servers nor its load generator: how noisy it was."
+    loop: calibrate.Loop
+    "What the fixed work took beside the round."
 
     @property
     def ops_per_s(self) -> float:
@@ -89,6 +91,7 @@ class RoundResult:
             "ops_per_s": round(self.ops_per_s, 1),
             "server_cpu_us_per_op": round(self.server_us, 2),
             "others_cpu_percent": round(self.others_percent, 1),
+            "loop_us": round(self.loop.us),
             **{
                 name: round(value, 4)
                 for name, value in asdict(self.measured).items()
@@ -109,7 +112,10 @@ FIGURES: dict[str, Figure] = {
     "p999_ms": lambda result: result.measured.p999_ms,
     "server_cpu_us_per_op": lambda result: result.server_us,
     "client_cpu_us_per_op": lambda result: result.measured.client_us,
+    "server_nominal_us_per_op": lambda result: result.loop.nominal(result.server_us),
+    "client_nominal_us_per_op": lambda result: result.loop.nominal(result.measured.client_us),
     "others_cpu_percent": lambda result: result.others_percent,
+    "loop_us": lambda result: result.loop.us,
 }
 _COMPARED = ("ops_per_s", "server_cpu_us_per_op", "client_cpu_us_per_op")
 
@@ -185,33 +191,39 @@ class Report:
     # -- lines of JSON ------------------------------------------------------------------------------
 
     def json_lines(self) -> Iterator[str]:
-        """One object a line: the run, its rounds, a summary of each target, the ratios."""
-        yield json.dumps(
-            {
-                "schema": SCHEMA,
-                "kind": "run",
-                "machine": self.machine,
-                "workload": self.workload,
-                "targets": self.targets,
-                "left_out": self.left_out,
-            }
-        )
+        """One object a line: the run, a summary of each target, its rounds, the ratios."""
+        yield from map(json.dumps, self.short())
         for result in self.rounds:
             yield json.dumps(result.as_json())
         for case in self.cases:
             about = case._asdict()
-            for target, results in self.results(case).items():
-                figures = {name: _rounded(_over(results, name)) for name in FIGURES}
-                yield json.dumps({"kind": "summary", **about, "target": target, **figures})
             for (target, peer), found in self.ratios(case).items():
                 figures = {name: _rounded(value) for name, value in found.items()}
                 yield json.dumps({"kind": "ratio", **about, "target": target, "peer": peer, **figures})
+
+    def short(self) -> Iterator[dict[str, Any]]:
+        """The run and the summaries: what a baseline keeps."""
+        yield {
+            "schema": SCHEMA,
+            "kind": "run",
+            "machine": self.machine,
+            "workload": self.workload,
+            "targets": self.targets,
+            "left_out": self.left_out,
+        }
+        for case in self.cases:
+            for target, results in self.results(case).items():
+                figures = {name: _rounded(_over(results, name)) for name in FIGURES}
+                yield {"kind": "summary", **case._asdict(), "target": target, **figures}
 
     # -- table --------------------------------------------------------------------------------------
 
     def table(self) -> str:
         """For people."""
         lines = machine.lines(self.machine)
+        if self.rounds:
+            loop = spread([result.loop.us / 1000 for result in self.rounds])
+            lines.append(f"calibration loop {loop.median:.0f} ms ({loop.low:.0f} to {loop.high:.0f})")
         for target, about in self.targets.items():
             versions = ", ".join(f"{name} {value}" for name, value in about.items() if name != "about")
             lines.append(f"{target}: {about['about']} ({versions})")

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import cpu, machine
+from bench import calibrate, cpu, machine
 from bench.errors import LeftOut
 from bench.generator import Generator
 from bench.report import Case, Report, RoundResult
@@ -121,6 +121,7 @@ class Run:
         self._options = options
         self._directory = directory
         self._cleanup = cleanup
+        self._calibration = calibrate.Calibration(directory, cleanup)
         self._server_cores, self._client_cores = cores_of(pin=options.pin)
         self._generators: dict[str, Generator] = {}
         self._filled: dict[tuple[str, int], int] = {}
@@ -131,14 +132,14 @@ class Run:
                 "inflight": options.inflight,
                 "seconds": options.seconds,
                 "rounds": options.rounds,
+                "loop": calibrate.VERSION,
                 "server_cores": sorted(self._server_cores),
                 "client_cores": sorted(self._client_cores),
             },
         )
 
-    def measure(self) -> None:
+    def measure(self, plan: Sequence[Comparison]) -> None:
         """All of it. Raises BenchError."""
-        plan = selected(comparisons(), self._options.only)
         wanted = {target.name: target for one in plan for target in one.targets}
         for target in wanted.values():
             self._start(target)
@@ -195,7 +196,8 @@ class Run:
         pids = [server.pid for server in target.servers]
         machine_before, before = cpu.machine_us(), cpu.tree_us(pids)
         try:
-            measured = self._generators[target.name].run(wanted)
+            with self._calibration.beside() as turns:
+                measured = self._generators[target.name].run(wanted)
         finally:
             # A server that has died is the better reason than what its client makes of it.
             for server in target.servers:
@@ -203,7 +205,10 @@ class Run:
         server_us = cpu.tree_us(pids) - before
         others_us = cpu.machine_us() - machine_before - server_us - measured.client_us * measured.ops
         others_percent = max(0.0, others_us / (measured.seconds * 1e4 * (os.cpu_count() or 1)))
-        return RoundResult(case, target.name, number, measured, server_us / measured.ops, others_percent)
+        loop = calibrate.middle(turns)
+        return RoundResult(
+            case, target.name, number, measured, server_us / measured.ops, others_percent, loop
+        )
 
 
 def _stop(target: Target) -> None:
@@ -211,8 +216,12 @@ def _stop(target: Target) -> None:
         server.stop()
 
 
-def run(options: Options) -> Report:
+def run(options: Options, plan: Sequence[Comparison] | None = None) -> Report:
     """Measure, and leave nothing behind.
+
+    Args:
+        options: how, and what of the plan.
+        plan: all that there is, by default.
 
     Raises:
         BenchError: a server or generator failed.
@@ -222,7 +231,7 @@ def run(options: Options) -> Report:
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
         one = Run(options, directory, cleanup)
-        one.measure()
+        one.measure(selected(comparisons() if plan is None else plan, options.only))
         return one.report
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from bench.calibrate import Loop
 from bench.machine import describe, field_of, file_system_of, is_in_memory, lines
-from bench.report import FIGURES, Case, Report, RoundResult, Spread, bytes_text, ratio, spread
+from bench.report import FIGURES, SCHEMA, Case, Report, RoundResult, Spread, bytes_text, ratio, spread
 from ssastore.load import Measured, Op
 
 MACHINE: dict[str, Any] = {
@@ -25,6 +26,7 @@ MACHINE: dict[str, Any] = {
     "uvloop": "0.21",
 }
 WORKLOAD = {"sizes_bytes": [4096], "inflight": [64], "seconds": 2.0, "rounds": 3}
+LOOP = Loop(100_000, 75_000, 25_000)
 GET, PUT = Case("native", "get", 4096, 64), Case("native", "put", 4096, 64)
 
 
@@ -33,7 +35,7 @@ def result(
 ) -> RoundResult:
     measured = Measured(ops, 2.0, p50_ms=1.0, p99_ms=5.0, p999_ms=9.0, client_us=20.0)
     case = Case("native", op, 4096, 64)
-    return RoundResult(case, target, number, measured, server_us, others_percent=12.5)
+    return RoundResult(case, target, number, measured, server_us, 12.5, LOOP)
 
 
 def report_of(*rounds: RoundResult) -> Report:
@@ -108,7 +110,7 @@ def test_each_of_ours_is_compared_with_peers_and_what_replicas_cost_is_said() ->
 def test_sizes_and_numbers_of_callers_are_cases_of_their_own() -> None:
     report = report_of(result("ssastore", 0))
     other = Case("s3", "get", 1 << 20, 1)
-    report.rounds.append(RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0))
+    report.rounds.append(RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0, LOOP))
     assert report.cases == [GET, other]
     assert [one.server_us for one in report.results(other)["ssastore"]] == [99.0]
     assert "S3 GET, 1 MiB, 1 in flight" in report.table()
@@ -130,11 +132,12 @@ def test_lines_of_json_are_complete() -> None:
     report = report_of(result("ssastore", 0, ops=6000), result("redis", 0, ops=2000))
     report.left_out["nginx"] = "nginx is not installed"
     rows = [json.loads(line) for line in report.json_lines()]
-    assert [row["kind"] for row in rows] == ["run", "round", "round", "summary", "summary", "ratio"]
-    head, one, *_, last = rows
-    assert head["schema"] == "ssastore.bench/2"
+    assert [row["kind"] for row in rows] == ["run", "summary", "summary", "round", "round", "ratio"]
+    head, _, _, one, _, last = rows
+    assert head["schema"] == SCHEMA
     assert head["machine"]["commit"] == "0123456789ab"
     assert head["left_out"] == {"nginx": "nginx is not installed"}
+    assert one["loop_us"] == 200_000
     assert (one["target"], one["round"], one["ops_per_s"], one["server_cpu_us_per_op"]) == (
         "ssastore",
         0,
@@ -142,6 +145,8 @@ def test_lines_of_json_are_complete() -> None:
         10,
     )
     assert (one["protocol"], one["op"], one["size"], one["inflight"]) == ("native", "get", 4096, 64)
+    assert rows[1]["server_nominal_us_per_op"]["median"] == 5
+    assert rows[1]["client_nominal_us_per_op"]["median"] == 10
     assert (last["target"], last["peer"], last["ops_per_s"]["median"]) == ("ssastore", "redis", 3)
 
 
@@ -151,6 +156,7 @@ def test_table_names_hardware_commit_and_figures() -> None:
     ).table()
     assert "commit 0123456789ab" in table
     assert "Some CPU" in table
+    assert "calibration loop 200 ms (200 to 200)" in table
     rows = {line.split("  ")[1].strip(): line for line in table.splitlines() if line.startswith("  ")}
     assert "3000 (3000 to 3000)" in rows["ssastore"]
     assert "1500 (1000 to 2000)" in rows["redis"]
