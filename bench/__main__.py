@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from bench.errors import BenchError
 from bench.report import OURS, Report
-from bench.run import PRODUCTS, PROTOCOLS, Options, names, run, say
-from ssastore.load import INDEX_BYTES, MIB, OPS
+from bench.run import PRODUCTS, PROTOCOLS, Endpoint, Options, names, run, say
+from ssastore.load import MIB, OPS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,6 +48,14 @@ def _names(text: str) -> frozenset[str]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _endpoint(text: str) -> Endpoint:
+    name, equals, rest = text.partition("=")
+    url, *pids = rest.split(",")
+    if not name or not equals or not url or not all(pid.isdigit() for pid in pids):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like minio=http://127.0.0.1:9000,4711")
+    return Endpoint(name, url, tuple(map(int, pids)))
+
+
 def parser() -> argparse.ArgumentParser:
     """The options."""
     known = ", ".join((*PROTOCOLS, *OPS, *PRODUCTS))
@@ -64,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--size",
-        type=_within(int, INDEX_BYTES, SIZE_MAX),
+        type=_within(int, 0, SIZE_MAX),
         nargs="+",
         default=[4096],
         help="bytes of a value; default 4096",
@@ -79,6 +87,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, default=RESULTS, help="folder for the servers' data, on a disk")
     made.add_argument(
         "--pin", action="store_true", help="keep the last core for the client, others for servers"
+    )
+    made.add_argument(
+        "--workers", type=_within(int, 1, 16), default=1, help="processes of a server; default 1"
+    )
+    made.add_argument(
+        "--s3-url",
+        type=_endpoint,
+        action="append",
+        default=[],
+        metavar="NAME=URL[,PID]",
+        help="an S3 service that runs, and its process; keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
     made.add_argument("--json", action="store_true", help="print lines of JSON instead of the table")
     return made
@@ -96,6 +115,8 @@ def options_of(arguments: argparse.Namespace) -> Options:
         only=arguments.only if is_named else arguments.only.union(BASIC),
         data=arguments.data,
         pin=arguments.pin,
+        workers=arguments.workers,
+        endpoints=tuple(arguments.s3_url),
     )
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from math import isnan, nan
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -64,11 +65,13 @@ class RoundResult:
     round: int
     measured: Measured
     server_us: float
-    "CPU time of all the target's servers for one operation."
+    "CPU time of all the target's servers for one operation; NaN where they are not known."
     others_percent: float
     "Share of all cores that was used by neither its servers nor its load generator: how noisy it was."
     loop: calibrate.Loop
     "What the fixed work took beside the round."
+    memory_mib: float
+    "What its servers had in RAM after the round; NaN likewise."
 
     @property
     def ops_per_s(self) -> float:
@@ -89,9 +92,10 @@ class RoundResult:
             "target": self.target,
             "round": self.round,
             "ops_per_s": round(self.ops_per_s, 1),
-            "server_cpu_us_per_op": round(self.server_us, 2),
-            "others_cpu_percent": round(self.others_percent, 1),
+            "server_cpu_us_per_op": _json(self.server_us),
+            "others_cpu_percent": _json(self.others_percent),
             "loop_us": round(self.loop.us),
+            "memory_mib": _json(self.memory_mib),
             **{
                 name: round(value, 4)
                 for name, value in asdict(self.measured).items()
@@ -116,6 +120,7 @@ FIGURES: dict[str, Figure] = {
     "client_nominal_us_per_op": lambda result: result.loop.nominal(result.measured.client_us),
     "others_cpu_percent": lambda result: result.others_percent,
     "loop_us": lambda result: result.loop.us,
+    "memory_mib": lambda result: result.memory_mib,
 }
 _COMPARED = ("ops_per_s", "server_cpu_us_per_op", "client_cpu_us_per_op")
 
@@ -126,11 +131,15 @@ _COLUMNS = (
     ("p99.9 ms", "p999_ms", 10),
     ("server CPU us/op", "server_cpu_us_per_op", 25),
     ("client CPU us/op", "client_cpu_us_per_op", 18),
+    ("memory MiB", "memory_mib", 12),
     ("others CPU %", "others_cpu_percent", 14),
+    ("written", "written", 9),
 )
 "Heading, figure, width; where there is room, smallest and largest are shown too."
 _WORKS = {
     "get": "GET",
+    "one": "GET, all of one key",
+    "list": "a page of 1,000 keys",
     "hot": "GET, a few keys far more often than others (Zipf)",
     "put": "durable PUT of new names",
     "overwrite": "durable PUT over what is there",
@@ -163,6 +172,8 @@ class Report:
     targets: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     rounds: list[RoundResult] = field(default_factory=list)
+    written: dict[tuple[Case, str], float] = field(default_factory=dict)
+    "By a target's servers for a byte of the values that were put, in all rounds of a case."
 
     def results(self, case: Case) -> dict[str, list[RoundResult]]:
         """Rounds of one case by target, in the order of the targets."""
@@ -214,7 +225,8 @@ class Report:
         for case in self.cases:
             for target, results in self.results(case).items():
                 figures = {name: _rounded(_over(results, name)) for name in FIGURES}
-                yield {"kind": "summary", **case._asdict(), "target": target, **figures}
+                more = {"written_bytes_per_byte": _json(self.written.get((case, target), nan))}
+                yield {"kind": "summary", **case._asdict(), "target": target, **figures, **more}
 
     # -- table --------------------------------------------------------------------------------------
 
@@ -246,7 +258,11 @@ class Report:
         )
         yield " " * _NAME_WIDTH + "".join([f"{heading:>{width}}" for heading, _, width in _COLUMNS])
         for target, results in self.results(case).items():
-            yield _row(target, {name: _over(results, name) for name in FIGURES})
+            figures = {name: _over(results, name) for name in FIGURES}
+            written = self.written.get((case, target))
+            if written is not None:
+                figures["written"] = Spread(written, written, written)
+            yield _row(target, figures)
         for (target, peer), found in self.ratios(case).items():
             yield _row(f"{target} / {peer}", found, "x")
 
@@ -255,8 +271,13 @@ def _over(results: Sequence[RoundResult], name: str) -> Spread:
     return spread([FIGURES[name](result) for result in results])
 
 
-def _rounded(value: Spread) -> dict[str, float]:
-    return {name: round(number, 4) for name, number in value._asdict().items()}
+def _rounded(value: Spread) -> dict[str, float | None]:
+    return {name: _json(number) for name, number in value._asdict().items()}
+
+
+def _json(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if isnan(value) else round(value, 4)
 
 
 def _row(name: str, figures: Mapping[str, Spread], unit: str = "") -> str:
@@ -265,7 +286,7 @@ def _row(name: str, figures: Mapping[str, Spread], unit: str = "") -> str:
 
 
 def _cell(value: Spread | None, width: int, unit: str) -> str:
-    if value is None:
+    if value is None or isnan(value.median):
         return ""
     middle, low, high = (f"{number:.0f}" if number >= 1000 else f"{number:.3g}" for number in value)
     return f"{middle}{unit} ({low} to {high})" if width >= _SPREAD_WIDTH_MIN else middle + unit

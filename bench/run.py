@@ -15,21 +15,38 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
-from bench import calibrate, cpu, machine
+from bench import calibrate, cpu, machine, resources
 from bench.errors import LeftOut
 from bench.generator import Generator
 from bench.report import Case, Report, RoundResult
 from bench.targets import Target
+from bench.targets.ceph import Ceph
+from bench.targets.memcached import Memcached
 from bench.targets.nginx import Nginx
 from bench.targets.redis import Redis
 from bench.targets.s3 import S3Ssastore
+from bench.targets.s3url import S3Url
 from bench.targets.ssastore import Ssastore
+from bench.targets.swift import Swift
 from ssastore.load import OPS, Op, Round, round_of
 
 WARM_UP_S = 0.5
 "A round that does not count, before the first: connections, caches."
+
+SETTLE_S = 8.0
+"After rounds that write: what servers write later, as a checkpoint, shall be counted."
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An S3 service that is there already."""
+
+    name: str
+    url: str
+    pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,9 @@ class Options:
     data: Path
     "Servers keep their data in a new folder here, which is removed at the end."
     pin: bool
+    workers: int = 1
+    "Processes of a server, where it has such a setting."
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +80,27 @@ class Comparison:
     "The first one is what the others are compared with."
 
 
-def comparisons() -> list[Comparison]:
+def comparisons(workers: int = 1, endpoints: Iterable[Endpoint] = ()) -> list[Comparison]:
     """Which targets do which work. PUT is durable, so only targets that sync are compared."""
-    ours, replicated = Ssastore(), Ssastore(replicas=3)
-    by_s3, replicated_by_s3 = S3Ssastore(), S3Ssastore(replicas=3)
-    redis, synced, nginx = Redis(durable=False), Redis(durable=True), Nginx()
+    ours, replicated = Ssastore(workers=workers), Ssastore(replicas=3, workers=workers)
+    by_s3, replicated_by_s3 = S3Ssastore(workers=workers), S3Ssastore(replicas=3, workers=workers)
+    redis, synced = Redis(durable=False), Redis(durable=True)
+    nginx, memcached = Nginx(workers=workers), Memcached(workers=workers)
+    services: list[Target] = [Swift(workers=workers), Ceph()]
+    services += [S3Url(one.name, one.url, one.pids) for one in endpoints]
+    writing: tuple[Op, ...] = ("put", "overwrite", "mixed")
+    reading: tuple[Op, ...] = ("hot", "one")
     return [
-        Comparison("native", "get", [ours, replicated, redis, nginx]),
-        Comparison("native", "hot", [ours, replicated, redis]),
-        Comparison("native", "put", [ours, replicated, synced]),
-        Comparison("native", "overwrite", [ours, replicated, synced]),
-        Comparison("native", "mixed", [ours, replicated, synced]),
-        Comparison("s3", "get", [by_s3, replicated_by_s3, nginx]),
-        Comparison("s3", "hot", [by_s3, replicated_by_s3, nginx]),
-        Comparison("s3", "put", [by_s3, replicated_by_s3]),
-        Comparison("s3", "overwrite", [by_s3, replicated_by_s3]),
-        Comparison("s3", "mixed", [by_s3, replicated_by_s3]),
+        Comparison("native", "get", [ours, replicated, redis, memcached, nginx]),
+        *(Comparison("native", op, [ours, replicated, redis, memcached]) for op in reading),
+        *(Comparison("native", op, [ours, replicated, synced]) for op in writing),
+        *(Comparison("s3", op, [by_s3, replicated_by_s3, *services, nginx]) for op in ("get", *reading)),
+        *(Comparison("s3", op, [by_s3, replicated_by_s3, *services]) for op in (*writing, "list")),
     ]
 
 
 PROTOCOLS = ("native", "s3")
-PRODUCTS = ("ssastore", "redis", "nginx")
+PRODUCTS = ("ssastore", "redis", "memcached", "nginx", "swift", "ceph", "url")
 
 
 def selected(plan: Sequence[Comparison], only: Collection[str]) -> list[Comparison]:
@@ -124,7 +144,8 @@ class Run:
         self._calibration = calibrate.Calibration(directory, cleanup)
         self._server_cores, self._client_cores = cores_of(pin=options.pin)
         self._generators: dict[str, Generator] = {}
-        self._filled: dict[tuple[str, int], int] = {}
+        self._put: dict[tuple[Case, str], int] = {}
+        "Operations of all rounds, those that do not count among them."
         self.report = Report(
             machine=machine.describe(directory),
             workload={
@@ -133,6 +154,7 @@ class Run:
                 "seconds": options.seconds,
                 "rounds": options.rounds,
                 "loop": calibrate.VERSION,
+                "workers": options.workers,
                 "server_cores": sorted(self._server_cores),
                 "client_cores": sorted(self._client_cores),
             },
@@ -173,10 +195,11 @@ class Run:
         if not targets:
             return
         options = self._options
+        written = {target.name: _written(target) for target in targets}
         wanted = round_of(case.op, size=case.size, inflight=case.inflight, seconds=options.seconds)
         for target in targets:
             if case.op != "put":
-                self._fill(target, wanted)
+                self._generators[target.name].fill(wanted)
             warm_up = round_of(case.op, size=case.size, inflight=case.inflight, seconds=WARM_UP_S)
             self._round(case, target, warm_up, 0)
         for number in range(options.rounds):
@@ -184,13 +207,13 @@ class Run:
                 result = self._round(case, target, wanted, number)
                 self.report.rounds.append(result)
                 say(f"{case.label} {number + 1}/{options.rounds}  {result.line()}")
-
-    def _fill(self, target: Target, wanted: Round) -> None:
-        """Write the keys that this round needs and that no round before it has needed."""
-        known = self._filled.get((target.name, wanted.size), 0)
-        if known < wanted.fill_count:
-            self._generators[target.name].fill(wanted)
-            self._filled[target.name, wanted.size] = wanted.fill_count
+        if case.op in ("put", "overwrite") and case.size:
+            time.sleep(SETTLE_S)
+            for target in targets:
+                bytes_written = _written(target) - written[target.name]
+                stored = self._put[case, target.name] * case.size
+                if target.servers:
+                    self.report.written[case, target.name] = bytes_written / stored
 
     def _round(self, case: Case, target: Target, wanted: Round, number: int) -> RoundResult:
         pids = [server.pid for server in target.servers]
@@ -202,13 +225,23 @@ class Run:
             # A server that has died is the better reason than what its client makes of it.
             for server in target.servers:
                 server.check()
-        server_us = cpu.tree_us(pids) - before
+        self._put[case, target.name] = self._put.get((case, target.name), 0) + measured.ops
+        server_us = cpu.tree_us(pids) - before if pids else nan
         others_us = cpu.machine_us() - machine_before - server_us - measured.client_us * measured.ops
-        others_percent = max(0.0, others_us / (measured.seconds * 1e4 * (os.cpu_count() or 1)))
-        loop = calibrate.middle(turns)
         return RoundResult(
-            case, target.name, number, measured, server_us / measured.ops, others_percent, loop
+            case,
+            target.name,
+            number,
+            measured,
+            server_us / measured.ops,
+            max(0.0, others_us / (measured.seconds * 1e4 * (os.cpu_count() or 1))) if pids else nan,
+            calibrate.middle(turns),
+            resources.memory_mib(pids) if pids else nan,
         )
+
+
+def _written(target: Target) -> int:
+    return resources.written_bytes(server.pid for server in target.servers)
 
 
 def _stop(target: Target) -> None:
@@ -231,7 +264,9 @@ def run(options: Options, plan: Sequence[Comparison] | None = None) -> Report:
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
         one = Run(options, directory, cleanup)
-        one.measure(selected(comparisons() if plan is None else plan, options.only))
+        one.measure(
+            selected(comparisons(options.workers, options.endpoints) if plan is None else plan, options.only)
+        )
         return one.report
 
 

@@ -60,13 +60,13 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def waiting_for(what: str) -> Iterator[None]:
-    """Pause between looks at something, until the caller breaks out. Raises BenchError after START_S."""
-    deadline = time.monotonic() + START_S
+def waiting_for(what: str, timeout_s: float = START_S) -> Iterator[None]:
+    """Pause between looks at something, until the caller breaks out. Raises BenchError after the time."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         yield
         time.sleep(_POLL_S)
-    raise BenchError(f"{what} was not ready after {START_S} s")
+    raise BenchError(f"{what} was not ready after {timeout_s:g} s")
 
 
 class Server:
@@ -135,9 +135,9 @@ class Server:
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-_LOG_LINES_SHOWN:])
 
-    def wait_for_port(self, port: int) -> None:
+    def wait_for_port(self, port: int, timeout_s: float = START_S) -> None:
         """Until it listens on a port of 127.0.0.1. Raises BenchError."""
-        for _ in waiting_for(self.name):
+        for _ in waiting_for(self.name, timeout_s):
             self.check()
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -158,6 +158,26 @@ class Server:
                 # Its session holds nothing but what it started.
                 os.killpg(self.pid, signal.SIGKILL)
                 self.process.wait()
+
+
+class Foreign(Server):
+    """A process of somebody else: its figures are read, and it is left alone."""
+
+    def __init__(self, pid: int) -> None:
+        self.name = f"process {pid}"
+        self._pid = pid
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    def check(self) -> None:
+        """Raises BenchError when it has ended."""
+        if not Path(f"/proc/{self._pid}").exists():
+            raise BenchError(f"{self.name} has ended")
+
+    def stop(self) -> None:
+        """It is not ours to end."""
 
 
 class _Begin:

@@ -18,20 +18,25 @@ import time
 from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate, cycle
-from typing import Literal, Protocol, get_args
+from itertools import accumulate, cycle, pairwise, repeat
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
 
-Op = Literal["get", "hot", "put", "overwrite", "mixed"]
-"""Read the keys one after the other; read them as Zipf's law has it; write a new one; write one again
-that was written lately; seven reads and three writes again in ten."""
+Op = Literal["get", "hot", "one", "put", "overwrite", "mixed", "list"]
+"""Read the keys one after the other; read them as Zipf's law has it; read only one of them; write a new one;
+write one again that was written lately; seven reads and three writes again in ten; read a page of a listing."""
 
 OPS: tuple[Op, ...] = get_args(Op)
+
+BUCKET_OPS: tuple[Op, ...] = tuple(op for op in OPS if op != "list")
+"What every bucket can do: a hashed one has no listing."
 
 MIB = 1 << 20
 
 GETS_MAX = 1_000_000
+"Of one round; and of PUTs of very small values."
+
 PUT_BYTES_MAX = 256 * MIB
 "Of one round: Redis keeps all of it in memory."
 
@@ -52,7 +57,14 @@ READS_OF_TEN = 7
 "In a mixed load."
 
 INDEX_BYTES = 8
-"Every value begins with the number of its key; the rest is random and the same for all."
+"Every value begins with the number of its key, or what has room of it; the rest is random and the same."
+
+PAGE_KEYS = 1000
+"Of a listing: what S3 gives at once."
+
+_SCATTER = 0x9E37_79B1
+"""Odd, and 2 ** 32 over the golden ratio: the products of all numbers are all numbers, and those of
+neighbours are far apart. So keys are written and read out of their order, and lie evenly in it."""
 
 
 class Bucket(Protocol):
@@ -64,6 +76,15 @@ class Bucket(Protocol):
 
     async def get(self, key: str) -> bytes:
         """The value."""
+        ...
+
+
+@runtime_checkable
+class ListedBucket(Bucket, Protocol):
+    """One that has a listing."""
+
+    async def page(self, prefix: str, after: str, count: int) -> list[str]:
+        """The first ``count`` keys with this prefix behind ``after``, in order."""
         ...
 
 
@@ -99,9 +120,11 @@ class Measured:
 
 def round_of(op: Op, *, size: int, inflight: int, seconds: float) -> Round:
     """A round with its bounds."""
-    inflight = max(1, min(inflight, INFLIGHT_BYTES_MAX // size))
-    fill_count = max(inflight, min(FILL_COUNT_MAX, FILL_BYTES_MAX // size))
-    count_max = GETS_MAX if op in ("get", "hot") else max(inflight, PUT_BYTES_MAX // size)
+    heavy = max(size, 1)
+    inflight = max(1, min(inflight, INFLIGHT_BYTES_MAX // heavy))
+    fill_count = max(inflight, min(FILL_COUNT_MAX, FILL_BYTES_MAX // heavy))
+    is_reading = op in ("get", "hot", "one", "list")
+    count_max = GETS_MAX if is_reading else max(inflight, min(GETS_MAX, PUT_BYTES_MAX // heavy))
     return Round(op, size, inflight, seconds, fill_count, count_max)
 
 
@@ -116,9 +139,12 @@ class Load:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._size = INDEX_BYTES
         self._rest = b""
         self._written: dict[int, int] = {}
         self._filled: dict[int, int] = {}
+        self._turns: dict[tuple[Op, int, int], Iterator[int]] = {}
+        "Where the rounds of an operation have come to: the next one goes on there."
         self.done = 0
         "Operations that were answered since the start; for a display."
 
@@ -130,10 +156,11 @@ class Load:
             yield from (_put_key(size, index) for index in range(count))
 
     async def fill(self, wanted: Round) -> None:
-        """Write what the GETs of a round will read. Raises what the bucket raises."""
+        """Write what the GETs of a round will read and is not there yet. Raises what the bucket raises."""
         self._take_size(wanted.size)
-        indexes = iter(range(wanted.fill_count))
-        self._filled[wanted.size] = max(wanted.fill_count, self._filled.get(wanted.size, 0))
+        known = self._filled.get(wanted.size, 0)
+        indexes = iter(range(known, wanted.fill_count))
+        self._filled[wanted.size] = max(wanted.fill_count, known)
 
         async def caller() -> None:
             for index in indexes:
@@ -182,32 +209,54 @@ class Load:
         return summarise(latencies, seconds, cpu_s, failed, reason)
 
     def _take_size(self, size: int) -> None:
-        if len(self._rest) != size - INDEX_BYTES:
-            self._rest = os.urandom(size - INDEX_BYTES)
+        self._size = size
+        if len(self._rest) != max(0, size - INDEX_BYTES):
+            self._rest = os.urandom(max(0, size - INDEX_BYTES))
 
     def _value(self, index: int) -> bytes:
-        return index.to_bytes(INDEX_BYTES, "big") + self._rest
+        return index.to_bytes(INDEX_BYTES, "little")[: self._size] + self._rest
 
     def _operation(self, wanted: Round) -> Operation:
         op, size, count = wanted.op, wanted.size, wanted.fill_count
-        if op == "get":
-            return self._gets(size, _in_turn(count))
-        if op == "hot":
-            return self._gets(size, _by_zipf(count))
         if op == "put":
             return self._puts(size)
         if op == "overwrite":
-            return self._overwrites(size, _in_turn(count))
-        return _mixed(self._gets(size, _in_turn(count)), self._overwrites(size, _in_turn(count)))
+            return self._overwrites(size, self._turn(op, size, count))
+        if op == "list":
+            return self._pages(size, self._turn(op, size, count), min(PAGE_KEYS, count // 2))
+        if op == "mixed":
+            reads = self._gets(size, self._turn("get", size, count))
+            return _mixed(reads, self._overwrites(size, self._turn("overwrite", size, count)))
+        return self._gets(size, repeat(0) if op == "one" else self._turn(op, size, count))
+
+    def _turn(self, op: Op, size: int, count: int) -> Iterator[int]:
+        key = op, size, count
+        if key not in self._turns:
+            self._turns[key] = _by_zipf(count) if op == "hot" else cycle(range(count))
+        return self._turns[key]
 
     def _gets(self, size: int, indexes: Iterator[int]) -> Operation:
-        get = self._bucket.get
+        get, head = self._bucket.get, min(size, INDEX_BYTES)
 
         async def one() -> None:
             index = next(indexes)
             value = await get(_get_key(size, index))
-            if len(value) != size or int.from_bytes(value[:INDEX_BYTES], "big") != index:
+            if len(value) != size or value[:head] != index.to_bytes(INDEX_BYTES, "little")[:head]:
                 raise CorruptObject(f"the answer for key {index} is another value")
+
+        return one
+
+    def _pages(self, size: int, indexes: Iterator[int], count: int) -> Operation:
+        bucket, prefix = self._bucket, f"get/{size}/"
+        if not isinstance(bucket, ListedBucket):
+            raise Unavailable("this bucket has no listing")
+
+        async def one() -> None:
+            # From somewhere in the first quarter: what follows is more than a page.
+            after = f"{prefix}{_scattered(next(indexes)) >> 2:08x}"
+            keys = await bucket.page(prefix, after, count)
+            if len(keys) != count or keys[0] <= after or any(a >= b for a, b in pairwise(keys)):
+                raise CorruptObject(f"the page after {after} has {len(keys)} keys, or they are not in order")
 
         return one
 
@@ -242,16 +291,16 @@ class Operation(Protocol):
     async def __call__(self) -> None: ...
 
 
+def _scattered(index: int) -> int:
+    return index * _SCATTER & 0xFFFF_FFFF
+
+
 def _get_key(size: int, index: int) -> str:
-    return f"get/{size}/{index:08d}"
+    return f"get/{size}/{_scattered(index):08x}"
 
 
 def _put_key(size: int, index: int) -> str:
-    return f"put/{size}/{index:08d}"
-
-
-def _in_turn(count: int) -> Iterator[int]:
-    return cycle(range(count))
+    return f"put/{size}/{_scattered(index):08x}"
 
 
 def _by_zipf(count: int) -> Iterator[int]:

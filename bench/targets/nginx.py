@@ -1,4 +1,4 @@
-"""nginx: static files over HTTP with keep-alive, one worker process. GET only.
+"""nginx: static files over HTTP with keep-alive. GET only.
 
 The limit of what a file server can do with a CPU.  The client is aiohttp, which is
 the limit of the throughput here; the figure to look at is the server's CPU time.
@@ -24,7 +24,7 @@ _IDLE_S = 3600
 "Connections wait for the rounds of the other targets."
 
 _CONFIGURATION = """
-worker_processes 1;
+worker_processes {workers};
 daemon off;
 {user}
 pid {directory}/nginx.pid;
@@ -51,12 +51,12 @@ http {{
 """
 
 
-def configuration(directory: Path, port: int) -> str:
+def configuration(directory: Path, port: int, workers: int = 1) -> str:
     """The text of nginx.conf."""
     # Started by root, the worker would become somebody who cannot read our files.
     names = f"{pwd.getpwuid(os.geteuid()).pw_name} {grp.getgrgid(os.getegid()).gr_name}"
     user = f"user {names};" if os.geteuid() == 0 else ""
-    return _CONFIGURATION.format(directory=directory, port=port, user=user, idle_s=_IDLE_S)
+    return _CONFIGURATION.format(directory=directory, port=port, user=user, idle_s=_IDLE_S, workers=workers)
 
 
 class Nginx:
@@ -65,9 +65,11 @@ class Nginx:
     name = "nginx"
     product = "nginx"
     module = "nginx"
-    about = "static files, 1 worker; the client (aiohttp) limits ops/s, look at the server's CPU"
 
-    def __init__(self) -> None:
+    def __init__(self, *, workers: int = 1) -> None:
+        count = "1 worker" if workers == 1 else f"{workers} workers"
+        self.about = f"static files, {count}; the client (aiohttp) limits ops/s, look at the server's CPU"
+        self._workers = workers
         self.servers: list[Server] = []
         self._directory = Path()
         self._port = 0
@@ -84,7 +86,7 @@ class Nginx:
             (self._directory / folder).mkdir(parents=True)
         (self._port,) = free_ports(1)
         path = self._directory / "nginx.conf"
-        path.write_text(configuration(self._directory, self._port))
+        path.write_text(configuration(self._directory, self._port, self._workers))
         server = Server("nginx", [program("nginx") or "", "-c", str(path)], directory, cores=cores)
         self.servers.append(server)
         server.wait_for_port(self._port)

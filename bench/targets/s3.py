@@ -7,11 +7,16 @@ is the servers' CPU time, which is that of the gateway and of all nodes together
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
+from secrets import token_hex
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -20,10 +25,12 @@ from bench.errors import BenchError
 from bench.targets.ssastore import Ssastore
 from ssastore.form import form
 
-_BUCKET = "bench"
 _GOOD_FOR_S = 86400
 _IDLE_S = 3600
 "Connections wait for the rounds of the other targets."
+
+_DELETING = 32
+_KEY = re.compile(r"<Key>([^<]*)</Key>")
 
 
 class Presigner:
@@ -40,19 +47,26 @@ class Presigner:
         self._key = f"AWS4{secret}".encode()
         for part in self._scope.split("/"):
             self._key = hmac.digest(self._key, part.encode(), "sha256")
-        credential = f"{access_key}/{self._scope}".replace("/", "%2F")
+        credential = quote(f"{access_key}/{self._scope}", safe="")
         self._query = (
             f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={self._time}"
             f"&X-Amz-Expires={_GOOD_FOR_S}&X-Amz-SignedHeaders=host"
         )
 
-    def url(self, method: str, path: str) -> URL:
-        """A URL for one method. ``path`` has only characters that need no percent sign."""
-        canonical = f"{method}\n{path}\n{self._query}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
+    def url(self, method: str, path: str, parameters: str = "") -> URL:
+        """A URL for one method.
+
+        Args:
+            method: of HTTP.
+            path: has only characters that need no percent sign.
+            parameters: of the query, in their order, escaped, each behind an ampersand; in small letters.
+        """
+        query = self._query + parameters  # Their names come behind those in capital letters.
+        canonical = f"{method}\n{path}\n{query}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
         digest = sha256(canonical.encode()).hexdigest()
         text = f"AWS4-HMAC-SHA256\n{self._time}\n{self._scope}\n{digest}"
         signature = hmac.digest(self._key, text.encode(), "sha256").hex()
-        return URL(f"{self._endpoint}{path}?{self._query}&X-Amz-Signature={signature}", encoded=True)
+        return URL(f"{self._endpoint}{path}?{query}&X-Amz-Signature={signature}", encoded=True)
 
 
 class S3Ssastore(Ssastore):
@@ -60,8 +74,8 @@ class S3Ssastore(Ssastore):
 
     module = "s3"
 
-    def __init__(self, replicas: int = 1) -> None:
-        super().__init__(replicas, lab=f"bench-s3-{replicas}")
+    def __init__(self, replicas: int = 1, *, workers: int = 1) -> None:
+        super().__init__(replicas, workers=workers, lab=f"bench-s3-{replicas}")
         self.name = self.name.replace("ssastore", "ssastore S3")
         self.about = self.about.replace("hashed bucket", "S3 gateway, bucket as S3 makes it")
 
@@ -86,39 +100,60 @@ class S3Ssastore(Ssastore):
 
 
 class S3Client:
-    """See ``bench.load.Client``."""
+    """See ``bench.load.Client``. In a bucket of its own."""
 
-    def __init__(self, session: aiohttp.ClientSession, signer: Presigner) -> None:
+    def __init__(self, session: aiohttp.ClientSession, signer: Presigner, *, is_kept: bool) -> None:
         self._session = session
         self._signer = signer
+        self._path = f"/bench-{token_hex(4)}"
+        self._is_kept = is_kept
+        self._put: set[str] = set()
+        "Keys to delete at the end, when nothing is kept."
         self._urls: dict[str, URL] = {}
         "Of keys that were read: they are read again."
 
     async def create(self) -> None:
         """Make the bucket."""
-        await self._send("PUT", self._signer.url("PUT", f"/{_BUCKET}"), None)
+        await self._send("PUT", self._signer.url("PUT", self._path), None)
 
     async def put(self, key: str, data: bytes) -> None:
         """PutObject; durable when it returns."""
-        await self._send("PUT", self._signer.url("PUT", f"/{_BUCKET}/{key}"), data)
+        if not self._is_kept:
+            self._put.add(key)
+        await self._send("PUT", self._signer.url("PUT", f"{self._path}/{key}"), data)
 
     async def get(self, key: str) -> bytes:
         """GetObject."""
         url = self._urls.get(key)
         if url is None:
-            url = self._urls[key] = self._signer.url("GET", f"/{_BUCKET}/{key}")
+            url = self._urls[key] = self._signer.url("GET", f"{self._path}/{key}")
         return await self._send("GET", url, None)
+
+    async def page(self, prefix: str, after: str, count: int) -> list[str]:
+        """ListObjectsV2."""
+        start, of = (quote(text, safe="") for text in (after, prefix))
+        parameters = f"&list-type=2&max-keys={count}&prefix={of}&start-after={start}"
+        document = await self._send("GET", self._signer.url("GET", self._path, parameters), None)
+        return _KEY.findall(document.decode())
 
     async def _send(self, method: str, url: URL, data: bytes | None) -> bytes:
         async with self._session.request(method, url, data=data) as response:
             body = await response.read()
-            if response.status != 200:
+            if response.status not in (200, 204):
                 raise BenchError(f"{method} {url.path} was answered by {response.status}: {body[:200]!r}")
             return body
 
     async def close(self) -> None:
-        """See ``Client.close``."""
+        """See ``Client.close``; what is not kept is deleted, and the bucket."""
+        if not self._is_kept:
+            keys = iter(self._put)
+            await asyncio.gather(*[self._delete(keys) for _ in range(_DELETING)])
+            await self._send("DELETE", self._signer.url("DELETE", self._path), None)
         await self._session.close()
+
+    async def _delete(self, keys: Iterator[str]) -> None:
+        for key in keys:
+            await self._send("DELETE", self._signer.url("DELETE", f"{self._path}/{key}"), None)
 
 
 async def open_client(settings: dict[str, Any]) -> S3Client:
@@ -129,6 +164,7 @@ async def open_client(settings: dict[str, Any]) -> S3Client:
     session = aiohttp.ClientSession(
         connector=connector, auto_decompress=False, skip_auto_headers=("Content-Type",)
     )
-    client = S3Client(session, signer)
+    # Servers of the run go with it, and all that they have.
+    client = S3Client(session, signer, is_kept=settings.get("is_kept", True))
     await client.create()
     return client

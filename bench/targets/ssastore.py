@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection
+from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench.errors import LeftOut
 from bench.servers import Server, free_ports, waiting_for
-from ssastore import AsyncClient
+from ssastore import AsyncClient, ObjectInfo
 from ssastore.client import AsyncBucket
 from ssastore.errors import ConfigError
 from ssastore.form import form
 from ssastore.lab import context
+from ssastore.limits import SHARDS_DEFAULT
 
 
 class Ssastore:
@@ -29,13 +31,25 @@ class Ssastore:
     module = "ssastore"
     product = "ssastore"
 
-    def __init__(self, replicas: int = 1, *, nodes: int | None = None, lab: str | None = None) -> None:
+    def __init__(
+        self,
+        replicas: int = 1,
+        *,
+        nodes: int | None = None,
+        workers: int = 1,
+        lab: str | None = None,
+        is_listed: bool = False,
+    ) -> None:
         self.name = "ssastore" if replicas == 1 else f"ssastore R={replicas}"
         self._nodes = replicas if nodes is None else nodes
         count = "1 node" if self._nodes == 1 else f"{self._nodes} nodes"
+        bucket = "indexed" if is_listed else "hashed"
+        each = "1 worker" if workers == 1 else f"{workers} workers"
         durable = "" if replicas == 1 else " on a majority"
-        self.about = f"{count}, 1 worker each, R={replicas}, hashed bucket; every PUT is durable{durable}"
+        self.about = f"{count}, {each} each, R={replicas}, {bucket} bucket; every PUT is durable{durable}"
         self._replicas = replicas
+        self._workers = workers
+        self._is_listed = is_listed
         self._lab = lab or f"bench{replicas}"
         self.servers: list[Server] = []
         "The lab; node, worker and the S3 gateway are its descendants."
@@ -51,7 +65,7 @@ class Ssastore:
         options = {
             "--nodes": self._nodes,
             "--replicas": self._replicas,
-            "--workers": 1,
+            "--workers": self._workers,
             "--data": directory / f"data-{self._lab}",
             "--s3-port": s3_port,
             "--admin-port": admin_port,
@@ -81,8 +95,8 @@ class Ssastore:
         return context.find(self._lab)
 
     def settings(self) -> dict[str, Any]:
-        """Nothing: URL and key are in the environment of the client host."""
-        return {}
+        """URL and key are in the environment of the client host."""
+        return {"is_listed": self._is_listed}
 
     def on_client_host(self, argv: list[str]) -> list[str]:
         """Run it behind the lab's router."""
@@ -112,12 +126,24 @@ class SsastoreClient:
         """The object's bytes."""
         return await self._bucket.get(key)
 
+    async def page(self, prefix: str, after: str, count: int) -> list[str]:
+        """Of an indexed bucket."""
+        keys: list[str] = []
+        async with aclosing(self._bucket.list(prefix, start_after=after)) as entries:
+            async for entry in entries:
+                assert isinstance(entry, ObjectInfo)
+                keys.append(entry.key)
+                if len(keys) == count:
+                    break
+        return keys
+
     async def close(self) -> None:
         """See ``Client.close``."""
         await self._client.close()
 
 
 async def open_client(settings: dict[str, Any]) -> SsastoreClient:
-    """A client with a new hashed bucket."""
+    """A client with a new bucket: a hashed one, or one that can be listed."""
     client = AsyncClient.from_env()
-    return SsastoreClient(client, await client.create_bucket("bench", shards=0))
+    shards = SHARDS_DEFAULT if settings["is_listed"] else 0
+    return SsastoreClient(client, await client.create_bucket("bench", shards=shards))

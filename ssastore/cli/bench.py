@@ -13,7 +13,7 @@ import click
 from ssastore.cli.objects import run_with_client
 from ssastore.cli.sizes import Size, size
 from ssastore.env import spawn
-from ssastore.load import INDEX_BYTES, MIB, OPS, Measured, Round
+from ssastore.load import BUCKET_OPS, MIB, Measured, Round
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -124,11 +124,11 @@ def _aligned(cells: Iterable[str]) -> str:
 
 @click.command("bench")
 @click.option(
-    "--op", "ops", type=click.Choice(OPS), multiple=True, default=("put", "get"), show_default=True,
+    "--op", "ops", type=click.Choice(BUCKET_OPS), multiple=True, default=("put", "get"), show_default=True,
     help="What callers do; may be given again.",
 )  # fmt: skip
 @click.option(
-    "--size", "sizes", type=Size(INDEX_BYTES, _SIZE_MAX), multiple=True, default=(4096,), show_default=True,
+    "--size", "sizes", type=Size(0, _SIZE_MAX), multiple=True, default=(4096,), show_default=True,
     help="Bytes of an object: 4096, 64K, 1M; may be given again.",
 )  # fmt: skip
 @click.option(
@@ -158,6 +158,7 @@ def bench_command(
     put        new objects            overwrite  objects that are there
     get        2,000 objects in turn  mixed      7 reads and 3 writes of 10
     hot        the same by Zipf's law: 17 % of the reads are of one object
+    one        all reads are of one object
 
     Every read is checked. Objects are put into a new, hashed bucket, which goes with them at the end. One
     client is often the limit: see its CPU time, and run several. Of large objects so many are in flight as

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from itertools import pairwise
 
 import pytest
 
 from bench.load import failure, obey
 from ssastore.errors import CorruptObject, Unavailable
 from ssastore.load import (
+    BUCKET_OPS,
     FILL_BYTES_MAX,
     FILL_COUNT_MAX,
     INFLIGHT_BYTES_MAX,
     MIB,
+    PAGE_KEYS,
     PUT_BYTES_MAX,
     Load,
+    Op,
     Round,
     percentile,
     round_of,
@@ -90,7 +95,8 @@ async def test_wrong_answer_fails_the_round(wrong: object) -> None:
     client = DictClient()
     load = Load(client)
     await load.fill(counted("get", 10))
-    client.values[f"get/{SIZE}/00000003"] = wrong(client.values[f"get/{SIZE}/00000003"])  # type: ignore[operator]
+    key = next(key for key, value in client.values.items() if value[0] == 3)
+    client.values[key] = wrong(client.values[key])  # type: ignore[operator]
     with pytest.raises(CorruptObject) as caught:
         await load.run(counted("get", 100))
     assert failure(caught.value) == "CorruptObject: the answer for key 3 is another value"
@@ -129,7 +135,7 @@ def test_round_without_operations_is_a_failure() -> None:
         summarise([], 1.0, 0.0, 3, "OSError: no such disk")
 
 
-@pytest.mark.parametrize("size", [8, 4096, MIB])
+@pytest.mark.parametrize("size", [0, 8, 4096, MIB])
 @pytest.mark.parametrize("inflight", [1, 64, 1024])
 def test_rounds_are_bounded_and_keys_in_flight_distinct(size: int, inflight: int) -> None:
     get = round_of("get", size=size, inflight=inflight, seconds=1)
@@ -248,3 +254,94 @@ async def test_three_of_ten_operations_of_a_mixed_load_write() -> None:
     await load.fill(wanted)
     await load.run(wanted)
     assert (sum(client.reads.values()), client.writes - 50) == (700, 300)
+
+
+async def test_filling_again_writes_only_what_is_missing() -> None:
+    client = Counter()
+    load = Load(client)
+    for count in (5, 20, 10):
+        await load.fill(Round("get", SIZE, 2, 60.0, count, 20))
+    assert client.writes == len(client.values) == 20
+
+
+async def test_next_round_goes_on_where_the_last_one_ended() -> None:
+    client = Counter()
+    load = Load(client)
+    wanted = Round("get", SIZE, 1, 60.0, 100, 30)
+    await load.fill(wanted)
+    for _ in range(3):
+        await load.run(wanted)
+    assert len(client.reads) == 90
+
+
+async def test_one_key_may_be_read_by_all() -> None:
+    client = Counter()
+    load = Load(client)
+    wanted = Round("one", SIZE, 4, 60.0, 50, 100)
+    await load.fill(wanted)
+    await load.run(wanted)
+    assert sorted(client.reads.values()) == [100]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+async def test_values_may_be_smaller_than_their_number(size: int) -> None:
+    client = Counter()
+    load = Load(client)
+    ops: list[Op] = ["get", "put", "overwrite"]
+    for op in ops:
+        wanted = Round(op, size, 4, 60.0, 50, 100)
+        await load.fill(wanted)
+        await load.run(wanted)
+    assert {len(value) for value in client.values.values()} == {size}
+    if size:
+        client.values[min(client.values)] = b"\xff" * size
+        with pytest.raises(CorruptObject):
+            await load.run(Round("get", size, 4, 60.0, 50, 100))
+
+
+async def test_keys_are_written_out_of_their_order_and_lie_evenly_in_it() -> None:
+    client = Counter()
+    load = Load(client)
+    await load.fill(Round("get", SIZE, 1, 60.0, 2000, 1))
+    written = list(client.values)
+    assert sum(a < b for a, b in pairwise(written)) < 1300
+    for first in "0123456789abcdef":
+        assert 120 <= sum(key.startswith(f"get/{SIZE}/{first}") for key in written) <= 130
+
+
+class Listed(Counter):
+    """With a listing; ``spoil`` is done to every page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[int] = []
+        self.spoil: Callable[[list[str]], list[str]] = lambda keys: keys
+
+    async def page(self, prefix: str, after: str, count: int) -> list[str]:
+        keys = sorted(key for key in self.values if key.startswith(prefix) and key > after)[:count]
+        self.pages.append(len(keys))
+        return self.spoil(keys)
+
+
+async def test_pages_of_a_listing_are_full_and_checked() -> None:
+    client = Listed()
+    load = Load(client)
+    wanted = round_of("list", size=SIZE, inflight=2, seconds=60)
+    wanted = replace(wanted, count_max=20)
+    await load.fill(wanted)
+    await load.run(wanted)
+    assert client.pages == [PAGE_KEYS] * 20
+    spoils: list[Callable[[list[str]], list[str]]] = [
+        lambda keys: keys[:-1],
+        lambda keys: [keys[1], keys[0], *keys[2:]],
+        lambda keys: [f"get/{SIZE}/", *keys[1:]],
+    ]
+    for client.spoil in spoils:
+        with pytest.raises(CorruptObject, match="the page after"):
+            await load.run(wanted)
+
+
+async def test_bucket_without_a_listing_is_not_listed() -> None:
+    with pytest.raises(Unavailable, match="no listing"):
+        await Load(Counter()).run(counted("list", 10))
+    assert "list" not in BUCKET_OPS

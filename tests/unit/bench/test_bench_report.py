@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def result(
 ) -> RoundResult:
     measured = Measured(ops, 2.0, p50_ms=1.0, p99_ms=5.0, p999_ms=9.0, client_us=20.0)
     case = Case("native", op, 4096, 64)
-    return RoundResult(case, target, number, measured, server_us, 12.5, LOOP)
+    return RoundResult(case, target, number, measured, server_us, 12.5, LOOP, 100.0)
 
 
 def report_of(*rounds: RoundResult) -> Report:
@@ -110,7 +112,7 @@ def test_each_of_ours_is_compared_with_peers_and_what_replicas_cost_is_said() ->
 def test_sizes_and_numbers_of_callers_are_cases_of_their_own() -> None:
     report = report_of(result("ssastore", 0))
     other = Case("s3", "get", 1 << 20, 1)
-    report.rounds.append(RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0, LOOP))
+    report.rounds.append(RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0, LOOP, 100.0))
     assert report.cases == [GET, other]
     assert [one.server_us for one in report.results(other)["ssastore"]] == [99.0]
     assert "S3 GET, 1 MiB, 1 in flight" in report.table()
@@ -122,6 +124,26 @@ def test_sizes_and_numbers_of_callers_are_cases_of_their_own() -> None:
 )
 def test_sizes_are_said_in_the_largest_unit_that_is_exact(count: int, text: str) -> None:
     assert bytes_text(count) == text
+
+
+def test_servers_that_are_not_known_have_no_figures() -> None:
+    """Of an endpoint whose processes nobody named: a gap in the table, and null in JSON, which has no NaN."""
+    report = report_of(result("ssastore", 0), result("url", 0, server_us=nan))
+    report.rounds[1] = replace(report.rounds[1], memory_mib=nan, others_percent=nan)
+    assert "nan" not in report.table()
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in report.json_lines()]
+    assert rows[2]["server_cpu_us_per_op"]["median"] is rows[4]["memory_mib"] is None
+    assert rows[-1]["server_cpu_us_per_op"]["median"] is None
+
+
+def test_what_was_written_is_said_where_it_was_measured() -> None:
+    report = report_of(result("ssastore", 0, op="put"), result("ssastore", 0))
+    report.written[PUT, "ssastore"] = 2.34
+    rows = [json.loads(line) for line in report.json_lines()]
+    assert [row["written_bytes_per_byte"] for row in rows if row["kind"] == "summary"] == [2.34, None]
+    assert [line.endswith("2.34") for line in report.table().splitlines() if line.startswith("  ss")] == [
+        *(True, False)
+    ]
 
 
 def test_without_ours_there_is_no_ratio() -> None:
@@ -145,8 +167,8 @@ def test_lines_of_json_are_complete() -> None:
         10,
     )
     assert (one["protocol"], one["op"], one["size"], one["inflight"]) == ("native", "get", 4096, 64)
-    assert rows[1]["server_nominal_us_per_op"]["median"] == 5
-    assert rows[1]["client_nominal_us_per_op"]["median"] == 10
+    assert rows[1]["server_nominal_us_per_op"]["median"] == 0.5
+    assert rows[1]["client_nominal_us_per_op"]["median"] == 1
     assert (last["target"], last["peer"], last["ops_per_s"]["median"]) == ("ssastore", "redis", 3)
 
 

@@ -15,11 +15,15 @@ import pytest
 from bench.__main__ import BASIC, FULL, QUICK, options_of, parser
 from bench.errors import BenchError, LeftOut
 from bench.run import PRODUCTS, PROTOCOLS, comparisons, cores_of, in_turn, names, selected
-from bench.servers import Server, free_ports, program
+from bench.servers import Foreign, Server, free_ports, program
 from bench.targets import Target
+from bench.targets.ceph import Ceph
+from bench.targets.memcached import Memcached
 from bench.targets.nginx import Nginx, configuration
 from bench.targets.redis import Redis
+from bench.targets.s3url import S3Url
 from bench.targets.ssastore import Ssastore
+from bench.targets.swift import Swift
 from ssastore.load import OPS
 
 
@@ -30,10 +34,12 @@ def targets_of(*only: str) -> dict[str, list[str]]:
 
 def test_durable_writes_are_compared_with_durable_writes_only() -> None:
     found = targets_of()
-    assert len(found) == len(PROTOCOLS) * len(OPS)
+    assert len(found) == len(PROTOCOLS) * len(OPS) - 1, "all but a listing of a hashed bucket"
+    assert "native list" not in found
     for work, targets in found.items():
-        is_read = work.split()[1] in ("get", "hot")
-        assert ("redis" in targets) is (is_read and work.startswith("native"))
+        is_read = work.split()[1] in ("get", "hot", "one")
+        for peer in ("redis", "memcached"):
+            assert (peer in targets) is (is_read and work.startswith("native"))
         assert ("redis-always" in targets) is (not is_read and work.startswith("native"))
 
 
@@ -49,8 +55,8 @@ def test_all_operations_of_a_protocol_use_the_same_ssastore() -> None:
         (
             ("get",),
             {
-                "native get": ["ssastore", "ssastore R=3", "redis", "nginx"],
-                "s3 get": ["ssastore S3", "ssastore S3 R=3", "nginx"],
+                "native get": ["ssastore", "ssastore R=3", "redis", "memcached", "nginx"],
+                "s3 get": ["ssastore S3", "ssastore S3 R=3", "Swift", "Ceph RGW", "nginx"],
             },
         ),
         (("put", "redis"), {"native put": ["redis-always"], "s3 put": []}),
@@ -66,7 +72,7 @@ def test_only_names_operations_and_products(only: tuple[str, ...], expected: dic
 def test_names_of_only_are_known() -> None:
     assert names(["get, redis", "nginx"]) == {"get", "redis", "nginx"}
     assert names([]) == frozenset()
-    with pytest.raises(ValueError, match=r"unknown: mysql; known: native, s3, get, hot, put"):
+    with pytest.raises(ValueError, match=r"unknown: mysql; known: native, s3, get, hot, one, put"):
         names(["get,mysql"])
 
 
@@ -74,7 +80,8 @@ def test_names_cover_the_plan() -> None:
     plan = comparisons()
     assert {one.protocol for one in plan} == set(PROTOCOLS)
     assert {one.op for one in plan} == set(OPS)
-    assert {target.product for one in plan for target in one.targets} == set(PRODUCTS)
+    products = {target.product for one in plan for target in one.targets}
+    assert products | {"url"} == set(PRODUCTS)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -121,12 +128,15 @@ def test_sizes_and_numbers_of_callers_may_be_several() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--size", "7"],
+        ["--size", "-1"],
         ["--size", "4096", "67108865"],
         ["--rounds", "0"],
         ["--inflight", "1025"],
         ["--seconds", "x"],
         ["--only", "mysql"],
+        ["--s3-url", "http://127.0.0.1:9000"],
+        ["--s3-url", "minio=http://127.0.0.1:9000,x"],
+        ["--workers", "17"],
     ],
 )
 def test_options_out_of_bounds_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,12 +225,19 @@ def test_programs_are_found_beside_the_path(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("target", "missing"),
-    [(Nginx(), "nginx"), (Redis(durable=True), "redis-server"), (Redis(durable=False), "redis-cli")],
+    [
+        (Nginx(), "nginx"),
+        (Redis(durable=True), "redis-server"),
+        (Redis(durable=False), "redis-cli"),
+        (Memcached(), "memcached"),
+        (Swift(), "swift-ring-builder"),
+        (Ceph(), "radosgw"),
+    ],
 )
 def test_peer_that_is_not_installed_is_left_out_by_name(
     target: Target, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("nginx", "redis"):
+    for module in ("nginx", "redis", "memcached", "swift", "ceph"):
         monkeypatch.setattr(f"bench.targets.{module}.program", lambda name: None if name == missing else "/x")
     with pytest.raises(LeftOut, match=f"^{missing} is not installed$"):
         target.check()
@@ -232,3 +249,48 @@ def test_nginx_is_told_its_port_and_folders(tmp_path: Path) -> None:
     assert f"root {tmp_path}/files" in text
     assert text.count("{") == text.count("}")
     assert ("user " in text) == (os.geteuid() == 0)
+
+
+def test_endpoints_take_part_in_all_work_by_s3() -> None:
+    arguments = ["--s3-url", "minio=http://127.0.0.1:9000,1,2", "--s3-url", "rgw=https://[::1]:7480"]
+    options = options_of(parser().parse_args(arguments))
+    plan = comparisons(options.workers, options.endpoints)
+    for one in plan:
+        names_of = [target.name for target in one.targets if target.product == "url"]
+        assert names_of == (["minio", "rgw"] if one.protocol == "s3" else [])
+    (minio,) = {target for one in plan for target in one.targets if target.name == "minio"}
+    assert [server.pid for server in minio.servers] == [1, 2]
+
+
+def test_endpoint_that_cannot_be_used_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    S3Url("x", "http://127.0.0.1:9000/", [os.getpid()]).check()
+    with pytest.raises(LeftOut, match="is no URL"):
+        S3Url("x", "127.0.0.1:9000").check()
+    with pytest.raises(LeftOut, match="has ended"):
+        S3Url("x", "http://127.0.0.1:9000", [2**22 + 1]).check()
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(LeftOut, match="AWS_SECRET_ACCESS_KEY is not set"):
+        S3Url("x", "http://127.0.0.1:9000").check()
+
+
+def test_process_of_somebody_else_is_left_alone() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        foreign = Foreign(process.pid)
+        foreign.check()
+        foreign.stop()
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(BenchError, match="has ended"):
+        foreign.check()
+
+
+def test_workers_reach_all_who_have_such_a_setting() -> None:
+    about = {target.name: target.about for one in comparisons(4) for target in one.targets}
+    assert {name for name, text in about.items() if "4 workers" in text or "4 threads" in text} == {
+        *("ssastore", "ssastore R=3", "ssastore S3", "ssastore S3 R=3", "nginx", "memcached", "Swift")
+    }
