@@ -134,7 +134,7 @@ class Growth:
         self._directory = directory
         self._size = size
         self._calibration = calibrate.Calibration(directory, cleanup)
-        cleanup.callback(lambda: [server.stop() for server in lab.servers])
+        cleanup.callback(self._stop)
         lab.start(directory, ())
         self._generator = Generator(lab, directory, inflight=CALLERS, cores=())
         cleanup.callback(self._generator.stop)
@@ -171,6 +171,10 @@ class Growth:
         _, report = fetch(self._lab.found().admin_port, "/status")
         nodes = [node for node in report["nodes"] if name in ("", node["name"])]
         return sum(worker["records"] for node in nodes for worker in node["workers"])
+
+    def _stop(self) -> None:
+        for server in self._lab.servers:
+            server.stop()
 
     @property
     def _pids(self) -> list[int]:

@@ -25,7 +25,7 @@ from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
 
 Op = Literal["get", "hot", "one", "put", "overwrite", "mixed", "list"]
 """Read the keys one after the other; read them as Zipf's law has it; read only one of them; write a new one;
-write one again that was written lately; seven reads and three writes again in ten; read a page of a listing."""
+write one again that was written lately; seven reads and three writes again in ten; read a listing's page."""
 
 OPS: tuple[Op, ...] = get_args(Op)
 

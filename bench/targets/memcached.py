@@ -72,11 +72,13 @@ class MemcachedClient:
         self._port = port
         self._count = connections
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def open(self) -> None:
         """Connect."""
         for _ in range(self._count):
             self._idle.append(await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 20))
+        self._writers = [writer for _, writer in self._idle]
 
     async def put(self, key: str, data: bytes) -> None:
         """Set."""
@@ -103,8 +105,9 @@ class MemcachedClient:
 
     async def close(self) -> None:
         """See ``Client.close``."""
-        for _, writer in self._idle:
+        for writer in self._writers:
             writer.close()
+            await writer.wait_closed()
 
 
 async def open_client(settings: dict[str, Any]) -> MemcachedClient:

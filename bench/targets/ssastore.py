@@ -129,7 +129,8 @@ class SsastoreClient:
     async def page(self, prefix: str, after: str, count: int) -> list[str]:
         """Of an indexed bucket."""
         keys: list[str] = []
-        async with aclosing(self._bucket.list(prefix, start_after=after)) as entries:
+        listing: Any = self._bucket.list(prefix, start_after=after)
+        async with aclosing(listing) as entries:
             async for entry in entries:
                 assert isinstance(entry, ObjectInfo)
                 keys.append(entry.key)
