@@ -25,7 +25,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ("line", "text"),
     [
         ("--op list", "is not one of"),
-        ("--size 7", "at least 8 B"),
+        ("--size -1", "is no size"),
         ("--size 65M", "at most 64.0 MiB"),
         ("--size big", "is no size"),
         ("--inflight 0", "not in the range"),
