@@ -95,7 +95,7 @@ class FrameDecoder:
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
         """``limit`` bounds a frame in bytes; small before the greeting, so strangers cost little."""
-        self._pieces: list[bytes] = []
+        self._pieces: list[Body] = []
         self._large: memoryview | None = None
         self._have = 0
         self._need = 0
@@ -129,10 +129,9 @@ class FrameDecoder:
         Raises:
             BadFrame: a length is impossible or a header is not valid.
         """
-        room = self.room()
-        if room is not None:
-            count = min(len(room), len(data))
-            room[:count] = data[:count]
+        if self._large is not None:
+            count = min(self._need - self._have, len(data))
+            self._large[self._have : self._have + count] = data[:count]
             frames = self.fill(count)
             return frames + self._cut(data[count:]) if count < len(data) else frames
         if self._pieces:
@@ -162,7 +161,7 @@ class FrameDecoder:
             body_at = at + header_length
             header = decode_header(data[at:body_at])
             is_small = end - body_at <= _COPY_BYTES_MAX
-            frames.append((header, bytes(data[body_at:end]) if is_small else memoryview(data)[body_at:end]))
+            frames.append((header, data[body_at:end] if is_small else memoryview(data)[body_at:end]))
             at = end
         else:
             self._need = _PREFIX_BYTES
@@ -174,5 +173,5 @@ class FrameDecoder:
                 large[: self._have] = rest
                 self._large = memoryview(large)
             else:
-                self._pieces.append(bytes(rest))
+                self._pieces.append(rest)
         return frames

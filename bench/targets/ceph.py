@@ -1,8 +1,8 @@
 """Ceph's S3 gateway (RGW) before a monitor, a manager and one or more OSDs, on loopback.
 
 BlueStore on a sparse file of the run's folder, authentication between the daemons off, pools of few
-placement groups: a small cluster of one
-host.  Configuration: Ceph's "Manual Deployment" and its reference of settings.
+placement groups: a small cluster of one host.  Configuration: Ceph's "Manual Deployment" and its reference
+of settings.
 """
 
 from __future__ import annotations

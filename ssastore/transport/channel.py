@@ -17,8 +17,6 @@ from ssastore.limits import FLUSH_FRAMES, WRITE_BUFFER_BYTES
 from ssastore.wire import Body, Frame, FrameDecoder, Header, encode
 
 _SMALL_BYTES = 64 * 1024
-
-
 _RECEIVED_BYTES = 256 * 1024
 
 _landings: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
@@ -54,7 +52,7 @@ class FrameChannel(asyncio.BufferedProtocol):
     def on_peer_error(self, error: PeerError) -> None:
         """The peer broke the protocol; the connection is about to be closed."""
 
-    # -- asyncio.BufferedProtocol ---------------------------------------------------------------------------
+    # -- asyncio.BufferedProtocol -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
