@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,12 +24,19 @@ PORTS = range(20_000, 32_000, SHARES)
 "Below those that the kernel gives to outgoing connections: one could be taken before its user listens."
 
 
+_drawn: deque[int] = deque(maxlen=100)
+"Ports that who drew them may not have bound yet."
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody has, nor a process of tests beside this one will take."""
     while True:
         port = random.choice(PORTS) + (own_share() or 0)
+        if port in _drawn:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _drawn.append(port)
             return port
 
 
