@@ -14,7 +14,8 @@ import click
 
 _POLL_S = 0.2
 _SILENT_S_MAX = 30.0
-"How long a worker that has begun may be silent: its process may be starting again."
+"""How long a worker that has begun may be silent, as its process may be starting again; and the gateway,
+which gets no processor while others are busy. A pass may take hours: who waits for it is patient."""
 
 _FIGURES = (
     "records",
@@ -45,7 +46,7 @@ def scrub_command(context: str | None, is_waiting: bool, as_json: bool) -> int:
     from ssastore.lab.status import HEALTHY, NOT_GOOD, fetch, health_of
 
     found = find(context)
-    _, begun = fetch(found.admin_port, "/scrub", method="POST")
+    _, begun = fetch(found.admin_port, "/scrub", method="POST", timeout_s=_SILENT_S_MAX)
     silent = begun["silent"]
     if not is_waiting:
         said = f"begun by {len(begun['passes'])} workers; `ssastore status` shows what comes of it"
@@ -101,7 +102,7 @@ class _Wait:
         from ssastore.lab.status import fetch
 
         try:
-            _, self._report = fetch(self._admin_port, "/status")
+            _, self._report = fetch(self._admin_port, "/status", timeout_s=_SILENT_S_MAX)
         except Unavailable:
             if max(self._heard_s.values(), default=0.0) < time.monotonic() - _SILENT_S_MAX:
                 raise

@@ -16,12 +16,14 @@ from typing import Any
 from ssastore.errors import Unavailable
 
 _POLL_S = 0.05
+TIMEOUT_S = 5.0
+"Of one request: workers are asked for less (``probing.ASK_MS``), so the gateway itself is late then."
 
 
 class AdminLink:
     """HTTP to a gateway's admin interface on 127.0.0.1, one request after the other."""
 
-    def __init__(self, port: int, sock: socket.socket | None = None, timeout_s: float = 5.0) -> None:
+    def __init__(self, port: int, sock: socket.socket | None = None, timeout_s: float = TIMEOUT_S) -> None:
         """``sock`` is an unconnected socket of another network namespace, to connect from there."""
         self._port = port
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
@@ -47,9 +49,11 @@ class AdminLink:
         self._connection.close()
 
 
-def fetch(admin_port: int, path: str, *, method: str = "GET") -> tuple[int, Any]:
+def fetch(
+    admin_port: int, path: str, *, method: str = "GET", timeout_s: float = TIMEOUT_S
+) -> tuple[int, Any]:
     """One request. Raises Unavailable when nobody answers."""
-    link = AdminLink(admin_port)
+    link = AdminLink(admin_port, timeout_s=timeout_s)
     try:
         return link.get(path, method=method)
     finally:
