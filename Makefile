@@ -23,7 +23,7 @@ BENCH_STAMP := $(VENV)/.setup-bench-done
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline sim s3tests soak mutants compiled pure
+.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline sim rules s3tests soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -36,6 +36,7 @@ help:
 	@echo "make bench-check   has an operation become dearer than bench/baselines say? Two minutes; make bench-baseline writes them"
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
+	@echo "make rules   10,000 addresses of each rule against a second implementation, a million wrong ones against the rate"
 	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
 	@echo "make s3tests S3TESTS=DIR   ceph/s3-tests against a lab, compared with the lists in tests/s3conformance"
 	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
@@ -81,6 +82,9 @@ moves: setup
 
 sim: setup
 	$(BIN)/ssastore sim --seeds $(SEEDS) --first-seed $(FIRST) --scenario $(SCENARIO)
+
+rules: setup
+	SSASTORE_TEST_RULES=10000 $(BIN)/python -m pytest -s -q tests/unit/rules/test_vectors.py $(PYTEST_ARGS)
 
 mutants: setup
 	$(BIN)/ssastore sim --mutants all

@@ -39,12 +39,11 @@ from ssastore.limits import (
     SHARDS_DEFAULT,
 )
 from ssastore.messages import Kind
+from ssastore.rules.record import NATIVE_PORT
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
 from ssastore.transport.tcp import TcpLinks
-
-NATIVE_PORT = 7480
 
 Source = bytes | bytearray | memoryview | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 """What ``put`` takes: bytes, an open binary file, or an (async) iterable of bytes."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from ssastore.client import NATIVE_PORT, AsyncClient
+from ssastore.client import AsyncClient
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.bill import begin_counting
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
@@ -22,6 +22,7 @@ from ssastore.core.registers import Registers
 from ssastore.core.settle import Settler
 from ssastore.env import Store
 from ssastore.keyspace import Slice, service_network
+from ssastore.rules.record import NATIVE_PORT
 from ssastore.store.memory import MemoryStore
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity

@@ -10,9 +10,10 @@ import re
 from ipaddress import IPv6Network
 from typing import Any
 
-from ssastore.client import NATIVE_PORT, parse_url
+from ssastore.client import parse_url
 from ssastore.errors import ConfigError
 from ssastore.keyspace import service_network
+from ssastore.rules.record import NATIVE_PORT
 
 _SCHEME = "ssa://"
 _WITH_SERVICE = re.compile(r"ssa://(\[[^\]/]*\](?::\d+)?)(?:/(.*?))?(\?replicas=\d+)?", re.DOTALL)

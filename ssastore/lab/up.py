@@ -25,7 +25,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ssastore.client import NATIVE_PORT
 from ssastore.config import load_secrets, open_control, write_private
 from ssastore.control.embedded import EmbeddedControlServer
 from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, ClusterRecord, NodeRecord, node_key
@@ -46,6 +45,7 @@ from ssastore.lab.processes import Processes, free_port
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
+from ssastore.rules.record import NATIVE_PORT
 from ssastore.system import SystemClock, SystemRandomness, run
 
 REGION = "us-east-1"
