@@ -216,7 +216,9 @@ def token_command(source: int, secret_file: IO[str]) -> None:
 @click.option(
     "--count", type=click.IntRange(1, 1_000_000), default=3, show_default=True, help="Of each rule."
 )
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Another one draws others."
+)
 def vectors_command(count: int, seed: int) -> None:
     """Print test vectors as JSON, for another implementation of docs/rules.md."""
     from ssastore.rules.vectors import as_json
