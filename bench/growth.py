@@ -11,12 +11,13 @@ trees.  CPU time is that of all processes of the lab, as the calibration loop me
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,6 +40,7 @@ _WARM_UP_S = 0.5
 _FILL_STEP = 20_000
 _PUTS_SHARE, _PUTS_MIN, _PUTS_MAX = 0.02, 1_000, 20_000
 "New names of a round, of what is there: few, or the count would not be what the point says."
+_FAILURES_MAX = 5
 _SETTLE_S = 10.0
 "A checkpoint comes in this time."
 _COMMAND_S = 7200
@@ -140,6 +142,7 @@ class Growth:
         cleanup.callback(self._generator.stop)
         self.loops: list[calibrate.Loop] = []
         self._filled = 0
+        self._failures = 0
 
     def point(self, count: int) -> Point:
         """Fill to a count and measure. Raises BenchError."""
@@ -155,6 +158,7 @@ class Growth:
         point.scrub_us = us / self._records()
         for op in OPS:
             self._measure(point, op)
+        print(json.dumps(asdict(point)), file=sys.stderr)
         return point
 
     def moved(self) -> tuple[int, float, float]:
@@ -206,13 +210,20 @@ class Growth:
         return Round(op, self._size, CALLERS, seconds, count, puts if op == "put" else 10**9)
 
     def _measure(self, point: Point, op: Op) -> None:
-        nominal, plain, rates, p99 = [], [], [], []
+        nominal: list[float] = []
+        plain: list[float] = []
+        rates: list[float] = []
+        p99: list[float] = []
         entries = min(PAGE_KEYS, point.objects // 2) if op == "list" else 1
         self._generator.run(self._round(op, point.objects, _WARM_UP_S))
-        for _ in range(_ROUNDS):
+        while len(rates) < _ROUNDS:
             before = cpu.tree_us(self._pids)
-            with self._calibration.beside() as turns:
-                found = self._generator.run(self._round(op, point.objects, _ROUND_S))
+            try:
+                with self._calibration.beside() as turns:
+                    found = self._generator.run(self._round(op, point.objects, _ROUND_S))
+            except BenchError as error:
+                self._disturbed(error)
+                continue
             us = (cpu.tree_us(self._pids) - before) / (found.ops * entries)
             self.loops.append(calibrate.middle(turns))
             nominal.append(self.loops[-1].nominal(us))
@@ -222,6 +233,13 @@ class Growth:
         point.server_us[op], point.server_plain_us[op] = median(nominal), median(plain)
         point.ops_per_s[op], point.p99_ms[op] = median(rates), median(p99)
         print(f"{point.objects:,} {op}: {point.server_us[op]:.1f} us, {nominal}", file=sys.stderr)
+
+    def _disturbed(self, error: BenchError) -> None:
+        """A round of an hour may meet a machine that stands still for a while, but not again and again."""
+        self._failures += 1
+        print(f"measured again: {error}", file=sys.stderr)
+        if self._failures > _FAILURES_MAX:
+            raise error
 
     def _started_again(self) -> float:
         node = self._lab.found().nodes[0]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import accumulate, cycle, pairwise, repeat
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
+from ssastore.errors import CorruptObject, OutcomeUnknown, SsaStoreError, Unavailable
 
 Op = Literal["get", "hot", "one", "put", "overwrite", "mixed", "list"]
 """Read the keys one after the other; read them as Zipf's law has it; read only one of them; write a new one;
@@ -49,6 +49,9 @@ INFLIGHT_BYTES_MAX = 256 * MIB
 
 ZIPF_EXPONENT = 1.1
 "The first of 2,000 keys then gets 17 % of all reads, the first ten of them 45 %."
+
+FILL_TRIES = 5
+"Of a key that is put before anything is measured."
 
 AFTER_FAILURE_S = 0.05
 "A caller's rest after a failure: who refuses at once is not asked all the time."
@@ -164,9 +167,19 @@ class Load:
 
         async def caller() -> None:
             for index in indexes:
-                await self._bucket.put(_get_key(wanted.size, index), self._value(index))
+                await self._put_surely(_get_key(wanted.size, index), self._value(index))
 
         await _together(wanted.inflight, caller)
+
+    async def _put_surely(self, key: str, value: bytes) -> None:
+        """Nothing is measured yet: who is late is asked again, and to put the same again does no harm."""
+        for _ in range(FILL_TRIES - 1):
+            try:
+                await self._bucket.put(key, value)
+                return
+            except (Unavailable, OutcomeUnknown):
+                await asyncio.sleep(AFTER_FAILURE_S)
+        await self._bucket.put(key, value)
 
     async def run(self, wanted: Round) -> Measured:
         """One round. What fails by the cluster's fault is counted, and its caller goes on.

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from bench.load import failure, obey
-from ssastore.errors import CorruptObject, Unavailable
+from ssastore.errors import CorruptObject, OutcomeUnknown, Unavailable
 from ssastore.load import (
     BUCKET_OPS,
     FILL_BYTES_MAX,
@@ -262,6 +262,27 @@ async def test_filling_again_writes_only_what_is_missing() -> None:
     for count in (5, 20, 10):
         await load.fill(Round("get", SIZE, 2, 60.0, count, 20))
     assert client.writes == len(client.values) == 20
+
+
+async def test_filling_asks_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssastore.load.AFTER_FAILURE_S", 0)
+
+    class Late(Counter):
+        async def put(self, key: str, data: bytes) -> None:
+            await super().put(key, data)
+            if self.writes % 3:
+                raise OutcomeUnknown("no answer")
+
+    client = Late()
+    await Load(client).fill(Round("get", SIZE, 1, 60.0, 20, 20))
+    assert (len(client.values), client.writes) == (20, 60)
+
+    class Gone(Counter):
+        async def put(self, key: str, data: bytes) -> None:
+            raise Unavailable("gone")
+
+    with pytest.raises(Unavailable, match="gone"):
+        await Load(Gone()).fill(Round("get", SIZE, 1, 60.0, 20, 20))
 
 
 async def test_next_round_goes_on_where_the_last_one_ended() -> None:
