@@ -76,7 +76,12 @@ def tree_of(roots: Iterable[int], known: Mapping[int, ProcessTime]) -> set[int]:
 
 
 def tree_us(roots: Iterable[int]) -> int:
-    """CPU time so far of ``roots`` and their descendants, in microseconds.
+    """CPU time so far of ``roots`` and their descendants, in microseconds. Raises as ``by_process``."""
+    return sum(by_process(roots).values())
+
+
+def by_process(roots: Iterable[int]) -> dict[int, int]:
+    """The same for each process, by its pid.
 
     Raises:
         BenchError: one of ``roots`` is gone, so that a difference of two calls would be wrong.
@@ -85,4 +90,4 @@ def tree_us(roots: Iterable[int]) -> int:
     known = processes()
     if gone := [pid for pid in roots if pid not in known]:
         raise BenchError(f"server process {gone[0]} has ended")
-    return sum(known[pid].used_us for pid in tree_of(roots, known))
+    return {pid: known[pid].used_us for pid in tree_of(roots, known)}

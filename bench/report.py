@@ -72,6 +72,8 @@ class RoundResult:
     "What the fixed work took beside the round."
     memory_mib: float
     "What its servers had in RAM after the round; NaN likewise."
+    busiest_percent: float
+    "CPU time of that process of its servers that had most, over the time: at 100 it can do no more."
 
     @property
     def ops_per_s(self) -> float:
@@ -96,6 +98,7 @@ class RoundResult:
             "others_cpu_percent": _json(self.others_percent),
             "loop_us": round(self.loop.us),
             "memory_mib": _json(self.memory_mib),
+            "busiest_percent": _json(self.busiest_percent),
             **{
                 name: round(value, 4)
                 for name, value in asdict(self.measured).items()
@@ -121,6 +124,7 @@ FIGURES: dict[str, Figure] = {
     "others_cpu_percent": lambda result: result.others_percent,
     "loop_us": lambda result: result.loop.us,
     "memory_mib": lambda result: result.memory_mib,
+    "busiest_percent": lambda result: result.busiest_percent,
 }
 _COMPARED = ("ops_per_s", "server_cpu_us_per_op", "client_cpu_us_per_op")
 
@@ -131,12 +135,13 @@ _COLUMNS = (
     ("p99.9 ms", "p999_ms", 10),
     ("server CPU us/op", "server_cpu_us_per_op", 25),
     ("client CPU us/op", "client_cpu_us_per_op", 18),
+    ("busiest %", "busiest_percent", 11),
     ("memory MiB", "memory_mib", 12),
     ("others CPU %", "others_cpu_percent", 14),
     ("written", "written", 9),
 )
 "Heading, figure, width; where there is room, smallest and largest are shown too."
-_WORKS = {
+WORKS = {
     "get": "GET",
     "one": "GET, all of one key",
     "list": "a page of 1,000 keys",
@@ -145,7 +150,7 @@ _WORKS = {
     "overwrite": "durable PUT over what is there",
     "mixed": "7 GETs and 3 durable PUTs over what is there, of 10",
 }
-_PROTOCOLS = {"native": "native", "s3": "S3"}
+PROTOCOLS = {"native": "native", "s3": "S3"}
 _NAME_WIDTH = 34
 _SPREAD_WIDTH_MIN = 20
 
@@ -252,7 +257,7 @@ class Report:
     def _section(self, case: Case) -> Iterator[str]:
         work = self.workload
         yield (
-            f"{_PROTOCOLS[case.protocol]} {_WORKS[case.op]}, {bytes_text(case.size)}, {case.inflight} in "
+            f"{PROTOCOLS[case.protocol]} {WORKS[case.op]}, {bytes_text(case.size)}, {case.inflight} in "
             f"flight, one client process, {work['rounds']} rounds of {work['seconds']:g} s: median (smallest "
             "to largest)"
         )

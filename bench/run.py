@@ -217,7 +217,7 @@ class Run:
 
     def _round(self, case: Case, target: Target, wanted: Round, number: int) -> RoundResult:
         pids = [server.pid for server in target.servers]
-        machine_before, before = cpu.machine_us(), cpu.tree_us(pids)
+        machine_before, before = cpu.machine_us(), cpu.by_process(pids)
         try:
             with self._calibration.beside() as turns:
                 measured = self._generators[target.name].run(wanted)
@@ -226,7 +226,9 @@ class Run:
             for server in target.servers:
                 server.check()
         self._put[case, target.name] = self._put.get((case, target.name), 0) + measured.ops
-        server_us = cpu.tree_us(pids) - before if pids else nan
+        after = cpu.by_process(pids)
+        server_us = sum(after.values()) - sum(before.values()) if pids else nan
+        busiest_us = max((used - before.get(pid, 0) for pid, used in after.items()), default=nan)
         others_us = cpu.machine_us() - machine_before - server_us - measured.client_us * measured.ops
         return RoundResult(
             case,
@@ -237,6 +239,7 @@ class Run:
             max(0.0, others_us / (measured.seconds * 1e4 * (os.cpu_count() or 1))) if pids else nan,
             calibrate.middle(turns),
             resources.memory_mib(pids) if pids else nan,
+            busiest_us / (measured.seconds * 1e4),
         )
 
 

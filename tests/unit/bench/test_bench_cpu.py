@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.cpu import TICK_US, ProcessTime, machine_us, parse_machine_stat, parse_stat, tree_of, tree_us
+from bench.cpu import (
+    TICK_US,
+    ProcessTime,
+    by_process,
+    machine_us,
+    parse_machine_stat,
+    parse_stat,
+    tree_of,
+    tree_us,
+)
 from bench.errors import BenchError
 
 BURN_MS = 150
@@ -70,6 +79,13 @@ def test_busy_grandchildren_are_counted_alive_and_ended(busy_tree: subprocess.Po
     burnt_us = tree_us([busy_tree.pid])
     start_up_us = 150_000  # of three interpreters, far above what they need
     assert 2 * BURN_MS * 1000 - 3 * TICK_US <= burnt_us <= 2 * BURN_MS * 1000 + start_up_us
+
+
+def test_the_busy_child_is_told_from_its_parent(busy_tree: subprocess.Popen[bytes]) -> None:
+    found = by_process([busy_tree.pid])
+    assert len(found) == 2, "who has ended is counted by its parent"
+    child = next(used for pid, used in found.items() if pid != busy_tree.pid)
+    assert child >= BURN_MS * 1000 - 2 * TICK_US
 
 
 def test_idle_process_uses_no_time(busy_tree: subprocess.Popen[bytes]) -> None:

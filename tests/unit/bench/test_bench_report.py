@@ -37,7 +37,7 @@ def result(
 ) -> RoundResult:
     measured = Measured(ops, 2.0, p50_ms=1.0, p99_ms=5.0, p999_ms=9.0, client_us=20.0)
     case = Case("native", op, 4096, 64)
-    return RoundResult(case, target, number, measured, server_us, 12.5, LOOP, 100.0)
+    return RoundResult(case, target, number, measured, server_us, 12.5, LOOP, 100.0, 80.0)
 
 
 def report_of(*rounds: RoundResult) -> Report:
@@ -112,7 +112,9 @@ def test_each_of_ours_is_compared_with_peers_and_what_replicas_cost_is_said() ->
 def test_sizes_and_numbers_of_callers_are_cases_of_their_own() -> None:
     report = report_of(result("ssastore", 0))
     other = Case("s3", "get", 1 << 20, 1)
-    report.rounds.append(RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0, LOOP, 100.0))
+    report.rounds.append(
+        RoundResult(other, "ssastore", 0, report.rounds[0].measured, 99.0, 0.0, LOOP, 100.0, 80.0)
+    )
     assert report.cases == [GET, other]
     assert [one.server_us for one in report.results(other)["ssastore"]] == [99.0]
     assert "S3 GET, 1 MiB, 1 in flight" in report.table()
