@@ -20,8 +20,10 @@ from ssastore.core.records import in_plane, slice_range
 from ssastore.env import ReadTxn
 from ssastore.errors import BadFrame
 from ssastore.messages import BALLOT_BYTES, Kind
+from ssastore.wire import Body
 
 _ROW = struct.Struct(f">IQ16s{BALLOT_BYTES}sQ")
+_BLOB = int(Kind.BLOB)
 _STEP_RECORDS = 500
 _STEP_BYTES = 1 << 20
 
@@ -49,13 +51,13 @@ class Tally:
         size = 0
         stop = self.records + _STEP_RECORDS
         for key, value in txn.scan(self._first, self._end):
-            content = b"" if key[KIND_AT] == Kind.BLOB else bytes(value)
+            content = b"" if key[KIND_AT] == _BLOB else value
             named = key if key[0] >> 4 == self._plane else in_plane(key, self._plane)
-            self.sum ^= xxh3_128_intdigest(len(named).to_bytes(2, "big") + named + content)
+            self.sum ^= xxh3_128_intdigest(b"".join((len(named).to_bytes(2, "big"), named, content)))
             self.records += 1
-            self._first = key + b"\0"
             size += len(value)
             if self.records == stop or size >= _STEP_BYTES:
+                self._first = key + b"\0"
                 return True
         return False
 
@@ -68,7 +70,7 @@ def pack_totals(totals: Iterable[tuple[int, SliceTotal]]) -> bytes:
     )
 
 
-def unpack_totals(packed: bytes) -> dict[int, SliceTotal]:
+def unpack_totals(packed: Body) -> dict[int, SliceTotal]:
     """Inverse of ``pack_totals``. Raises BadFrame."""
     if len(packed) % _ROW.size:
         raise BadFrame("totals of slices are cut short")
