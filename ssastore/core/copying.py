@@ -100,7 +100,7 @@ class Copier:
         )
         if tuple(map(type, header[2:])) != (bool, bytes, int):
             raise BadFrame("a reply to Pull has other fields")
-        return Page(header[2], header[3], header[4], bytes(body))
+        return Page(header[2], header[3], header[4], body)
 
     async def _replace(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ssastore.core.floors import read_floor
 from ssastore.core.numbers import group_of_part, slice_number
-from ssastore.core.pages import END_KIND, KIND_AT, Rows, end_key, stored_key_of
+from ssastore.core.pages import END_KIND, KIND_AT, Rows, end_key, plain_key, stored_key_of
 from ssastore.core.records import floor_key, slice_range, tombstone_key
 from ssastore.core.register import LIVE, NO_BALLOT, Ballot, decode_slot, peek_slot
 from ssastore.env import WriteTxn
@@ -18,12 +18,19 @@ from ssastore.errors import CorruptObject
 from ssastore.keyspace import GROUP_BITS
 from ssastore.limits import MOVE_PIECE_BYTES, MOVE_ROW_BYTES
 from ssastore.messages import RECORD_KINDS, Kind
+from ssastore.wire import Body
 
 Bounds = tuple[bytes, bytes | None]
 "Behind a plain key, up to another or the end."
 
 Cover = Callable[[WriteTxn, Ballot], None]
 """``core.ceiling.Ceiling.cover`` at the time of the call."""
+
+_Record = tuple[bytes, Body, int | None]
+"Stored key and value, and when it was deleted if it was."
+
+_NOT_PUT = frozenset((END_KIND, int(Kind.BLOB)))
+_RECORD_KINDS = frozenset(map(int, RECORD_KINDS))
 
 
 def fill_range(
@@ -43,29 +50,20 @@ def fill_range(
         the parts that are complete with this.
     """
     # All that can raise comes before the first change.
-    kept = {stored_key_of(key, plane) for key in merged if key[KIND_AT] != END_KIND}
-    outdated = [key for key in _keys(txn, plane, parts, bounds) if key not in kept]
-    records = [
-        (stored_key_of(key, plane), value, _deleted_ms(key, value))
-        for key, value in merged.items()
-        if key[KIND_AT] not in (END_KIND, Kind.BLOB)
-    ]
+    outdated = [key for key in _keys(txn, plane, parts, bounds) if plain_key(key) not in merged]
+    records, highest = _records_of(plane, merged)
     ended = [part for part in parts if end_key(part) in merged]
     floors: dict[int, Ballot] = {}
     for part in ended:
         # One floor for all parts of a slice that are here: none of them may have it lowered.
         slice16 = plane << GROUP_BITS | group_of_part(part)
         known = floors[slice16] if slice16 in floors else _own_floor(txn, slice16)
-        floors[slice16] = max(merged[end_key(part)], known)
-    slots = [decode_slot(value, NO_BALLOT) for key, value, _ in records if key[KIND_AT] in RECORD_KINDS]
-    if slots:
-        cover(txn, max(slot.seen for slot in slots))
+        floors[slice16] = max(bytes(merged[end_key(part)]), known)
+    if highest != NO_BALLOT:
+        cover(txn, highest)
     for key in outdated:
         txn.delete(key)
-    for key, value, deleted_ms in records:
-        txn.put(key, value)
-        if deleted_ms is not None:
-            txn.put(tombstone_key(deleted_ms, key), key, use_reserve=True)
+    _put(txn, records)
     for slice16, floor in floors.items():
         if floor != NO_BALLOT:
             txn.put(floor_key(slice16), floor, use_reserve=True)
@@ -91,31 +89,39 @@ def pieces_of(rows: Rows, bounds: Bounds) -> Iterator[tuple[Bounds, Rows, int]]:
     yield (after, last), piece, size
 
 
-def fill_keys(txn: WriteTxn, plane: int, entries: Mapping[bytes, bytes | None], cover: Cover) -> None:
+def fill_keys(txn: WriteTxn, plane: int, entries: Mapping[bytes, Body | None], cover: Cover) -> None:
     """Put rows of a page of changes in the place of what is under their keys. Blobs are there already."""
-    records = [
-        (stored_key_of(key, plane), value, _deleted_ms(key, value))
-        for key, value in entries.items()
-        if value is not None and key[KIND_AT] != Kind.BLOB
-    ]
-    slots = [decode_slot(value, NO_BALLOT) for key, value, _ in records if key[KIND_AT] in RECORD_KINDS]
-    if slots:
-        cover(txn, max(slot.seen for slot in slots))
+    records, highest = _records_of(plane, entries)
+    if highest != NO_BALLOT:
+        cover(txn, highest)
     for key, found in entries.items():
         if found is None:
             txn.delete(stored_key_of(key, plane))
+    _put(txn, records)
+
+
+def _records_of(plane: int, rows: Mapping[bytes, Body | None]) -> tuple[list[_Record], Ballot]:
+    """The records of rows that are to be put, and the highest ballot in them. Raises CorruptObject."""
+    records: list[_Record] = []
+    highest = NO_BALLOT
+    for key, value in rows.items():
+        kind = key[KIND_AT]
+        if value is None or kind in _NOT_PUT:
+            continue
+        deleted_ms = None
+        if kind in _RECORD_KINDS:
+            _, state, modified_ms, _, _ = peek_slot(value)
+            deleted_ms = None if state == LIVE else modified_ms
+            highest = max(highest, decode_slot(value, NO_BALLOT).seen)
+        records.append((stored_key_of(key, plane), value, deleted_ms))
+    return records, highest
+
+
+def _put(txn: WriteTxn, records: list[_Record]) -> None:
     for key, value, deleted_ms in records:
         txn.put(key, value)
         if deleted_ms is not None:
             txn.put(tombstone_key(deleted_ms, key), key, use_reserve=True)
-
-
-def _deleted_ms(key: bytes, value: bytes) -> int | None:
-    """When the record was deleted; None when it was not."""
-    if key[KIND_AT] not in RECORD_KINDS:
-        return None
-    _, state, modified_ms, _, _ = peek_slot(value)
-    return modified_ms if state != LIVE else None
 
 
 def _own_floor(txn: WriteTxn, slice16: int) -> Ballot:

@@ -22,6 +22,7 @@ from ssastore.core.register import NO_BALLOT, decode_slot
 from ssastore.core.shuts import merge_marks
 from ssastore.errors import CorruptObject
 from ssastore.messages import RECORD_KINDS, Kind
+from ssastore.wire import Body
 
 
 def merge_rows(pages: Sequence[Rows], horizon: bytes | None) -> Rows:
@@ -34,22 +35,22 @@ def merge_rows(pages: Sequence[Rows], horizon: bytes | None) -> Rows:
     return {key: merge_values(key[KIND_AT], [rows[key] for rows in pages if key in rows]) for key in keys}
 
 
-def merge_values(kind: int, values: Sequence[bytes]) -> bytes:
+def merge_values(kind: int, values: Sequence[Body]) -> Body:
     """What several planes hold under one key, as one value. Raises CorruptObject."""
     if kind in RECORD_KINDS:
         return _merge_slots(values)
     if kind == Kind.SHUT:
-        return merge_marks(list(values))
+        return merge_marks(values)
     if kind == Kind.REF:
-        return max(values, key=lambda value: value[:8])
+        return max(values, key=lambda value: bytes(value[:8]))
     if kind == END_KIND:
-        return max(values)
+        return max(map(bytes, values))
     if kind == Kind.BLOB:
         return values[0]
     raise CorruptObject(f"a record of the unknown kind {kind:#x} cannot be merged")
 
 
-def _merge_slots(values: Sequence[bytes]) -> bytes:
+def _merge_slots(values: Sequence[Body]) -> bytes:
     slots = [decode_slot(value, NO_BALLOT) for value in values]
     newest = max(slots, key=lambda slot: slot.accepted)
     newest.promise = max(slot.seen for slot in slots)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from xxhash import xxh3_64_intdigest
 
@@ -25,18 +26,23 @@ from ssastore.env import ReadTxn
 from ssastore.errors import CorruptObject
 from ssastore.limits import PULL_PAGE_BYTES, PULL_PAGE_ROWS, PULL_SCAN_BYTES_MAX
 from ssastore.messages import Kind
+from ssastore.wire import Body
 
 END_KIND = 0xFF
 "Kind of the row that ends a slice."
 KIND_AT = 4
 "Where the kind stands in a key: behind the locator."
 
+_BLOB = int(Kind.BLOB)
 _ROW = struct.Struct(">HI")
 _GONE = 0xFFFF_FFFF
 "Length of a value in the row of a key that is not stored any more: only a page of changes has such."
 
-Rows = dict[bytes, bytes]
-"Values by plain key."
+Rows = dict[bytes, Body]
+"Values by plain key; views into the page."
+
+Entries = dict[bytes, Body | None]
+"The same of changes; None where nothing is stored any more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +52,33 @@ class Page:
     truncated: bool
     last: bytes
     checksum: int
-    body: bytes
+    body: Body
 
     def rows(self) -> Rows:
         """Raises CorruptObject: not what was sent."""
-        rows: Rows = {}
-        for key, value in self.entries().items():
-            if value is None:
-                raise CorruptObject("a page of records has a row without a value")
-            rows[key] = value
-        return rows
+        rows = self.entries()
+        if None in rows.values():
+            raise CorruptObject("a page of records has a row without a value")
+        return cast(Rows, rows)
 
-    def entries(self) -> dict[bytes, bytes | None]:
-        """The rows of a page of changes; None where nothing is stored. Raises CorruptObject."""
+    def entries(self) -> Entries:
+        """The rows of a page of changes. Raises CorruptObject."""
         if xxh3_64_intdigest(self.body) != self.checksum:
             raise CorruptObject("a page of records fails its checksum")
-        rows: dict[bytes, bytes | None] = {}
+        body, total = memoryview(self.body), len(self.body)
+        rows: Entries = {}
         at = 0
-        while at < len(self.body):
-            if at + _ROW.size > len(self.body):
+        while at < total:
+            if at + _ROW.size > total:
                 raise CorruptObject("a page of records is cut short")
-            key_length, value_length = _ROW.unpack_from(self.body, at)
+            key_length, value_length = _ROW.unpack_from(body, at)
             at += _ROW.size
             is_gone = value_length == _GONE
-            end = at + key_length + (0 if is_gone else value_length)
-            if end > len(self.body) or key_length <= KIND_AT:
+            value_at = at + key_length
+            end = value_at if is_gone else value_at + value_length
+            if end > total or key_length <= KIND_AT:
                 raise CorruptObject("a page of records is cut short")
-            key = self.body[at : at + key_length]
-            rows[key] = None if is_gone else self.body[at + key_length : end]
+            rows[bytes(body[at:value_at])] = None if is_gone else body[value_at:end]
             at = end
         return rows
 
@@ -100,21 +105,19 @@ def pull_page(txn: ReadTxn, plane: int, parts: Sequence[int], after: bytes) -> P
     Raises:
         CorruptObject: a record is rotten. It must not be left out: it could be the only copy.
     """
-    pieces: list[bytes] = []
-    size = read = 0
+    body = bytearray()
+    read = 0
     last = after
-    for key, value in _rows(txn, plane, parts, after):
-        is_blob = key[KIND_AT] == Kind.BLOB
-        sent = b"" if is_blob else bytes(value)
-        length = _ROW.size + len(key) + len(sent)
-        is_full = size + length > PULL_PAGE_BYTES or len(pieces) == 3 * PULL_PAGE_ROWS
-        if pieces and (is_full or read > PULL_SCAN_BYTES_MAX):
-            return _page(True, last, pieces)
-        pieces += [_ROW.pack(len(key), len(sent)), key, sent]
-        size += length
+    for count, (key, value) in enumerate(_rows(txn, plane, parts, after)):
+        sent = b"" if key[KIND_AT] == _BLOB else value
+        size = len(body) + _ROW.size + len(key) + len(sent)
+        is_full = size > PULL_PAGE_BYTES or count == PULL_PAGE_ROWS
+        if count and (is_full or read > PULL_SCAN_BYTES_MAX):
+            return _page(True, last, body)
+        _add(body, key, sent)
         read += len(value)
         last = key
-    return _page(False, last, pieces)
+    return _page(False, last, body)
 
 
 def changes_page(txn: ReadTxn, keys: Sequence[bytes]) -> tuple[int, Page]:
@@ -123,28 +126,30 @@ def changes_page(txn: ReadTxn, keys: Sequence[bytes]) -> tuple[int, Page]:
     Raises:
         CorruptObject: a record is rotten.
     """
-    pieces: list[bytes] = []
-    size = 0
+    body = bytearray()
     for index, key in enumerate(keys):
         value = txn.get(key)
-        is_blob = key[KIND_AT] == Kind.BLOB
-        sent = b"" if value is None or is_blob else bytes(value)
-        length = _ROW.size + len(key) + len(sent)
-        if pieces and size + length > PULL_PAGE_BYTES:
-            return index, _page(True, b"", pieces)
-        pieces += [_ROW.pack(len(key), _GONE if value is None else len(sent)), plain_key(key), sent]
-        size += length
-    return len(keys), _page(False, b"", pieces)
+        sent = b"" if value is not None and key[KIND_AT] == _BLOB else value
+        size = len(body) + _ROW.size + len(key) + len(sent or b"")
+        if body and size > PULL_PAGE_BYTES:
+            return index, _page(True, b"", body)
+        _add(body, plain_key(key), sent)
+    return len(keys), _page(False, b"", body)
 
 
-def _page(truncated: bool, last: bytes, pieces: list[bytes]) -> Page:
-    body = b"".join(pieces)
-    return Page(truncated, last, xxh3_64_intdigest(body), body)
+def _add(body: bytearray, key: bytes, value: Body | None) -> None:
+    """Add a row: a value is copied once, from where it is stored."""
+    body += _ROW.pack(len(key), _GONE if value is None else len(value))
+    body += key
+    if value is not None:
+        body += value
 
 
-def _rows(
-    txn: ReadTxn, plane: int, parts: Sequence[int], after: bytes
-) -> Iterator[tuple[bytes, bytes | memoryview]]:
+def _page(truncated: bool, last: bytes, body: bytearray) -> Page:
+    return Page(truncated, last, xxh3_64_intdigest(body), memoryview(body).toreadonly())
+
+
+def _rows(txn: ReadTxn, plane: int, parts: Sequence[int], after: bytes) -> Iterator[tuple[bytes, Body]]:
     for part in parts_in_order(parts):
         ending = end_key(part)
         if ending <= after:

@@ -9,6 +9,7 @@ deleted and never had a quota has no mark: its writes cost one look at nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ssastore.core.holds import NOBODY, State, check_held
@@ -17,6 +18,7 @@ from ssastore.core.replies import Refusal
 from ssastore.env import ReadTxn, WriteTxn
 from ssastore.errors import CorruptObject
 from ssastore.messages import HOLD_BYTES, Accept, Hold, Put, Shut, Status
+from ssastore.wire import Body
 
 _SHORT = 9
 _LONG = _SHORT + HOLD_BYTES + 1
@@ -127,7 +129,7 @@ def take_mark(txn: WriteTxn, stored_key: bytes, mark: bytes) -> bool:
     return True
 
 
-def merge_marks(values: list[bytes]) -> bytes:
+def merge_marks(values: Iterable[Body]) -> bytes:
     """What several planes know of a bucket, for a plane that knows nothing any more. Raises CorruptObject."""
     merged = BucketMark()
     for value in values:

@@ -43,6 +43,7 @@ from ssastore.limits import (
     STREAM_CHUNKS_INFLIGHT,
 )
 from ssastore.messages import Changes, Copy, Fetch, Kind, Seal, Total
+from ssastore.wire import Body
 
 _TOTAL_BUDGET_MS = 10_000
 
@@ -176,7 +177,7 @@ class Taker:
         message = Copy(copying.iid, copying.moves, copying.session, after)
         header, body = await self._ask(message, (int, bool, bytes, int))
         copying.session = header[0]
-        page = Page(header[1], header[2], header[3], bytes(body))
+        page = Page(header[1], header[2], header[3], body)
         if page.truncated and page.last <= after:
             raise BadFrame("a page of a copy does not get on")
         await self._pace.spend(len(page.body))
@@ -203,7 +204,7 @@ class Taker:
         """How many there were, and whether there are more."""
         message = Changes(copying.iid, copying.moves, copying.session, copying.seen)
         header, body = await self._ask(message, (int, bool, int))
-        entries = Page(False, b"", header[2], bytes(body)).entries()
+        entries = Page(False, b"", header[2], body).entries()
         if not copying.is_sealed:
             await self._pace.spend(len(body))
         self.byte_count += len(body) + await self._fetch_blobs(copying, entries)
@@ -295,11 +296,11 @@ class Taker:
 
     async def _ask(
         self, message: Any, types: tuple[type, ...], *, within_ms: int = FENCE_BUDGET_MS
-    ) -> tuple[list[Any], bytes]:
+    ) -> tuple[list[Any], Body]:
         header, body = await self._mates.call(message, message.iid, within_ms=within_ms)
         if tuple(map(type, header[2:])) != types:
             raise BadFrame(f"a reply to {type(message).__name__} has other fields")
-        return header[2:], bytes(body)
+        return header[2:], body
 
     # -- blobs --------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def names_in(store: MemoryStore, slice16: int = SLICE) -> list[bytes]:
 
 async def test_merged_rows_take_the_place_of_all_others() -> None:
     store = await store_with(b"a", b"b", b"z")
-    merged = {key_of(b"b"): slot_of(data=b"new"), key_of(b"c"): slot_of(), end_key(GROUP): NO_BALLOT}
+    merged: Rows = {key_of(b"b"): slot_of(data=b"new"), key_of(b"c"): slot_of(), end_key(GROUP): NO_BALLOT}
     assert await fill(store, merged) == [GROUP]
     assert names_in(store) == [b"b", b"c"]
     with store.read() as txn:
@@ -136,7 +136,7 @@ async def test_ceiling_covers_what_mates_had_promised() -> None:
     """Else a record that rots later would be repaired under a ballot that is not above its promise."""
     covered: list[bytes] = []
     high = b"".join(Slot(B2, B1, b"").encode())
-    merged = {key_of(b"a"): slot_of(), key_of(b"b"): high, end_key(GROUP): NO_BALLOT}
+    merged: Rows = {key_of(b"a"): slot_of(), key_of(b"b"): high, end_key(GROUP): NO_BALLOT}
     await fill(MemoryStore(), merged, cover=lambda txn, ballot: covered.append(ballot))
     assert covered == [B2]
 
@@ -144,7 +144,7 @@ async def test_ceiling_covers_what_mates_had_promised() -> None:
 @pytest.mark.parametrize("count", [0, 1, 40, 400])
 async def test_pieces_of_rows_leave_what_all_of_them_do(count: int) -> None:
     """And each goes to the log of a store: a larger change lets every other write wait for a commit."""
-    merged = {key_of(b"%04d" % n): slot_of(data=b"new" * (n % 7) * 1000) for n in range(count)}
+    merged: Rows = {key_of(b"%04d" % n): slot_of(data=b"new" * (n % 7) * 1000) for n in range(count)}
     merged[end_key(GROUP)] = NO_BALLOT
     whole, pieced = await store_with(b"0007", b"0007x", b"9999"), await store_with(b"0007", b"0007x", b"9999")
     assert await fill(whole, merged) == [GROUP]
@@ -159,6 +159,6 @@ async def test_pieces_of_rows_leave_what_all_of_them_do(count: int) -> None:
 
 def test_short_records_make_pieces_of_some_hundred() -> None:
     """What a record takes of the event loop does not end with its bytes."""
-    merged = {key_of(b"%04d" % n): b"x" for n in range(1000)}
+    merged: Rows = {key_of(b"%04d" % n): b"x" for n in range(1000)}
     lengths = [len(piece) for _, piece, _ in pieces_of(merged, (b"", None))]
     assert sum(lengths) == 1000 and max(lengths) <= 150

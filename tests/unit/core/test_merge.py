@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 
 from ssastore.core.merge import merge_rows, merge_values
-from ssastore.core.pages import END_KIND, end_key
+from ssastore.core.pages import END_KIND, Rows, end_key
 from ssastore.core.records import record_key
 from ssastore.core.register import LIVE, NO_BALLOT, Slot, Value, decode_slot, make_ballot
 from ssastore.errors import CorruptObject
@@ -73,8 +73,8 @@ def test_unknown_kinds_are_refused() -> None:
 
 def test_rows_are_a_union_up_to_the_horizon() -> None:
     keys = [record_key(0x00A << 16, Kind.OBJECT, 1, name) for name in (b"a", b"b", b"c", b"d")]
-    one = {keys[0]: slot(1, 1, b"a"), keys[2]: slot(1, 1, b"c"), keys[3]: slot(1, 1, b"d")}
-    other = {keys[1]: slot(1, 1, b"b"), keys[2]: slot(2, 2, b"C"), end_key(0x00A): B[1]}
+    one: Rows = {keys[0]: slot(1, 1, b"a"), keys[2]: slot(1, 1, b"c"), keys[3]: slot(1, 1, b"d")}
+    other: Rows = {keys[1]: slot(1, 1, b"b"), keys[2]: slot(2, 2, b"C"), end_key(0x00A): B[1]}
     merged = merge_rows([one, other], keys[2])
     assert merged == {keys[0]: one[keys[0]], keys[1]: other[keys[1]], keys[2]: other[keys[2]]}
     assert list(merged) == sorted(merged)

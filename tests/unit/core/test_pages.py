@@ -98,7 +98,8 @@ async def test_rotten_record_is_not_left_out() -> None:
 
 async def test_damaged_page_is_noticed() -> None:
     (page,) = pulled(await filled(1, VALUES), 1)
-    for body in (page.body[:-1], page.body + b"x", b"\x7f" + page.body[1:]):
+    sent = bytes(page.body)
+    for body in (sent[:-1], sent + b"x", b"\x7f" + sent[1:]):
         with pytest.raises(CorruptObject):
             Page(page.truncated, page.last, page.checksum, body).rows()
 

@@ -25,6 +25,7 @@ from ssastore.errors import NotFound, Unavailable
 from ssastore.limits import MOVE_BYTES_PER_S_MAX, MOVE_REST_TO_WORK
 from ssastore.messages import Changes, Copy, Kind, Seal
 from ssastore.store.memory import MemoryStore
+from ssastore.wire import Body
 from tests.registermodel import run_virtually
 
 GROUP = 0x1A3
@@ -73,7 +74,7 @@ class Source:
     def times_of(self, kind: type) -> list[float]:
         return [when for asked, when in self.calls if asked is kind]
 
-    async def call(self, message: Any, iid: int, *, within_ms: int) -> tuple[list[Any], bytes]:
+    async def call(self, message: Any, iid: int, *, within_ms: int) -> tuple[list[Any], Body]:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(CALL_S)
         self.calls.append((type(message), loop.time()))
