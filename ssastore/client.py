@@ -39,9 +39,10 @@ from ssastore.limits import (
     SHARDS_DEFAULT,
 )
 from ssastore.messages import Kind
-from ssastore.rules.record import NATIVE_PORT
+from ssastore.rules.record import NATIVE_PORT, ServiceRecord
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity
+from ssastore.transport.lookup import NOWHERE, Find, Found
 from ssastore.transport.pool import Pool
 from ssastore.transport.tcp import TcpLinks
 
@@ -68,8 +69,10 @@ def secret_from(environment: Mapping[str, str], name: str) -> str:
     return environment.get(name, "")
 
 
-def parse_url(url: str) -> tuple[IPv6Network, int, int, list[str]]:
-    """(service prefix, port, replicas or 0, path parts) of ``ssa://[PREFIX]:PORT/BUCKET/KEY?replicas=N``.
+def parse_url(url: str) -> tuple[IPv6Network | str, int, int, list[str]]:
+    """(service, port or 0, replicas or 0, path parts) of ``ssa://HOST:PORT/BUCKET/KEY?replicas=N``.
+
+    HOST is a service prefix in brackets, or a name in DNS that says where the service is.
 
     Raises:
         ConfigError: not such a URL.
@@ -78,17 +81,39 @@ def parse_url(url: str) -> tuple[IPv6Network, int, int, list[str]]:
         raise ConfigError(f"an ssastore URL starts with ssa://, got {url!r}")
     try:
         parts = urlsplit(url)
-        service = service_network(f"{parts.hostname}/64")
-        port = parts.port or NATIVE_PORT
+        host = parts.hostname or ""
+        service = host if "[" not in parts.netloc and is_name(host) else service_network(f"{host}/64")
+        port = parts.port or 0
         replicas = int(parse_qs(parts.query).get("replicas", ["0"])[-1])
     except ValueError as error:
         raise ConfigError(
             f"the host of {url!r} must be the service prefix in brackets, "
-            f"as in ssa://[2001:db8:5a:1::]: {error}"
+            f"as in ssa://[2001:db8:5a:1::], or a name: {error}"
         ) from None
     if replicas not in (0, *REPLICAS_ALLOWED):
         raise ConfigError(f"replicas is 1, 3 or 5, got {replicas}")
     return service, port, replicas, [part for part in parts.path.lstrip("/").split("/", 1) if part]
+
+
+def is_name(host: str) -> bool:
+    """Whether a host is a whole name in DNS, with a dot in it, and not an address or prefix."""
+    is_dotted = "." in host.strip(".") and ":" not in host and "/" not in host
+    return is_dotted and any(letter.isalpha() for letter in host)
+
+
+def finder(name: str, port: int, name_server: str) -> Find:
+    """What looks a service's name up; ``port`` and ``name_server`` are those of ``AsyncClient``."""
+
+    async def find() -> Found:
+        # A library of a tenth of a second, which only names need.
+        from ssastore.naming.resolve import look_up, name_server_from
+
+        where = await look_up(name, server=name_server_from(name_server) if name_server else None)
+        if where.record.data != ServiceRecord().data:
+            raise ConfigError(f"{name} wants rule {where.record.data}, which this client does not follow")
+        return Found(where.sites, port or where.record.port, where.holes, where.ttl_s)
+
+    return find
 
 
 class AsyncClient:
@@ -100,64 +125,79 @@ class AsyncClient:
         *,
         access_key: str = "",
         secret_key: str = "",
-        port: int = NATIVE_PORT,
+        port: int = 0,
         replicas: int = 0,
         deadline_ms: int = CALL_DEADLINE_MS,
         use_hints: bool = True,
         links: Links | None = None,
         identity: Identity | None = None,
+        name_server: str = "",
     ) -> None:
         """Make a client; nothing connects yet.
 
         Args:
-            service: the service /64, as text or network.
+            service: the service /64, as text or network, or its name in DNS.
             access_key: name of the key.
             secret_key: its secret; never sent.
-            port: native port of the nodes.
+            port: native port of the nodes; 0 is what the name says, else 7480.
             replicas: what the cluster must have (1, 3, 5), or 0 to take what it says.
             deadline_ms: bound on one call, retries included.
             use_hints: reuse connections by the coverage that nodes announce.
             links: how addresses are reached; the kernel's routes by default.
             identity: for the parts of a cluster itself; replaces the access key.
+            name_server: ADDRESS or [ADDRESS]:PORT to ask for names, instead of those of the system.
 
         Raises:
-            ConfigError: ``service`` is not an IPv6 /64, or ``deadline_ms`` is out of range.
+            ConfigError: ``service`` is neither an IPv6 /64 nor a name, or ``deadline_ms`` is out of range.
         """
         if not 0 < deadline_ms <= CALL_DEADLINE_MS_MAX:
             # Nodes remember an operation for some minutes: no call may repeat it later than that.
             raise ConfigError(f"deadline_ms is 1 to {CALL_DEADLINE_MS_MAX}, got {deadline_ms}")
-        try:
-            network = service_network(str(service))
-        except ValueError as error:
-            raise ConfigError(f"service: {error}") from None
+        network, find = NOWHERE, None
+        if isinstance(service, str) and is_name(service):
+            find = finder(service, port, name_server)
+        else:
+            try:
+                network = service_network(str(service))
+            except ValueError as error:
+                raise ConfigError(f"service: {error}") from None
         identity = identity or Identity("client", access_key, secret_key.encode(), replicas)
         self.links = links or TcpLinks()
         self._randomness = SystemRandomness()
         self.pool = Pool(
             network,
-            port,
+            port or NATIVE_PORT,
             identity,
             links=self.links,
             randomness=self._randomness,
             deadline_ms=deadline_ms,
             use_hints=use_hints,
+            find=find,
         )
         self.objects = Objects(self.pool, SystemClock(), self._randomness)
 
     @property
     def service(self) -> IPv6Network:
-        """The service prefix; another one than at the start when the cluster was renumbered since."""
+        """The service prefix; another one than at the start when the cluster was renumbered since.
+
+        Raises:
+            ConfigError: it is a name, which is looked up by the first call.
+        """
+        if self.pool.service is NOWHERE:
+            raise ConfigError("the name of the service was not looked up yet: the first call does that")
         return self.pool.service
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
-        """A client of ``ssa://[PREFIX]``; a bucket or key in the URL is ignored here.
+        """A client of ``ssa://[PREFIX]`` or ``ssa://NAME``; a bucket or key in the URL is ignored here.
 
-        Access key and secret come from ``options``, else from the environment.
+        Access key, secret and name server come from ``options``, else from the environment.
         """
         service, port, replicas, _ = parse_url(url)
-        options.setdefault("port", port)
+        if port:
+            options.setdefault("port", port)
         options.setdefault("replicas", replicas)
+        options.setdefault("name_server", os.environ.get("SSASTORE_NAME_SERVER", ""))
         if "identity" not in options:
             options.setdefault("access_key", os.environ.get("SSASTORE_ACCESS_KEY", ""))
             options.setdefault("secret_key", secret_from(os.environ, "SSASTORE_SECRET_KEY"))

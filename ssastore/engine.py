@@ -245,7 +245,7 @@ class Engine:
             randomness=outside.randomness,
             deadline_ms=deadline_ms,
         )
-        pool.replicas, pool.serial = record.replicas, record.serial
+        pool.replicas, pool.prefixes.serial = record.replicas, record.serial
         return pool
 
     def _make_upkeep(self, rules: UpkeepRules) -> Upkeep:

@@ -95,7 +95,7 @@ async def _serve(
         links=links,
         identity=identity,
     )
-    client.pool.replicas, client.pool.serial = record.replicas, record.serial
+    client.pool.replicas, client.pool.prefixes.serial = record.replicas, record.serial
     following = spawn("follow the prefix", _follow_prefix(view, client))
     clock, randomness = SystemClock(), SystemRandomness()
     s3 = S3Server(

@@ -277,10 +277,14 @@ def foreign_imports(source: Source) -> set[str]:
     return found - set(sys.stdlib_module_names) - {"ssastore"}
 
 
+MODULE_OF_PACKAGE = {"dnspython": "dns"}
+
+
 def declared_packages() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    return {re.split(r"[^\w-]", requirement)[0] for group in groups for requirement in group}
+    declared = {re.split(r"[^\w-]", requirement)[0] for group in groups for requirement in group}
+    return declared | {module for package, module in MODULE_OF_PACKAGE.items() if package in declared}
 
 
 def test_every_foreign_import_is_declared() -> None:

@@ -42,6 +42,7 @@ _COMMANDS = {
     "locate": ("objects", "Compute where a key lives."),
     "explain": ("objects", "Show step by step how a key is found."),
     "quota": ("quota", "How much a bucket may hold."),
+    "dns": ("dns", "The name of a service in DNS: write it, check it, serve it."),
     "rule": ("rule", "Rules for addresses: compute one, check one."),
     "bench": ("bench", "Measure a cluster under load."),
     "s3": ("s3", "Settings for S3 tools."),

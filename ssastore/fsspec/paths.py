@@ -44,7 +44,7 @@ def options_of(url: str) -> dict[str, Any]:
     if not url.startswith("ssa://["):
         return {}
     host, _, query = _take_apart(url)
-    service, port, replicas, _ = parse_url(f"{_SCHEME}{host}{query}")
+    service, port, replicas = _of_prefix(f"{_SCHEME}{host}{query}")
     options: dict[str, Any] = {"service": str(service)}
     if port != NATIVE_PORT:
         options["port"] = port
@@ -60,6 +60,14 @@ def url_of(service: IPv6Network, port: int, path: str) -> str:
     return f"{_SCHEME}{host}/{path}"
 
 
+def _of_prefix(url: str) -> tuple[IPv6Network, int, int]:
+    service, port, replicas, _ = parse_url(url)
+    if isinstance(service, str):
+        # A path says the service's prefix before anybody can wait for a name server.
+        raise ConfigError(f"a filesystem needs the service's prefix, not a name: {url!r}")
+    return service, port or NATIVE_PORT, replicas
+
+
 def endpoint(service: str) -> tuple[IPv6Network, int, int]:
     """(prefix, port, replicas or 0) of a service given as ``ssa://`` URL, prefix, or its first address.
 
@@ -67,7 +75,7 @@ def endpoint(service: str) -> tuple[IPv6Network, int, int]:
         ConfigError: it is none of them.
     """
     if service.startswith(_SCHEME):
-        return parse_url(service)[:3]
+        return _of_prefix(service)
     try:
         return service_network(service if "/" in service else f"{service}/64"), NATIVE_PORT, 0
     except ValueError as error:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 
 from ssastore.errors import ConfigError
-from ssastore.keyspace import FRONT_PLANE, REPLICAS_ALLOWED, plane_of
+from ssastore.keyspace import FRONT_PLANE, REPLICAS_ALLOWED, plane_of, service_network
 from ssastore.rules.address import is_unbound
 from ssastore.rules.hashes import KEY_BYTES, PUBLIC_KEY, ServiceKeys
 from ssastore.rules.rule import Binding, Rule, rule_from_text
@@ -27,8 +28,9 @@ _ANY = Rule(Binding.RANDOM, Binding.RANDOM)
 class ServiceRecord:
     """What a client must know of a service besides its prefixes.
 
-    ``data`` is the rule of planes 0 to ``replicas`` - 1, ``front`` that of the front plane.
-    ``public`` is the key of hashes that everybody can compute (16 bytes).
+    ``data`` is the rule of planes 0 to ``replicas`` - 1, ``front`` that of the front plane. ``public``
+    is the key of hashes that everybody can compute (16 bytes).  ``prefixes`` are the service's, for
+    zones that cannot hold APL records.
 
     Raises:
         ConfigError: the values do not go together.
@@ -39,6 +41,7 @@ class ServiceRecord:
     data: Rule = _BY_NAME
     front: Rule = _ANY
     public: bytes = PUBLIC_KEY
+    prefixes: tuple[IPv6Network, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -87,6 +90,7 @@ class ServiceRecord:
             "pow": limits["work_bits"] or "",
             "hop": limits["hop_s"] or "",
             "key": self.public.hex() if self.public != PUBLIC_KEY else "",
+            "prefix": ",".join(map(str, self.prefixes)),
         }
         return "; ".join(f"{name}={value}" for name, value in told.items() if value != "")
 
@@ -138,7 +142,17 @@ def _record(fields: Mapping[str, str]) -> ServiceRecord:
         data=rule("data", "content"),
         front=rule("front", "random"),
         public=public,
+        prefixes=_prefixes(fields),
     )
+
+
+def _prefixes(fields: Mapping[str, str]) -> tuple[IPv6Network, ...]:
+    if "prefix" not in fields:
+        return ()
+    try:
+        return tuple(service_network(text.strip()) for text in fields["prefix"].split(","))
+    except ValueError as error:
+        raise ConfigError(f"prefix of the service record: {error}") from None
 
 
 def _number(fields: Mapping[str, str], name: str, default: int) -> int:

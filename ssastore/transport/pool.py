@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -28,6 +28,9 @@ from ssastore.messages import Accept, Delete, Get, GetBlob, Message, Put, PutBlo
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.transport.coverage import NOTHING
 from ssastore.transport.knock import knock
+from ssastore.transport.lookup import Find
+from ssastore.transport.prefixes import Prefixes, Reach
+from ssastore.transport.waiting import Budget, until
 from ssastore.wire import Body
 
 log = logging.getLogger(__name__)
@@ -80,30 +83,6 @@ def _bear(message: Any, connection: Connection) -> None:
         message.born_ms = connection.node_ms()
 
 
-async def _until(deadline: float, asked: asyncio.Future[Reply]) -> Reply:
-    """The reply, or TimeoutError. By a timer alone: ``asyncio.timeout`` costs more, at every vote."""
-    if asked.done():
-        return asked.result()
-    timer = asked.get_loop().call_at(deadline, _expire, asked)
-    try:
-        return await asked
-    finally:
-        timer.cancel()
-
-
-def _expire(asked: asyncio.Future[Reply]) -> None:
-    if not asked.done():
-        asked.set_exception(TimeoutError("no answer in time"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """The time of one call. ``is_patient``: nobody else can be asked, so it is tried until the end."""
-
-    deadline: float
-    is_patient: bool
-
-
 class Pool:
     """Connections of one client to one service. Implements ``core.caller.Caller``."""
 
@@ -118,11 +97,12 @@ class Pool:
         deadline_ms: int = CALL_DEADLINE_MS,
         use_hints: bool = True,
         follows: bool = True,
+        find: Find | None = None,
     ) -> None:
         """Nothing connects before the first call.
 
         Args:
-            service: the /64.
+            service: the /64; NOWHERE where ``find`` is to say it.
             port: native port of every node.
             identity: for the greeting.
             links: how to reach an address.
@@ -130,14 +110,11 @@ class Pool:
             deadline_ms: bound on one call, retries included.
             use_hints: reuse connections by coverage; off, every call dials its address.
             follows: go to another service prefix when workers say so.
+            find: looks the service's name up.
         """
-        self.service = service
-        self.serial = 0
-        "Of the word of where the service is that was believed last: a lower one is an old word."
+        reach = Reach(self._connect_somewhere, self._arrived, lambda: bool(self._connections))
+        self.prefixes = Prefixes(service, port, reach, find)
         self._follows = follows
-        self._leaving: asyncio.Task[None] | None = None
-        "Looks for somebody who answers at another prefix."
-        self.port = port
         self.identity = identity
         self._links = links
         self._randomness = randomness
@@ -160,6 +137,16 @@ class Pool:
         # then nobody would tell. More never become fewer.
         self.replicas = identity.replicas if identity.replicas > 1 else 0
         self.cluster_id = identity.cluster_id
+
+    @property
+    def service(self) -> IPv6Network:
+        """The service prefix in use."""
+        return self.prefixes.service
+
+    @property
+    def port(self) -> int:
+        """The native port of every node."""
+        return self.prefixes.port
 
     @property
     def connection_count(self) -> int:
@@ -235,19 +222,19 @@ class Pool:
                     # No timer of its own: the watchdog ends what waits beyond the deadline.
                     reply = await connection.request(message.header(0), body)
                 else:
-                    reply = await _until(deadline, connection.request(message.header(0), body))
+                    reply = await until(deadline, connection.request(message.header(0), body))
             except OSError as error:
-                budget = _Budget(deadline, within_ms is None)
+                budget = Budget(deadline, within_ms is None)
                 return await self._retry(message, iid, body, budget, error, True)
             status = reply[0][0]
             if status == Status.OK:
                 return reply
-            budget = _Budget(deadline, within_ms is None)
+            budget = Budget(deadline, within_ms is None)
             return await self._settle(message, iid, body, budget, reply)
-        budget = _Budget(deadline, within_ms is None)
+        budget = Budget(deadline, within_ms is None)
         return await self._retry(message, iid, body, budget, None, False)
 
-    async def _settle(self, message: Message, iid: int, body: Body, budget: _Budget, reply: Reply) -> Reply:
+    async def _settle(self, message: Message, iid: int, body: Body, budget: Budget, reply: Reply) -> Reply:
         """An answer that is not OK: raise it, or try again where that can help."""
         status, text = reply[0][0], str(reply[0][2])
         if status == Status.SILENT:
@@ -264,7 +251,7 @@ class Pool:
         message: Message,
         iid: int,
         body: Body,
-        budget: _Budget,
+        budget: Budget,
         cause: Exception | None,
         in_doubt: bool,
     ) -> Reply:
@@ -327,6 +314,7 @@ class Pool:
 
     async def _connection_for(self, iid: int) -> Connection:
         """An open connection to who serves ``iid``: by hint, else dialled."""
+        await self.prefixes.refresh()
         if not self._use_hints:
             # Nobody uses what another one dialled: who waited for that would only be held up, and a node that
             # is asked whether it is there must not seem to be gone because another one of its arc is.
@@ -347,11 +335,16 @@ class Pool:
         identity = self.identity
         if service != self.service and identity.cluster_id != self.cluster_id:
             identity = replace(identity, cluster_id=self.cluster_id)
-        connection = await self._links.dial(
-            address_of(service, iid),
-            self.port,
-            lambda: Connection(identity, self._randomness, self._covered),
-        )
+        address = address_of(service, iid)
+        if self.prefixes.is_hole(address):
+            raise OSError(errno.EHOSTUNREACH, f"the name of the service says that nobody has {address}")
+        try:
+            connection = await self._links.dial(
+                address, self.port, lambda: Connection(identity, self._randomness, self._covered)
+            )
+        except OSError:
+            self.prefixes.unreached()
+            raise
         self._connections[connection] = service
         try:
             await connection.greeted()
@@ -367,32 +360,14 @@ class Pool:
 
     def renumber(self, serial: int, service: IPv6Network) -> None:
         """Somebody says where the service is; what has the highest serial counts."""
-        if not self._follows or self._is_closed or serial <= self.serial:
-            return
-        self.serial = serial
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
-        if service == self.service:
-            return
-        if self._connections:
-            self._leaving = spawn("go to another prefix", self._leave_for(service))
-        else:
-            self.service = service
+        if self._follows and not self._is_closed:
+            self.prefixes.renumber(serial, service)
 
-    async def _leave_for(self, service: IPv6Network) -> None:
-        """Use another prefix when somebody answers there: until then what is open goes on."""
-        while True:
-            iid = slice_of(0, self._randomness.below(GROUPS)).first | ANY_TAIL
-            try:
-                connection = await self._dial(service, iid)
-                break
-            except (OSError, SsaStoreError) as error:
-                log.warning("prefix.not_reached", extra={"service": str(service), "reason": str(error)})
-            await asyncio.sleep(RETRY_CAP_MS / 1000)
-        log.info("prefix.changed", extra={"from": str(self.service), "to": str(service)})
-        self.service = service
-        # What waits for an answer gets it; nothing new is asked by these.
+    async def _connect_somewhere(self, service: IPv6Network) -> Connection:
+        return await self._dial(service, slice_of(0, self._randomness.below(GROUPS)).first | ANY_TAIL)
+
+    def _arrived(self, connection: Connection) -> None:
+        """Another prefix is in use: what waits for an answer gets it, nothing new is asked by old ones."""
         self._hints = {known: wrong for known, wrong in self._hints.items() if self._is_current(known)}
         self._hints_changed()
         self._covered(connection)
@@ -488,10 +463,10 @@ class Pool:
     async def close(self) -> None:
         """Close all connections, for good: calls under way end, later ones raise Unavailable."""
         self._is_closed = True
-        for task in (self._watchdog, self._leaving):
-            if task is not None:
-                task.cancel()
-        self._watchdog = self._leaving = None
+        self.prefixes.close()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
         for connection in list(self._connections):
             connection.close()
         self._connections.clear()

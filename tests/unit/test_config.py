@@ -345,11 +345,11 @@ def test_control_store_that_is_none_is_said_with_its_line(path: Path, kind: type
 @pytest.mark.parametrize(
     ("url", "port", "replicas", "parts"),
     [
-        ("ssa://[2001:db8:5a:1::]", 7480, 0, []),
-        ("ssa://[2001:db8:5a:1::]/", 7480, 0, []),
+        ("ssa://[2001:db8:5a:1::]", 0, 0, []),
+        ("ssa://[2001:db8:5a:1::]/", 0, 0, []),
         ("SSA://[2001:DB8:5A:1::]:99/photos", 99, 0, ["photos"]),
-        ("ssa://[2001:db8:5a:1::]/photos/a/b?replicas=3", 7480, 3, ["photos", "a/b"]),
-        ("ssa://[2001:db8:5a:1::]?replicas=5", 7480, 5, []),
+        ("ssa://[2001:db8:5a:1::]/photos/a/b?replicas=3", 0, 3, ["photos", "a/b"]),
+        ("ssa://[2001:db8:5a:1::]?replicas=5", 0, 5, []),
     ],
 )
 def test_url(url: str, port: int, replicas: int, parts: list[str]) -> None:
@@ -357,10 +357,15 @@ def test_url(url: str, port: int, replicas: int, parts: list[str]) -> None:
     assert (str(service), rest) == ("2001:db8:5a:1::/64", [port, replicas, parts])
 
 
+def test_url_with_a_name() -> None:
+    assert parse_url("ssa://store.example/photos/a")[0] == "store.example"
+    assert parse_url("ssa://Store.Example.:99?replicas=3") == ("store.example.", 99, 3, [])
+
+
 @pytest.mark.parametrize(
     "url",
     [
-        "", "x", "http://[2001:db8::]", "ssa:/[2001:db8::]", "ssa://", "ssa:///photos", "ssa://example.org",
+        "", "x", "http://[2001:db8::]", "ssa:/[2001:db8::]", "ssa://", "ssa:///photos", "ssa://photos/a",
         "ssa://192.0.2.1", "ssa://[2001:db8:5a:1::1]", "ssa://[2001:db8:5a:1::", "ssa://[fe80::]", "ssa://[ff02::]",
         "ssa://[::]", "ssa://[2001:db8:5a:1::%25eth0]", "ssa://[2001:db8:5a:1::]:99999", "ssa://[2001:db8:5a:1::]:x",
         "ssa://[2001:db8:5a:1::]?replicas=2", "ssa://[2001:db8:5a:1::]?replicas=x", "ssa://[zz::]",

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from ssastore.errors import Unavailable
+from ssastore.errors import ConfigError, Unavailable
+from ssastore.keyspace import slice_of
 from ssastore.transport import pool as module
 from ssastore.transport.coverage import encode_prefix
+from ssastore.transport.lookup import NOWHERE, Found
 from ssastore.transport.pool import Pool
 from tests.cluster import SmallCluster, SmallNode, small_cluster
-from tests.unit.transport.test_pool import NETWORK, Dials, get, pool_of, put, put_of
+from tests.direct import SeededRandomness
+from tests.unit.transport.test_pool import IDENTITY, NETWORK, Dials, get, pool_of, put, put_of
 from tests.wires import turns, until
 
 OTHER, THIRD = IPv6Network("2001:db8:77:5::/64"), IPv6Network("2001:db8:77:6::/64")
@@ -152,7 +155,7 @@ async def test_an_old_word_is_not_believed(world: World) -> None:
     world.tell(1, NETWORK, world.cluster.nodes[0])
     await asyncio.sleep(0.05)
     await read_all(world, pool)
-    assert pool.service == OTHER and pool.serial == 2 and not world.dials.dialled()
+    assert pool.service == OTHER and pool.prefixes.serial == 2 and not world.dials.dialled()
     world.tell(3, NETWORK, world.cluster.nodes[1])
     await until(lambda: pool.service == NETWORK)
 
@@ -244,3 +247,132 @@ async def test_one_node_that_is_not_reached_says_nothing_of_the_prefix(world: Wo
     with pytest.raises(Unavailable) as found:
         await get(pool, key_of(world))
     assert "service prefix" not in str(found.value)
+
+
+class Name:
+    """A service's name, and how often it was looked up."""
+
+    def __init__(self, *services: IPv6Network, **more: Any) -> None:
+        self.found = Found(services, 7480, **more)
+        self.asked = 0
+        self.error: Exception | None = None
+
+    async def find(self) -> Found:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+    def pool(self, world: World, **options: Any) -> Pool:
+        known: dict[str, Any] = {"deadline_ms": 2000, "randomness": SeededRandomness(), "identity": IDENTITY}
+        world.pools.append(Pool(NOWHERE, 1, links=world.dials, find=self.find, **(known | options)))
+        return world.pools[-1]
+
+
+async def test_a_name_is_looked_up_by_the_first_call_and_once_for_all_that_wait(world: World) -> None:
+    name = Name(NETWORK)
+    pool = name.pool(world)
+    assert name.asked == 0 and pool.service is NOWHERE
+    await asyncio.gather(*(get(pool, key_of(world, index)) for index in range(4)))
+    assert (name.asked, pool.service, pool.port) == (1, NETWORK, 7480)
+
+
+async def test_a_caller_that_gives_up_does_not_end_the_look_up_of_others(world: World) -> None:
+    name = Name(NETWORK)
+    pool = name.pool(world)
+    first = asyncio.ensure_future(get(pool, key_of(world)))
+    second = asyncio.ensure_future(get(pool, key_of(world, 1)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert name.asked == 1
+
+
+async def test_a_name_that_is_not_found_is_the_callers_error_and_asked_for_again(world: World) -> None:
+    name = Name(NETWORK)
+    name.error = ConfigError("there is no name")
+    pool = name.pool(world)
+    with pytest.raises(ConfigError, match="there is no name"):
+        await get(pool, key_of(world))
+    name.error = None
+    await get(pool, key_of(world))
+    assert name.asked == 2
+
+
+async def test_an_old_answer_is_used_until_there_is_a_new_one(world: World) -> None:
+    name = Name(NETWORK, valid_s=0.0)
+    pool = name.pool(world)
+    await get(pool, key_of(world))
+    name.error = Unavailable("name servers do not answer")
+    for index in range(1, 4):
+        await get(pool, key_of(world, index))
+    assert name.asked >= 3 and pool.service == NETWORK
+    name.error, name.found = None, Found((OTHER,), 7480, valid_s=0.0)
+    pool._connections.copy().popitem()[0].abort()
+    await until(lambda: pool.connection_count == 3)
+    await read_all(world, pool)
+    await until(lambda: pool.service == OTHER)
+
+
+async def test_workers_word_stands_against_an_answer_that_says_nothing_new(world: World) -> None:
+    """Caches tell the former prefix for a while after a cluster was renumbered."""
+    name = Name(NETWORK, valid_s=0.0)
+    pool = name.pool(world)
+    await read_all(world, pool)
+    world.tell(1, OTHER)
+    await until(lambda: pool.service == OTHER)
+    asked = name.asked
+    await read_all(world, pool)
+    assert name.asked > asked and pool.service == OTHER
+
+
+async def test_of_several_sites_the_first_that_answers_is_used(world: World) -> None:
+    world.dials.routed = {OTHER}
+    pool = Name(THIRD, OTHER, NETWORK).pool(world)
+    await get(pool, key_of(world))
+    assert pool.service == OTHER
+
+
+async def test_when_nothing_of_a_site_answers_any_more_another_one_is_used(world: World) -> None:
+    pool = Name(NETWORK, OTHER).pool(world)
+    await read_all(world, pool)
+    assert pool.service == NETWORK
+    world.dials.routed = {OTHER}
+    for connection in list(pool._connections):
+        connection.abort()
+    await get(pool, key_of(world))
+    assert pool.service == OTHER
+
+
+async def test_a_site_without_another_is_not_left(world: World) -> None:
+    pool = Name(NETWORK).pool(world, deadline_ms=100)
+    await get(pool, key_of(world))
+    world.dials.routed = set()
+    for connection in list(pool._connections):
+        connection.abort()
+    with pytest.raises(Unavailable):
+        await get(pool, key_of(world))
+    world.dials.routed = {NETWORK}
+    await get(pool, key_of(world))
+
+
+async def test_holes_are_not_dialled(world: World) -> None:
+    key = key_of(world)
+    group = put_of(key).iid >> 48
+    pool = Name(NETWORK, holes=(slice_of(0, group).network(NETWORK),)).pool(world, deadline_ms=50)
+    with pytest.raises(Unavailable, match="the name of the service says that nobody has"):
+        await get(pool, key)
+    assert not world.dials.dialled()
+    await get(pool, key_of(world, 1))
+
+
+async def test_why_a_prefix_is_not_reached_is_logged_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = world.pool()
+    await read_all(world, pool)
+    world.dials.routed = {NETWORK}
+    world.tell(1, OTHER)
+    await until(lambda: len([a for a in world.dials.addresses if _prefix_of(a) == OTHER]) >= 3)
+    assert len([record for record in caplog.records if record.message == "prefix.not_reached"]) == 1

@@ -1,0 +1,72 @@
+"""The lines that tell a name server of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address, IPv6Network
+
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from ssastore.errors import ConfigError
+from ssastore.rules.record import ServiceRecord
+
+FORMATS = ("knot", "bind", "nsd", "powerdns", "generic")
+_STRING_MAX = 255
+"Bytes of one string of a TXT record (RFC 1035, section 3.3.14)."
+
+
+def apl_text(sites: Sequence[IPv6Network], holes: Sequence[IPv6Network] = ()) -> str:
+    """The data of an APL record as zone files have it."""
+    return " ".join([f"2:{site}" for site in sites] + [f"!2:{hole}" for hole in holes])
+
+
+def txt_text(record: ServiceRecord) -> str:
+    """The data of the TXT record, cut into strings that are short enough."""
+    text = str(record)
+    return " ".join(f'"{text[at : at + _STRING_MAX]}"' for at in range(0, len(text), _STRING_MAX))
+
+
+def zone_lines(
+    name: str,
+    sites: Sequence[IPv6Network],
+    *,
+    holes: Sequence[IPv6Network] = (),
+    record: ServiceRecord,
+    addresses: Sequence[IPv6Address] = (),
+    ttl_s: int,
+    form: str,
+) -> Iterator[str]:
+    """Lines for one of FORMATS; ``addresses`` are for clients that know no rule (AAAA).
+
+    Knot, BIND and NSD read one form of zone files.  For PowerDNS they are commands of ``pdnsutil``.
+    ``generic`` has the APL record as ``TYPE42`` (RFC 3597), for editors that do not know it, and the
+    prefixes in the TXT record as well.
+
+    Raises:
+        ConfigError: no such format, or nothing to say.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"no such format: {form}; known are {', '.join(FORMATS)}")
+    if not sites:
+        raise ConfigError("a service has at least one prefix")
+    owner = name.rstrip(".") + "."
+    apl = apl_text(sites, holes)
+    records = [(owner, "APL", apl), (f"_ssa.{owner}", "TXT", txt_text(record))]
+    records += [(owner, "AAAA", str(address)) for address in addresses]
+    for where, kind, data in records:
+        if form == "powerdns":
+            zone = owner.partition(".")[2].rstrip(".")
+            # What is left of the zone's name, as pdnsutil wants it; data with quotes goes through the shell.
+            yield f"pdnsutil add-record {zone} {where.removesuffix(f'.{zone}.')} {kind} {ttl_s} '{data}'"
+        elif form == "generic" and kind == "APL":
+            yield f"{where} {ttl_s} IN TYPE42 {_unknown(data)}"
+        else:
+            yield f"{where} {ttl_s} IN {kind} {data}"
+
+
+def _unknown(data: str) -> str:
+    wire = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.APL, data).to_wire()
+    assert wire is not None
+    return f"\\# {len(wire)} {wire.hex()}"
