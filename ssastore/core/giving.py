@@ -22,6 +22,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from ssastore.core.changelog import ChangeLog, NotedStore
@@ -296,26 +298,37 @@ class Giver:
         custody = self._custody
         strays = set(custody.strays())  # The records were read one after the other.
         known = {number: custody.standing(number) for number in slices if number in strays}
-        await custody.note_standings({n: Standing(0, s.cfg, s.seal or 1) for n, s in known.items()})
-        for number in known:
-            while number in custody.strays():
-                if not await self._store.submit(lambda txn, number=number: _drop_some(txn, number)):
-                    break
-        strays = set(custody.strays())
-        dropped = {n: Standing(0, s.cfg) for n, s in known.items() if n in strays}
+        begun = {n: Standing(0, s.cfg, s.seal or 1) for n, s in known.items()}
+        await custody.note_standings(begun)
+        empty = [number for number in begun if await self._is_emptied(number, begun[number])]
+        dropped = {n: Standing(0, begun[n].cfg) for n in empty if self._is_as_begun(n, begun[n])}
         await custody.note_standings(dropped)
         self.dropped += len(dropped)
         for number in dropped:
             log.info("slice.dropped", extra={"slice": slice_name(number)})
 
+    async def _is_emptied(self, number: int, begun: Standing) -> bool:
+        """Delete all records of a slice; False when it has become somebody's here meanwhile.
 
-def _drop_some(txn: WriteTxn, number: int) -> int:
-    """How many records went."""
-    keys = []
-    for key, _ in walk(txn, *slice_range(number)):
-        keys.append(key)
-        if len(keys) == _RECORDS_DROPPED_AT_ONCE:
-            break
+        Each step goes on where the last one ended: a store whose tree has not seen the deletes yet would
+        have to pass all of them to find the first record that is left.
+        """
+        first, end = slice_range(number)
+        while self._is_as_begun(number, begun):
+            last = await self._store.submit(partial(_drop_some, first=first, end=end))
+            if not last:
+                return True
+            first = last + b"\0"
+        return False
+
+    def _is_as_begun(self, number: int, begun: Standing) -> bool:
+        """Whether a slice is still to be dropped. Who begins to fill it notes another standing first."""
+        return self._custody.standing(number) is begun and number in self._custody.strays()
+
+
+def _drop_some(txn: WriteTxn, first: bytes, end: bytes) -> bytes:
+    """The last record that went; nothing when there was none."""
+    keys = [key for key, _ in islice(walk(txn, first, end), _RECORDS_DROPPED_AT_ONCE)]
     for key in keys:
         txn.delete(key)
-    return len(keys)
+    return keys[-1] if keys else b""
