@@ -23,7 +23,7 @@ BENCH_STAMP := $(VENV)/.setup-bench-done
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline sim rules s3tests soak mutants compiled pure
+.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -34,6 +34,7 @@ help:
 	@echo "make moves   a cluster that changes in every way under load, and what clients noticed: make moves OBJECTS=500"
 	@echo "make bench   the benchmarks"
 	@echo "make bench-check   has an operation become dearer than bench/baselines say? Two minutes; make bench-baseline writes them"
+	@echo "make bench-docs   docs/speed.md and its plots, from the results in bench/figures"
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
 	@echo "make rules   10,000 addresses of each rule against a second implementation, a million wrong ones against the rate"
@@ -113,6 +114,9 @@ bench-check: $(BENCH_STAMP)
 
 bench-baseline: $(BENCH_STAMP)
 	$(BIN)/python -m bench.check --write
+
+bench-docs: setup
+	$(BIN)/python -m bench.speed
 
 compiled: setup
 	$(BIN)/python compile.py $(OPT)

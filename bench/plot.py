@@ -21,7 +21,15 @@ class Line:
     points: tuple[tuple[float, float], ...]
 
 
-def log_plot(title: str, y_name: str, lines: Sequence[Line], *, top: float, bottom: float = 1.0) -> str:
+def log_plot(
+    title: str,
+    y_name: str,
+    lines: Sequence[Line],
+    *,
+    top: float,
+    bottom: float = 1.0,
+    x_name: str = "nodes",
+) -> str:
     """The plot; values above ``top`` are drawn at the top."""
     counts = sorted({x for line in lines for x, _ in line.points})
     low, high = log10(counts[0]), log10(counts[-1])
@@ -45,10 +53,10 @@ def log_plot(title: str, y_name: str, lines: Sequence[Line], *, top: float, bott
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     for count in counts:
         x, y = at(count, bottom)
-        parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{count:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{count:,.0f}</text>')
     for number, line in enumerate(lines):
         parts.extend(_drawn(line.name, number, [at(x, y) for x, y in line.points]))
-    parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 8}">nodes</text></svg>')
+    parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 8}">{escape(x_name)}</text></svg>')
     return "\n".join(parts) + "\n"
 
 
