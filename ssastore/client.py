@@ -39,11 +39,13 @@ from ssastore.limits import (
     SHARDS_DEFAULT,
 )
 from ssastore.messages import Kind
-from ssastore.rules.record import NATIVE_PORT, ServiceRecord
+from ssastore.rules.hashes import token_from_text
+from ssastore.rules.record import NATIVE_PORT, ServiceRecord, record_from_text
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity
 from ssastore.transport.lookup import NOWHERE, Find, Found
 from ssastore.transport.pool import Pool
+from ssastore.transport.ruled import RuledLinks
 from ssastore.transport.tcp import TcpLinks
 
 Source = bytes | bytearray | memoryview | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
@@ -101,16 +103,18 @@ def is_name(host: str) -> bool:
     return is_dotted and any(letter.isalpha() for letter in host)
 
 
-def finder(name: str, port: int, name_server: str) -> Find:
-    """What looks a service's name up; ``port`` and ``name_server`` are those of ``AsyncClient``."""
+def finder(name: str, port: int, name_server: str, links: RuledLinks) -> Find:
+    """What looks a service's name up; ``port`` and ``name_server`` are those of ``AsyncClient``.
+
+    From then on ``links`` keep the rule that was found with it.
+    """
 
     async def find() -> Found:
         # A library of a tenth of a second, which only names need.
         from ssastore.naming.resolve import look_up, name_server_from
 
         where = await look_up(name, server=name_server_from(name_server) if name_server else None)
-        if where.record.data != ServiceRecord().data:
-            raise ConfigError(f"{name} wants rule {where.record.data}, which this client does not follow")
+        links.record = where.record
         return Found(where.sites, port or where.record.port, where.holes, where.ttl_s)
 
     return find
@@ -132,6 +136,8 @@ class AsyncClient:
         links: Links | None = None,
         identity: Identity | None = None,
         name_server: str = "",
+        rules: str = "",
+        rule_token: str = "",
     ) -> None:
         """Make a client; nothing connects yet.
 
@@ -146,6 +152,8 @@ class AsyncClient:
             links: how addresses are reached; the kernel's routes by default.
             identity: for the parts of a cluster itself; replaces the access key.
             name_server: ADDRESS or [ADDRESS]:PORT to ask for names, instead of those of the system.
+            rules: the service record, where it is not found with a name: ``v=SSA1; data=content+source``.
+            rule_token: for keyed rules, what the operator gave clients in this /64, 32 hexadecimal digits.
 
         Raises:
             ConfigError: ``service`` is neither an IPv6 /64 nor a name, or ``deadline_ms`` is out of range.
@@ -153,17 +161,24 @@ class AsyncClient:
         if not 0 < deadline_ms <= CALL_DEADLINE_MS_MAX:
             # Nodes remember an operation for some minutes: no call may repeat it later than that.
             raise ConfigError(f"deadline_ms is 1 to {CALL_DEADLINE_MS_MAX}, got {deadline_ms}")
+        self._randomness = SystemRandomness()
+        self._ruled = RuledLinks(
+            links or TcpLinks(),
+            record_from_text(rules) if rules else ServiceRecord(),
+            SystemClock(),
+            self._randomness,
+            token=token_from_text(rule_token) if rule_token else b"",
+        )
+        self.links: Links = self._ruled
         network, find = NOWHERE, None
         if isinstance(service, str) and is_name(service):
-            find = finder(service, port, name_server)
+            find = finder(service, port, name_server, self._ruled)
         else:
             try:
                 network = service_network(str(service))
             except ValueError as error:
                 raise ConfigError(f"service: {error}") from None
         identity = identity or Identity("client", access_key, secret_key.encode(), replicas)
-        self.links = links or TcpLinks()
-        self._randomness = SystemRandomness()
         self.pool = Pool(
             network,
             port or NATIVE_PORT,
@@ -198,6 +213,8 @@ class AsyncClient:
             options.setdefault("port", port)
         options.setdefault("replicas", replicas)
         options.setdefault("name_server", os.environ.get("SSASTORE_NAME_SERVER", ""))
+        options.setdefault("rules", os.environ.get("SSASTORE_RULES", ""))
+        options.setdefault("rule_token", secret_from(os.environ, "SSASTORE_RULE_TOKEN"))
         if "identity" not in options:
             options.setdefault("access_key", os.environ.get("SSASTORE_ACCESS_KEY", ""))
             options.setdefault("secret_key", secret_from(os.environ, "SSASTORE_SECRET_KEY"))

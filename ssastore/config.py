@@ -30,6 +30,9 @@ from ssastore.limits import (
     MIB,
     TOMBSTONE_KEPT_MS,
 )
+from ssastore.rules.hashes import KEY_BYTES, ServiceKeys
+from ssastore.rules.record import ServiceRecord, record_from_text
+from ssastore.rules.rule import Binding
 from ssastore.transport.session import Credentials
 
 C = TypeVar("C")
@@ -41,6 +44,7 @@ _DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _WORKERS_MAX = 16
 _WRAPPING_KEYS = "wrapping_keys"
+_RULE_SECRETS = "rule_secrets"
 _WRAPPING_KEY_BYTES = 32
 
 
@@ -72,6 +76,8 @@ class NodeConfig:
     "What a scrub pass reads in a second, at most."
     lifecycle_day_s: int = 24 * 3600
     "What a day is for lifecycle rules of buckets. Shorter only for tests."
+    rules: str = ""
+    "The published service record, as `v=SSA1; data=content+source`: connections that break its rule end."
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
     simulated: bool = False
@@ -90,6 +96,7 @@ class NodeConfig:
         _require(1 <= self.blob_grace_s <= _YEAR_S, "blob_grace_s", "1 s to a year")
         _require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
         _require(1 <= self.lifecycle_day_s <= 24 * 3600, "lifecycle_day_s", "1 s to a day")
+        _check_rules(self.rules)
         _require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 
@@ -110,6 +117,8 @@ class GatewayConfig:
     "Region that requests are signed for."
     s3_domain: str = ""
     "`s3.example.org` makes `BUCKET.s3.example.org` a bucket (virtual-host style); empty: path style alone."
+    rules: str = ""
+    "The published service record, as for nodes: what the gateway dials keeps its rule."
     deadline_ms: int = 10_000
     "Bound on one call to a node, retries included: S3 clients retry by themselves."
     log_format: str = "text"
@@ -123,6 +132,7 @@ class GatewayConfig:
                 _check_listen(name, text)
         is_domain = not self.s3_domain or _DOMAIN.fullmatch(self.s3_domain) is not None
         _require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
+        _check_rules(self.rules)
         _require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 
@@ -133,6 +143,14 @@ assert CALL_DEADLINE_MS <= CALL_DEADLINE_MS_MAX
 def _require(claim: bool, name: str, wanted: str) -> None:
     if not claim:
         raise ConfigError(f"{name} must be {wanted}")
+
+
+def _check_rules(text: str) -> None:
+    if text:
+        try:
+            record_from_text(text)
+        except ConfigError as error:
+            raise ConfigError(f"rules: {error}") from None
 
 
 def _check_port(name: str, port: int) -> None:
@@ -233,6 +251,32 @@ def load_secrets(path: str) -> Credentials:
     if not all(keys.values()):
         raise ConfigError(f"{path}: an access key must have a secret")
     return Credentials(secret, keys)
+
+
+def load_rules(text: str, path: str) -> tuple[ServiceRecord, ServiceKeys] | None:
+    """The service record of a setting, and its keys with the secrets of keyed rules; None when there is none.
+
+    Raises:
+        ConfigError: the secrets file is not one; a keyed rule, and no ``rule_secrets`` in it.
+    """
+    if not text:
+        return None
+    record = record_from_text(text)
+    try:
+        secrets = tuple(
+            bytes.fromhex(secret) for secret in json.loads(_read_secret(path)).get(_RULE_SECRETS, [])
+        )
+        is_good = all(len(secret) == KEY_BYTES for secret in secrets)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        secrets, is_good = (), False
+    if not is_good:
+        # Not "from": the cause would quote a secret.
+        raise ConfigError(f"{path}: {_RULE_SECRETS} must be a list of {KEY_BYTES} bytes each, in hex")
+    if not secrets and any(
+        Binding.KEYED in (rule.locator, rule.tail) for rule in (record.data, record.front)
+    ):
+        raise ConfigError(f"{path}: a keyed rule needs {_RULE_SECRETS}")
+    return record, ServiceKeys((record.public,), secrets)
 
 
 def load_wrapping_keys(path: str) -> list[tuple[str, bytes]]:

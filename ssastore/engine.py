@@ -458,6 +458,7 @@ class Engine:
                 "accepted": counters.accepted,
                 "accept_log": list(counters.accept_log),
                 "denied": counters.denied,
+                "verdicts": dict(service.guard.verdicts) if service.guard else {},
                 "peer_errors": counters.peer_errors,
                 "requests": counters.requests,
                 "refusals": counters.refusals,

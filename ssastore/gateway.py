@@ -15,6 +15,7 @@ from ssastore.client import AsyncClient
 from ssastore.config import (
     GatewayConfig,
     load,
+    load_rules,
     load_secrets,
     load_wrapping_keys,
     open_control,
@@ -29,6 +30,7 @@ from ssastore.rebalance import read_cluster
 from ssastore.s3.server import S3Server
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run, serve_for_long
 from ssastore.transport.connection import Identity
+from ssastore.transport.ruled import ruled
 from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import TcpLinks, simulated_links
 
@@ -64,6 +66,8 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
         await view.load()
         following = spawn("follow the cluster", view.run())
         links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
+        rules = load_rules(config.rules, config.secrets_file)
+        links = ruled(links, rules, SystemClock(), SystemRandomness())
         try:
             secrets = credentials, wrapping_keys
             await _serve(config, secrets, (view, control), links, (s3_fd, admin_fd), stopped)

@@ -24,7 +24,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ssastore.config import NodeConfig, load, load_secrets, open_control, write_private
+from ssastore.config import NodeConfig, load, load_rules, load_secrets, open_control, write_private
 from ssastore.coordination import guardian_of
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
@@ -42,6 +42,7 @@ from ssastore.routes.netlink import NetlinkRoutes
 from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
 from ssastore.traces import CopyKeeper
 from ssastore.transport.connection import Identity
+from ssastore.transport.ruled import ruled
 from ssastore.transport.steering import attach_lane_steering
 from ssastore.transport.tcp import TcpLinks
 
@@ -249,7 +250,9 @@ class Supervisor:
         secret = load_secrets(self._config.secrets_file).cluster_secret
         record, name = view.record, self._config.name
         identity = Identity("node", name, secret, cluster_id=record.cluster_id)
-        prober = Prober(view, identity, TcpLinks(), SystemRandomness())
+        rules = load_rules(self._config.rules, self._config.secrets_file)
+        links = ruled(TcpLinks(), rules, SystemClock(), SystemRandomness())
+        prober = Prober(view, identity, links, SystemRandomness())
         guardian = guardian_of(control, view, name, prober.reaches, prober.heard, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))
         historian = Historian(

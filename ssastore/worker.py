@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import NodeConfig, load, load_secrets, open_control
+from ssastore.config import NodeConfig, load, load_rules, load_secrets, open_control
 from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
@@ -27,6 +27,7 @@ from ssastore.errors import ConfigError, DataDirError, SsaStoreError, Unavailabl
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
+from ssastore.rules.guard import Guard
 from ssastore.store.lmdb import LmdbStore
 from ssastore.system import (
     SystemClock,
@@ -36,6 +37,7 @@ from ssastore.system import (
     run,
     serve_for_long,
 )
+from ssastore.transport.ruled import ruled
 from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,9 @@ class Worker:
             # Its supervisor is about to begin again.
             raise Unavailable(f"{config.name} has {workers} workers now, and this is number {self._index}")
         links: Links = simulated_links(cluster) if config.simulated else TcpLinks()
-        return await Engine.start(
+        rules = load_rules(config.rules, config.secrets_file)
+        links = ruled(links, rules, SystemClock(), SystemRandomness())
+        engine = await Engine.start(
             Outside(store, control, links, SystemClock(), SystemRandomness()),
             Place(config.name, self._index, workers, load_secrets(config.secrets_file), config.port),
             holding,
@@ -94,6 +98,11 @@ class Worker:
                 lifecycle_day_ms=config.lifecycle_day_s * 1000,
             ),
         )
+        if rules is not None:
+            engine.service.guard = Guard(*rules)
+            # In the network a filter would spare the host even the connection.
+            log.info("rule.checked_at_accept", extra={"record": str(rules[0])})
+        return engine
 
     def _heartbeat(self, engine: Engine) -> Heartbeat:
         """What tells others that the node is there. Of one worker: a supervisor keeps all of them running."""

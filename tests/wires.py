@@ -46,8 +46,8 @@ class HeldTransport(asyncio.Transport):
     Like asyncio's: ``close`` waits for the buffer, ``connection_lost`` comes in a later turn.
     """
 
-    def __init__(self, protocol: Any) -> None:
-        super().__init__({"sockname": ("fd5a:1:2:3::1", 7480, 0, 0)})
+    def __init__(self, protocol: Any, peer: str = "::1") -> None:
+        super().__init__({"sockname": ("fd5a:1:2:3::1", 7480, 0, 0), "peername": (peer, 9, 0, 0)})
         self._protocol = protocol
         self._high = 64 * 1024
         self._decoder = FrameDecoder()

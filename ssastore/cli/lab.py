@@ -51,6 +51,12 @@ _EXIT_NOT_FOUND = 127
     metavar="DOMAIN",
     help="BUCKET.DOMAIN is a bucket too (virtual-host style); your resolver must know these names.",
 )
+@click.option(
+    "--rules",
+    default="",
+    metavar="TEXT",
+    help="Service record that everybody keeps, as 'v=SSA1; data=content+source' (docs/rules.md).",
+)
 @click.option("--service", metavar="PREFIX/64", help="Service prefix; default: a random one of fd00::/8.")
 @click.option("--name", default="lab", show_default=True, help="Name of this lab's context.")
 @click.option(
@@ -205,6 +211,7 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
     key, secret = found.access_key()
     environment = os.environ | {
         "SSASTORE_URL": found.url,
+        "SSASTORE_RULES": found.rules,
         "SSASTORE_ACCESS_KEY": key,
         "SSASTORE_SECRET_KEY": secret,
     }

@@ -65,7 +65,9 @@ def _lab_client(context: str | None) -> Callable[[], AsyncClient]:
         )
     identity = found.identity()
     found.enter()
-    return lambda: AsyncClient(found.service, port=found.port, identity=identity, links=links)
+    return lambda: AsyncClient(
+        found.service, port=found.port, identity=identity, links=links, rules=found.rules
+    )
 
 
 def _split(path: str) -> tuple[str, str]:

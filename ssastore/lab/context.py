@@ -48,6 +48,8 @@ class Context:
     hosts: dict[str, int] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
+    rules: str = ""
+    "The service record, where the lab has rules."
 
     @property
     def url(self) -> str:

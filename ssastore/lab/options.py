@@ -46,6 +46,8 @@ class UpOptions:
     "EMBEDDED, ETCD (one that the lab starts), or where a given etcd is, as in the nodes' settings."
     node_settings: tuple[str, ...] = ()
     "NAME=VALUE of the nodes' files, beside those that the lab sets itself."
+    rules: str = ""
+    "The service record that nodes, gateway and clients keep; see ``NodeConfig``."
     s3_domain: str = ""
     "See ``GatewayConfig``."
     recover_after: int | None = None

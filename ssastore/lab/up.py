@@ -205,6 +205,7 @@ class Lab:
                 "workers": self._options.workers,
                 "manage_routes": self._fabric is not None,
                 "simulated": self._fabric is None,
+                "rules": self._options.rules,
                 **self._options.extra_settings(),
             },
         )
@@ -219,19 +220,12 @@ class Lab:
                 "secrets_file": self._secrets,
                 "region": REGION,
                 "s3_domain": self._options.s3_domain,
+                "rules": self._options.rules,
             },
         )
         fds = (s3.fileno(), admin.fileno())
-        arguments = [
-            *_SSASTORE,
-            "gateway",
-            "--config",
-            path,
-            "--s3-fd",
-            str(fds[0]),
-            "--admin-fd",
-            str(fds[1]),
-        ]
+        s3_fd, admin_fd = str(fds[0]), str(fds[1])
+        arguments = [*_SSASTORE, "gateway", "--config", path, "--s3-fd", s3_fd, "--admin-fd", admin_fd]
         if self._ports:
             arguments.append("--simulated")
         self._start(GATEWAY_HOST, GATEWAY_PROCESS, arguments, fds)
@@ -263,6 +257,7 @@ class Lab:
             hosts=hosts,
             nodes=self._names,
             ports=self._ports,
+            rules=self._options.rules,
         )
 
     # -- running ------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from struct import Struct
 
 from siphash24 import siphash24
 
+from ssastore.errors import ConfigError
+
 KEY_BYTES = 16
 PUBLIC_KEY = bytes(KEY_BYTES)
 "The key of services that publish none."
@@ -35,6 +37,17 @@ def hash_of(key: bytes, source: int, letter: str, epoch: int, word: int) -> int:
 def token_of(secret: bytes, source: int) -> bytes:
     """What the clients in one /64 are given of a service's secret: 16 bytes, which reveal nothing of it."""
     return b"".join(hash_of(secret, source, "K", 0, half).to_bytes(8, "little") for half in (0, 1))
+
+
+def token_from_text(text: str) -> bytes:
+    """A token as ``ssastore rule token`` prints it. Raises ConfigError, without the text."""
+    try:
+        token = bytes.fromhex(text)
+    except ValueError:
+        token = b""
+    if len(token) != KEY_BYTES:
+        raise ConfigError(f"the token of a rule is {2 * KEY_BYTES} hexadecimal digits")
+    return token
 
 
 @dataclass(frozen=True, slots=True)

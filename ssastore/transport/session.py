@@ -47,6 +47,7 @@ from ssastore.messages import (
     Welcome,
     decode_request,
 )
+from ssastore.rules.guard import Guard
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from ssastore.wire import Body, Frame, Header
@@ -128,6 +129,8 @@ class Service:
         "The same, and slices may be handed over."
         self.coordinator: Coordinator | None = None
         "Set where there may be several replicas: everywhere but in tests of less."
+        self.guard: Guard | None = None
+        "Set where connections are judged by the rule of the service."
         self.counting: Counting | None = None
         "The same, and buckets may have quotas."
         self.counters = Counters()
@@ -231,7 +234,15 @@ class Session(FrameChannel):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._service.counters.accepted += 1
-        self._service.counters.accept_log.append(transport.get_extra_info("sockname")[0])
+        own = transport.get_extra_info("sockname")
+        guard = self._service.guard
+        if guard is not None:
+            # Without a line in the log: who breaks the rule may do it very often. The verdicts are counted.
+            peer = transport.get_extra_info("peername")
+            if guard.judge(peer, own, self._service.clock.now_ms()).is_break:
+                self.abort()
+                return
+        self._service.counters.accept_log.append(own[0])
         if len(self._service.sessions) >= CONNECTIONS_MAX:
             log.warning("connection.refused", extra={"reason": "too many connections"})
             self.abort()

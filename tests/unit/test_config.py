@@ -22,6 +22,7 @@ from ssastore.config import (
     NodeConfig,
     add_wrapping_key,
     load,
+    load_rules,
     load_secrets,
     load_wrapping_keys,
     open_control,
@@ -34,6 +35,7 @@ from ssastore.control.embedded import EmbeddedControlStore
 from ssastore.control.etcd import EtcdControlStore
 from ssastore.errors import ConfigError
 from ssastore.limits import CALL_DEADLINE_MS_MAX, MAP_BYTES_DEFAULT
+from ssastore.rules.hashes import ServiceKeys
 
 NODE: dict[str, Any] = {
     "name": "n1",
@@ -85,6 +87,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "map_bytes": 1 << 30, "tombstone_kept_s": 60, "blob_grace_s": 120, "scrub_every_s": 300,
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
         "simulated": True, "s3_listen": "",
+        "rules": "v=SSA1; replicas=3; data=content+source",
         "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
     }  # fmt: skip
@@ -229,6 +232,47 @@ def test_secrets_are_written_for_the_owner_only_and_read_back(tmp_path: Path) ->
     found = load_secrets(str(path))
     assert (found.cluster_secret, found.access_keys) == (SECRET, {"KEY": "sécret".encode()})
     assert [entry.name for entry in tmp_path.iterdir()] == ["secrets"]
+
+
+def test_rules_come_with_their_secrets(tmp_path: Path) -> None:
+    content = {"cluster_secret": SECRET.hex(), "access_keys": {}, "rule_secrets": ["00" * 16, "11" * 16]}
+    path = secrets(tmp_path, content)
+    found = load_rules("v=SSA1; data=content+keyed; key=" + "ab" * 16, path)
+    assert found is not None
+    record, keys = found
+    assert str(record.data) == "content+keyed"
+    assert keys == ServiceKeys((b"\xab" * 16,), (bytes(16), b"\x11" * 16))
+    assert load_rules("", path) is None
+
+
+@pytest.mark.parametrize("wrong", [["00" * 15], ["zz" * 16], "00" * 16, [5], {}, 7])
+def test_wrong_secrets_of_rules_are_refused_and_not_quoted(tmp_path: Path, wrong: Any) -> None:
+    path = secrets(tmp_path, GOOD | {"rule_secrets": wrong})
+    with pytest.raises(ConfigError, match="rule_secrets") as refused:
+        load_rules("v=SSA1; data=content+keyed", path)
+    assert "00" * 15 not in str(refused.value)
+
+
+def test_a_keyed_rule_needs_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a keyed rule needs rule_secrets"):
+        load_rules("v=SSA1; front=keyed", secrets(tmp_path, GOOD))
+
+
+@pytest.mark.parametrize("kind", [NodeConfig, GatewayConfig])
+def test_wrong_rules_are_refused_with_their_line(path: Path, kind: type) -> None:
+    settings = NODE if kind is NodeConfig else GATEWAY
+    said = complaint(path, toml(**(settings | {"rules": "v=SSA1; data=telepathy"})), kind)
+    assert "rules: no such word" in said
+
+
+@pytest.mark.parametrize("token", ["", "00" * 15, "zz" * 16])
+async def test_a_wrong_token_is_refused_and_not_quoted(token: str) -> None:
+    if token:
+        with pytest.raises(ConfigError, match="32 hexadecimal digits") as refused:
+            AsyncClient("2001:db8:5a:1::/64", rule_token=token)
+        assert token not in str(refused.value)
+    else:
+        AsyncClient("2001:db8:5a:1::/64", rule_token=token)
 
 
 def test_secrets_are_never_overwritten(tmp_path: Path) -> None:

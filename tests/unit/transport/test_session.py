@@ -29,6 +29,10 @@ from ssastore.limits import (
     WRITE_BUFFER_BYTES,
 )
 from ssastore.messages import Get, GetBlob, Kind, Message, Proof, Put, PutBlob, Report, Status, Welcome
+from ssastore.rules.guard import Guard
+from ssastore.rules.hashes import ServiceKeys
+from ssastore.rules.record import record_from_text
+from ssastore.rules.verdict import Verdict
 from ssastore.store.memory import MemoryStore
 from ssastore.transport import session as module
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
@@ -126,6 +130,15 @@ async def answers(transport: HeldTransport) -> list[tuple[Header, bytes]]:
 
 
 # -- greeting ---------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_breaks_the_rule_ends_before_the_greeting(node: Node) -> None:
+    node.service.guard = Guard(record_from_text("v=SSA1; data=content+source"), ServiceKeys())
+    _, transport = node.connect()
+    assert not transport.is_aborted, "the host itself is not judged"
+    stranger = HeldTransport(node.service.session(), peer="fd00::9")
+    assert stranger.is_aborted and len(node.service.sessions) == 1
+    assert node.service.guard.verdicts == {Verdict.OPEN: 1, Verdict.TAIL: 1}
 
 
 async def test_greeting(node: Node) -> None:
