@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import subprocess
 import time
@@ -26,7 +27,9 @@ from ssastore.naming.answer import Whereabouts
 from ssastore.naming.resolve import NameServer, Story, look_up, name_server_from
 from ssastore.naming.responder import Responder, answer, zone_of
 from ssastore.naming.zone import zone_lines
+from ssastore.rules.hashes import ServiceKeys
 from ssastore.rules.record import record_from_text
+from ssastore.rules.verdict import Verdict
 from tests.nameservers import SERVERS, name_server
 
 A, B = IPv6Network("2001:db8:5a:1::/64"), IPv6Network("2001:db8:77:1::/64")
@@ -243,26 +246,42 @@ def test_what_is_no_name_server(text: str) -> None:
         name_server_from(text)
 
 
+class NoRoute:
+    """Links that only note what they are to dial: nothing leaves this host."""
+
+    def __init__(self) -> None:
+        self.addresses: list[IPv6Address] = []
+
+    async def dial(self, address: IPv6Address, port: int, protocol: Any) -> Any:
+        self.addresses.append(address)
+        raise OSError(errno.ENETUNREACH, "no route")
+
+
 async def test_a_client_goes_where_the_name_says() -> None:
-    async with responder(Whereabouts((IPv6Network("fd00:0:0:9::/64"),), (), RECORD, 60)) as server:
+    links = NoRoute()
+    async with responder(Whereabouts((A,), (), RECORD, 60)) as server:
         at = f"127.0.0.1:{server.port}"
-        client = AsyncClient.from_url(f"ssa://{NAME}/photos", name_server=at, deadline_ms=300)
+        client = AsyncClient.from_url(f"ssa://{NAME}/photos", name_server=at, deadline_ms=300, links=links)
         with pytest.raises(ConfigError, match="not looked up yet"):
             _ = client.service
         with pytest.raises(Unavailable):
             await client.bucket("photos").get("a")
-        assert str(client.service) == "fd00:0:0:9::/64"
+        assert client.service == A and links.addresses[0] in A
         await client.close()
 
 
-async def test_a_client_that_cannot_keep_the_rule_says_so() -> None:
-    record = record_from_text("v=SSA1; data=content+source")
-    async with (
-        responder(Whereabouts((A,), (), record, 60)) as server,
-        AsyncClient(NAME, name_server=f"127.0.0.1:{server.port}") as client,
-    ):
-        with pytest.raises(ConfigError, match=r"wants rule content\+source"):
-            await client.bucket("photos").get("a")
+async def test_a_client_keeps_the_rule_that_it_finds_with_the_name() -> None:
+    record = record_from_text("v=SSA1; data=content+source; key=" + "ab" * 16)
+    links = NoRoute()
+    async with responder(Whereabouts((IPv6Network("fd5a::/64"),), (), record, 60)) as server:
+        at = f"127.0.0.1:{server.port}"
+        async with AsyncClient(NAME, name_server=at, links=links, deadline_ms=300) as client:
+            client._ruled._source = lambda address: 7
+            with pytest.raises(Unavailable):
+                await client.bucket("photos").get("a")
+    iid = int(links.addresses[0]) & (1 << 64) - 1
+    assert record.check(7, iid, unix_s=0, keys=ServiceKeys((record.public,))) is Verdict.KEPT
+    assert record.check(8, iid, unix_s=0, keys=ServiceKeys((record.public,))) is Verdict.TAIL
 
 
 async def test_check_shows_each_step() -> None:
