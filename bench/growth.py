@@ -154,12 +154,21 @@ class Growth:
         on_disk = sum(512 * path.stat().st_blocks for path in data.rglob("*") if path.is_file())
         point.disk_bytes = on_disk / self._records()
         point.start_s = self._started_again()
-        point.scrub_s, us = self._timed(lambda: self._command("scrub", "--wait", "--json"))
-        point.scrub_us = us / self._records()
+        point.scrub_s, point.scrub_us = self._scrubbed()
         for op in OPS:
             self._measure(point, op)
         print(json.dumps(asdict(point)), file=sys.stderr)
         return point
+
+    def _scrubbed(self) -> tuple[float, float]:
+        """Seconds, and CPU for a copy, of a pass that could compare everything."""
+        while True:
+            try:
+                seconds, us = self._timed(lambda: self._command("scrub", "--wait", "--json"))
+            except BenchError as error:
+                self._disturbed(error)
+                continue
+            return seconds, us / self._records()
 
     def moved(self) -> tuple[int, float, float]:
         """(records that a new node got, seconds, CPU for one). Raises BenchError."""
@@ -235,7 +244,7 @@ class Growth:
         print(f"{point.objects:,} {op}: {point.server_us[op]:.1f} us, {nominal}", file=sys.stderr)
 
     def _disturbed(self, error: BenchError) -> None:
-        """A round of an hour may meet a machine that stands still for a while, but not again and again."""
+        """An hour's run may meet a machine that stands still for a while, but not again and again."""
         self._failures += 1
         print(f"measured again: {error}", file=sys.stderr)
         if self._failures > _FAILURES_MAX:
