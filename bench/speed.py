@@ -144,7 +144,8 @@ def origins(runs: dict[str, list[Row]]) -> str:
 
 def _how(first: Row) -> str:
     if "points" in first:
-        return f"{first['nodes']} nodes, R={first['replicas']}, {first['size']} B, one worker each"
+        nodes = "1 node" if first["nodes"] == 1 else f"{first['nodes']} nodes"
+        return f"{nodes}, R={first['replicas']}, {first['size']} B, 1 worker each"
     work = first["workload"]
     text = f"{work['rounds']} rounds of {work['seconds']:g} s, workers {work['workers']}"
     absent = [f"without {name} ({reason})" for name, reason in first["left_out"].items()]
@@ -323,7 +324,8 @@ def pages(folder: Path) -> dict[str, str]:
                 title, "times", lines, top=_PLOT_TOP, bottom=0.0, x_name="bytes of a value"
             )
     for name, (growth, *_) in growths.items():
-        made[f"speed-{name}.svg"] = growth_plot(growth)
+        if f"speed-{name}.svg" in page:
+            made[f"speed-{name}.svg"] = growth_plot(growth)
     return made
 
 
