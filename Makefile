@@ -85,7 +85,8 @@ sim: setup
 	$(BIN)/ssastore sim --seeds $(SEEDS) --first-seed $(FIRST) --scenario $(SCENARIO)
 
 rules: setup
-	SSASTORE_TEST_RULES=10000 $(BIN)/python -m pytest -s -q --timeout 1800 tests/unit/rules/test_vectors.py $(PYTEST_ARGS)
+	SSASTORE_TEST_RULES=10000 $(BIN)/python -m pytest -s -q --timeout 1800 tests/unit/rules/test_vectors.py \
+		tests/integration/test_filter.py $(PYTEST_ARGS)
 
 mutants: setup
 	$(BIN)/ssastore sim --mutants all

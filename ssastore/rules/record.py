@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from ssastore.errors import ConfigError
-from ssastore.keyspace import FRONT_PLANE, REPLICAS_ALLOWED, plane_of, service_network
+from ssastore.keyspace import FRONT_PLANE, REPLICAS_ALLOWED, is_reserved_iid, plane_of, service_network
 from ssastore.rules.address import is_unbound
 from ssastore.rules.hashes import KEY_BYTES, PUBLIC_KEY, ServiceKeys
 from ssastore.rules.rule import Binding, Rule, rule_from_text
@@ -72,6 +72,8 @@ class ServiceRecord:
         self, source: int, iid: int, *, unix_s: float, keys: ServiceKeys, position: int | None = None
     ) -> Verdict:
         """The verdict on a packet to any address of the service; arguments as of ``verdict.check``."""
+        if is_reserved_iid(iid):
+            return Verdict.RESERVED
         rule = self.rule_of(iid)
         if rule is None:
             return Verdict.PLANE
