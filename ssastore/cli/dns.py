@@ -59,6 +59,8 @@ def _whereabouts(prefixes: tuple[str, ...], holes: tuple[str, ...], record: str,
         left_out = tuple(IPv6Network(hole) for hole in holes)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if set(sites) & set(left_out):
+        raise ConfigError("a hole leaves nothing of its prefix: leave the prefix out")
     if outside := [hole for hole in left_out if not any(hole.subnet_of(site) for site in sites)]:
         raise ConfigError(f"{outside[0]} is in none of the prefixes")
     return Whereabouts(sites, left_out, record_from_text(record), ttl_s)
@@ -70,9 +72,12 @@ def _parsed(addresses: tuple[str, ...]) -> list[IPv6Address]:
     from ssastore.errors import ConfigError
 
     try:
-        return [IPv6Address(address) for address in addresses]
+        parsed = [IPv6Address(address) for address in addresses]
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if local := [address for address in parsed if address.is_link_local or address.is_multicast]:
+        raise ConfigError(f"{local[0]}: nobody elsewhere can reach that address")
+    return parsed
 
 
 @dns_command.command("zone")

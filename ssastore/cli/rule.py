@@ -66,12 +66,25 @@ def _key_in(file: IO[str], what: str) -> bytes:
     return key
 
 
+class _UnixTime(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            # No number, or no time: not a number is neither below nor above anything.
+            if 0 <= (unix_s := float(str(value))) < 1e12:
+                return unix_s
+        except ValueError:
+            pass
+        return self.fail(f"{value!r} is no time in seconds since 1970", param, ctx)
+
+
 _rule = click.argument("rule", type=_Rule())
 _source = click.option(
     "--source", type=_Address(), required=True, help="The client's address; its first 64 bits count."
 )
 _at = click.option(
-    "--at", "unix_s", type=click.FloatRange(0), metavar="UNIX_S", help="Time of the epoch; default: now."
+    "--at", "unix_s", type=_UnixTime(), metavar="UNIX_S", help="Time of the epoch; default: now."
 )
 _position = click.option(
     "--position", type=_Hex(15), metavar="HEX", help="60 bits of the object, as ssastore explain shows them."
@@ -98,7 +111,7 @@ def rule_command() -> None:
 def show_command(rule: Rule) -> None:
     """Say what a rule asks, and how often a guess passes."""
     from ssastore.rules.hashes import ServiceKeys
-    from ssastore.rules.verdict import blind_rate
+    from ssastore.rules.verdict import blind_rate, stranger_rate
 
     click.echo(f"rule      {rule}")
     click.echo(f"locator   {rule.locator}" + (f", {rule.choices} to choose from" if rule.choices > 1 else ""))
@@ -108,11 +121,10 @@ def show_command(rule: Rule) -> None:
             f"work      2^{rule.work_bits} = {2**rule.work_bits:,} hashes for each address, in the mean"
         )
     if rule.hop_s:
-        click.echo(
-            f"epochs    {rule.hop_s} s each; an address passes for at most {2 * rule.hop_s} s after its own"
-        )
-    rate = blind_rate(rule, ServiceKeys(secrets=(bytes(16),)))
-    click.echo(f"a guess passes with probability {rate:.3g}")
+        click.echo(f"epochs    {rule.hop_s} s each; an address passes for at most {2 * rule.hop_s} s")
+    keys = ServiceKeys(secrets=(bytes(16),))
+    click.echo(f"a guess passes with probability {blind_rate(rule, keys):.3g}")
+    click.echo(f"who computes what everybody can, with {stranger_rate(rule, keys):.3g}")
 
 
 @rule_command.command("address")

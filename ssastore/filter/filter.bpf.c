@@ -194,8 +194,9 @@ static __always_inline enum verdict judge(const struct keys *known, u64 source, 
 		return OPEN; // The part of the front plane for clients that know no rule.
 	if (plane == 0xf) {
 #if FRONT_LOCATOR == MATCH
-		u64 mirrored = bpf_be64_to_cpu(source);
-		return unreserved(plane << 60 | (mirrored & 0x0fffffffffffffff)) == iid ? KEPT : LOCATOR;
+		u64 prefix = bpf_be64_to_cpu(source);
+		u64 place = 0xf0000000 | (0x1000000 + ((prefix >> 32 & 0xfffffff) * 15 >> 4));
+		return unreserved(place << 32 | (u32)prefix) == iid ? KEPT : LOCATOR;
 #elif FRONT_TAIL == SOURCE || FRONT_TAIL == KEYED
 		return judge_hashed(known, FRONT_LOCATOR, FRONT_TAIL, source, iid);
 #else

@@ -13,10 +13,9 @@ from typing import Any
 
 from ssastore.errors import ConfigError
 from ssastore.keyspace import service_network
-from ssastore.rules.record import VERSION, ServiceRecord, record_from_text
+from ssastore.rules.record import PREFIXES_MAX, VERSION, ServiceRecord, record_from_text
 
 ITEMS_MAX = 256
-SITES_MAX = 16
 TTL_S_MIN = 1
 TTL_S_MAX = 3600
 _FAMILY_IPV6 = 2
@@ -70,8 +69,8 @@ def prefixes_of(items: Sequence[Any]) -> tuple[tuple[IPv6Network, ...], tuple[IP
     left = [site for site in sites if not any(site.subnet_of(hole) for hole in holes)]
     if not left:
         raise ConfigError("the APL record has no IPv6 prefix" + (" that is not negated" if holes else ""))
-    if len(left) > SITES_MAX:
-        raise ConfigError(f"the APL record has {len(left)} prefixes, more than {SITES_MAX}")
+    if len(left) > PREFIXES_MAX:
+        raise ConfigError(f"the APL record has {len(left)} prefixes, more than {PREFIXES_MAX}")
     return tuple(left), tuple(hole for hole in holes if any(hole.subnet_of(site) for site in left))
 
 
@@ -94,13 +93,18 @@ def record_of(texts: Iterable[Sequence[bytes]]) -> ServiceRecord | None:
     """The service record among the TXT records at ``_ssa.NAME``, each a sequence of strings; or None.
 
     Raises:
-        ConfigError: there are two, or one that is wrong.
+        ConfigError: there are two, one that is wrong, or only one of another version.
     """
-    found = []
+    found, others = [], []
     for strings in texts:
         text = b"".join(strings).decode("ascii", "replace")
-        if text.strip().lower().startswith(f"v={VERSION}".lower()):
+        version = text.partition(";")[0].replace(" ", "").lower()
+        if version == f"v={VERSION}".lower():
             found.append(record_from_text(text))
+        elif version.startswith("v=ssa"):
+            others.append(version)
     if len(found) > 1:
         raise ConfigError(f"there are {len(found)} service records where one is wanted")
+    if others and not found:
+        raise ConfigError(f"the service record is {others[0]}, and this client knows v={VERSION}")
     return found[0] if found else None

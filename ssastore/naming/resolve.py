@@ -21,6 +21,9 @@ from ssastore.naming.answer import DEFAULT_RECORD, Whereabouts, bounded_ttl, pre
 LOOKUP_S = 5.0
 "All questions of one look-up together."
 _NAME_MAX = 253
+_HINT_S = 1.0
+"More than LOOKUP_S, for an error that helps."
+_SSA = dns.name.from_text("_ssa", None)
 
 
 @dataclass
@@ -69,13 +72,16 @@ async def look_up(name: str, *, server: NameServer | None = None, story: Story |
     # Side by side: most names have both, and a server that does not answer costs its time once.
     asked = (
         _ask(resolver, wanted, "APL", story),
-        _ask(resolver, dns.name.from_text("_ssa", None) + wanted, "TXT", story),
+        _ask(resolver, _SSA + wanted, "TXT", story),
     )
     try:
         async with asyncio.timeout(LOOKUP_S):
             apl, txt = await asyncio.gather(*asked)
     except TimeoutError:
         raise Unavailable(f"name servers did not say within {LOOKUP_S:g} s where {name} is") from None
+    if txt.failure:
+        # Not: as if there were none. Then a client would break a rule that it could have known.
+        raise Unavailable(f"what is the rule of {name}? {txt.failure}")
     record = record_of(rdata.strings for rdata in txt.rrset or ())
     if apl.rrset is not None:
         sites, holes = prefixes_of([item for rdata in apl.rrset for item in rdata.items])
@@ -83,15 +89,15 @@ async def look_up(name: str, *, server: NameServer | None = None, story: Story |
         return Whereabouts(sites, holes, record or DEFAULT_RECORD, ttl_s, "apl")
     if record is not None and record.prefixes:
         return Whereabouts(record.prefixes, (), record, bounded_ttl(txt.rrset.ttl), "txt")
-    for answer in (apl, txt):
-        if answer.failure:
-            raise Unavailable(f"where is {name}? {answer.failure}")
+    if apl.failure:
+        raise Unavailable(f"where is {name}? {apl.failure}")
     raise ConfigError(await _why_not(resolver, name, wanted, apl, story))
 
 
 async def _why_not(resolver: Any, name: str, wanted: dns.name.Name, apl: _Answer, story: Story) -> str:
     if not apl.exists:
         return f"there is no name {name}"
+    resolver.lifetime = _HINT_S
     aaaa = await _ask(resolver, wanted, "AAAA", story)
     if aaaa.rrset is not None:
         return (
@@ -134,6 +140,7 @@ def parsed_name(name: str) -> dns.name.Name:
         if len(name) > _NAME_MAX:
             raise ConfigError(f"a name has at most {_NAME_MAX} characters, got {len(name)}")
         parsed = dns.name.from_text(name)
+        _ = _SSA + parsed  # Its record must have a name as well.
     except (dns.exception.DNSException, UnicodeError) as error:
         raise ConfigError(f"{name!r} is no name in DNS: {error}") from None
     if parsed == dns.name.root:

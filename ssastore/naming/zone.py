@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address, IPv6Network
+from shlex import quote
 
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
 from ssastore.errors import ConfigError
+from ssastore.naming.resolve import parsed_name
 from ssastore.rules.record import ServiceRecord
 
 FORMATS = ("knot", "bind", "nsd", "powerdns", "generic")
@@ -51,7 +53,7 @@ def zone_lines(
         raise ConfigError(f"no such format: {form}; known are {', '.join(FORMATS)}")
     if not sites:
         raise ConfigError("a service has at least one prefix")
-    owner = name.rstrip(".") + "."
+    owner = parsed_name(name).to_text()
     apl = apl_text(sites, holes)
     records = [(owner, "APL", apl), (f"_ssa.{owner}", "TXT", txt_text(record))]
     records += [(owner, "AAAA", str(address)) for address in addresses]
@@ -59,7 +61,8 @@ def zone_lines(
         if form == "powerdns":
             zone = owner.partition(".")[2].rstrip(".")
             # What is left of the zone's name, as pdnsutil wants it; data with quotes goes through the shell.
-            yield f"pdnsutil add-record {zone} {where.removesuffix(f'.{zone}.')} {kind} {ttl_s} '{data}'"
+            words = (zone or ".", where.removesuffix(f".{zone}."), kind, str(ttl_s), data)
+            yield f"pdnsutil add-record {' '.join(map(quote, words))}"
         elif form == "generic" and kind == "APL":
             yield f"{where} {ttl_s} IN TYPE42 {_unknown(data)}"
         else:

@@ -51,6 +51,12 @@ def hashed_iid(key: bytes, source: int, epoch: int, locator: int) -> int:
     return unreserved(locator << TAIL_BITS | tail)
 
 
+def matching_iid(plane: int, source: int) -> int:
+    """The IID of rule ``match``: locator and tail are the low 60 bits of the client's prefix."""
+    locator = bound_locator(plane, (source & _POSITION_MASK) >> TAIL_BITS)
+    return unreserved(locator << TAIL_BITS | source & _TAIL_MASK)
+
+
 def has_worked(key: bytes, source: int, epoch: int, iid: int, work_bits: int) -> bool:
     """Whether the tail of ``iid`` is a nonce with this many zero bits in front of its hash."""
     return hash_of(key, source, "P", epoch, iid) >> (IID_BITS - work_bits) == 0
@@ -86,7 +92,7 @@ def address_under(
     place = position or 0
     epoch = epoch if rule.hop_s else 0
     if rule.locator is Binding.MATCH:
-        return unreserved(plane << POSITION_BITS | source & _POSITION_MASK)
+        return matching_iid(plane, source)
     if rule.low_bits:
         return _low_bits(rule, plane, free, place)
     locator = _locator(rule, plane, source, free, place, epoch, keys)

@@ -23,7 +23,6 @@ from ssastore.errors import ConfigError
 KEY_BYTES = 16
 PUBLIC_KEY = bytes(KEY_BYTES)
 "The key of services that publish none."
-EPOCH_END = 1 << 56
 
 _MESSAGE = Struct(">QQQ")
 

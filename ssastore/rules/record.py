@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from re import fullmatch
 
 from ssastore.errors import ConfigError
 from ssastore.keyspace import FRONT_PLANE, REPLICAS_ALLOWED, is_reserved_iid, plane_of, service_network
@@ -18,6 +19,7 @@ from ssastore.rules.verdict import Verdict, check
 
 VERSION = "SSA1"
 RECORD_BYTES_MAX = 1024
+PREFIXES_MAX = 16
 NATIVE_PORT = 7480
 
 _BY_NAME = Rule(Binding.CONTENT, Binding.CONTENT)
@@ -50,6 +52,8 @@ class ServiceRecord:
             raise ConfigError(f"replicas must be one of {REPLICAS_ALLOWED}, got {self.replicas}")
         if self.data.locator is not Binding.CONTENT:
             raise ConfigError(f"the locator of data follows the name of what is stored: no rule {self.data}")
+        if self.front.low_bits:
+            raise ConfigError(f"a part of the front plane is for clients without a rule: not {self.front}")
         if len(self.public) != KEY_BYTES:
             raise ConfigError(f"the public key has {KEY_BYTES} bytes, got {len(self.public)}")
         if self.data != self.data.with_limits(**self._limits()):
@@ -125,6 +129,8 @@ def record_from_text(text: str) -> ServiceRecord:
 def _record(fields: Mapping[str, str]) -> ServiceRecord:
     choices, work_bits = _number(fields, "choices", 1), _number(fields, "pow", 0)
     hop_s = _number(fields, "hop", 0)
+    # In their ranges, also where no rule has a use for them.
+    Rule(Binding.SOURCE, Binding.SOURCE, choices, work_bits, hop_s)
 
     def rule(name: str, default: str) -> Rule:
         parsed = rule_from_text(fields.get(name, default))
@@ -134,16 +140,15 @@ def _record(fields: Mapping[str, str]) -> ServiceRecord:
             )
         return parsed.with_limits(choices=choices, work_bits=work_bits, hop_s=hop_s)
 
-    try:
-        public = bytes.fromhex(fields.get("key", PUBLIC_KEY.hex()))
-    except ValueError:
-        raise ConfigError(f"key must be {2 * KEY_BYTES} hexadecimal digits, got {fields['key']!r}") from None
+    key = fields.get("key", PUBLIC_KEY.hex())
+    if not fullmatch(f"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", key):
+        raise ConfigError(f"key must be {2 * KEY_BYTES} hexadecimal digits, got {key!r}")
     return ServiceRecord(
         port=_number(fields, "port", NATIVE_PORT),
         replicas=_number(fields, "replicas", 1),
         data=rule("data", "content"),
         front=rule("front", "random"),
-        public=public,
+        public=bytes.fromhex(key),
         prefixes=_prefixes(fields),
     )
 
@@ -152,9 +157,13 @@ def _prefixes(fields: Mapping[str, str]) -> tuple[IPv6Network, ...]:
     if "prefix" not in fields:
         return ()
     try:
-        return tuple(service_network(text.strip()) for text in fields["prefix"].split(","))
+        # In the order of preference; who is named twice is meant once.
+        found = dict.fromkeys(service_network(text.strip()) for text in fields["prefix"].split(","))
     except ValueError as error:
         raise ConfigError(f"prefix of the service record: {error}") from None
+    if len(found) > PREFIXES_MAX:
+        raise ConfigError(f"the service record has {len(found)} prefixes, more than {PREFIXES_MAX}")
+    return tuple(found)
 
 
 def _number(fields: Mapping[str, str], name: str, default: int) -> int:

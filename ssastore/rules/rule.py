@@ -9,7 +9,7 @@ from ssastore.errors import ConfigError
 
 CHOICES_MAX = 16
 WORK_BITS_MAX = 24
-"A client finds such a nonce in some ten seconds; each bit more doubles it."
+"A client in Python finds such a nonce in some ten to thirty seconds; each bit more doubles it."
 HOP_S_MAX = 86_400
 LOW_BITS_MAX = 59
 "One bit below the plane digit is left free, so that a reserved identifier can be avoided."
@@ -36,7 +36,6 @@ class Binding(StrEnum):
 
 
 HASHED = (Binding.SOURCE, Binding.KEYED)
-_FREE = (Binding.RANDOM, Binding.CONTENT)
 _WHOLE = (Binding.MATCH, Binding.LOW, Binding.INVERTED)
 "Bind the identifier as one, so they are the locator's and the tail's binding at once."
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 from ssastore.keyspace import POSITION_BITS, TAIL_BITS, is_reserved_iid, locator_of, plane_of
-from ssastore.keyspace import position_of as position_below
 from ssastore.rules.address import (
     bound_locator,
     has_worked,
     hashed_iid,
     hashed_locator,
     is_unbound,
+    matching_iid,
     unreserved,
     wanted_bits,
 )
@@ -55,8 +55,7 @@ def check(
         return Verdict.RESERVED
     plane, locator = plane_of(iid), locator_of(iid)
     if rule.locator is Binding.MATCH:
-        mirrored = unreserved(plane << POSITION_BITS | position_below(source))
-        return Verdict.KEPT if iid == mirrored else Verdict.LOCATOR
+        return Verdict.KEPT if iid == matching_iid(plane, source) else Verdict.LOCATOR
     if rule.low_bits:
         if position is None:
             return Verdict.OPEN
@@ -106,3 +105,13 @@ def blind_rate(rule: Rule, keys: ServiceKeys) -> float:
     if rule.locator in HASHED:
         rate *= in_use[rule.locator] * rule.choices / 2**28
     return rate * in_use[rule.tail] * 2.0 ** -(rule.work_bits or TAIL_BITS)
+
+
+def stranger_rate(rule: Rule, keys: ServiceKeys) -> float:
+    """The same for somebody who computes what everybody can, of any source: all but tokens."""
+    rate = float(len(rule.epochs_allowed(1))) if rule.is_hashed else 1.0
+    if rule.locator is Binding.KEYED:
+        rate *= len(keys.secrets) * rule.choices / 2**28
+    if rule.tail is Binding.KEYED:
+        rate *= len(keys.secrets) * 2.0 ** -(rule.work_bits or TAIL_BITS)
+    return min(1.0, rate)

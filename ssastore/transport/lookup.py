@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
 from ssastore.env import spawn
@@ -21,13 +21,13 @@ NOWHERE = IPv6Network("::/64")
 class Found:
     """What a name says: ``services`` in the order of preference, ``holes`` that nobody serves, the port.
 
-    ``valid_s`` is how long it may be believed, in seconds.
+    ``valid_s`` is how long it may be believed, in seconds; two answers that differ in it alone say the same.
     """
 
     services: tuple[IPv6Network, ...]
     port: int
     holes: tuple[IPv6Network, ...] = ()
-    valid_s: float = 3600.0
+    valid_s: float = field(default=3600.0, compare=False)
 
 
 Find = Callable[[], Awaitable[Found]]
@@ -43,6 +43,8 @@ class Lookup:
         self._find = find
         self._changed = changed
         self._found: Found | None = None
+        self._is_settled = False
+        "The first answer has been acted upon."
         self._until = 0.0
         self._asking: asyncio.Task[None] | None = None
 
@@ -57,9 +59,13 @@ class Lookup:
         if self._asking is None:
             self._asking = spawn("look a name up", self._ask())
             self._asking.add_done_callback(self._asked)
-        if self._found is None:
+        if not self._is_settled:
             # Many calls wait for the first one; who of them is cancelled must not cancel it for the others.
-            await asyncio.shield(self._asking)
+            asking = self._asking
+            await asyncio.wait({asking})
+            if asking.cancelled():
+                raise ConnectionAbortedError("the client was closed")
+            asking.result()
 
     def is_hole(self, address: IPv6Address) -> bool:
         """Whether the name says that nobody serves this address."""
@@ -72,15 +78,16 @@ class Lookup:
 
     async def _ask(self) -> None:
         found = await self._find()
-        if found != self._found:
+        former, self._found = self._found, found
+        if found != former:
             await self._changed(found)
-        self._found = found
+        self._is_settled = True
         self._until = asyncio.get_running_loop().time() + found.valid_s
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking = None
-        if asking.cancelled() or asking.exception() is None or self._found is None:
-            return
+        if asking.cancelled() or asking.exception() is None or not self._is_settled:
+            return  # Of the first one its callers hear.
         if not isinstance(asking.exception(), SsaStoreError):
             asking.result()
         log.warning("name.not_found", extra={"reason": str(asking.exception())})

@@ -23,12 +23,12 @@ from ssastore.core.caller import STATUS_ERRORS
 from ssastore.env import Links, Randomness, spawn
 from ssastore.errors import OutcomeUnknown, PeerError, Recounted, SsaStoreError, Unavailable
 from ssastore.keyspace import ANY_TAIL, GROUPS, address_of, slice16_of, slice_of
-from ssastore.limits import CALL_DEADLINE_MS, RETRY_BASE_MS, RETRY_CAP_MS
+from ssastore.limits import CALL_DEADLINE_MS, DIAL_TIMEOUT_MS, RETRY_BASE_MS, RETRY_CAP_MS
 from ssastore.messages import Accept, Delete, Get, GetBlob, Message, Put, PutBlob, Report, Scan, Shut, Status
 from ssastore.transport.connection import Connection, Identity, Reply
 from ssastore.transport.coverage import NOTHING
 from ssastore.transport.knock import knock
-from ssastore.transport.lookup import Find
+from ssastore.transport.lookup import NOWHERE, Find
 from ssastore.transport.prefixes import Prefixes, Reach
 from ssastore.transport.waiting import Budget, until
 from ssastore.wire import Body
@@ -112,7 +112,7 @@ class Pool:
             follows: go to another service prefix when workers say so.
             find: looks the service's name up.
         """
-        reach = Reach(self._connect_somewhere, self._arrived, lambda: bool(self._connections))
+        reach = Reach(self._connect_somewhere, self._arrived, lambda: bool(self._connections), self._is_heard)
         self.prefixes = Prefixes(service, port, reach, find)
         self._follows = follows
         self.identity = identity
@@ -301,6 +301,8 @@ class Pool:
                 break
             await asyncio.sleep(delay)
         where = f"slice {slice16_of(iid):04x} at [{address_of(self.service, iid)}]:{self.port}"
+        if self.service is NOWHERE:
+            where = "the service, whose name was not looked up yet,"
         cause = cause or OSError("the client was closed" if self._is_closed else "no answer in time")
         if in_doubt and isinstance(message, _UNCERTAIN):
             raise OutcomeUnknown(f"{where} took the request and did not answer: {cause}")
@@ -328,7 +330,7 @@ class Pool:
             connection = await self._dial(self.service, iid)
         return self._same_worker(connection)
 
-    async def _dial(self, service: IPv6Network, iid: int) -> Connection:
+    async def _dial(self, service: IPv6Network, iid: int, port: int | None = None) -> Connection:
         """A new connection. Raises OSError, ConfigError, AccessDenied."""
         self.dial_count += 1
         # Another prefix is a word only: it is this cluster's if who answers there is of it, and proves that.
@@ -340,10 +342,11 @@ class Pool:
             raise OSError(errno.EHOSTUNREACH, f"the name of the service says that nobody has {address}")
         try:
             connection = await self._links.dial(
-                address, self.port, lambda: Connection(identity, self._randomness, self._covered)
+                address, port or self.port, lambda: Connection(identity, self._randomness, self._covered)
             )
         except OSError:
-            self.prefixes.unreached()
+            if service == self.service:
+                self.prefixes.unreached()
             raise
         self._connections[connection] = service
         try:
@@ -363,8 +366,12 @@ class Pool:
         if self._follows and not self._is_closed:
             self.prefixes.renumber(serial, service)
 
-    async def _connect_somewhere(self, service: IPv6Network) -> Connection:
-        return await self._dial(service, slice_of(0, self._randomness.below(GROUPS)).first | ANY_TAIL)
+    async def _connect_somewhere(self, service: IPv6Network, port: int) -> Connection:
+        return await self._dial(service, slice_of(0, self._randomness.below(GROUPS)).first | ANY_TAIL, port)
+
+    def _is_heard(self) -> bool:
+        since = asyncio.get_running_loop().time() - DIAL_TIMEOUT_MS / 1000
+        return any(known.is_open and known.last_seen > since for known in self._connections)
 
     def _arrived(self, connection: Connection) -> None:
         """Another prefix is in use: what waits for an answer gets it, nothing new is asked by old ones."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 
 from ssastore.env import spawn
 from ssastore.errors import SsaStoreError
@@ -20,14 +21,19 @@ from ssastore.transport.lookup import NOWHERE, Find, Found, Lookup
 
 log = logging.getLogger(__name__)
 
+_ASKED_OF_A_SITE = 8
+"Places of a site that are asked whether it is there, where there is another one."
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What a pool does for its prefixes: connect to some worker there, and use it from then on."""
 
-    connect: Callable[[IPv6Network], Awaitable[Connection]]
+    connect: Callable[[IPv6Network, int], Coroutine[Any, Any, Connection]]
     arrived: Callable[[Connection], None]
     is_connected: Callable[[], bool]
+    is_heard: Callable[[], bool]
+    "Whether anything has come lately; a site that is cut off leaves its connections open."
 
 
 class Prefixes:
@@ -44,6 +50,8 @@ class Prefixes:
         "All prefixes that the service's name has."
         self._leaving: asyncio.Task[None] | None = None
         "Looks for somebody who answers at another prefix."
+        self._is_leaving_by_name = False
+        "And does so because the name says so, not workers."
         self._told: dict[IPv6Network, str] = {}
 
     async def refresh(self) -> None:
@@ -64,15 +72,15 @@ class Prefixes:
         if service == self.service:
             return
         if self._reach.is_connected():
-            self._leave((service,))
+            self._leave((service,), self.port)
         else:
             self.service = service
 
     def unreached(self) -> None:
         """An address could not be dialled. When nothing else is open either, another site may answer."""
         others = tuple(site for site in self._sites if site != self.service)
-        if others and not self._reach.is_connected() and (self._leaving is None or self._leaving.done()):
-            self._leave((self.service, *others))
+        if others and not self._is_moving and not self._reach.is_heard():
+            self._leave((self.service, *others), self.port, is_by_name=True)
 
     def close(self) -> None:
         """End what is under way."""
@@ -81,23 +89,38 @@ class Prefixes:
             self._lookup.close()
 
     async def _found(self, found: Found) -> None:
-        self.port, self._sites = found.port, found.services
+        # Caches tell for a while what was true before workers said something newer: only what is new counts.
+        has_news = not set(found.services) <= set(self._sites)
+        self._sites = found.services
         if self.service is NOWHERE:
-            self.service = found.services[0]
+            self.service, self.port = found.services[0], found.port
             # Whether it answers is seen soon enough where there is no other.
             if len(found.services) > 1:
-                await self._try(found.services)
-        elif self.service not in found.services:
-            self._leave(found.services)
+                await self._try(found.services, self.port)
+        elif self.service in found.services:
+            # Where it is already; and if it was on its way elsewhere, the name has taken that back.
+            self.port = found.port
+            if self._is_leaving_by_name:
+                self._stay()
+        elif has_news:
+            self._leave(found.services, found.port, is_by_name=True)
 
-    async def _try(self, services: Sequence[IPv6Network]) -> bool:
+    @property
+    def _is_moving(self) -> bool:
+        """Whether sites are being tried already."""
+        return self._is_leaving_by_name and self._leaving is not None and not self._leaving.done()
+
+    async def _try(self, services: Sequence[IPv6Network], port: int) -> bool:
         """Use the first of these at which somebody answers. False: nobody does."""
         for service in services:
             try:
-                connection = await self._reach.connect(service)
+                connection = await self._reach_any(
+                    service, port, 1 if len(services) == 1 else _ASKED_OF_A_SITE
+                )
             except (OSError, SsaStoreError) as error:
-                self._tell(service, str(error))
+                self._tell(service, error)
                 continue
+            self.port = port
             self._told.pop(service, None)
             if service != self.service:
                 log.info("prefix.changed", extra={"from": str(self.service), "to": str(service)})
@@ -106,21 +129,36 @@ class Prefixes:
             return True
         return False
 
-    def _leave(self, services: Sequence[IPv6Network]) -> None:
+    async def _reach_any(self, service: IPv6Network, port: int, count: int) -> Connection:
+        """A connection to one of so many places of a site, asked side by side: a node of it may be down."""
+        asked = {spawn("try a prefix", self._reach.connect(service, port)) for _ in range(count)}
+        try:
+            while True:
+                done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                good = [task for task in done if task.exception() is None]
+                if good or not asked:
+                    return (good or list(done))[0].result()
+        finally:
+            for task in asked:
+                task.cancel()
+
+    def _leave(self, services: Sequence[IPv6Network], port: int, *, is_by_name: bool = False) -> None:
         self._stay()
-        self._leaving = spawn("go to another prefix", self._leave_for(services))
+        self._is_leaving_by_name = is_by_name
+        self._leaving = spawn("go to another prefix", self._leave_for(services, port))
 
     def _stay(self) -> None:
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
 
-    async def _leave_for(self, services: Sequence[IPv6Network]) -> None:
-        while not await self._try(services):
+    async def _leave_for(self, services: Sequence[IPv6Network], port: int) -> None:
+        while not await self._try(services, port):
             await asyncio.sleep(RETRY_CAP_MS / 1000)
 
-    def _tell(self, service: IPv6Network, reason: str) -> None:
-        """Once for each reason: it is tried again some times a second."""
-        if self._told.get(service) != reason:
-            log.warning("prefix.not_reached", extra={"service": str(service), "reason": reason})
-        self._told[service] = reason
+    def _tell(self, service: IPv6Network, error: Exception) -> None:
+        """Once for each kind of error: it is tried again some times a second, at other addresses."""
+        kind = f"{type(error).__name__} {getattr(error, 'errno', None)}"
+        if self._told.get(service) != kind:
+            log.warning("prefix.not_reached", extra={"service": str(service), "reason": str(error)})
+        self._told[service] = kind

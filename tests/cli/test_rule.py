@@ -41,6 +41,16 @@ def test_keyed_addresses_need_the_token(tmp_path: Path) -> None:
     assert "a token is needed" in str(without.exception)
 
 
+def test_position_and_public_key_count() -> None:
+    place, key = ("--position", "8b65d073f925c9d"), "ab" * 16
+    words = ("content+source", SERVICE, "--source", SOURCE, "--plane", "0")
+    made = run("address", *words, *place, "--public", key).output.strip()
+    asked = ("check", "content+source", made, "--source", SOURCE)
+    assert run(*asked, "--public", key, *place).output == "kept\n"
+    assert run(*asked, "--public", key, "--position", "1").output == "locator\n"
+    assert run(*asked, *place).output == "tail\n"
+
+
 def test_vectors_are_json_and_the_same_each_time() -> None:
     first = run("vectors", "--count", "1").output
     assert first == run("vectors", "--count", "1").output
@@ -51,7 +61,7 @@ def test_vectors_are_json_and_the_same_each_time() -> None:
 def test_show_says_what_a_rule_asks() -> None:
     shown = run("show", "pow:16+hop:30").output
     assert "2^16 = 65,536 hashes" in shown
-    assert "at most 60 s after its own" in shown
+    assert "an address passes for at most 60 s" in shown
     assert "probability" in shown
 
 
@@ -62,7 +72,9 @@ def test_show_says_what_a_rule_asks() -> None:
         (("address", "source", "here", "--source", SOURCE), "is no IPv6 address"),
         (("address", "source", SERVICE, "--source", SOURCE, "--plane", "10"), "is not 1 hexadecimal digits"),
         (("check", "source", SERVICE, "--source", SOURCE, "--public", "xyz"), "is not 32 hexadecimal digits"),
-        (("check", "source", SERVICE, "--source", SOURCE, "--at", "-1"), "is not in the range"),
+        (("check", "source", SERVICE, "--source", SOURCE, "--at", "-1"), "is no time"),
+        (("check", "source", SERVICE, "--source", SOURCE, "--at", "nan"), "is no time"),
+        (("check", "source", SERVICE, "--source", SOURCE, "--at", "1e300"), "is no time"),
     ],
 )
 def test_wrong_usage_is_one_line(words: tuple[str, ...], complaint: str) -> None:

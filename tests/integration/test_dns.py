@@ -13,6 +13,7 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
@@ -119,7 +120,9 @@ async def test_names_that_are_no_service_say_why(zone: list[str], complaint: str
     assert complaint in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["", "a..b", "x" * 64 + ".example", "x" * 10_000, "a.\x00\udcff"])
+@pytest.mark.parametrize(
+    "name", ["", "a..b", "x" * 64 + ".example", "x" * 10_000, ".".join(["x" * 61] * 4) + ".x", "a.\x00\udcff"]
+)
 async def test_what_is_no_name(name: str) -> None:
     with pytest.raises(ConfigError):
         await look_up(name, server=NameServer("127.0.0.1", 1))
@@ -143,6 +146,15 @@ class Misbehaving(asyncio.DatagramProtocol):
 def failing(query: dns.message.Message) -> bytes:
     reply = dns.message.make_response(query)
     reply.set_rcode(dns.rcode.SERVFAIL)
+    return reply.to_wire()
+
+
+def without_text(query: dns.message.Message) -> bytes:
+    """It knows the prefixes, and fails to say the rule."""
+    if query.question[0].rdtype.name == "TXT":
+        return failing(query)
+    reply = dns.message.make_response(query)
+    reply.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", "APL", f"2:{A}"))
     return reply.to_wire()
 
 
@@ -174,7 +186,8 @@ def broken_apl(query: dns.message.Message) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "reply", [lambda query: None, failing, of_another_name, chain, broken_apl, lambda query: b"\0" * 40]
+    "reply",
+    [lambda query: None, failing, without_text, of_another_name, chain, broken_apl, lambda query: b"\0" * 40],
 )
 async def test_name_servers_that_misbehave_are_an_error_in_time(
     reply: Any, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +226,16 @@ def test_what_the_responder_says_of_other_questions() -> None:
     assert ask(NAME, "MX").rcode() == dns.rcode.NOERROR and not ask(NAME, "MX").answer
     assert ask(NAME.upper(), "AAAA").answer[0][0].to_text() == str(GATEWAY)
     assert ask(NAME, "SOA").answer and ask(NAME, "NS").answer
+
+
+def test_what_does_not_fit_is_cut_and_said_to_be() -> None:
+    where = Whereabouts(tuple(IPv6Network(f"2001:db8:{n:x}::/64") for n in range(1, 17)), (), RECORD, 60)
+    for size, is_cut in ((512, False), (100, True)):
+        made = answer(zone_of(NAME, where), dns.message.make_query(NAME, "APL").to_wire(), size)
+        assert made is not None and len(made) <= size
+        reply = dns.message.from_wire(made)
+        assert bool(reply.flags & dns.flags.TC) is is_cut and bool(reply.answer) is not is_cut
+        assert reply.flags & dns.flags.AA
 
 
 def test_replies_and_noise_get_no_answer() -> None:
@@ -259,14 +282,15 @@ class NoRoute:
 
 async def test_a_client_goes_where_the_name_says() -> None:
     links = NoRoute()
-    async with responder(Whereabouts((A,), (), RECORD, 60)) as server:
+    record = record_from_text("v=SSA1; port=99")
+    async with responder(Whereabouts((A,), (), record, 60)) as server:
         at = f"127.0.0.1:{server.port}"
         client = AsyncClient.from_url(f"ssa://{NAME}/photos", name_server=at, deadline_ms=300, links=links)
         with pytest.raises(ConfigError, match="not looked up yet"):
             _ = client.service
         with pytest.raises(Unavailable):
             await client.bucket("photos").get("a")
-        assert client.service == A and links.addresses[0] in A
+        assert client.service == A and links.addresses[0] in A and client.pool.port == 99
         await client.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
+from shlex import split
 from typing import Any
 
 import dns.rdata
@@ -100,6 +101,16 @@ def test_record_among_other_texts() -> None:
         record_of([(b"v=SSA1; data=\xff",)])
 
 
+def test_a_record_of_another_version_is_no_missing_one() -> None:
+    """Who takes it for missing breaks a rule that it could not read."""
+    with pytest.raises(ConfigError, match="v=ssa2, and this client knows v=SSA1"):
+        record_of([(b"v=SSA2; front=telepathy",)])
+    assert record_of([(b"v=SSA2; x=y",), (b"v = SSA1; replicas=3",)]) == record_from_text(
+        "v=SSA1; replicas=3"
+    )
+    assert record_of([(b"v=SSA10",), (b"v=SSA1",)]) == record_from_text("v=SSA1")
+
+
 def test_time_to_live_is_bounded() -> None:
     assert [bounded_ttl(*ttls) for ttls in ((0,), (2**31,), (300, 60), (3600,))] == [1, 3600, 60, 3600]
 
@@ -137,6 +148,18 @@ def test_lines_for_editors_that_do_not_know_the_type() -> None:
 
 def test_commands_for_powerdns() -> None:
     assert lines("powerdns")[1] == f"pdnsutil add-record example _ssa.store TXT 300 '{txt_text(RECORD)}'"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "foo bar.example", "a..b", "x" * 64 + ".example", "x'; touch y; '.example"]
+)
+def test_what_is_no_name_has_no_zone(name: str) -> None:
+    try:
+        written = list(zone_lines(name, [A], record=RECORD, ttl_s=300, form="powerdns"))
+    except ConfigError:
+        return
+    # Whatever a name may hold, a shell takes each word for one.
+    assert all(len(split(line)) == 7 and split(line)[1] == "add-record" for line in written)
 
 
 def test_a_long_record_is_cut_into_strings() -> None:

@@ -86,6 +86,10 @@ def locator32(plane: int, bits28: int) -> int:
     return plane * 2**28 + bits28
 
 
+def matching(plane: int, source: int) -> int:
+    return flipped(locator32(plane, source >> 32 & 2**28 - 1) << 32 | source & 2**32 - 1)
+
+
 def accepted(
     rule: str,
     source: int,
@@ -101,7 +105,7 @@ def accepted(
     if is_reserved(iid):
         return "reserved"
     if first == "match":
-        return "kept" if flipped(plane << 60 | source & 2**60 - 1) == iid else "locator"
+        return "kept" if matching(plane, source) == iid else "locator"
     if first in ("low", "inverted"):
         if position is None:
             return "open"
@@ -149,7 +153,7 @@ def generated(vector: dict[str, Any]) -> int:
         "keyed": token(bytes.fromhex(vector["secret"]), source),
     }
     if first == "match":
-        return flipped(plane << 60 | source & 2**60 - 1)
+        return matching(plane, source)
     if first in ("low", "inverted"):
         mask = (1 << numbers[first]) - 1
         wanted = ~position & mask if first == "inverted" else position & mask
@@ -159,7 +163,7 @@ def generated(vector: dict[str, Any]) -> int:
         choice = (free >> 32) % numbers["choices"]
         bits28 = sip(keys[first], source, "L", epoch, choice) >> 36
     else:
-        bits28 = (position if first == "content" else free >> 4) >> 32
+        bits28 = position >> 32 if first == "content" else free >> 36
     locator = locator32(plane, bits28)
     if numbers["pow"]:
         nonce = free & 0xFFFFFFFF

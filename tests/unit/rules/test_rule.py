@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from ssastore.errors import ConfigError
 from ssastore.keyspace import is_reserved_iid
-from ssastore.rules.address import address_under, is_unbound
-from ssastore.rules.hashes import ClientKeys, ServiceKeys
+from ssastore.rules.address import address_under, is_unbound, unreserved
+from ssastore.rules.hashes import ClientKeys, ServiceKeys, token_of
 from ssastore.rules.record import ServiceRecord, record_from_text
 from ssastore.rules.rule import Binding, Rule, rule_from_text
 from ssastore.rules.vectors import RULES
-from ssastore.rules.verdict import Verdict, check
+from ssastore.rules.verdict import Verdict, blind_rate, check, stranger_rate
 
 NO_KEYS = ServiceKeys()
 
@@ -109,7 +109,17 @@ def test_record_text() -> None:
         ("v=SSA1; front=source; hop=x", "hop must be a number"),
         ("v=SSA1; front=source; choices=99", "choices must be 1 to 16"),
         ("v=SSA1; key=zz", "key must be 32 hexadecimal digits"),
-        ("v=SSA1; key=abcd", "the public key has 16 bytes, got 2"),
+        ("v=SSA1; key=abcd", "key must be 32 hexadecimal digits"),
+        ("v=SSA1; key=" + "ab " * 16, "key must be 32 hexadecimal digits"),
+        ("v=SSA1; choices=17", "choices must be 1 to 16"),
+        ("v=SSA1; pow=25", "pow must be 0 to 24"),
+        ("v=SSA1; hop=999999", "hop must be 0 to 86400"),
+        ("v=SSA1; front=low:8", "a part of the front plane is for clients without a rule"),
+        ("v=SSA1; prefix=2001:db8::/48", "must be a /64"),
+        (
+            "v=SSA1; prefix=" + ",".join(f"2001:db8:{n:x}::/64" for n in range(17)),
+            "17 prefixes, more than 16",
+        ),
         ("v=SSA1; " + "x=y;" * 300, "at most 1024 bytes"),
     ],
 )
@@ -176,6 +186,71 @@ def test_while_a_key_is_replaced_both_pass() -> None:
         assert check(rule, 7, iid, keys=ServiceKeys((new,))) is (
             Verdict.KEPT if key == new else Verdict.LOCATOR
         )
+
+
+def test_while_a_secret_is_replaced_both_tokens_pass() -> None:
+    old, new = bytes(16), bytes(range(16))
+    for text in ("keyed", "content+keyed", "source+keyed", "keyed+pow:4"):
+        rule = rule_from_text(text)
+        for secret in (old, new):
+            client = ClientKeys(token=token_of(secret, 7))
+            iid = address_under(rule, 15, 7, position=5 << 40, keys=client)
+            assert check(rule, 7, iid, keys=ServiceKeys(secrets=(new, old))) is Verdict.KEPT
+        if text != "keyed+pow:4":
+            assert check(rule, 7, iid, keys=ServiceKeys(secrets=(old,))).is_break
+
+
+def test_the_first_epoch_has_one_neighbour() -> None:
+    rule = rule_from_text("source+hop:30")
+    assert [rule.epochs_allowed(epoch) for epoch in (0, 1, 7)] == [(0, 1), (1, 0, 2), (7, 6, 8)]
+    assert rule_from_text("source").epochs_allowed(7) == (0,)
+    for made, passes in ((0, True), (1, True), (2, False)):
+        iid = address_under(rule, 15, 7, epoch=made, keys=ClientKeys())
+        assert check(rule, 7, iid, epoch=0, keys=NO_KEYS).is_break is not passes
+
+
+@pytest.mark.parametrize(
+    ("text", "guess", "stranger"),
+    [
+        ("random", 1.0, 1.0),
+        ("match", 2.0**-60, 1.0),
+        ("source+choices:4", 4 * 2.0**-60, 1.0),
+        ("source+hop:30", 3 * 2.0**-60, 1.0),
+        ("keyed+choices:4+hop:30", 12 * 2.0**-60, 12 * 2.0**-60),
+        ("source+keyed", 2.0**-60, 2.0**-32),
+        ("keyed+source", 2.0**-60, 2.0**-28),
+        ("content+source+pow:8", 2.0**-8, 1.0),
+    ],
+)
+def test_how_often_a_guess_passes(text: str, guess: float, stranger: float) -> None:
+    keys = ServiceKeys(secrets=(bytes(16),))
+    assert blind_rate(rule_from_text(text), keys) == pytest.approx(guess)
+    assert stranger_rate(rule_from_text(text), keys) == pytest.approx(stranger)
+
+
+def test_choices_beyond_the_last_are_refused() -> None:
+    wide, narrow = rule_from_text("source+choices:5"), rule_from_text("source+choices:4")
+    iid = address_under(wide, 15, 7, free=4 << 32, keys=ClientKeys())
+    assert check(wide, 7, iid, keys=NO_KEYS) is Verdict.KEPT
+    assert check(narrow, 7, iid, keys=NO_KEYS) is Verdict.LOCATOR
+
+
+@pytest.mark.parametrize(
+    "iid", [0, 0x0200_5EFF_FE00_0000, 0x0200_5EFF_FEFF_FFFF, 0xFDFF_FFFF_FFFF_FF80, 2**64 - 2**57 - 1]
+)
+def test_reserved_identifiers_have_a_neighbour_that_is_not(iid: int) -> None:
+    assert not is_reserved_iid(unreserved(iid)) and unreserved(iid) == iid ^ 0x01000080
+    assert unreserved(iid ^ 0x01000080) == iid ^ 0x01000080
+
+
+def test_a_record_judges_by_its_time_and_the_name() -> None:
+    record = record_from_text("v=SSA1; data=content+source; front=source; hop=30")
+    made = address_under(record.front, 15, 7, epoch=record.front.epoch_at(1000), keys=ClientKeys())
+    assert record.check(7, made, unix_s=1000, keys=NO_KEYS) is Verdict.KEPT
+    assert record.check(7, made, unix_s=2000, keys=NO_KEYS) is Verdict.LOCATOR
+    data = address_under(record.data, 0, 7, position=5 << 32, epoch=33, keys=ClientKeys())
+    assert record.check(7, data, unix_s=1000, keys=NO_KEYS, position=5 << 32) is Verdict.KEPT
+    assert record.check(7, data, unix_s=1000, keys=NO_KEYS, position=6 << 32) is Verdict.LOCATOR
 
 
 def test_epochs_follow_the_clock_and_an_address_dies_two_later() -> None:
