@@ -64,13 +64,16 @@ class RuledLinks:
     async def dial(self, address: IPv6Address, port: int, protocol: Callable[[], P]) -> P:
         """See ``env.Links.dial``."""
         rule = self.record.rule_of(int(address) & _IID_MASK)
-        if rule is None or not rule.is_hashed:
-            return await self._links.dial(address, port, protocol)
-        if rule.work_bits > _WORK_BITS_ON_LOOP:
-            ruled = await asyncio.to_thread(self.address_for, address)
-        else:
-            ruled = self.address_for(address)
-        return await self._links.dial(ruled, port, protocol)
+        if rule is not None and rule.is_hashed:
+            address = await self.ruled_for(address)
+        return await self._links.dial(address, port, protocol)
+
+    async def ruled_for(self, address: IPv6Address) -> IPv6Address:
+        """``address_for``, without holding others up while it works for a nonce."""
+        rule = self.record.rule_of(int(address) & _IID_MASK)
+        if rule is not None and rule.work_bits > _WORK_BITS_ON_LOOP:
+            return await asyncio.to_thread(self.address_for, address)
+        return self.address_for(address)
 
     def address_for(self, address: IPv6Address) -> IPv6Address:
         """The address that the rule gives, now, for what is at ``address``.

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -217,10 +218,17 @@ def pair() -> Iterator[tuple[str, str, str]]:
 
 
 LISTEN = """
-import socket
+import socket, threading
+def answer(c):
+    with c:
+        try:
+            data = b""
+            while piece := c.recv(65536): data += piece
+            c.sendall(data[::-1])
+        except OSError: pass
 s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
 s.bind(("::", 7480)); s.listen(64); print("listening", flush=True)
-while True: s.accept()[0].close()
+while True: threading.Thread(target=answer, args=(s.accept()[0],), daemon=True).start()
 """
 
 CONNECT = """
@@ -322,6 +330,50 @@ def test_a_key_is_changed_while_the_filter_is_at_work(at_work: AtWork) -> None:
     at_work.judging.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert at_work.connect(made[1]) == "open", "what is no key changes nothing"
+
+
+ASK = """
+import socket, sys
+data, answer = bytes(range(256)) * int(sys.argv[1]), b""
+try:
+    with socket.create_connection(("127.0.0.1", 9000), timeout=20) as s:
+        s.sendall(data); s.shutdown(socket.SHUT_WR)
+        while piece := s.recv(65536): answer += piece
+    print("answered" if answer == data[::-1] else f"{len(answer)} bytes")
+except TimeoutError: print("nothing in time")
+except OSError: print("reset")
+"""
+
+
+@contextmanager
+def sidecar_in(namespace: str, target: str, rules: str, token: str) -> Iterator[None]:
+    command = inside(namespace, *SSASTORE, "sidecar", target, "--rules", rules)
+    known = {**os.environ, "SSASTORE_RULE_TOKEN_FILE": token}
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=known)
+    try:
+        assert running.stdout
+        assert running.stdout.readline() == f"127.0.0.1:9000 goes to {target} by rule keyed+hop:30\n"
+        yield
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_programs_that_know_no_rule_get_through_by_the_sidecar(at_work: AtWork, tmp_path: Path) -> None:
+    """Data and its end go both ways; without the token the connection is reset."""
+    target, rules = f"[{SERVICE[0]}]:7480", "v=SSA1; front=keyed; hop=30"
+    token = tmp_path / "token"
+    token.write_text(ssastore("rule", "token", "2001:db8:77:8::", "--secret-file", str(at_work.secret)))
+    for file, expected in ((str(token), "answered"), ("", "reset")):
+        with sidecar_in(at_work.clients, target, rules, file):
+            for size in (1, 20_000):
+                asked = inside(at_work.clients, sys.executable, "-c", ASK, str(size))
+                told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+                assert told == expected
+    counts = at_work.end()
+    assert counts["kept"] == 2 and counts["locator"] == 0
 
 
 def test_monitor_lets_everything_pass(pair: tuple[str, str, str]) -> None:
