@@ -15,13 +15,14 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ssastore.control.address import parse_control
 from ssastore.env import ControlStore
 from ssastore.errors import ConfigError
+from ssastore.keyspace import PLANES_MAX
 from ssastore.limits import (
     BLOB_GRACE_MS,
     CALL_DEADLINE_MS,
@@ -261,7 +262,8 @@ def load_rules(text: str, path: str) -> tuple[ServiceRecord, ServiceKeys] | None
     """
     if not text:
         return None
-    record = record_from_text(text)
+    # The cluster says how many planes there are; a record that is older must not shut new ones out.
+    record = replace(record_from_text(text), replicas=PLANES_MAX)
     try:
         secrets = tuple(
             bytes.fromhex(secret) for secret in json.loads(_read_secret(path)).get(_RULE_SECRETS, [])

@@ -99,7 +99,7 @@ class Worker:
             ),
         )
         if rules is not None:
-            engine.service.guard = Guard(*rules)
+            engine.service.guard = Guard(*rules, lambda: engine.record.networks)
             # In the network a filter would spare the host even the connection.
             log.info("rule.checked_at_accept", extra={"record": str(rules[0])})
         return engine

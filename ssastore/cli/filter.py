@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import signal
-import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ssastore.rules.record import ServiceRecord
 
 _TICK_S = 0.2
+_LINES_MAX = 100
+_LAST_S = 1.0
 
 
 @click.group("filter")
@@ -29,10 +33,8 @@ def filter_command() -> None:
 @click.option("--record", metavar="TEXT", required=True, help="Its service record (docs/rules.md).")
 @click.option(
     "--secret-file",
-    "secret_files",
     type=click.Path(exists=True, dir_okay=False),
-    multiple=True,
-    help="Secrets in use of keyed rules, 32 hexadecimal digits, at most two; read again at SIGHUP.",
+    help="Secrets of keyed rules, one or two lines of 32 hexadecimal digits; read again at SIGHUP.",
 )
 @click.option(
     "--public", "publics", metavar="HEX", multiple=True, help="A former public key that passes still."
@@ -52,7 +54,7 @@ def run_command(
     interface: str,
     service: str,
     record: str,
-    secret_files: tuple[str, ...],
+    secret_file: str | None,
     publics: tuple[str, ...],
     is_monitor: bool,
     every_s: float,
@@ -71,33 +73,64 @@ def run_command(
     except ValueError as error:
         raise ConfigError(f"--service: {error}") from None
     parsed = record_from_text(record)
-    keys = read_keys(parsed, publics, secret_files)
+    keys = read_keys(parsed, publics, secret_file)
     stopped: list[int] = []
     stale: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda which, _: stopped.append(which))
     signal.signal(signal.SIGHUP, lambda which, _: stale.append(which))
+    teller = Teller(as_json)
     with Filter(parsed) as judging:
         judging.set_keys(network, time.time(), keys, is_monitor=is_monitor)
         mode = judging.attach(interface)
         how = f"{mode} XDP, monitor" if is_monitor else f"{mode} XDP"
-        how = f"{mode} XDP, monitor" if is_monitor else f"{mode} XDP"
-        print(f"judging {network} at {interface} ({how}): {parsed}", flush=True)
+        teller.say(f"judging {network} at {interface} ({how}): {parsed}")
         told = time.monotonic()
         while not stopped:
             time.sleep(min(_TICK_S, every_s))
             if stale:
                 stale.clear()
-                keys = _read_again(parsed, publics, secret_files, keys)
+                keys = _read_again(parsed, publics, secret_file, keys, teller)
+            # Its clock runs by itself, but clocks are set now and then.
             judging.set_keys(network, time.time(), keys, is_monitor=is_monitor)
             if time.monotonic() - told >= every_s:
                 told = time.monotonic()
-                tell(judging.counts(), as_json)
-        tell(judging.counts(), as_json)
+                teller.tell(judging.counts())
+        teller.tell(judging.counts())
+    teller.close()
 
 
-def read_keys(record: ServiceRecord, publics: tuple[str, ...], secret_files: tuple[str, ...]) -> ServiceKeys:
-    """The keys in use. Raises ConfigError: no key in a file, more than two, none for a keyed rule."""
+class Teller:
+    """Prints on a thread of its own: who does not read what is printed must not hold the filter up."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._lines: queue.Queue[str | None] = queue.Queue(_LINES_MAX)
+        self._printing = threading.Thread(target=self._print, daemon=True)
+        self._printing.start()
+
+    def say(self, line: str | None) -> None:
+        """Print a line; dropped when too many wait. None ends the thread."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(line)
+
+    def tell(self, counts: dict[str, int]) -> None:
+        """Print counters."""
+        told = "  ".join(f"{name} {count}" for name, count in counts.items() if count)
+        self.say(json.dumps(counts) if self._as_json else told or "no packets")
+
+    def close(self) -> None:
+        """Print what waits, if that is soon done."""
+        self.say(None)
+        self._printing.join(_LAST_S)
+
+    def _print(self) -> None:
+        while (line := self._lines.get()) is not None:
+            print(line, flush=True)
+
+
+def read_keys(record: ServiceRecord, publics: tuple[str, ...], secret_file: str | None) -> ServiceKeys:
+    """The keys in use. Raises ConfigError: no key on a line, more than two, none for a keyed rule."""
     from pathlib import Path
 
     from ssastore.errors import ConfigError
@@ -105,34 +138,30 @@ def read_keys(record: ServiceRecord, publics: tuple[str, ...], secret_files: tup
     from ssastore.rules.hashes import ServiceKeys, token_from_text
     from ssastore.rules.rule import Binding
 
-    secrets = tuple(token_from_text(Path(file).read_text()[:1024].strip()) for file in secret_files)
+    lines = Path(secret_file).read_text()[:1024].split() if secret_file else []
+    secrets = tuple(token_from_text(line) for line in lines)
     former = tuple(token_from_text(public) for public in publics)
     if len(former) + 1 > KEYS_IN_USE_MAX or len(secrets) > KEYS_IN_USE_MAX:
         raise ConfigError(f"at most {KEYS_IN_USE_MAX} keys of a kind are in use at once")
     if not secrets and Binding.KEYED in (record.data.tail, record.front.locator, record.front.tail):
-        raise ConfigError("a keyed rule needs --secret-file")
+        raise ConfigError("a keyed rule needs a secret in --secret-file")
     return ServiceKeys((record.public, *former), secrets)
 
 
 def _read_again(
-    record: ServiceRecord, publics: tuple[str, ...], secret_files: tuple[str, ...], former: ServiceKeys
+    record: ServiceRecord,
+    publics: tuple[str, ...],
+    secret_file: str | None,
+    former: ServiceKeys,
+    teller: Teller,
 ) -> ServiceKeys:
     from ssastore.errors import ConfigError
 
     try:
-        keys = read_keys(record, publics, secret_files)
-    except (ConfigError, OSError) as error:
+        keys = read_keys(record, publics, secret_file)
+    except (ConfigError, OSError, ValueError) as error:
         # Who is at work must not end, or judge by nothing, because of a file that is being written.
-        print(f"the former keys stay: {error}", file=sys.stderr, flush=True)
+        teller.say(f"the former keys stay: {error}")
         return former
-    print("keys read again", flush=True)
+    teller.say("keys read again")
     return keys
-
-
-def tell(counts: dict[str, int], as_json: bool) -> None:
-    """One line of counters."""
-    if as_json:
-        print(json.dumps(counts), flush=True)
-    else:
-        told = "  ".join(f"{name} {count}" for name, count in counts.items() if count)
-        print(told or "no packets", flush=True)

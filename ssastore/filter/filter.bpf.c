@@ -1,7 +1,7 @@
 // Judges packets to a service by the rule of its addresses (docs/rules.md), in XDP: before the host knows of them.
 //
 // rule.h is written from the service record: what is constant is compiled in, so that what a rule does not need is not
-// there.  Keys and epoch are in a map of two entries, of which `active` names one: a change is one word.
+// there.  Keys are in a map of two entries, of which `active` names one: a change is one word.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -28,7 +28,7 @@ struct key {
 
 struct keys {
 	u64 prefix; // of the service, as it is in a packet
-	u64 epoch;
+	u64 offset_us; // of Unix time from the time since boot
 	u32 publics, secrets;
 	struct key public[2], secret[2];
 	u32 monitor, unused;
@@ -166,13 +166,12 @@ static __always_inline int has_tail(const struct keys *known, int binding, u64 s
 static __always_inline enum verdict judge_hashed(const struct keys *known, int locator, int tail, u64 source, u64 iid)
 {
 	enum verdict verdict = LOCATOR;
-	for (int step = 0; step < (HOPS ? 3 : 1); step++) {
-		u64 epoch = 0;
-		if (HOPS) {
-			if (step == 1 && !known->epoch)
-				continue;
-			epoch = step == 0 ? known->epoch : step == 1 ? known->epoch - 1 : known->epoch + 1;
-		}
+	// By a clock of our own: whoever set the keys may be held up, or gone.
+	u64 now = HOP_S ? (bpf_ktime_get_boot_ns() / 1000 + known->offset_us) / (HOP_S * 1000000ULL + !HOP_S) : 0;
+	for (int step = 0; step < (HOP_S ? 3 : 1); step++) {
+		u64 epoch = step == 1 ? now - 1 : step == 2 ? now + 1 : now;
+		if (step == 1 && !now)
+			continue;
 		if ((locator == SOURCE || locator == KEYED) && !has_locator(known, locator, source, epoch, iid))
 			continue;
 		if (has_tail(known, tail, source, epoch, iid))
@@ -229,6 +228,7 @@ static __always_inline const struct keys *known_keys(void)
 
 #define HEADERS_MAX 4
 #define FRAGMENT 44
+#define TAGS_MAX 2
 
 // Which counter a packet belongs to.
 static __always_inline u32 sort(struct xdp_md *packet)
@@ -236,27 +236,44 @@ static __always_inline u32 sort(struct xdp_md *packet)
 	const u8 *data = (const u8 *)(long)packet->data, *end = (const u8 *)(long)packet->data_end;
 	const struct keys *known = known_keys();
 	const struct ethhdr *link = (const void *)data;
-	const struct ipv6hdr *ip = (const void *)(link + 1);
-	if (!known || (const u8 *)(ip + 1) > end || link->h_proto != bpf_htons(ETH_P_IPV6))
+	if (!known || (const u8 *)(link + 1) > end)
+		return FOREIGN;
+	__be16 kind = link->h_proto;
+	const u8 *at = (const u8 *)(link + 1);
+	// The host takes off what names no network of its own (802.1p), and others where it has them.
+	for (int n = 0; n < TAGS_MAX && (kind == bpf_htons(ETH_P_8021Q) || kind == bpf_htons(ETH_P_8021AD)); n++) {
+		if (at + 4 > end)
+			return FOREIGN;
+		kind = *(const __be16 *)(at + 2);
+		at += 4;
+	}
+	if (kind == bpf_htons(ETH_P_8021Q) || kind == bpf_htons(ETH_P_8021AD))
+		return MALFORMED; // The host would take off any number.
+	const struct ipv6hdr *ip = (const void *)at;
+	if (kind != bpf_htons(ETH_P_IPV6) || (const u8 *)(ip + 1) > end)
 		return FOREIGN;
 	u64 address[4];
 	__builtin_memcpy(address, &ip->saddr, sizeof(address));
 	if (address[2] != known->prefix)
 		return FOREIGN;
 	u8 next = ip->nexthdr;
-	const u8 *at = (const u8 *)(ip + 1);
+	at = (const u8 *)(ip + 1);
 	for (int n = 0; n < HEADERS_MAX; n++) {
-		if (next == IPPROTO_TCP || next == IPPROTO_UDP || next == IPPROTO_ICMPV6 || next == FRAGMENT)
+		if (next == IPPROTO_TCP || next == IPPROTO_UDP || next == IPPROTO_ICMPV6)
 			break;
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS)
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != FRAGMENT)
 			return MALFORMED; // A routing header among them: nobody needs one to reach an object.
 		if (at + 8 > end)
 			return MALFORMED;
-		next = at[0];
-		at += 8 + at[1] * 8;
+		u8 first = at[0];
+		// All headers are in the first fragment (RFC 7112), and no other one opens anything.
+		if (next == FRAGMENT && *(const __be16 *)(at + 2) & bpf_htons(0xfff8))
+			return UNJUDGED;
+		at += next == FRAGMENT ? 8 : 8 + at[1] * 8;
+		next = first;
 	}
-	// A first fragment may hide what opens a flow; errors are about a packet that they quote.
-	if (next == FRAGMENT || next == IPPROTO_ICMPV6)
+	// Errors are about a packet that they quote.
+	if (next == IPPROTO_ICMPV6)
 		return UNJUDGED;
 	if (next == IPPROTO_TCP) {
 		const struct tcphdr *tcp = (const void *)at;

@@ -1,4 +1,4 @@
-"""What the program is told: constants of the rule when it is compiled, keys and epoch while it runs."""
+"""What the program is told: constants of the rule when it is compiled, keys and clock while it runs."""
 
 from __future__ import annotations
 
@@ -37,21 +37,19 @@ def header(record: ServiceRecord) -> str:
         "FRONT_TAIL": _NUMBERS[record.front.tail],
         "CHOICES": record.front.choices,
         "WORK_BITS": hashed.work_bits,
-        "HOPS": int(hashed.hop_s > 0),
+        "HOP_S": hashed.hop_s,
     }
     return "".join(f"#define {name} {value}\n" for name, value in constants.items())
 
 
-def keys_value(service: IPv6Network, epoch: int, keys: ServiceKeys, *, is_monitor: bool) -> bytes:
-    """The map's value: prefix, epoch, keys in use, and whether packets are judged only."""
+def keys_value(service: IPv6Network, offset_us: int, keys: ServiceKeys, *, is_monitor: bool) -> bytes:
+    """The map's value: prefix, clock, keys in use, and whether packets are judged only.
+
+    ``offset_us`` is Unix time less the time since boot, in microseconds.
+    """
     assert max(len(keys.public), len(keys.secrets)) <= KEYS_IN_USE_MAX
     slots = b"".join(
         b"".join(known).ljust(KEYS_IN_USE_MAX * KEY_BYTES, b"\0") for known in (keys.public, keys.secrets)
     )
-    prefix = service.network_address.packed[:8]
-    return _KEYS.pack(prefix, epoch, len(keys.public), len(keys.secrets), slots, is_monitor, 0)
-
-
-def epoch_of(record: ServiceRecord, unix_s: float) -> int:
-    """The epoch of a record's hashed rules; 0 where none hops."""
-    return (record.front if record.front.is_hashed else record.data).epoch_at(unix_s)
+    prefix, clock = service.network_address.packed[:8], offset_us & (1 << 64) - 1
+    return _KEYS.pack(prefix, clock, len(keys.public), len(keys.secrets), slots, is_monitor, 0)

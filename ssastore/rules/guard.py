@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv6Address
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from ssastore.rules.hashes import ServiceKeys
@@ -16,9 +17,13 @@ _IID_MASK = (1 << 64) - 1
 class Guard:
     """Judges connections by their two addresses, and counts its verdicts."""
 
-    def __init__(self, record: ServiceRecord, keys: ServiceKeys) -> None:
+    def __init__(
+        self, record: ServiceRecord, keys: ServiceKeys, networks: Callable[[], Iterable[IPv6Network]]
+    ) -> None:
+        """``networks``: the service's prefixes at the moment, two while it is renumbered."""
         self.record = record
         self._keys = keys
+        self._networks = networks
         self.verdicts: Counter[Verdict] = Counter()
 
     def judge(self, peer: Any, own: Any, now_ms: int) -> Verdict:
@@ -28,12 +33,14 @@ class Guard:
         """
         verdict = Verdict.OPEN
         # None: it was gone before anybody looked.
-        if (
-            peer is not None
-            and ":" in peer[0]
-            and not (source := IPv6Address(peer[0].partition("%")[0])).is_loopback
-        ):
-            iid = int(IPv6Address(own[0].partition("%")[0])) & _IID_MASK
-            verdict = self.record.check(int(source) >> 64, iid, unix_s=now_ms / 1000, keys=self._keys)
+        if peer is not None and ":" in peer[0]:
+            source, reached = (IPv6Address(name[0].partition("%")[0]) for name in (peer, own))
+            if not source.is_loopback:
+                verdict = self._verdict(int(source) >> 64, reached, now_ms)
         self.verdicts[verdict] += 1
         return verdict
+
+    def _verdict(self, source: int, reached: IPv6Address, now_ms: int) -> Verdict:
+        if not any(reached in network for network in self._networks()):
+            return Verdict.PLANE  # An address of the host itself is no way around the rule.
+        return self.record.check(source, int(reached) & _IID_MASK, unix_s=now_ms / 1000, keys=self._keys)

@@ -8,8 +8,8 @@ from enum import StrEnum
 from ssastore.errors import ConfigError
 
 CHOICES_MAX = 16
-WORK_BITS_MAX = 24
-"A client in Python finds such a nonce in some ten to thirty seconds; each bit more doubles it."
+WORK_BITS_MAX = 20
+"A client in Python finds such a nonce in some three seconds; each bit more doubles it."
 HOP_S_MAX = 86_400
 LOW_BITS_MAX = 59
 "One bit below the plane digit is left free, so that a reserved identifier can be avoided."

@@ -46,10 +46,16 @@ class Prefixes:
         "Of the word of where the service is that was believed last: a lower one is an old word."
         self._reach = reach
         self._lookup = Lookup(find, self._found) if find else None
+        self._is_by_workers = False
+        "The prefix in use is workers' word."
+        self._said: set[IPv6Network] = set()
+        "All that the name ever said."
         self._sites: tuple[IPv6Network, ...] = ()
         "All prefixes that the service's name has."
         self._leaving: asyncio.Task[None] | None = None
         "Looks for somebody who answers at another prefix."
+        self._ordered: set[IPv6Network] = set()
+        "What workers said last."
         self._is_leaving_by_name = False
         "And does so because the name says so, not workers."
         self._told: dict[IPv6Network, str] = {}
@@ -68,13 +74,15 @@ class Prefixes:
         if serial <= self.serial:
             return
         self.serial = serial
+        self._ordered = {service}
         self._stay()
         if service == self.service:
+            self._is_by_workers = True
             return
         if self._reach.is_connected():
             self._leave((service,), self.port)
         else:
-            self.service = service
+            self.service, self._is_by_workers = service, True
 
     def unreached(self) -> None:
         """An address could not be dialled. When nothing else is open either, another site may answer."""
@@ -89,8 +97,10 @@ class Prefixes:
             self._lookup.close()
 
     async def _found(self, found: Found) -> None:
-        # Caches tell for a while what was true before workers said something newer: only what is new counts.
-        has_news = not set(found.services) <= set(self._sites)
+        # Caches tell for a while what was true before workers said something newer: against their word only
+        # what the name never said counts.
+        has_news = not self._is_by_workers or not set(found.services) <= self._said
+        self._said.update(found.services)
         self._sites = found.services
         if self.service is NOWHERE:
             self.service, self.port = found.services[0], found.port
@@ -121,6 +131,7 @@ class Prefixes:
                 self._tell(service, error)
                 continue
             self.port = port
+            self._is_by_workers = service in self._ordered
             self._told.pop(service, None)
             if service != self.service:
                 log.info("prefix.changed", extra={"from": str(self.service), "to": str(service)})
@@ -155,6 +166,9 @@ class Prefixes:
     async def _leave_for(self, services: Sequence[IPv6Network], port: int) -> None:
         while not await self._try(services, port):
             await asyncio.sleep(RETRY_CAP_MS / 1000)
+        if self._ordered and self.service not in self._ordered:
+            # What workers said is not forgotten over another site: their word does not come twice.
+            self._leave(tuple(self._ordered), self.port)
 
     def _tell(self, service: IPv6Network, error: Exception) -> None:
         """Once for each kind of error: it is tried again some times a second, at other addresses."""

@@ -13,11 +13,11 @@ from ipaddress import IPv6Address
 from typing import TypeVar
 
 from ssastore.env import Clock, Links, Randomness
-from ssastore.errors import ConfigError
 from ssastore.keyspace import position_of
 from ssastore.rules.address import address_under
 from ssastore.rules.hashes import ClientKeys, ServiceKeys, token_of
 from ssastore.rules.record import ServiceRecord
+from ssastore.rules.rule import Rule
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -63,15 +63,13 @@ class RuledLinks:
 
     async def dial(self, address: IPv6Address, port: int, protocol: Callable[[], P]) -> P:
         """See ``env.Links.dial``."""
-        rule = self.record.rule_of(int(address) & _IID_MASK)
-        if rule is not None and rule.is_hashed:
+        if self._rule_of(address).is_hashed:
             address = await self.ruled_for(address)
         return await self._links.dial(address, port, protocol)
 
     async def ruled_for(self, address: IPv6Address) -> IPv6Address:
         """``address_for``, without holding others up while it works for a nonce."""
-        rule = self.record.rule_of(int(address) & _IID_MASK)
-        if rule is not None and rule.work_bits > _WORK_BITS_ON_LOOP:
+        if self._rule_of(address).work_bits > _WORK_BITS_ON_LOOP:
             return await asyncio.to_thread(self.address_for, address)
         return self.address_for(address)
 
@@ -82,10 +80,7 @@ class RuledLinks:
             ConfigError: the rule is keyed, and there is no token.
             OSError: there is no route.
         """
-        iid = int(address) & _IID_MASK
-        rule = self.record.rule_of(iid)
-        if rule is None:
-            raise ConfigError(f"{address} is in a plane that the service does not have")
+        iid, rule = int(address) & _IID_MASK, self._rule_of(address)
         source = self._source(address)
         ruled = address_under(
             rule,
@@ -99,6 +94,11 @@ class RuledLinks:
             ),
         )
         return IPv6Address(int(address) >> 64 << 64 | ruled)
+
+    def _rule_of(self, address: IPv6Address) -> Rule:
+        """Of any plane of data: there may be more of them by now than the record says."""
+        iid = int(address) & _IID_MASK
+        return self.record.rule_of(iid) or self.record.data
 
 
 def ruled(

@@ -21,11 +21,13 @@ from struct import pack
 
 import pytest
 
+from ssastore.cli.filter import Teller
 from ssastore.errors import ConfigError
 from ssastore.filter.header import COUNTERS, header, keys_value
-from ssastore.filter.kernel import Filter
+from ssastore.filter.kernel import Filter, FilterRefused
 from ssastore.keyspace import FRONT_PLANE
-from ssastore.rules.hashes import ServiceKeys
+from ssastore.rules.address import address_under
+from ssastore.rules.hashes import ClientKeys, ServiceKeys
 from ssastore.rules.record import ServiceRecord, record_from_text
 from ssastore.rules.rule import rule_from_text
 from ssastore.rules.vectors import RULES, changed, vectors
@@ -54,6 +56,11 @@ def frame(
     payload = payload or tcp()
     addresses = pack(">QQ", source, 9) + service.network_address.packed[:8] + pack(">Q", iid)
     return b"\2" * 12 + pack(">HIHBB", ether, 0x60000000, len(payload), kind, 64) + addresses + payload
+
+
+def tagged(packet: bytes, count: int) -> bytes:
+    """With so many VLAN tags of id 0, which a host takes off by itself."""
+    return packet[:12] + bytes.fromhex("81000000") * count + packet[12:]
 
 
 def record_with(text: str, public: bytes) -> ServiceRecord:
@@ -125,7 +132,23 @@ WRONG = 0x1000_0000_0000_0001
         (frame(7, WRONG, tcp(SYN_ACK)), "later"),
         (frame(7, WRONG, bytes(8), kind=17), "tail"),
         (frame(7, WRONG, bytes(8), kind=58), "unjudged"),
-        (frame(7, WRONG, extension(6), kind=44), "unjudged"),
+        (frame(7, WRONG, extension(6), kind=44), "malformed"),
+        (frame(7, WRONG, extension(6) + tcp(), kind=44), "tail"),
+        (frame(7, WRONG, extension(44) + extension(6) + tcp(), kind=0), "tail"),
+        (frame(7, WRONG, bytes([6, 0, 0, 8]) + bytes(4) + tcp(), kind=44), "unjudged"),
+        (frame(7, WRONG, tcp(SYN | 1)), "tail"),
+        (frame(7, WRONG, tcp(SYN | 0x28)), "tail"),
+        (tagged(frame(7, WRONG), 1), "tail"),
+        (tagged(frame(7, WRONG), 2), "tail"),
+        (tagged(frame(7, WRONG), 3), "malformed"),
+        (tagged(frame(7, WRONG, service=IPv6Network("2001:db8:5a:2::/64")), 1), "foreign"),
+        (frame(7, WRONG, extension(60) * 3 + extension(6) + tcp(), kind=60), "tail"),
+        (frame(7, WRONG, extension(60) * 4 + extension(6) + tcp(), kind=60), "malformed"),
+        (frame(7, 0x0200_5EFF_FE00_0000), "reserved"),
+        (frame(7, 0x0200_5EFF_FEFF_FFFF), "reserved"),
+        (frame(7, 0x0200_5EFF_FF00_0000), "tail"),
+        (frame(7, 0xFDFF_FFFF_FFFF_FF80), "reserved"),
+        (frame(7, 0xFDFF_FFFF_FFFF_FF7F), "locator"),
         (frame(7, WRONG, extension(6) + tcp(), kind=0), "tail"),
         (frame(7, WRONG, extension(60, 2) + extension(6, 1) + tcp(), kind=0), "tail"),
         (frame(7, WRONG, extension(6) + tcp(), kind=43), "malformed"),
@@ -163,7 +186,7 @@ def test_what_the_program_is_told() -> None:
     assert value[:16] == SERVICE.network_address.packed[:8] + pack("=Q", 5)
     assert value[24:56] == b"p" * 16 + bytes(16) and value[56:88] == b"s" * 16 + b"t" * 16
     defined = {line.split()[1] for line in header(ServiceRecord()).splitlines()}
-    assert {"REPLICAS", "DATA_TAIL", "FRONT_LOCATOR", "CHOICES", "WORK_BITS", "HOPS", "KEYED"} <= defined
+    assert {"REPLICAS", "DATA_TAIL", "FRONT_LOCATOR", "CHOICES", "WORK_BITS", "HOP_S", "KEYED"} <= defined
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,8 +406,73 @@ def test_monitor_lets_everything_pass(pair: tuple[str, str, str]) -> None:
         judging.set_keys(SERVICE, 0, ServiceKeys(), is_monitor=True)
         packet = frame(7, 0x0123_4567_89AB_CDEF)
         assert judging.verdict(packet) == "tail"
-        # XDP_PASS is 2, XDP_DROP 1.
-        assert judging._test_run("ssastore_filter", packet, 1)[0] == 2
+        assert judging.passes(packet)
         judging.set_keys(SERVICE, 0, ServiceKeys())
-        assert judging._test_run("ssastore_filter", packet, 1)[0] == 1
+        assert not judging.passes(packet)
         assert judging.counts()["tail"] == 2
+        # What is not judged passes, what nobody needs does not.
+        assert judging.passes(frame(7, 1, tcp(ACK))) and judging.passes(frame(7, 1, bytes(8), kind=58))
+        assert judging.passes(frame(7, 1, ether=0x0800)) and not judging.passes(
+            frame(7, 1, bytes(8), kind=43)
+        )
+
+
+def test_its_clock_runs_by_itself() -> None:
+    """Whoever set the keys may be held up: the next epoch begins all the same."""
+    need_bpf()
+    record = record_from_text("v=SSA1; front=source; hop=1")
+    iid = address_under(record.front, FRONT_PLANE, 7, epoch=1000, keys=ClientKeys())
+    with Filter(record) as judging:
+        judging.set_keys(SERVICE, 1000.0, ServiceKeys())
+        seen = [judging.verdict(frame(7, iid))]
+        for _ in range(30):
+            time.sleep(0.1)
+            seen.append(judging.verdict(frame(7, iid)))
+    assert seen[0] == "kept" and seen[5] == "kept" and seen[-1] == "locator"
+
+
+def test_nothing_stays_when_the_process_is_killed(at_work: AtWork) -> None:
+    """Neither a program with an old key at the interface, nor a pin."""
+    assert at_work.connect(STRAY) == "TimeoutError"
+    at_work.judging.kill()
+    at_work.judging.wait(10)
+    time.sleep(0.2)
+    assert at_work.connect(STRAY) == "open"
+
+
+def test_who_does_not_read_the_counters_does_not_hold_it_up() -> None:
+    reading, writing = os.pipe()
+    stdout = sys.stdout
+    with os.fdopen(writing, "w") as pipe:
+        sys.stdout = pipe
+        try:
+            teller = Teller(as_json=True)
+            for _ in range(3000):
+                teller.tell(dict.fromkeys(COUNTERS, 10**12))
+                time.sleep(0.0005)
+            began = time.monotonic()
+            teller.close()
+            took_s = time.monotonic() - began
+        finally:
+            sys.stdout = stdout
+            # Whoever still prints is let go.
+            while teller._printing.is_alive():
+                os.read(reading, 1 << 16)
+                teller.close()
+    os.close(reading)
+    assert took_s < 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"), [("none", "there is no interface"), ("tun", "no Ethernet frames")]
+)
+def test_where_nothing_could_be_judged(kind: str, complaint: str) -> None:
+    need_bpf()
+    if kind == "tun":
+        run("ip", "tuntap", "add", "dev", "ssaf-tun", "mode", "tun")
+    try:
+        with Filter(record_from_text("v=SSA1")) as judging, pytest.raises(FilterRefused, match=complaint):
+            judging.attach("ssaf-tun")
+    finally:
+        subprocess.run(["ip", "link", "delete", "ssaf-tun"], capture_output=True)
+    assert not list(Path("/sys/fs/bpf").glob(f"ssastore-{os.getpid()}-*"))

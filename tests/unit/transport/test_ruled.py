@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.direct import SeededRandomness, StillClock
 WANTED = IPv6Address("2001:db8:5a:1:28b6:5d07:3f92:5c9d")
 SOURCE = IPv6Address("2001:db8:77:8::9")
 SECRET = bytes(range(16))
+SERVICE = IPv6Network("2001:db8:5a:1::/64")
 
 
 class Dials:
@@ -43,7 +45,7 @@ class World:
             source=lambda address: int(SOURCE) >> 64,
             **more,
         )
-        self.guard = Guard(self.record, ServiceKeys((self.record.public,), (SECRET,)))
+        self.guard = Guard(self.record, ServiceKeys((self.record.public,), (SECRET,)), lambda: [SERVICE])
 
     async def dial(self, wanted: IPv6Address = WANTED) -> IPv6Address:
         await self.links.dial(wanted, 7480, None)  # type: ignore[arg-type]
@@ -104,11 +106,19 @@ async def test_what_has_no_source_is_not_judged() -> None:
     assert guard.judge(("fe80::1%eth0", 1, 0, 2), own, 0) is Verdict.TAIL
 
 
-async def test_a_plane_that_is_not_there_is_said() -> None:
+async def test_planes_that_came_since_have_the_rule_too() -> None:
+    """A record that is kept for an hour says one replica, and there are three."""
     world = World("v=SSA1; replicas=1; data=content+source")
-    assert world.judge(WANTED) is Verdict.PLANE
-    with pytest.raises(ConfigError, match="a plane that the service does not have"):
-        world.links.address_for(WANTED)
+    dialled = await world.dial()
+    assert dialled != WANTED and world.judge(dialled) is Verdict.PLANE
+    grown = Guard(replace(world.record, replicas=3), ServiceKeys(), lambda: [SERVICE])
+    assert grown.judge((str(SOURCE), 1), (str(dialled), 1), 0) is Verdict.KEPT
+
+
+async def test_an_address_that_is_not_of_the_service_is_no_way_around_the_rule() -> None:
+    guard = World("v=SSA1; replicas=3; data=content+source").guard
+    for own in ("2001:db8:77:8::2", "fe80::f0ab:1%eth0", "2001:db8:5a:2:f0ab::1"):
+        assert guard.judge((str(SOURCE), 1, 0, 0), (own, 7480, 0, 0), 0) is Verdict.PLANE
 
 
 def test_the_kernel_says_where_it_would_dial_from() -> None:

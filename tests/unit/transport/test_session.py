@@ -133,12 +133,12 @@ async def answers(transport: HeldTransport) -> list[tuple[Header, bytes]]:
 
 
 async def test_a_connection_that_breaks_the_rule_ends_before_the_greeting(node: Node) -> None:
-    node.service.guard = Guard(record_from_text("v=SSA1; data=content+source"), ServiceKeys())
+    node.service.guard = Guard(record_from_text("v=SSA1; data=content+source"), ServiceKeys(), list)
     _, transport = node.connect()
     assert not transport.is_aborted, "the host itself is not judged"
     stranger = HeldTransport(node.service.session(), peer="fd00::9")
     assert stranger.is_aborted and len(node.service.sessions) == 1
-    assert node.service.guard.verdicts == {Verdict.OPEN: 1, Verdict.TAIL: 1}
+    assert node.service.guard.verdicts == {Verdict.OPEN: 1, Verdict.PLANE: 1}
 
 
 async def test_greeting(node: Node) -> None:

@@ -153,3 +153,28 @@ async def test_holes_count_when_a_site_is_chosen(world: World) -> None:
     pool = Name(NETWORK, OTHER, holes=(plane,)).pool(world)
     await get(pool, key_of(world))
     assert pool.service == OTHER and put_of(key_of(world)).iid >> 60 == 0
+
+
+async def test_a_site_that_the_name_withdraws_is_left(world: World) -> None:
+    name = Name(NETWORK, OTHER, valid_s=0.0)
+    pool = name.pool(world)
+    await read_all(world, pool)
+    assert pool.service == NETWORK
+    name.found = Found((OTHER,), 7480)
+    await dial_again(pool)
+    await read_all(world, pool)
+    await until(lambda: pool.service == OTHER)
+
+
+async def test_workers_word_is_not_forgotten_over_a_site_that_died(world: World) -> None:
+    world.dials.routed = {NETWORK, OTHER}
+    pool = Name(NETWORK, OTHER).pool(world)
+    world.tell(1, THIRD)
+    await read_all(world, pool)
+    world.dials.routed = {OTHER}
+    for connection in list(pool._connections):
+        connection.abort()
+    await get(pool, key_of(world))
+    assert pool.service == OTHER
+    world.dials.routed = {OTHER, THIRD}
+    await until(lambda: pool.service == THIRD)
