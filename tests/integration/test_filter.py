@@ -256,7 +256,7 @@ while True: threading.Thread(target=answer, args=(s.accept()[0],), daemon=True).
 
 CONNECT = """
 import socket, sys
-s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM); s.settimeout(0.5)
+s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM); s.settimeout(float(sys.argv[2]))
 try: s.connect((sys.argv[1], 7480)); print("open")
 except OSError as error: print(type(error).__name__)
 """
@@ -279,8 +279,8 @@ class AtWork:
     judging: subprocess.Popen[str]
     secret: Path
 
-    def connect(self, address: str) -> str:
-        asked = inside(self.clients, sys.executable, "-c", CONNECT, address)
+    def connect(self, address: str, within_s: float = 8.0) -> str:
+        asked = inside(self.clients, sys.executable, "-c", CONNECT, address, str(within_s))
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
     def set_secret(self, key: str) -> None:
@@ -332,7 +332,7 @@ def test_what_keeps_the_rule_gets_through_and_nothing_else(at_work: AtWork) -> N
     place = ("--plane", "2", "--position", "8b65d073f925c9d")
     good = ssastore("rule", "address", "content+source+hop:30", str(SERVICE[0]), *CLIENT, *place)
     assert at_work.connect(good) == "open"
-    assert at_work.connect(STRAY) == "TimeoutError"
+    assert at_work.connect(STRAY, 0.6) == "TimeoutError"
     assert at_work.connect("2001:db8:5a:1:f0ab::5") == "open"
     assert at_work.connect("2001:db8:77:8::2") == "open", "what is not of the service is left alone"
     counts = at_work.end()
@@ -348,7 +348,7 @@ def test_a_key_is_changed_while_the_filter_is_at_work(at_work: AtWork) -> None:
         address = ("rule", "address", "keyed+hop:30", str(SERVICE[0]), *CLIENT, "--token-file", "-")
         made.append(ssastore(*address, given=token))
         assert at_work.connect(made[-1]) == "open"
-    assert at_work.connect(made[0]) == "TimeoutError"
+    assert at_work.connect(made[0], 0.6) == "TimeoutError"
     at_work.secret.write_text("00" * 15)
     at_work.judging.send_signal(signal.SIGHUP)
     time.sleep(0.5)
@@ -433,7 +433,7 @@ def test_its_clock_runs_by_itself() -> None:
 
 def test_nothing_stays_when_the_process_is_killed(at_work: AtWork) -> None:
     """Neither a program with an old key at the interface, nor a pin."""
-    assert at_work.connect(STRAY) == "TimeoutError"
+    assert at_work.connect(STRAY, 0.6) == "TimeoutError"
     at_work.judging.kill()
     at_work.judging.wait(10)
     time.sleep(0.2)
