@@ -85,10 +85,10 @@ async def look_up(name: str, *, server: NameServer | None = None, story: Story |
     record = record_of(rdata.strings for rdata in txt.rrset or ())
     if apl.rrset is not None:
         sites, holes = prefixes_of([item for rdata in apl.rrset for item in rdata.items])
-        ttl_s = bounded_ttl(apl.rrset.ttl, *([txt.rrset.ttl] if record and txt.rrset else []))
+        ttl_s = bounded_ttl(apl.ttl_s, *([txt.ttl_s] if record else []))
         return Whereabouts(sites, holes, record or DEFAULT_RECORD, ttl_s, "apl")
     if record is not None and record.prefixes:
-        return Whereabouts(record.prefixes, (), record, bounded_ttl(txt.rrset.ttl), "txt")
+        return Whereabouts(record.prefixes, (), record, bounded_ttl(txt.ttl_s), "txt")
     if apl.failure:
         raise Unavailable(f"where is {name}? {apl.failure}")
     raise ConfigError(await _why_not(resolver, name, wanted, apl, story))
@@ -110,6 +110,8 @@ async def _why_not(resolver: Any, name: str, wanted: dns.name.Name, apl: _Answer
 @dataclass(frozen=True, slots=True)
 class _Answer:
     rrset: Any = None
+    ttl_s: int = 0
+    "The least of the records and the aliases that led to them."
     exists: bool = True
     failure: str = ""
 
@@ -130,7 +132,7 @@ async def _ask(resolver: Any, name: dns.name.Name, kind: str, story: Story) -> _
         return _Answer(failure=failure)
     told = " | ".join(rdata.to_text() for rdata in answer.rrset)
     story.tell(f"{kind} {name}: {told} (TTL {answer.rrset.ttl} s, from {answer.nameserver})")
-    return _Answer(answer.rrset)
+    return _Answer(answer.rrset, answer.chaining_result.minimum_ttl)
 
 
 def parsed_name(name: str) -> dns.name.Name:
