@@ -79,6 +79,8 @@ class NodeConfig:
     "What a day is for lifecycle rules of buckets. Shorter only for tests."
     rules: str = ""
     "The published service record, as `v=SSA1; data=content+source`: connections that break its rule end."
+    rules_monitor: bool = False
+    "Connections that break the rule are counted and go on: while a rule is brought in, or changed."
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
     simulated: bool = False

@@ -99,7 +99,9 @@ class Worker:
             ),
         )
         if rules is not None:
-            engine.service.guard = Guard(*rules, lambda: engine.record.networks)
+            engine.service.guard = Guard(
+                *rules, lambda: engine.record.networks, is_monitor=config.rules_monitor
+            )
             # In the network a filter would spare the host even the connection.
             log.info("rule.checked_at_accept", extra={"record": str(rules[0])})
         return engine

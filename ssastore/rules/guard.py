@@ -18,13 +18,26 @@ class Guard:
     """Judges connections by their two addresses, and counts its verdicts."""
 
     def __init__(
-        self, record: ServiceRecord, keys: ServiceKeys, networks: Callable[[], Iterable[IPv6Network]]
+        self,
+        record: ServiceRecord,
+        keys: ServiceKeys,
+        networks: Callable[[], Iterable[IPv6Network]],
+        *,
+        is_monitor: bool = False,
     ) -> None:
-        """``networks``: the service's prefixes at the moment, two while it is renumbered."""
+        """``networks``: the service's prefixes at the moment, two while it is renumbered.
+
+        ``is_monitor``: what breaks the rule is counted, and let in.
+        """
         self.record = record
         self._keys = keys
         self._networks = networks
+        self._is_monitor = is_monitor
         self.verdicts: Counter[Verdict] = Counter()
+
+    def lets_in(self, peer: Any, own: Any, now_ms: int) -> bool:
+        """Whether a connection may go on; arguments as of ``judge``."""
+        return not self.judge(peer, own, now_ms).is_break or self._is_monitor
 
     def judge(self, peer: Any, own: Any, now_ms: int) -> Verdict:
         """The verdict on a connection, by ``getpeername`` and ``getsockname``; ``now_ms`` is Unix time.

@@ -239,7 +239,7 @@ class Session(FrameChannel):
         if guard is not None:
             # Without a line in the log: who breaks the rule may do it very often. The verdicts are counted.
             peer = transport.get_extra_info("peername")
-            if guard.judge(peer, own, self._service.clock.now_ms()).is_break:
+            if not guard.lets_in(peer, own, self._service.clock.now_ms()):
                 self.abort()
                 return
         self._service.counters.accept_log.append(own[0])

@@ -106,3 +106,12 @@ def test_gateway_and_commands_keep_it(lab: RunningLab, tmp_path: Path) -> None:
     assert lab.cli("get", "commands/a").stdout == "hello"
     assert lab.cli("ready", "--wait", "20").returncode == 0
     lab.cli("scrub", "--wait")
+
+
+def test_while_a_rule_is_brought_in_it_is_only_counted(tmp_path: Path) -> None:
+    """Whoever does not know it yet gets in; the counters say when nobody is left who does not."""
+    options = ("--nodes", "1", "--replicas", "1", "--rules", "v=SSA1; data=content+source")
+    with running_lab(tmp_path, "monitor", *options, "--node-setting", "rules_monitor=true") as lab:
+        assert lab.python(STRAY) == ""
+        (worker,) = lab.status()["nodes"][0]["workers"]
+        assert worker["verdicts"].get("tail", 0) >= 1 and worker["verdicts"].get("kept", 0) >= 1

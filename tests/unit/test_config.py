@@ -88,7 +88,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
         "simulated": True, "s3_listen": "",
         "rules": "v=SSA1; replicas=3; data=content+source",
-        "region": "eu", "s3_domain": "s3.example.org",
+        "rules_monitor": True, "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}

@@ -139,6 +139,9 @@ async def test_a_connection_that_breaks_the_rule_ends_before_the_greeting(node: 
     stranger = HeldTransport(node.service.session(), peer="fd00::9")
     assert stranger.is_aborted and len(node.service.sessions) == 1
     assert node.service.guard.verdicts == {Verdict.OPEN: 1, Verdict.PLANE: 1}
+    node.service.guard = Guard(node.service.guard.record, ServiceKeys(), list, is_monitor=True)
+    assert not HeldTransport(node.service.session(), peer="fd00::9").is_aborted
+    assert node.service.guard.verdicts == {Verdict.PLANE: 1}, "counted all the same"
 
 
 async def test_greeting(node: Node) -> None:
