@@ -58,6 +58,8 @@ class Prefixes:
         "What workers said last."
         self._is_leaving_by_name = False
         "And does so because the name says so, not workers."
+        self._is_trying = False
+        "The first of the sites that answers is being looked for."
         self._told: dict[IPv6Network, str] = {}
 
     async def refresh(self) -> None:
@@ -87,7 +89,7 @@ class Prefixes:
     def unreached(self) -> None:
         """An address could not be dialled. When nothing else is open either, another site may answer."""
         others = tuple(site for site in self._sites if site != self.service)
-        if others and not self._is_moving and not self._reach.is_heard():
+        if others and not self._is_trying and not self._is_moving and not self._reach.is_heard():
             self._leave((self.service, *others), self.port, is_by_name=True)
 
     def close(self) -> None:
@@ -106,7 +108,11 @@ class Prefixes:
             self.service, self.port = found.services[0], found.port
             # Whether it answers is seen soon enough where there is no other.
             if len(found.services) > 1:
-                await self._try(found.services, self.port)
+                self._is_trying = True
+                try:
+                    await self._try(found.services, self.port)
+                finally:
+                    self._is_trying = False
         elif self.service in found.services:
             # Where it is already; and if it was on its way elsewhere, the name has taken that back.
             self.port = found.port

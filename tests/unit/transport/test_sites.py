@@ -178,3 +178,13 @@ async def test_workers_word_is_not_forgotten_over_a_site_that_died(world: World)
     assert pool.service == OTHER
     world.dials.routed = {OTHER, THIRD}
     await until(lambda: pool.service == THIRD)
+
+
+async def test_sites_are_tried_once_at_the_beginning(world: World) -> None:
+    """A site that does not answer is not tried a second time beside the first look."""
+    world.dials.routed = {OTHER}
+    pool = Name(THIRD, OTHER).pool(world)
+    await get(pool, key_of(world))
+    await asyncio.sleep(0.05)
+    at_the_first = [address for address in world.dials.addresses if IPv6Address(address) in THIRD]
+    assert pool.service == OTHER and len(at_the_first) == 8
