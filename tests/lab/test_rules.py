@@ -14,10 +14,10 @@ import pytest
 
 from tests.labs import RunningLab, running_lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
-
 EPOCHS = int(os.environ.get("SSASTORE_SOAK_EPOCHS", "8"))
 HOP_S = 1
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180 + 3 * EPOCHS * HOP_S)]
 
 FOLLOW = """
 import asyncio, json, sys, time
@@ -83,7 +83,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
 
 
 def test_clients_follow_every_epoch_and_observed_addresses_die(lab: RunningLab) -> None:
-    told = json.loads(lab.python(FOLLOW, str(EPOCHS * HOP_S), str(HOP_S)))
+    told = json.loads(lab.python(FOLLOW, str(EPOCHS * HOP_S), str(HOP_S), timeout=100 + 2 * EPOCHS * HOP_S))
     print(f"{told['done']} puts and gets over {EPOCHS} epochs, {told['dialled']} addresses, 0 failed")
     assert told["done"] >= 10 * EPOCHS and told["dialled"] > EPOCHS
     old = [is_open for epochs, is_open in told["replayed"] if epochs > 2]
