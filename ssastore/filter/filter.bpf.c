@@ -111,29 +111,30 @@ static __always_inline u64 unreserved(u64 iid)
 	return is_reserved(iid) ? iid ^ 0x01000080 : iid;
 }
 
-// The key that a binding hashes with: the n-th that is in use. False: there is no such key.
-static __always_inline int key_of(const struct keys *known, int binding, u32 n, u64 source, struct key *key)
+// The keys that a binding hashes with, for one packet: public ones, or the tokens of its source.
+struct in_use {
+	u32 count;
+	struct key key[2];
+};
+
+static __always_inline void in_use(const struct keys *known, int binding, u64 source, struct in_use *keys)
 {
-	if (binding == SOURCE) {
-		if (n >= known->publics)
-			return 0;
-		*key = known->public[n & 1];
-		return 1;
+	keys->count = binding == SOURCE ? known->publics : known->secrets;
+	for (u32 n = 0; n < 2; n++) {
+		if (binding == SOURCE) {
+			keys->key[n] = known->public[n];
+		} else if (n < keys->count) {
+			const struct key *secret = &known->secret[n];
+			keys->key[n].low = sip(secret->low, secret->high, source, letter('K', 0), 0);
+			keys->key[n].high = sip(secret->low, secret->high, source, letter('K', 0), 1);
+		}
 	}
-	if (n >= known->secrets)
-		return 0;
-	const struct key *secret = &known->secret[n & 1];
-	key->low = sip(secret->low, secret->high, source, letter('K', 0), 0);
-	key->high = sip(secret->low, secret->high, source, letter('K', 0), 1);
-	return 1;
 }
 
-static __always_inline int has_locator(const struct keys *known, int binding, u64 source, u64 epoch, u64 iid)
+static __always_inline int has_locator(const struct in_use *keys, u64 source, u64 epoch, u64 iid)
 {
-	struct key key;
-	for (u32 n = 0; n < 2; n++) {
-		if (!key_of(known, binding, n, source, &key))
-			break;
+	for (u32 n = 0; n < 2 && n < keys->count; n++) {
+		const struct key key = keys->key[n];
 		for (u32 choice = 0; choice < CHOICES; choice++) {
 			u64 bits = sip(key.low, key.high, source, letter('L', epoch), choice) >> 36;
 			if (iid >> 60 == 0xf)
@@ -145,12 +146,10 @@ static __always_inline int has_locator(const struct keys *known, int binding, u6
 	return 0;
 }
 
-static __always_inline int has_tail(const struct keys *known, int binding, u64 source, u64 epoch, u64 iid)
+static __always_inline int has_tail(const struct in_use *keys, u64 source, u64 epoch, u64 iid)
 {
-	struct key key;
-	for (u32 n = 0; n < 2; n++) {
-		if (!key_of(known, binding, n, source, &key))
-			break;
+	for (u32 n = 0; n < 2 && n < keys->count; n++) {
+		const struct key key = keys->key[n];
 #if WORK_BITS
 		if (!(sip(key.low, key.high, source, letter('P', epoch), iid) >> (64 - WORK_BITS)))
 			return 1;
@@ -166,15 +165,20 @@ static __always_inline int has_tail(const struct keys *known, int binding, u64 s
 static __always_inline enum verdict judge_hashed(const struct keys *known, int locator, int tail, u64 source, u64 iid)
 {
 	enum verdict verdict = LOCATOR;
+	// A token is two hashes: once for a packet, not once for an epoch.
+	struct in_use for_locator = {}, for_tail = {};
+	if (locator == SOURCE || locator == KEYED)
+		in_use(known, locator, source, &for_locator);
+	in_use(known, tail, source, &for_tail);
 	// By a clock of our own: whoever set the keys may be held up, or gone.
 	u64 now = HOP_S ? (bpf_ktime_get_boot_ns() / 1000 + known->offset_us) / (HOP_S * 1000000ULL + !HOP_S) : 0;
 	for (int step = 0; step < (HOP_S ? 3 : 1); step++) {
 		u64 epoch = step == 1 ? now - 1 : step == 2 ? now + 1 : now;
 		if (step == 1 && !now)
 			continue;
-		if ((locator == SOURCE || locator == KEYED) && !has_locator(known, locator, source, epoch, iid))
+		if ((locator == SOURCE || locator == KEYED) && !has_locator(&for_locator, source, epoch, iid))
 			continue;
-		if (has_tail(known, tail, source, epoch, iid))
+		if (has_tail(&for_tail, source, epoch, iid))
 			return KEPT;
 		verdict = TAIL;
 	}
