@@ -19,15 +19,13 @@ from ssastore.config import (
     load_secrets,
     load_wrapping_keys,
     open_control,
-    parse_listen,
 )
 from ssastore.core.clusterview import ClusterView
 from ssastore.env import ControlStore, Links, spawn
-from ssastore.errors import ConfigError
-from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
 from ssastore.s3.server import S3Server
+from ssastore.s3.serving import Serving, listening
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run, serve_for_long
 from ssastore.transport.connection import Identity
 from ssastore.transport.ruled import ruled
@@ -35,22 +33,6 @@ from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
-
-_DRAIN_S = 10
-
-
-def _listen(text: str) -> socket.socket:
-    host, port = parse_listen(text)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"{text}: {error.strerror}") from None
-    listener.listen(LISTEN_BACKLOG)
-    return listener
 
 
 async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, is_simulated: bool) -> int:
@@ -112,25 +94,26 @@ async def _serve(
         domain=config.s3_domain,
     )
     watch = ClusterWatch(view, control, identity, links, randomness)
-    http = s3.http_server()
-    s3_socket = socket.socket(fileno=s3_fd) if s3_fd is not None else _listen(config.s3_listen)
-    servers = [await loop.create_server(http, sock=s3_socket, backlog=LISTEN_BACKLOG)]
+    serving = Serving(s3)
+    await serving.begin(_socket(s3_fd, config.s3_listen))
+    admin: asyncio.Server | None = None
     if admin_fd is not None or config.admin_listen:
-        admin_socket = (
-            socket.socket(fileno=admin_fd) if admin_fd is not None else _listen(config.admin_listen)
-        )
-        servers.append(await loop.create_server(admin_server(watch, lambda: s3.requests), sock=admin_socket))
+        admin_socket = _socket(admin_fd, config.admin_listen)
+        admin = await loop.create_server(admin_server(watch, lambda: s3.requests), sock=admin_socket)
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()
     following.cancel()
-    for server in servers:
-        server.close()
-    # Connections that are idle now are closed at once; shutdown alone would wait for their next request.
-    http.pre_shutdown()
-    await http.shutdown(_DRAIN_S)
+    if admin is not None:
+        admin.close()
+    await serving.close()
     await watch.close()
     await client.close()
     log.info("gateway.stopped")
+
+
+def _socket(descriptor: int | None, text: str) -> socket.socket:
+    """The one that was handed down, or one of our own. Raises ConfigError."""
+    return listening(text) if descriptor is None else socket.socket(fileno=descriptor)
 
 
 async def _follow_prefix(view: ClusterView, client: AsyncClient) -> None:

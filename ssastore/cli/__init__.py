@@ -49,7 +49,7 @@ _COMMANDS = {
     "s3": ("s3", "Settings for S3 tools."),
     "key": ("key", "Access keys for S3 users."),
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
-    "gateway": ("daemons", "Run an S3 gateway."),
+    "gateway": ("daemons", "Run an S3 gateway, a cluster's or a program's own."),
     "sidecar": ("sidecar", "A local port for programs that know nothing of rules."),
     "control": ("rebuild", "Make a lost control store anew, from what nodes have left of it."),
     "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),

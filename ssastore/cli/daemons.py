@@ -1,4 +1,4 @@
-"""``ssastore node`` and ``ssastore gateway``: what an operator runs on each machine."""
+"""``ssastore node`` and ``ssastore gateway``: what an operator runs on each machine, or beside a program."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ssastore.lab.members import Ask
 
 _PATIENCE_S = 30.0
+_S3_PORT = 7482
 _FILE = click.Path()
 "Whether it can be read is said by the one who reads it, with the exit code of configuration."
 
@@ -90,12 +91,60 @@ def remove_command(context: str | None, name: str) -> int:
 
 
 @click.command("gateway")
-@click.option("--config", "config_path", type=_FILE, required=True, help="TOML file of this gateway.")
+@click.argument("service", required=False, metavar="[ssa://HOST]")
+@click.option("--config", "config_path", type=_FILE, help="TOML file of this gateway.")
+@click.option("--listen", metavar="HOST[:PORT]", help="Serve programs of this machine there: localhost.")
+@click.option("--region", default="us-east-1", show_default=True, help="With --listen: what is signed for.")
 @click.option("--s3-fd", type=int, hidden=True, help="Listening socket handed down, instead of s3_listen.")
 @click.option("--admin-fd", type=int, hidden=True, help="Listening socket handed down, for admin_listen.")
 @click.option("--simulated", is_flag=True, hidden=True, help="Every node is a port of ::1.")
-def gateway_command(config_path: str, s3_fd: int | None, admin_fd: int | None, simulated: bool) -> int:
-    """Run an S3 gateway until SIGTERM."""
+@click.pass_obj
+def gateway_command(
+    context: str | None,
+    service: str | None,
+    config_path: str | None,
+    listen: str | None,
+    region: str,
+    s3_fd: int | None,
+    admin_fd: int | None,
+    simulated: bool,
+) -> int:
+    """Run an S3 gateway until SIGTERM: a cluster's own, or one beside the programs that use it.
+
+    \b
+      ssastore gateway --config FILE                   knows the cluster by its control store
+      ssastore gateway --listen localhost [ssa://NAME] is a client: from it to each object's node is one hop
+
+    The second has the service and access key of SSASTORE_URL, SSASTORE_ACCESS_KEY and SSASTORE_SECRET_KEY, or
+    of a lab; programs sign with the same key.
+    """
+    if (config_path is None) == (listen is None):
+        raise click.UsageError("Needs one of --config and --listen.")
+    if listen is not None:
+        return _beside_programs(context, service, listen, region)
+    if service is not None:
+        raise click.UsageError("The control store of --config says where the service is.")
     from ssastore.gateway import main
 
+    assert config_path is not None
     return main(config_path, s3_fd, admin_fd, is_simulated=simulated)
+
+
+def _beside_programs(context: str | None, service: str | None, listen: str, region: str) -> int:
+    from ssastore.cli.objects import run_with_client
+    from ssastore.client import AsyncClient
+    from ssastore.localgateway import serve
+    from ssastore.s3.serving import listening
+    from ssastore.system import run
+
+    has_port = ":" in listen.rpartition("]")[2]
+    # Before a lab is entered: it serves the localhost outside.
+    with listening(listen if has_port else f"{listen}:{_S3_PORT}") as listener:
+        if service is None:
+            return run_with_client(context, lambda client: serve(client, listener, region))
+
+        async def main() -> int:
+            async with AsyncClient.from_url(service) as client:
+                return await serve(client, listener, region)
+
+        return run(main())

@@ -1,6 +1,7 @@
 """What URLs and paths say, without asking anybody. Pure.
 
-A path is BUCKET/KEY.  The service can stand in front: ``ssa://[PREFIX]:PORT/BUCKET/KEY?replicas=N``.
+A path is BUCKET/KEY.  The service can stand in front: ``ssa://[PREFIX]:PORT/BUCKET/KEY?replicas=N``,
+or with its name in the brackets.
 Keys are taken as they are, ``?`` and ``#`` too: only that one query is ours.
 """
 
@@ -10,13 +11,14 @@ import re
 from ipaddress import IPv6Network
 from typing import Any
 
-from ssastore.client import parse_url
+from ssastore.client import is_name, parse_url
 from ssastore.errors import ConfigError
 from ssastore.keyspace import service_network
 from ssastore.rules.record import NATIVE_PORT
 
 _SCHEME = "ssa://"
 _WITH_SERVICE = re.compile(r"ssa://(\[[^\]/]*\](?::\d+)?)(?:/(.*?))?(\?replicas=\d+)?", re.DOTALL)
+_NAME_IN_BRACKETS = re.compile(r"(?<=^ssa://)\[([^\]/:]+)\]")
 
 
 def _take_apart(url: str) -> tuple[str, str, str]:
@@ -44,38 +46,42 @@ def options_of(url: str) -> dict[str, Any]:
     if not url.startswith("ssa://["):
         return {}
     host, _, query = _take_apart(url)
-    service, port, replicas = _of_prefix(f"{_SCHEME}{host}{query}")
+    service, port, replicas = endpoint(f"{_SCHEME}{host}/{query}")
     options: dict[str, Any] = {"service": str(service)}
-    if port != NATIVE_PORT:
+    if port != _usual_port(service):
         options["port"] = port
     if replicas:
         options["replicas"] = replicas
     return options
 
 
-def url_of(service: IPv6Network, port: int, path: str) -> str:
+def url_of(service: IPv6Network | str, port: int, path: str) -> str:
     """The URL of a path, with the service in it, spelled without the ``::`` that fsspec cuts at."""
-    prefix = ":".join(f"{int(hextet, 16):x}" for hextet in service.network_address.exploded.split(":"))
-    host = f"[{prefix}]" if port == NATIVE_PORT else f"[{prefix}]:{port}"
-    return f"{_SCHEME}{host}/{path}"
+    host = service if isinstance(service, str) else _spelled_out(service)
+    return f"{_SCHEME}[{host}]{'' if port == _usual_port(service) else f':{port}'}/{path}"
 
 
-def _of_prefix(url: str) -> tuple[IPv6Network, int, int]:
-    service, port, replicas, _ = parse_url(url)
-    if isinstance(service, str):
-        # A path says the service's prefix before anybody can wait for a name server.
-        raise ConfigError(f"a filesystem needs the service's prefix, not a name: {url!r}")
-    return service, port or NATIVE_PORT, replicas
+def _spelled_out(service: IPv6Network) -> str:
+    return ":".join(f"{int(hextet, 16):x}" for hextet in service.network_address.exploded.split(":"))
 
 
-def endpoint(service: str) -> tuple[IPv6Network, int, int]:
-    """(prefix, port, replicas or 0) of a service given as ``ssa://`` URL, prefix, or its first address.
+def _usual_port(service: IPv6Network | str) -> int:
+    """The one that need not be told; 0 is what a name says."""
+    return 0 if isinstance(service, str) else NATIVE_PORT
+
+
+def endpoint(service: str) -> tuple[IPv6Network | str, int, int]:
+    """(prefix or name, port, replicas or 0) of a service: ``ssa://`` URL, name, prefix, or its first address.
 
     Raises:
         ConfigError: it is none of them.
     """
     if service.startswith(_SCHEME):
-        return _of_prefix(service)
+        # A bucket may be called as a name in DNS is, so beside a bucket a name stands in brackets.
+        found, port, replicas, _ = parse_url(_NAME_IN_BRACKETS.sub(r"\1", service))
+        return found, port or _usual_port(found), replicas
+    if is_name(service):
+        return service, 0, 0
     try:
         return service_network(service if "/" in service else f"{service}/64"), NATIVE_PORT, 0
     except ValueError as error:

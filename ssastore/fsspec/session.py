@@ -26,7 +26,7 @@ class Session:
         """Nothing connects yet. ``settings`` are those of ``AsyncClient``; None stands for its own default.
 
         Raises:
-            ConfigError: no service is named, or it is not a /64.
+            ConfigError: no service is named, or it is neither a /64 nor a name in DNS.
         """
         service = service or os.environ.get("SSASTORE_URL")
         if not service:
@@ -39,9 +39,11 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
-    def service(self) -> IPv6Network:
-        """The service prefix; the client follows when the cluster is renumbered."""
-        return self._named if self._client is None else self._client.service
+    def service(self) -> IPv6Network | str:
+        """The service's name, or its prefix; the client follows when the cluster is renumbered."""
+        if isinstance(self._named, str) or self._client is None:
+            return self._named
+        return self._client.service
 
     def client(self) -> AsyncClient:
         """The client; called on the event loop.
@@ -53,7 +55,9 @@ class Session:
         if self._client is None or self._loop is not loop:
             if self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError("this filesystem belongs to another event loop or process: make one here")
-            url = f"ssa://[{self.service.network_address}]:{self.port}"
+            service = self.service
+            host = service if isinstance(service, str) else f"[{service.network_address}]"
+            url = f"ssa://{host}:{self.port}"
             self._client, self._loop = AsyncClient.from_url(url, **self._settings), loop
             weakref.finalize(self, close_client, loop, self._client, os.getpid())
         return self._client

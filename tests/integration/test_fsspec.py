@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from ssastore.errors import (
 from ssastore.fsspec import SsaFile, SsaFileSystem
 from ssastore.fsspec.session import close_client
 from ssastore.limits import CHUNK_BYTES, INLINE_BYTES_MAX, KEY_BYTES_MAX, MIB
+from ssastore.naming.answer import Whereabouts
+from ssastore.naming.responder import Responder, zone_of
 from ssastore.transport.tcp import LoopbackLinks
 from tests.cluster import KEY, SECRET, SERVICE, SmallCluster, small_cluster
 
@@ -190,6 +193,9 @@ def test_path_of_a_url(url: str, path: str) -> None:
             "ssa://[2001:db8:5a:1::]:7000/a/b?replicas=3",
             {"service": "2001:db8:5a:1::/64", "port": 7000, "replicas": 3},
         ),
+        ("ssa://store.example/a", {}),
+        ("ssa://[store.example]/a", {"service": "store.example"}),
+        ("ssa://[store.example]:7000/a", {"service": "store.example", "port": 7000}),
     ],
 )
 def test_service_of_a_url(url: str, options: dict[str, Any]) -> None:
@@ -227,6 +233,26 @@ def test_unstripped_url_names_the_port() -> None:
     assert url == "ssa://[fd5a:1:2:3:0:0:0:0]:7000/photos/a"
     assert SsaFileSystem._get_kwargs_from_urls(url) == {"service": SERVICE, "port": 7000}
     assert SsaFileSystem._strip_protocol(url) == "photos/a"
+
+
+@pytest.mark.parametrize("service", ["store.example", "ssa://store.example", "ssa://[store.example]/x"])
+def test_a_name_stands_in_brackets_beside_a_bucket(service: str) -> None:
+    """A bucket may have a name with dots in it as well."""
+    url = SsaFileSystem(service).unstrip_protocol("photos/a")
+    assert url == "ssa://[store.example]/photos/a"
+    assert SsaFileSystem._get_kwargs_from_urls(url) == {"service": "store.example"}
+    assert SsaFileSystem._strip_protocol(url) == "photos/a"
+
+
+def test_a_service_is_found_by_its_name(site: Site, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    responder = Responder(zone_of("store.example", Whereabouts((IPv6Network(SERVICE),), ttl_s=60)))
+    site.run(responder.start("127.0.0.1", 0))
+    monkeypatch.setenv("SSASTORE_NAME_SERVER", f"127.0.0.1:{responder.port}")
+    options = {name: value for name, value in site.options.items() if name != "service"}
+    with fsspec.open(f"ssa://[store.example]/{bucket}/named", "wb", **options) as file:
+        file.write(b"by name")
+    assert site.filesystem(service="store.example").cat_file(f"{bucket}/named") == b"by name"
+    site.run(responder.close())
 
 
 @pytest.mark.parametrize("service", ["fd5a::/48", "192.0.2.1", "store", "ssa://store", "ff02::/64"])

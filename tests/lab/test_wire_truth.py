@@ -87,6 +87,23 @@ async def main(bucket, keys):
 run(main(sys.argv[1], json.loads(sys.argv[2])))
 """
 
+BY_S3 = """
+import os, socket, sys, time
+import boto3
+deadline = time.monotonic() + 20
+while socket.socket().connect_ex(("127.0.0.1", int(sys.argv[1]))):
+    assert time.monotonic() < deadline, "no gateway"
+    time.sleep(0.05)
+s3 = boto3.client(
+    "s3", endpoint_url=f"http://127.0.0.1:{sys.argv[1]}", region_name="us-east-1",
+    aws_access_key_id=os.environ["SSASTORE_ACCESS_KEY"],
+    aws_secret_access_key=os.environ["SSASTORE_SECRET_KEY"],
+)
+for number in range(40):
+    s3.put_object(Bucket=sys.argv[2], Key=f"key-{number}", Body=b"x" * 100)
+    assert s3.get_object(Bucket=sys.argv[2], Key=f"key-{number}")["Body"].read() == b"x" * 100
+"""
+
 FIND_BLOBS = """
 import json, sys
 from ipaddress import IPv6Address, IPv6Network
@@ -204,6 +221,34 @@ def test_connections_go_to_computed_addresses_and_their_owners(
     reached = [packet for packet in sent if packet.interface in owners.prefixes]
     assert len(reached) > len(KEYS), "the router's ports were watched"
     assert [packet for packet in reached if packet.interface != owners.of(packet.target)] == []
+
+
+def test_an_s3_program_with_a_gateway_beside_it_is_one_hop_from_each_owner(
+    lab: RunningLab, owners: Owners
+) -> None:
+    """``ssastore gateway --listen localhost``: what leaves the host goes to owners, and nowhere else."""
+    lab.cli("mb", "beside", "--shards", "0")
+    port = "7490"
+    gateway = lab.start(PYTHON, "-m", "ssastore", "gateway", "--listen", f"localhost:{port}")
+    try:
+        with sniffed(lab) as packets:
+            lab.python(BY_S3, port, "beside")
+    finally:
+        gateway.terminate()
+        assert gateway.wait(20) == 0
+        gateway.communicate()
+    home = next(packet.source for packet in packets if packet.target in owners.service and packet.opens)
+    sent = [packet for packet in packets if packet.source == home]
+    assert {packet.target in owners.service for packet in sent} == {True}, "to no gateway elsewhere"
+    reached = [packet for packet in sent if packet.interface in owners.prefixes]
+    assert {packet.interface for packet in reached} == set(owners.prefixes), "each node has some of 40 keys"
+    assert [packet for packet in reached if packet.interface != owners.of(packet.target)] == []
+    # What comes back comes from the address that was dialled: no node asked another one on the way.
+    others = [packet for packet in packets if packet.target != home and packet.source != home]
+    between = [
+        packet for packet in others if packet.source in owners.service or packet.target in owners.service
+    ]
+    assert between == []
 
 
 def test_sniffer_sees_a_packet_that_goes_astray(lab: RunningLab, owners: Owners) -> None:
