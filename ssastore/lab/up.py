@@ -37,8 +37,8 @@ from ssastore.lab import context as contexts
 from ssastore.lab import members
 from ssastore.lab.context import Context
 from ssastore.lab.edge import keep_edge
-from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
 from ssastore.lab.fabric import Fabric
+from ssastore.lab.launching import ETCD_HOST, GATEWAY_HOST, GATEWAY_PROCESS, REGION, Launcher
 from ssastore.lab.namespaces import enter_new_user_and_net
 from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, open_data_dir, prepare_data_dir
 from ssastore.lab.processes import Processes, free_port
@@ -48,12 +48,8 @@ from ssastore.rebalance import form_cluster, read_cluster, remove_node
 from ssastore.rules.record import NATIVE_PORT
 from ssastore.system import SystemClock, SystemRandomness, run
 
-REGION = "us-east-1"
-GATEWAY_HOST = "gw"
 CLIENT_HOST = "client"
 ROUTER_HOST = "router"
-ETCD_HOST = "etcd"
-GATEWAY_PROCESS = "gateway"
 _OWN_NAMES = frozenset({GATEWAY_HOST, CLIENT_HOST, ROUTER_HOST, ETCD_HOST, GATEWAY_PROCESS})
 "Of hosts, processes and files that are no node's."
 MTU = 65_000
@@ -70,8 +66,6 @@ _GATEWAY_STOP_S = 12
 "A gateway closes what is idle at once and gives requests under way 10 s."
 _NODES_STOP_S = 18
 "A node's supervisor gives its workers 15 s."
-
-_SSASTORE = (sys.executable, "-m", "ssastore")
 
 _SOCKET_PATH_BYTES_MAX = 107
 "A Unix socket's path, in the kernel's structure for it."
@@ -103,15 +97,19 @@ class Lab:
         self._is_ready = False
         self._jobs: list[asyncio.Task[None]] = []
         self._processes = Processes(directory / "log")
-        self._ports: dict[str, int] = {}
         # Made before a namespace is entered, so that it reaches the localhost outside.
         self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
         self._control_path = self._choose_control_path()
-        self._control = str(self._control_path) if options.control == EMBEDDED else options.control
-        "As nodes are told; an etcd of our own gets its address when it is started."
         self._secrets = str(directory / "secrets.json")
+        self._launcher = Launcher(
+            options,
+            directory,
+            self._processes,
+            control=str(self._control_path) if options.control == EMBEDDED else options.control,
+            secrets=self._secrets,
+        )
 
     def _choose_control_path(self) -> Path:
         """In the data directory, where a killed lab leaves it to its next start; unless that is too deep."""
@@ -140,6 +138,7 @@ class Lab:
         if self._options.control == ETCD:
             hosts.append(ETCD_HOST)
         self._fabric = Fabric.build(self._service, hosts, mtu=MTU, forwarding=True)
+        self._launcher.fabric = self._fabric
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def simulate(self) -> None:
@@ -149,7 +148,7 @@ class Lab:
             write_private(kept, json.dumps({name: free_port("::1") for name in self._names}))
         try:
             found = json.loads(kept.read_bytes())
-            self._ports = {name: int(found[name]) for name in self._names}
+            self._launcher.ports = {name: int(found[name]) for name in self._names}
         except (ValueError, KeyError, TypeError):
             raise DataDirError(f"{kept} is not what ssastore up writes") from None
 
@@ -166,7 +165,7 @@ class Lab:
                 NodeRecord(
                     name=name,
                     address=address,
-                    port=self._ports.get(name, NATIVE_PORT),
+                    port=self._launcher.ports.get(name, NATIVE_PORT),
                     zone="",
                     weight=1,
                     workers=self._options.workers,
@@ -180,59 +179,6 @@ class Lab:
             self._service = record.network
             if self._is_ready:
                 contexts.write(self.context())
-
-    def _write_config(self, name: str, settings: dict[str, object]) -> str:
-        path = self._directory / "config" / f"{name}.toml"
-        # TOML takes JSON's strings, but not its pairs of surrogates.
-        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return str(path)
-
-    def _start(self, host: str, name: str, argv: list[str], pass_fds: tuple[int, ...] = ()) -> None:
-        namespace = self._fabric.namespace_fd(host) if self._fabric is not None else None
-        self._processes.start(name, argv, namespace, pass_fds)
-
-    def start_node(self, name: str) -> None:
-        """Start one node's supervisor."""
-        path = self._write_config(
-            name,
-            {
-                "name": name,
-                "control": self._control,
-                "data_dir": str((self._directory / "nodes" / name).resolve()),
-                "secrets_file": self._secrets,
-                "port": self._ports.get(name, NATIVE_PORT),
-                "workers": self._options.workers,
-                "manage_routes": self._fabric is not None,
-                "simulated": self._fabric is None,
-                "rules": self._options.rules,
-                **self._options.extra_settings(),
-            },
-        )
-        self._start(name, name, [*_SSASTORE, "node", "--config", path])
-
-    def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
-        """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
-        path = self._write_config(
-            GATEWAY_PROCESS,
-            {
-                "control": self._control,
-                "secrets_file": self._secrets,
-                "region": REGION,
-                "s3_domain": self._options.s3_domain,
-                "rules": self._options.rules,
-            },
-        )
-        fds = (s3.fileno(), admin.fileno())
-        s3_fd, admin_fd = str(fds[0]), str(fds[1])
-        arguments = [*_SSASTORE, "gateway", "--config", path, "--s3-fd", s3_fd, "--admin-fd", admin_fd]
-        if self._ports:
-            arguments.append("--simulated")
-        self._start(GATEWAY_HOST, GATEWAY_PROCESS, arguments, fds)
-        # Else nobody would be refused after the gateway's end, our own question whether all is ready
-        # included: they would wait in our backlog.
-        s3.close()
-        admin.close()
 
     def context(self) -> Context:
         """What other commands need to know."""
@@ -249,14 +195,14 @@ class Lab:
             port=NATIVE_PORT,
             replicas=self._options.replicas,
             data_dir=str(self._directory.resolve()),
-            control=self._control,
+            control=self._launcher.control,
             secrets_file=str(Path(self._secrets).resolve()),
             s3_port=self._options.s3_port,
             admin_port=self._options.admin_port,
             region=REGION,
             hosts=hosts,
             nodes=self._names,
-            ports=self._ports,
+            ports=self._launcher.ports,
             rules=self._options.rules,
         )
 
@@ -270,7 +216,7 @@ class Lab:
         for number in _endings():
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         server = await self._start_control()
-        control = self._store = open_control(self._control, self._secrets)
+        control = self._store = open_control(self._launcher.control, self._secrets)
         try:
             await self._wait_for_control(control)
             await self._form(control)
@@ -279,8 +225,8 @@ class Lab:
                 await control.transact([], [Write(RECOVERY_SETTINGS_KEY, wanted)])
             self._jobs += await keep_edge(control, self._fabric, self._renumber)
             for name in self._names:
-                self.start_node(name)
-            self.start_gateway(s3, admin)
+                self._launcher.start_node(name)
+            self._launcher.start_gateway(s3, admin)
             await self._wait_ready(stopped)
             if not stopped.is_set():
                 await members.end_old_wishes(control)
@@ -307,13 +253,7 @@ class Lab:
         if self._options.control == EMBEDDED:
             return await EmbeddedControlServer.start(self._directory / "control", self._control_path)
         if self._options.control == ETCD:
-            if self._fabric is not None:
-                host, client, peer = str(self._fabric.address_of(ETCD_HOST)), CLIENT_PORT, PEER_PORT
-            else:
-                host, client, peer = "::1", free_port("::1"), free_port("::1")
-            self._control = f"etcd://[{host}]:{client}"
-            argv = etcd_command(self._directory, host, client_port=client, peer_port=peer)
-            self._start(ETCD_HOST, ETCD_HOST, argv)
+            self._launcher.start_etcd()
         return None
 
     async def _wait_for_control(self, control: ControlStore) -> None:
@@ -387,7 +327,7 @@ class Lab:
             if found is None or found.value != value:
                 raise ConfigError(f"the cluster has a node {name} already, and it is not of this lab")
         self._names.append(name)
-        self.start_node(name)
+        self._launcher.start_node(name)
         contexts.write(self.context())
         await self._processes.first_child(name, _NODE_START_S)
         await self._wait_alive(name)
@@ -410,7 +350,7 @@ class Lab:
         self._check_known(name)
         if self._processes.is_running(name):
             raise ConfigError(f"{name} is running")
-        self.start_node(name)
+        self._launcher.start_node(name)
 
     async def _remove_node(self, name: str, wish: members.Ask) -> None:
         """Its host stays, and its data: it may be added again."""
