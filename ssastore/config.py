@@ -83,6 +83,8 @@ class NodeConfig:
     "Connections that break the rule are counted and go on: while a rule is brought in, or changed."
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
+    announce: str = ""
+    "How routers hear of it: `kernel`, by routes that BIRD or FRR on this host exports; empty: otherwise."
     simulated: bool = False
     "Every node is a port of ::1, as in a lab without namespaces; never on a network."
     log_format: str = "text"
@@ -100,6 +102,8 @@ class NodeConfig:
         _require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
         _require(1 <= self.lifecycle_day_s <= 24 * 3600, "lifecycle_day_s", "1 s to a day")
         _check_rules(self.rules)
+        _require(self.announce in ("", "kernel"), "announce", "kernel, or empty")
+        _require(self.manage_routes or not self.announce, "announce", "empty without manage_routes")
         _require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 

@@ -32,13 +32,14 @@ from ssastore.core.forwarding import Forwarding
 from ssastore.core.reworking import unnamed, worker_state
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.core.usage import Historian, usual_planes
-from ssastore.env import ControlStore, spawn
+from ssastore.env import ControlStore, Routes, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.limits import DRAIN_MS, GOAWAY_MS, LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
-from ssastore.routes.netlink import NetlinkRoutes
+from ssastore.routes.announced import AnnouncedRoutes
+from ssastore.routes.netlink import ANNOUNCED, TABLE_MAIN, NetlinkRoutes
 from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
 from ssastore.traces import CopyKeeper
 from ssastore.transport.connection import Identity
@@ -150,6 +151,10 @@ def check_record(config: NodeConfig, cluster: Cluster) -> NodeRecord:
     return record
 
 
+def _close(routes: NetlinkRoutes, _: asyncio.Task[None]) -> None:
+    routes.close()
+
+
 class Supervisor:
     """Routes, sockets and workers of one node."""
 
@@ -235,14 +240,19 @@ class Supervisor:
 
     def _accept_addresses(self, view: ClusterView) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
-        routes = NetlinkRoutes()
+        opened = [NetlinkRoutes()]
+        routes: Routes = opened[0]
+        if self._config.announce:
+            opened.append(NetlinkRoutes(TABLE_MAIN, ANNOUNCED))
+            routes = AnnouncedRoutes(*opened)
         wanted = accepted_by(self._config.name)
         # A host that drops what is not its own would only make clients wait.
         forwarding = Forwarding(self._config.name, DRAIN_MS / 1000) if forwards_packets() else None
         keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS, forwarding=forwarding)
         keeper.begin()
         self._jobs.append(spawn("keep routes", keeper.run()))
-        self._jobs[-1].add_done_callback(lambda _: routes.close())
+        for adapter in opened:
+            self._jobs[-1].add_done_callback(partial(_close, adapter))
         log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
 
     def _stand_for_coordinator(self, control: ControlStore, view: ClusterView) -> Prober:

@@ -1,4 +1,4 @@
-"""Routes in the kernel, by netlink: AnyIP on a node, next hops on a router.
+"""Routes in the kernel, by netlink: AnyIP on a node, what it announces, next hops on a router.
 
     ip -6 route show table all proto 74        lists them, and nothing else
 
@@ -6,7 +6,9 @@ All routes of one adapter stand in one table, so that the longest prefix wins
 among them whatever its kind.  The kernel asks the tables one after the other:
 were ``local`` in table local and next hops in table main, a ``local`` /68 would
 win over the next hop of a /80 inside it that has moved away.  So a node keeps
-both in table local; a router has its next hops in table main.
+both in table local; a router has its next hops in table main.  What a node announces stands
+in table main too, for a routing daemon to learn, which does not look at ``local`` routes: as
+``unreachable``, which is true of what no ``local`` route accepts.
 
 Routes of others are not touched: ours carry our protocol number, a removal
 names it, and a prefix for which somebody else has a route is refused.
@@ -45,6 +47,9 @@ _Request = tuple[bytes, list[tuple[int, bytes]]]
 _ANY_ADDRESS = bytes(16)
 "A default route has no destination."
 
+ACCEPTED, ANNOUNCED = "local", "unreachable"
+"The kernel's type of a route without a next hop."
+
 LOOPBACK_INDEX = 1
 "lo is the first interface of every network namespace."
 
@@ -56,10 +61,12 @@ class NetlinkRoutes:
 
     Args:
         table: where our routes stand. ``TABLE_LOCAL`` for a node, ``TABLE_MAIN`` for a router.
+        plain: what a route without a next hop is, ``ACCEPTED`` or ``ANNOUNCED``.
     """
 
-    def __init__(self, table: int = TABLE_LOCAL) -> None:
+    def __init__(self, table: int = TABLE_LOCAL, plain: str = ACCEPTED) -> None:
         self._table = table
+        self._plain = rt_type[plain]
         self._rtnetlink = Rtnetlink()
         # What we last knew to be installed. It only decides whether an add may replace: one that
         # always replaced would take the place of somebody else's route.
@@ -86,7 +93,7 @@ class NetlinkRoutes:
         return routes
 
     def add(self, route: Route) -> None:
-        request = _encoded(route, self._table)
+        request = self._encoded(route)
         try:
             if route.prefix not in self._ours:
                 self._create(route, request)
@@ -98,7 +105,7 @@ class NetlinkRoutes:
 
     def remove(self, route: Route) -> None:
         try:
-            self._rtnetlink.request_plainly(RTM_DELROUTE, *_encoded(route, self._table))
+            self._rtnetlink.request_plainly(RTM_DELROUTE, *self._encoded(route))
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise RouteRefused(f"{route}: {error.strerror}") from error
@@ -116,18 +123,19 @@ class NetlinkRoutes:
                 raise
             self._rtnetlink.request_plainly(RTM_NEWROUTE, *request, NLM_F_CREATE | NLM_F_REPLACE)
 
-
-def _encoded(route: Route, table: int) -> _Request:
-    try:
-        network, via = parse(route)
-    except ValueError as error:
-        raise RouteRefused(f"{route}: {error}") from error
-    kind = rt_type["local" if via is None else "unicast"]
-    fields = _RTMSG.pack(socket.AF_INET6, network.prefixlen, 0, 0, table, ROUTE_PROTOCOL, 0, kind, 0)
-    # The kernel tells routes of one prefix apart by next hop and device alone: a removal of
-    # ``local`` without device would take the next hop that has come in its place.
-    where = (_RTA_OIF, _INDEX.pack(LOOPBACK_INDEX)) if via is None else (_RTA_GATEWAY, via.packed)
-    return fields, [(_RTA_DST, network.network_address.packed), where]
+    def _encoded(self, route: Route) -> _Request:
+        try:
+            network, via = parse(route)
+        except ValueError as error:
+            raise RouteRefused(f"{route}: {error}") from error
+        kind = self._plain if via is None else rt_type["unicast"]
+        fields = _RTMSG.pack(
+            socket.AF_INET6, network.prefixlen, 0, 0, self._table, ROUTE_PROTOCOL, 0, kind, 0
+        )
+        # The kernel tells routes of one prefix apart by next hop and device alone: a removal of
+        # ``local`` without device would take the next hop that has come in its place.
+        where = (_RTA_OIF, _INDEX.pack(LOOPBACK_INDEX)) if via is None else (_RTA_GATEWAY, via.packed)
+        return fields, [(_RTA_DST, network.network_address.packed), where]
 
 
 def _route_of(length: int, attributes: Mapping[int, bytes]) -> Route:

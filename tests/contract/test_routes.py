@@ -21,8 +21,9 @@ from ssastore.env import Route, Routes
 from ssastore.errors import NamespaceRefused, RouteRefused
 from ssastore.lab.fabric import Fabric, infra_of
 from ssastore.lab.namespaces import in_new_namespaces
+from ssastore.routes.announced import HALF, AnnouncedRoutes
 from ssastore.routes.memory import MemoryRoutes
-from ssastore.routes.netlink import TABLE_LOCAL, TABLE_MAIN, NetlinkRoutes
+from ssastore.routes.netlink import ANNOUNCED, TABLE_LOCAL, TABLE_MAIN, NetlinkRoutes
 from ssastore.routes.rtnetlink import Rtnetlink
 
 SERVICE = IPv6Network("fd5a:0:0:1::/64")
@@ -136,6 +137,82 @@ def plans_converge(routes: Routes) -> None:
 @pytest.mark.parametrize("check", claims, ids=lambda check: check.__name__)
 def test_memory(check: Claim) -> None:
     check(MemoryRoutes(infra_of(SERVICE)))
+
+
+@pytest.mark.parametrize("check", claims, ids=lambda check: check.__name__)
+def test_announced(check: Claim) -> None:
+    check(AnnouncedRoutes(MemoryRoutes(infra_of(SERVICE)), MemoryRoutes(infra_of(SERVICE))))
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("check", claims, ids=lambda check: check.__name__)
+def test_announced_by_netlink(check: Claim) -> None:
+    _on_a_host(lambda: check(AnnouncedRoutes(NetlinkRoutes(), NetlinkRoutes(TABLE_MAIN, ANNOUNCED))))
+
+
+class Watched(MemoryRoutes):
+    """Notes the order of what is done to several tables; refuses when told to."""
+
+    def __init__(self, name: str, done: list[str]) -> None:
+        super().__init__(infra_of(SERVICE))
+        self._name = name
+        self._done = done
+        self.refuses = False
+
+    def add(self, route: Route) -> None:
+        if self.refuses:
+            raise RouteRefused(f"{route}")
+        super().add(route)
+        self._done.append(f"+{self._name} {route.via or 'local'}")
+
+    def remove(self, route: Route) -> None:
+        if route in self.installed():
+            self._done.append(f"-{self._name} {route.via or 'local'}")
+        super().remove(route)
+
+
+def test_nothing_is_announced_that_is_not_accepted() -> None:
+    """At a move the new owner accepts first; the former one sends on first; who ends withdraws first."""
+    done: list[str] = []
+    accepted, announced = Watched("accepted", done), Watched("announced", done)
+    routes = AnnouncedRoutes(accepted, announced)
+    accepted.refuses = True
+    with pytest.raises(RouteRefused):
+        routes.add(Route(NARROW))
+    assert announced.installed() == set()
+    accepted.refuses = False
+    routes.add(Route(NARROW))
+    routes.add(Route(NARROW, FIRST))
+    routes.add(Route(NARROW))
+    routes.remove(Route(NARROW))
+    assert done == [
+        *("+accepted local", "+announced local"),
+        *(f"+accepted {FIRST}", "-announced local"),
+        *("+accepted local", "+announced local"),
+        *("-announced local", "-accepted local"),
+    ]
+
+
+@pytest.mark.parametrize("wanted", [None, Route(NARROW), Route(NARROW, FIRST)])
+@pytest.mark.parametrize("accepts", [None, Route(NARROW), Route(NARROW, FIRST)])
+@pytest.mark.parametrize("announces", [False, True])
+def test_what_was_left_half_done_is_seen_and_mended(
+    wanted: Route | None, accepts: Route | None, announces: bool
+) -> None:
+    """By the same diff that keeps everything else, whatever a crash or somebody's hand has left."""
+    accepted, announced = MemoryRoutes(infra_of(SERVICE)), MemoryRoutes(infra_of(SERVICE))
+    if accepts is not None:
+        accepted.add(accepts)
+    if announces:
+        announced.add(Route(NARROW))
+    routes = AnnouncedRoutes(accepted, announced)
+    is_whole = announces == (accepts == Route(NARROW))
+    assert routes.installed() == ({accepts} - {None} if is_whole else {Route(NARROW, HALF)})
+    goal = {wanted} if wanted is not None else set()
+    for change in diff(goal, routes.installed()):
+        change.apply(routes)
+    assert routes.installed() == goal == accepted.installed()
+    assert announced.installed() == {Route(NARROW)} & goal
 
 
 @pytest.mark.lab
