@@ -79,6 +79,13 @@ _EXIT_NOT_FOUND = 127
     metavar="SECONDS",
     help="What a node had that is gone for so long is recovered at others; 0: never; default: 600, or as is.",
 )
+@click.option(
+    "--topology",
+    type=click.Choice(["bridge", "bgp"]),
+    default="bridge",
+    show_default=True,
+    help="How the router hears of slices: from this process, or from the nodes by BGP (docs/bgp.md).",
+)
 @click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
 @click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")
 def up_command(detach: bool, **options: Any) -> int:

@@ -1,4 +1,4 @@
-"""The edge of a lab: its router's routes, and where the service is. Kept as the control store says."""
+"""The edge of a lab: what leads to its nodes, and where the service is. Kept as the control store says."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ from collections.abc import Callable
 
 from ssastore.core.cluster import ClusterRecord
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.routekeeper import RouteKeeper, announced_to_router
 from ssastore.env import ControlStore, spawn
-from ssastore.lab.fabric import Fabric
+from ssastore.lab.topologies.network import Ground, Network
 
 
 async def keep_edge(
-    control: ControlStore, fabric: Fabric | None, tell: Callable[[ClusterRecord], None]
+    control: ControlStore,
+    network: Network | None,
+    nodes: list[str],
+    ground: Ground,
+    tell: Callable[[ClusterRecord], None],
 ) -> list[asyncio.Task[None]]:
     """Send every node's cover to its node address, in all service prefixes, from now on; the tasks for it.
 
     Args:
-        fabric: of the lab, when it has a network.
+        network: of the lab, when it has one.
+        nodes: that there are now.
+        ground: for what the network starts.
         tell: called with the cluster's own record whenever that changes.
     """
     view = ClusterView(control)
     await view.load()
     jobs = [spawn("follow the cluster", view.run())]
-    if fabric is not None:
-        routes = fabric.router_routes()
-        keeper = RouteKeeper(view, routes, announced_to_router())
-        keeper.begin()
-        jobs.append(spawn("keep the router's routes", keeper.run()))
-        jobs[-1].add_done_callback(lambda _: routes.close())
-    jobs.append(spawn("keep the prefix", _keep_prefix(view, fabric, tell)))
+    if network is not None:
+        jobs += network.lead(view, nodes, ground)
+    jobs.append(spawn("keep the prefix", _keep_prefix(view, network, tell)))
     return jobs
 
 
 async def _keep_prefix(
-    view: ClusterView, fabric: Fabric | None, tell: Callable[[ClusterRecord], None]
+    view: ClusterView, network: Network | None, tell: Callable[[ClusterRecord], None]
 ) -> None:
     while True:
         view.record_changed.clear()
-        if fabric is not None:
+        if network is not None:
             for service in view.record.networks:
-                fabric.hold_back(service)
+                network.hold_back(service)
         tell(view.record)
         await view.record_changed.wait()

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
+from typing import Self
 
 from ssastore.errors import EnvironmentProblem
 from ssastore.lab.interfaces import Interfaces
@@ -109,7 +110,7 @@ class Fabric:
         *,
         mtu: int = MTU_DEFAULT,
         forwarding: bool = False,
-    ) -> Fabric:
+    ) -> Self:
         """Make the calling thread's network namespace the router, and connect new hosts to it.
 
         Args:

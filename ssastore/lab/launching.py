@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from ssastore.lab.etcd import CLIENT_PORT, PEER_PORT, etcd_command
-from ssastore.lab.fabric import Fabric
 from ssastore.lab.options import UpOptions
 from ssastore.lab.processes import Processes, free_port
+from ssastore.lab.topologies.network import Network
 from ssastore.rules.record import NATIVE_PORT
 
 REGION = "us-east-1"
@@ -29,7 +29,7 @@ class Launcher:
     ) -> None:
         self.control = control
         "As nodes are told; an etcd of our own gets its address when it is started."
-        self.fabric: Fabric | None = None
+        self.fabric: Network | None = None
         self.ports: dict[str, int] = {}
         "Of nodes, in a simulated network."
         self._options = options
@@ -56,6 +56,7 @@ class Launcher:
                 "manage_routes": self.fabric is not None,
                 "simulated": self.fabric is None,
                 "rules": self._options.rules,
+                **(self.fabric.settings if self.fabric is not None else {}),
                 **self._options.extra_settings(),
             },
         )

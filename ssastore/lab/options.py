@@ -20,10 +20,14 @@ from ssastore.control.address import parse_control
 from ssastore.core.settings import RecoverySettings
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.keyspace import REPLICAS_ALLOWED, service_network
+from ssastore.lab.birdconfig import find_bird
 from ssastore.lab.etcd import find_etcd
 
 EMBEDDED = "embedded"
 ETCD = "etcd"
+
+BRIDGE, BGP = "bridge", "bgp"
+TOPOLOGIES = (BRIDGE, BGP)
 
 _OURS = {"lab.json", "secrets.json", "lost+found"}
 "What a data directory may hold before it is one: lab.json is written last."
@@ -50,6 +54,8 @@ class UpOptions:
     "The service record that nodes, gateway and clients keep; see ``NodeConfig``."
     s3_domain: str = ""
     "See ``GatewayConfig``."
+    topology: str = BRIDGE
+    "One of TOPOLOGIES: how hosts hang together, and how the router hears of slices."
     recover_after: int | None = None
     "Seconds until what a node had that is gone is recovered at others; 0: never; None: as it is."
 
@@ -75,6 +81,7 @@ def check_options(options: UpOptions) -> None:
     if options.recover_after is not None:
         RecoverySettings(options.recover_after)
     _check_control(options)
+    _check_topology(options)
     if options.nodes < options.replicas:
         raise ConfigError(f"{options.replicas} replicas need as many nodes, got {options.nodes}")
     if options.service is not None:
@@ -97,6 +104,14 @@ def _check_control(options: UpOptions) -> None:
                 "--control: the hosts of a lab reach nothing outside of it; let it start an etcd of its own "
                 f"with --control {ETCD}, or do without hosts with --simulate"
             )
+
+
+def _check_topology(options: UpOptions) -> None:
+    if options.topology == BRIDGE:
+        return
+    if options.simulate:
+        raise ConfigError(f"--topology {options.topology} needs real hosts, which --simulate does without")
+    find_bird()
 
 
 def open_data_dir(path: str | None) -> AbstractContextManager[str]:

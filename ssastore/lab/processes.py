@@ -112,6 +112,10 @@ class Processes:
                 process.kill()
                 process.wait()
 
+    def reload(self, name: str) -> None:
+        """Let it read its settings again, in the way of daemons."""
+        self._running[name].send_signal(signal.SIGHUP)
+
     def kill(self, name: str) -> None:
         """End it and its children as a power switch would: none of them has a word to say."""
         process = self._running[name]

@@ -37,12 +37,23 @@ from ssastore.lab import context as contexts
 from ssastore.lab import members
 from ssastore.lab.context import Context
 from ssastore.lab.edge import keep_edge
-from ssastore.lab.fabric import Fabric
 from ssastore.lab.launching import ETCD_HOST, GATEWAY_HOST, GATEWAY_PROCESS, REGION, Launcher
 from ssastore.lab.namespaces import enter_new_user_and_net
-from ssastore.lab.options import EMBEDDED, ETCD, UpOptions, check_options, open_data_dir, prepare_data_dir
+from ssastore.lab.options import (
+    BGP,
+    BRIDGE,
+    EMBEDDED,
+    ETCD,
+    UpOptions,
+    check_options,
+    open_data_dir,
+    prepare_data_dir,
+)
 from ssastore.lab.processes import Processes, free_port
 from ssastore.lab.status import AdminLink, wait_until_ready
+from ssastore.lab.topologies.bgp import Bgp
+from ssastore.lab.topologies.bridge import Bridge
+from ssastore.lab.topologies.network import Ground, Network
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
 from ssastore.rules.record import NATIVE_PORT
@@ -69,6 +80,10 @@ _NODES_STOP_S = 18
 
 _SOCKET_PATH_BYTES_MAX = 107
 "A Unix socket's path, in the kernel's structure for it."
+_SOCKET_NAME_BYTES_MAX = 20
+"Of the longest: `.bird` after a host's name, which has at most 15."
+
+_NETWORKS: dict[str, type[Network]] = {BRIDGE: Bridge, BGP: Bgp}
 
 
 def _listener(port: int) -> socket.socket:
@@ -93,7 +108,7 @@ class Lab:
         self._options = options
         self._directory = directory
         self._service = service_network(service)
-        self._fabric: Fabric | None = None
+        self._fabric: Network | None = None
         self._is_ready = False
         self._jobs: list[asyncio.Task[None]] = []
         self._processes = Processes(directory / "log")
@@ -101,7 +116,9 @@ class Lab:
         self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
-        self._control_path = self._choose_control_path()
+        sockets = self._choose_sockets()
+        self._ground = Ground(self._processes, directory / "config", sockets)
+        self._control_path = sockets / "control.sock"
         self._secrets = str(directory / "secrets.json")
         self._launcher = Launcher(
             options,
@@ -111,13 +128,12 @@ class Lab:
             secrets=self._secrets,
         )
 
-    def _choose_control_path(self) -> Path:
-        """In the data directory, where a killed lab leaves it to its next start; unless that is too deep."""
-        path = self._directory / "control.sock"
-        if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
+    def _choose_sockets(self) -> Path:
+        """The data directory, where a killed lab leaves them to its next start; unless that is too deep."""
+        if len(os.fsencode(self._directory)) + 1 + _SOCKET_NAME_BYTES_MAX > _SOCKET_PATH_BYTES_MAX:
             self._runtime = tempfile.TemporaryDirectory(prefix="ssa-")
-            path = Path(self._runtime.name) / "control.sock"
-        return path
+            return Path(self._runtime.name)
+        return self._directory
 
     def close(self) -> None:
         """Let go of what was made outside of ``serve``."""
@@ -137,7 +153,7 @@ class Lab:
         hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
         if self._options.control == ETCD:
             hosts.append(ETCD_HOST)
-        self._fabric = Fabric.build(self._service, hosts, mtu=MTU, forwarding=True)
+        self._fabric = _NETWORKS[self._options.topology].build(self._service, hosts, mtu=MTU, forwarding=True)
         self._launcher.fabric = self._fabric
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -223,7 +239,7 @@ class Lab:
             if self._options.recover_after is not None:
                 wanted = RecoverySettings(self._options.recover_after).encode()
                 await control.transact([], [Write(RECOVERY_SETTINGS_KEY, wanted)])
-            self._jobs += await keep_edge(control, self._fabric, self._renumber)
+            self._jobs += await keep_edge(control, self._fabric, self._names, self._ground, self._renumber)
             for name in self._names:
                 self._launcher.start_node(name)
             self._launcher.start_gateway(s3, admin)
@@ -244,7 +260,8 @@ class Lab:
             for job in self._jobs:
                 job.cancel()
             await control.close()
-            await self._processes.end([ETCD_HOST], _ETCD_STOP_S)
+            daemons = self._fabric.daemons if self._fabric is not None else []
+            await self._processes.end([*daemons, ETCD_HOST], _ETCD_STOP_S)
             if server is not None:
                 await server.close()
 
@@ -327,6 +344,7 @@ class Lab:
             if found is None or found.value != value:
                 raise ConfigError(f"the cluster has a node {name} already, and it is not of this lab")
         self._names.append(name)
+        self._fabric.add_node(name)
         self._launcher.start_node(name)
         contexts.write(self.context())
         await self._processes.first_child(name, _NODE_START_S)
@@ -417,6 +435,8 @@ def up(options: UpOptions, on_ready: Callable[[Context], None]) -> int:
             try:
                 lab.enter()
             except NamespaceRefused as error:
+                if options.topology != BRIDGE:
+                    raise
                 print(f"ssastore: SIMULATED NETWORK: nodes are ports of ::1 ({error})", file=sys.stderr)
                 lab.simulate()
             return run(lab.serve(s3, admin, on_ready))

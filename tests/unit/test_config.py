@@ -88,7 +88,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
         "simulated": True, "s3_listen": "",
         "rules": "v=SSA1; replicas=3; data=content+source",
-        "rules_monitor": True, "region": "eu", "s3_domain": "s3.example.org",
+        "rules_monitor": True, "announce": "", "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}
@@ -115,6 +115,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         ("workers", 17, "workers must be 1 to 16"),
         ("map_bytes", 0, "map_bytes must be 16 MiB to 64 TiB"),
         ("map_bytes", 1 << 47, "map_bytes must be 16 MiB to 64 TiB"),
+        ("announce", "bird", "announce must be kernel, or empty"),
         ("manage_routes", 1, "manage_routes must be bool, got 1"),
         ("log_format", "xml", "log_format must be text or json"),
         ("colour", "red", "unknown setting 'colour'"),

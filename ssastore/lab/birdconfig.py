@@ -1,0 +1,149 @@
+"""What BIRD 2 is told on a node and on the router of a lab; docs/bgp.md shows the same for machines. Pure.
+
+A node's daemon learns what ``announce = "kernel"`` left in table main, by our protocol number alone, and
+exports it by BGP; it takes nothing.  A router takes from each node what can be a node's, a prefix inside
+of a service /64 from a whole plane down to the smallest slice, first hand, and gives it to its kernel.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+from ssastore.errors import ConfigError
+from ssastore.keyspace import IID_BITS, PLANE_BITS, SLICE_DEPTH_MAX
+from ssastore.routes.netlink import ROUTE_PROTOCOL
+
+AS_FIRST = 4_200_000_000
+"Private use (RFC 6996), one for the router and one for each node, as in RFC 7938."
+
+PREFIX_MIN = 128 - IID_BITS + PLANE_BITS
+"A cover has no longer arc than a plane: the R slices of a group are at R nodes."
+PREFIX_MAX = 128 - IID_BITS + SLICE_DEPTH_MAX
+PREFIXES_MAX = 8192
+"From one node, refused ones included, before its session ends: more than any plan makes."
+
+HOLD_S, KEEPALIVE_S = 9, 3
+
+_PATHS = ("/usr/sbin/bird", "/usr/local/sbin/bird")
+"Users have no sbin in their PATH."
+
+_HEAD = """\
+router id {identifier};
+log stderr {{ info, warning, error, fatal, bug }};
+protocol device {{ }}
+"""
+
+_NODE = """
+protocol kernel announced {{
+    learn;
+    ipv6 {{
+        import where krt_source = {protocol};
+        export none;
+    }};
+}}
+protocol bgp upstream {{
+    local {own} as {own_as};
+    neighbor {router} as {router_as};
+    ttl security on;
+    hold time {hold};
+    keepalive time {keepalive};
+    connect delay time 1;
+    connect retry time 1;
+    error wait time 1, 2;
+    ipv6 {{
+        import none;
+        export where proto = "announced";
+    }};
+}}
+"""
+
+_ROUTER = """
+filter from_node {{
+    if bgp_path.len != 1 then reject;
+    if net !~ [ {allowed} ] then reject;
+    accept;
+}}
+protocol kernel {{
+    ipv6 {{
+        import none;
+        export where source = RTS_BGP;
+    }};
+}}
+template bgp node {{
+    local {own} as {own_as};
+    passive;
+    error wait time 1, 30;
+    ttl security on;
+    hold time {hold};
+    keepalive time {keepalive};
+    ipv6 {{
+        import keep filtered;
+        import filter from_node;
+        receive limit {most} action restart;
+        export none;
+    }};
+}}
+"""
+
+_NEIGHBOUR = "protocol bgp '{name}' from node {{ neighbor {address} as {number}; }}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """One end of a session. The low bits of its address name its AS."""
+
+    name: str
+    address: IPv6Address
+
+    @property
+    def number(self) -> int:
+        """Of its autonomous system."""
+        return AS_FIRST + (int(self.address) & 0xFFFF)
+
+    @property
+    def identifier(self) -> str:
+        """Its router id, which looks like an IPv4 address and is none."""
+        low = int(self.address) & 0xFFFF
+        return f"10.74.{low >> 8}.{low & 0xFF}"
+
+
+def find_bird() -> str:
+    """The path of BIRD. Raises ConfigError, with a remedy, when there is none."""
+    for path in (shutil.which("bird"), *_PATHS):
+        if path is not None and Path(path).exists():
+            return path
+    raise ConfigError("--topology: there is no bird here; Debian's package of it is bird2")
+
+
+def node_config(node: Speaker, router: Speaker) -> str:
+    """For a node, which announces what it accepts to its router."""
+    return _HEAD.format(identifier=node.identifier) + _NODE.format(
+        protocol=ROUTE_PROTOCOL,
+        own=node.address,
+        own_as=node.number,
+        router=router.address,
+        router_as=router.number,
+        hold=HOLD_S,
+        keepalive=KEEPALIVE_S,
+    )
+
+
+def router_config(router: Speaker, nodes: Iterable[Speaker], services: Iterable[IPv6Network]) -> str:
+    """For the router of these nodes, with all prefixes that the service has at the moment."""
+    allowed = ", ".join(f"{service}{{{PREFIX_MIN},{PREFIX_MAX}}}" for service in services)
+    head = _HEAD.format(identifier=router.identifier) + _ROUTER.format(
+        allowed=allowed,
+        own=router.address,
+        own_as=router.number,
+        hold=HOLD_S,
+        keepalive=KEEPALIVE_S,
+        most=PREFIXES_MAX,
+    )
+    neighbours = [
+        _NEIGHBOUR.format(name=node.name, address=node.address, number=node.number) for node in nodes
+    ]
+    return head + "".join(neighbours)

@@ -1,0 +1,1 @@
+"""How the hosts of a lab hang together and who tells its routers: one module for each topology."""

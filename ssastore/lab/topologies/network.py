@@ -1,0 +1,47 @@
+"""What a lab asks of its network, whatever the topology."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ssastore.core.clusterview import ClusterView
+from ssastore.lab.fabric import Fabric
+from ssastore.lab.processes import Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where the processes of a network run and leave their files."""
+
+    processes: Processes
+    config: Path
+    "Directory for settings."
+    sockets: Path
+    "Directory with a path short enough for Unix sockets."
+
+
+class Network(Fabric):
+    """Hosts on a link with a router, and what leads addresses of slices to them."""
+
+    settings: ClassVar[Mapping[str, str]] = {}
+    "Of all nodes, beside those that every lab sets."
+
+    @property
+    def daemons(self) -> list[str]:
+        """Names of the processes that it has started; they are ended after the nodes."""
+        return []
+
+    @abstractmethod
+    def lead(self, view: ClusterView, nodes: list[str], ground: Ground) -> list[asyncio.Task[None]]:
+        """Send what nodes own to their addresses from now on, in all service prefixes; the tasks for it.
+
+        To be called in the router's namespace, with a view that others keep up.
+        """
+
+    def add_node(self, name: str) -> None:
+        """A host of those that were added since ``lead`` becomes a node: lead to it too."""
