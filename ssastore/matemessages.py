@@ -279,6 +279,20 @@ class Total(Message):
 
 
 @dataclass(slots=True)
+class CountSlices(Message):
+    """Node to node: go on counting what slices hold that will be sealed, so that Total has little left to do.
+    Reply: whether all are counted; if not, ask again."""
+
+    TYPE = 56
+    TYPES = (int, int, int, bytes)
+    iid: int
+    moves: bytes
+
+    def check(self) -> None:
+        _check_stands(self.moves)
+
+
+@dataclass(slots=True)
 class Fetch(Message):
     """Node to node: what is stored under a key of a slice that is handed over. Reply: whether there is
     anything; body: it."""

@@ -22,6 +22,7 @@ from ssastore.matemessages import (
     Changes,
     Collect,
     Copy,
+    CountSlices,
     Fence,
     Fetch,
     Hold,
@@ -76,6 +77,7 @@ __all__ = [
     "Condition",
     "Copy",
     "Count",
+    "CountSlices",
     "Delete",
     "Fence",
     "Fetch",
@@ -428,6 +430,7 @@ _REQUESTS: tuple[type[Message], ...] = (
     Total,
     Fetch,
     Hold,
+    CountSlices,
 )
 for _message in (Hello, Welcome, Proof, *_REQUESTS):
     _message.VALUES = staticmethod(_values(_message.__slots__))  # type: ignore[attr-defined]

@@ -45,6 +45,7 @@ from ssastore.messages import (
     Changes,
     Collect,
     Copy,
+    CountSlices,
     Delete,
     Fence,
     Fetch,
@@ -87,6 +88,7 @@ NODE_ONLY = frozenset(
         Changes.TYPE,
         Seal.TYPE,
         Total.TYPE,
+        CountSlices.TYPE,
         Fetch.TYPE,
         Hold.TYPE,
     )

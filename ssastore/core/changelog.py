@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ssastore.core.numbers import WHOLE_SLICES
 from ssastore.core.records import slice_range
+from ssastore.core.totals import RunningTotals
 from ssastore.env import ReadTxn, Store, StoreUsage, WriteTxn
 
 T = TypeVar("T")
@@ -70,20 +71,25 @@ class ChangeLog:
 class _NotedTxn:
     """A write transaction whose changes are noted."""
 
-    def __init__(self, txn: WriteTxn, logs: list[ChangeLog]) -> None:
+    def __init__(self, txn: WriteTxn, logs: list[ChangeLog], totals: list[RunningTotals]) -> None:
         self._txn = txn
         self._logs = logs
+        self._totals = totals
         self.get = txn.get
         self.scan = txn.scan
 
     def put(self, key: bytes, *parts: bytes | memoryview, use_reserve: bool = False) -> None:
         """See ``env.WriteTxn.put``."""
+        for totals in self._totals:
+            totals.change(self._txn, key, parts)
         self._txn.put(key, *parts, use_reserve=use_reserve)
         for log in self._logs:
             log.note(key)
 
     def delete(self, key: bytes) -> bool:
         """See ``env.WriteTxn.delete``."""
+        for totals in self._totals:
+            totals.change(self._txn, key, None)
         for log in self._logs:
             log.note(key)
         return self._txn.delete(key)
@@ -98,6 +104,7 @@ class NotedStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._logs: list[ChangeLog] = []
+        self._totals: list[RunningTotals] = []
         self.do: Callable[..., None] = store.do
         self.submit: Callable[..., asyncio.Future[Any]] = store.submit
 
@@ -117,14 +124,34 @@ class NotedStore:
         """A log of all that is changed from now on; what was changed before is in the store afterwards."""
         log = ChangeLog(slices, keys_max)
         self._logs.append(log)
-        self.do, self.submit = self._do_noted, self._submit_noted
+        self._note_all()
         await self._store.submit(lambda txn: None)
         return log
 
     def end(self, log: ChangeLog) -> None:
         """Note no more for a log."""
         self._logs.remove(log)
-        if not self._logs:
+        self._note_no_more()
+
+    def begin_totals(self, slices: Iterable[int], plane: int | None = None) -> RunningTotals:
+        """Totals of slices that are right whatever is changed from now on; nothing is counted yet."""
+        totals = RunningTotals(slices, plane)
+        self._totals.append(totals)
+        self._note_all()
+        self._store.do(totals.clear, _ignore)
+        return totals
+
+    def end_totals(self, totals: RunningTotals) -> None:
+        """Keep totals no more."""
+        self._totals.remove(totals)
+        self._note_no_more()
+        self._store.do(totals.clear, _ignore)
+
+    def _note_all(self) -> None:
+        self.do, self.submit = self._do_noted, self._submit_noted
+
+    def _note_no_more(self) -> None:
+        if not self._logs and not self._totals:
             self.do, self.submit = self._store.do, self._store.submit
 
     def _do_noted(
@@ -134,7 +161,11 @@ class NotedStore:
         *,
         size: int = 0,
     ) -> None:
-        self._store.do(lambda txn: change(_NotedTxn(txn, self._logs)), then, size=size)
+        self._store.do(lambda txn: change(_NotedTxn(txn, self._logs, self._totals)), then, size=size)
 
     def _submit_noted(self, change: Callable[[WriteTxn], T], *, size: int = 0) -> asyncio.Future[T]:
-        return self._store.submit(lambda txn: change(_NotedTxn(txn, self._logs)), size=size)
+        return self._store.submit(lambda txn: change(_NotedTxn(txn, self._logs, self._totals)), size=size)
+
+
+def _ignore(result: Any, error: BaseException | None) -> None:
+    """What is left behind of a total is cleared before the next one is begun."""

@@ -3,6 +3,7 @@
     Copy       the slices page by page, while they are served; what changes from then on is noted
     Changes    what was changed since
     Seal       vote no more, durably; what comes after it is the last that is asked for
+    CountSlices  count what each slice holds; from then on the total follows every change
     Total      what each slice holds in all, for the target to compare
     Fetch      one blob
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -44,7 +45,7 @@ from ssastore.core.records import slice_range
 from ssastore.core.replies import Refusal, Reply
 from ssastore.core.standing import Standing, State, pack_parts, unpack_stands
 from ssastore.core.survey import walk
-from ssastore.core.totals import SliceTotal, Tally, pack_totals
+from ssastore.core.totals import RunningTotals, SliceTotal, pack_totals
 from ssastore.env import Compare, ControlStore, Write, WriteTxn
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import plane_of
@@ -55,14 +56,15 @@ from ssastore.limits import (
     MOVE_SILENT_MS,
     SEALED_MS_MAX,
 )
-from ssastore.messages import Changes, Copy, Fetch, Seal, Status, Total
+from ssastore.messages import Changes, Copy, CountSlices, Fetch, Seal, Status, Total
 
 log = logging.getLogger(__name__)
 
-GIVEN = frozenset((Copy.TYPE, Changes.TYPE, Seal.TYPE, Total.TYPE, Fetch.TYPE))
+GIVEN = frozenset((Copy.TYPE, Changes.TYPE, Seal.TYPE, Total.TYPE, CountSlices.TYPE, Fetch.TYPE))
 "Requests of nodes that are for the giver."
 
 _LOOK_EVERY_S = 0.5
+_COUNTED_AT_ONCE_S = 1.0
 _CHANGES_A_PAGE = 1000
 _RECORDS_DROPPED_AT_ONCE = 100
 DROPPED_AT_ONCE = 16
@@ -85,6 +87,8 @@ class Giver:
         self._drain_s = drain_ms / 1000
         self._logs: dict[int, ChangeLog] = {}
         "By session."
+        self._totals: dict[int, RunningTotals] = {}
+        "By slice."
         self._sessions = custody.environment.boot << 32
         self._since: dict[tuple[int, int, State], float] = {}
         "When a slice was first seen in this state of a handover."
@@ -105,6 +109,8 @@ class Giver:
             return await self._copy(request, moves)
         if isinstance(request, Changes):
             return await self._changes(request)
+        if isinstance(request, CountSlices):
+            return [await self._count(moves, _COUNTED_AT_ONCE_S)], b""
         if isinstance(request, Total):
             return await self._total(moves)
         return self._fetch(request, moves)
@@ -173,17 +179,29 @@ class Giver:
             held = self._custody.held(number)
             if held is None or self._custody.standing(number).seal != h:
                 raise Refusal(Status.SILENT, f"slice {slice_name(number)} is not sealed")
-            tally = Tally(number)
-            is_more = True
-            while is_more:
-                with self._store.read() as txn:
-                    is_more = tally.step(txn)
-                await asyncio.sleep(0)
+            await self._count([number], SEALED_MS_MAX / 1000)
+            kept = self._totals.get(number)
             with self._store.read() as txn:
+                counted = None if kept is None else kept.of(txn, number)
                 floor = read_floor(txn, slice_range(number)[0])
-            total = SliceTotal(tally.records, tally.sum, floor, held.record.cfg)
-            totals.append((part_of_slice(number), total))
+            if counted is None:
+                raise Refusal(Status.SILENT, f"slice {slice_name(number)} is not counted")
+            totals.append((part_of_slice(number), SliceTotal(*counted, floor, held.record.cfg)))
         return [], pack_totals(totals)
+
+    async def _count(self, slices: Collection[int], within_s: float) -> bool:
+        """Count on, for so long; whether the slices are counted to their ends."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        new = [number for number in slices if number not in self._totals]
+        if new:
+            self._totals.update(dict.fromkeys(new, self._store.begin_totals(new)))
+        steps = [partial(self._totals[number].step, number=number) for number in slices]
+        for step in steps:
+            while await self._store.submit(step):
+                if loop.time() > until:
+                    return False
+        return True
 
     def _fetch(self, request: Fetch, moves: dict[int, int]) -> Reply:
         if not any(first <= request.key < end for first, end in map(slice_range, moves)):
@@ -218,7 +236,15 @@ class Giver:
         for session, known in list(self._logs.items()):
             if known.is_overrun or not any(number in self._custody.outgoing for number in known.slices):
                 self._end_session(session)
+        for totals in set(self._totals.values()):
+            if self._custody.outgoing.keys().isdisjoint(totals.slices):
+                self._end_totals(totals)
         await self._look_after_outgoing()
+
+    def _end_totals(self, totals: RunningTotals) -> None:
+        for number in totals.slices:
+            del self._totals[number]
+        self._store.end_totals(totals)
 
     async def _look_after_outgoing(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ssastore.core.caller import Caller
+from ssastore.core.changelog import NotedStore
 from ssastore.core.cluster import NODE_PREFIX, NodeRecord
 from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover
@@ -45,7 +46,7 @@ from ssastore.core.pace import Gate, SharedPace, Stint
 from ssastore.core.recorded import read_records, replace_records
 from ssastore.core.settings import MOVE_SETTINGS_KEY, MoveSettings
 from ssastore.core.taking import Taker
-from ssastore.env import Compare, ControlStore, Item, Store, Write, spawn
+from ssastore.env import Compare, ControlStore, Item, Write, spawn
 from ssastore.errors import ConfigError, CorruptObject, SsaStoreError
 from ssastore.keyspace import LANES
 from ssastore.limits import (
@@ -100,7 +101,7 @@ class Mover:
         self,
         *,
         custody: Custody,
-        store: Store,
+        store: NotedStore,
         control: ControlStore,
         mates: Caller,
         workers: Mapping[str, int],

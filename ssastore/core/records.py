@@ -17,6 +17,8 @@ Plane f holds no data, so its last locator is free for bookkeeping of the enviro
     ffffffff 03  slice u16         standing: epoch u64 | cfg u64 (``core.standing``); of a part of a slice
                                    first locator u32 | depth u8
     ffffffff 04  environment u32   mark of another environment: boot u32 | sequence u64 (``core.marks``)
+    ffffffff 05  slice             running total of a slice that is handed over (``core.totals``); the rest of
+                                   the key as for a standing
     ffffffff 10  slice u16         floor: a ballot (``core.floors``)
     ffffffff 11                    ceiling: counter u64 (``core.ceiling``)
 """
@@ -49,6 +51,9 @@ STANDINGS_END = b"\xff\xff\xff\xff\x04"
 MARKS_FIRST = b"\xff\xff\xff\xff\x04"
 MARKS_END = b"\xff\xff\xff\xff\x05"
 
+TOTALS_FIRST = b"\xff\xff\xff\xff\x05"
+TOTALS_END = b"\xff\xff\xff\xff\x06"
+
 
 FLOORS_FIRST = b"\xff\xff\xff\xff\x10"
 "Floors (``core.floors``), each followed by its slice's 16-bit number."
@@ -73,10 +78,19 @@ def slice_range(number: int) -> tuple[bytes, bytes]:
 
 def standing_key(number: int) -> bytes:
     """Stored key of how far a slice's data here has come."""
+    return STANDINGS_FIRST + _slice_bytes(number)
+
+
+def total_key(number: int) -> bytes:
+    """Stored key of the running total of a slice."""
+    return TOTALS_FIRST + _slice_bytes(number)
+
+
+def _slice_bytes(number: int) -> bytes:
     if number < WHOLE_SLICES:
-        return STANDINGS_FIRST + number.to_bytes(2, "big")
+        return number.to_bytes(2, "big")
     piece = numbered_slice(number)
-    return STANDINGS_FIRST + locator_of(piece.first).to_bytes(4, "big") + bytes([piece.depth])
+    return locator_of(piece.first).to_bytes(4, "big") + bytes([piece.depth])
 
 
 def slice_of_standing(key: bytes) -> int:

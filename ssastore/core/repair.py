@@ -24,6 +24,8 @@ from ssastore.core.records import (
     STANDINGS_FIRST,
     TOMBSTONES_END,
     TOMBSTONES_FIRST,
+    TOTALS_END,
+    TOTALS_FIRST,
     reference_key,
     split_place,
 )
@@ -211,6 +213,8 @@ class Repairer:
                     write_standing(txn, int.from_bytes(stored_key[len(STANDINGS_FIRST) :], "big"), DAMAGED)
                 elif MARKS_FIRST <= stored_key < MARKS_END:
                     txn.delete(stored_key)  # It is told anew, and others have it too.
+                elif TOTALS_FIRST <= stored_key < TOTALS_END:
+                    txn.delete(stored_key)  # The slice is counted again.
                 else:
                     raise
 

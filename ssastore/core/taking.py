@@ -1,4 +1,4 @@
-"""Filling slices from the environment that hands them over: copy, changes, seal, last changes, comparison.
+"""Filling slices from the environment that hands them over: copy, changes, count, seal, comparison.
 
 Coroutines on a store and a Caller.  ``core.mover`` says which slices, and is the only one
 that changes records; ``core.giving`` answers.
@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from ssastore.core.blobstore import is_good_blob
 from ssastore.core.caller import Caller
+from ssastore.core.changelog import NotedStore
 from ssastore.core.custody import Custody
 from ssastore.core.filling import Cover, fill_keys, fill_range, pieces_of
 from ssastore.core.floors import raise_floor, read_floor
@@ -27,8 +28,8 @@ from ssastore.core.pace import SharedPace, Stint
 from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
 from ssastore.core.standing import Standing, pack_stands, unpack_parts
-from ssastore.core.totals import SliceTotal, Tally, unpack_totals
-from ssastore.env import ControlStore, Store, WriteTxn, spawn
+from ssastore.core.totals import RunningTotals, SliceTotal, unpack_totals
+from ssastore.env import ControlStore, WriteTxn, spawn
 from ssastore.errors import BadFrame, CorruptObject, Unavailable
 from ssastore.keyspace import ANY_TAIL, GROUP_BITS
 from ssastore.limits import (
@@ -42,10 +43,11 @@ from ssastore.limits import (
     PULL_PAGE_BYTES,
     STREAM_CHUNKS_INFLIGHT,
 )
-from ssastore.messages import Changes, Copy, Fetch, Kind, Seal, Total
+from ssastore.messages import Changes, Copy, CountSlices, Fetch, Kind, Seal, Total
 from ssastore.wire import Body
 
 _TOTAL_BUDGET_MS = 10_000
+_BACKLOG_EVERY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Taker:
         self,
         *,
         custody: Custody,
-        store: Store,
+        store: NotedStore,
         control: ControlStore,
         mates: Caller,
         cover: Cover,
@@ -124,16 +126,19 @@ class Taker:
         }
         await self._custody.note_standings(begun)
         await self._copy(copying)
-        await self._catch_up(copying)
         slices = [slice_number(into, part) for part in held]
-        self.sealed.update(slices)
-        copying.is_sealed = True
+        totals = self._store.begin_totals(slices, copying.plane)
         try:
+            await self._count(copying, totals)
+            await self._catch_up(copying)
+            self.sealed.update(slices)
+            copying.is_sealed = True
             await self._seal(copying)
             await self._take_all_changes(copying)
-            await self._compare(copying)
+            await self._compare(copying, totals)
         finally:
             self.sealed.difference_update(slices)
+            self._store.end_totals(totals)
 
     async def _copy(self, copying: _Copying) -> None:
         """Take all pages. In a hurry, the next one is asked for while one is stored, and a few are on their
@@ -222,6 +227,32 @@ class Taker:
             count += taken
         return count
 
+    async def _count(self, copying: _Copying, totals: RunningTotals) -> None:
+        """Let both count what they hold, so that nobody waits for that when the source votes no more.
+
+        Changes are taken meanwhile: the source can remember so many.
+        """
+        counting = spawn("count what was taken", self._count_own(copying, totals))
+        try:
+            is_counted = False
+            while not is_counted:
+                header, _ = await self._ask(CountSlices(copying.iid, copying.moves), (bool,))
+                is_counted = header[0]
+                await self._take_backlog(copying)
+            while not counting.done():
+                await asyncio.wait([counting], timeout=_BACKLOG_EVERY_S)
+                await self._take_backlog(copying)
+            await counting
+        finally:
+            counting.cancel()
+
+    async def _count_own(self, copying: _Copying, totals: RunningTotals) -> None:
+        """Count the slices here to their ends."""
+        for part in copying.held:
+            step = partial(totals.step, number=slice_number(copying.into, part))
+            while await self._store.submit(step):
+                await copying.stint.rest()
+
     async def _catch_up(self, copying: _Copying) -> None:
         """Take changes until few are left, or until they come as fast as they are taken.
 
@@ -253,23 +284,19 @@ class Taker:
         if not copying.held.keys() <= set(unpack_parts(header[0])):
             raise Unavailable("not all slices are sealed")
 
-    async def _compare(self, copying: _Copying) -> None:
+    async def _compare(self, copying: _Copying, running: RunningTotals) -> None:
         """Let FILLED be durable, if what is here is what the source has."""
         message = Total(copying.iid, copying.moves)
-        # Both count at the same time: nobody votes for these slices meanwhile.
-        counting = spawn("count what was taken", self._totals(copying))
-        try:
-            _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
-            own = await counting
-        finally:
-            counting.cancel()
+        _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
         totals = unpack_totals(body)
+        with self._store.read() as txn:
+            own = {part: running.of(txn, slice_number(copying.into, part)) for part in copying.held}
         for part, held in copying.held.items():
             total = totals.get(part)
             if total is None or (total.records, total.sum) != own[part] or total.cfg != held.record.cfg:
                 raise Unavailable(
-                    f"{part_piece(part)} is not the same here: {own[part][0]} records, at the source "
-                    f"{total.records if total else 'none'}"
+                    f"{part_piece(part)} is not the same here: {_count_of(own[part])} records, at the source "
+                    f"{_count_of(total)}"
                 )
         await self._custody.fill(
             {
@@ -280,19 +307,6 @@ class Taker:
             },
             partial(_raise_floors, plane=copying.into, totals=totals),
         )
-
-    async def _totals(self, copying: _Copying) -> dict[int, tuple[int, int]]:
-        """Of each part, how many records are here, and their sum as it is at the source."""
-        totals = {}
-        for part in copying.held:
-            tally = Tally(slice_number(copying.into, part), copying.plane)
-            is_more = True
-            while is_more:
-                with self._store.read() as txn:
-                    is_more = tally.step(txn)
-                await asyncio.sleep(0)
-            totals[part] = tally.records, tally.sum
-        return totals
 
     async def _ask(
         self, message: Any, types: tuple[type, ...], *, within_ms: int = FENCE_BUDGET_MS
@@ -339,6 +353,10 @@ class Taker:
             raise CorruptObject("the source sent a blob that does not match its digest", stored_key)
         await self._store.submit(lambda txn: txn.put(stored_key, body), size=len(body))
         return len(body)
+
+
+def _count_of(total: tuple[int, int] | SliceTotal | None) -> object:
+    return "unknown" if total is None else total[0]
 
 
 def _raise_floors(txn: WriteTxn, plane: int, totals: Mapping[int, SliceTotal]) -> None:

@@ -17,6 +17,7 @@ from ssastore.messages import (
     Collect,
     Copy,
     Count,
+    CountSlices,
     Delete,
     Fence,
     Fetch,
@@ -79,6 +80,7 @@ SAMPLES: list[Message] = [
     Seal(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02"),
     Total(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02"),
     Fetch(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02", bytes(40)),
+    CountSlices(IID, b"\x00\x00\x0a\x3f" + bytes(7) + b"\x02"),
     Count(IID, 5, 16, 15),
     Hold(IID, 5, 16, 15, b"h" * 24, 1, 3),
 ]
@@ -145,7 +147,7 @@ def changed(message: Message, **fields: Any) -> list[Any]:
 
 GET, PUT, DELETE, SCAN, SHUT, PUT_BLOB, GET_BLOB, _, READ, PREPARE, ACCEPT, *_OF_UPKEEP = SAMPLES
 COLLECT, SURVEY, SURVEY_SLICES, REFERENCES, RECHECK, _, FENCE, PULL, MARK, *_OF_MOVES = _OF_UPKEEP
-COPY, CHANGES, SEAL, TOTAL, FETCH, COUNT, HOLD = _OF_MOVES
+COPY, CHANGES, SEAL, TOTAL, FETCH, COUNT_SLICES, COUNT, HOLD = _OF_MOVES
 HELLO, WELCOME, PROOF = GREETINGS
 OUT_OF_RANGE = [
     (GET, {"bucket": -1}),
@@ -158,6 +160,7 @@ OUT_OF_RANGE = [
     (GET, {"kind": 0x40}),
     (GET, {"kind": 0}),
     (GET, {"kind": -1}),
+    (COUNT_SLICES, {"moves": b""}),
     (COUNT, {"shards": 0}),
     (COUNT, {"shard": 16}),
     (COUNT, {"bucket": 1 << 64}),

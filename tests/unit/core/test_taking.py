@@ -14,7 +14,7 @@ from xxhash import xxh3_64_intdigest
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core import taking
-from ssastore.core.changelog import ChangeLog
+from ssastore.core.changelog import ChangeLog, NotedStore
 from ssastore.core.groups import GroupRecord, PlaneOwner, group_key
 from ssastore.core.held import Held
 from ssastore.core.pace import SharedPace, Stint
@@ -23,7 +23,7 @@ from ssastore.core.taking import Taker
 from ssastore.env import ReadTxn, Write
 from ssastore.errors import NotFound, Unavailable
 from ssastore.limits import MOVE_BYTES_PER_S_MAX, MOVE_REST_TO_WORK
-from ssastore.messages import Changes, Copy, Kind, Seal
+from ssastore.messages import Changes, Copy, CountSlices, Kind, Seal
 from ssastore.store.memory import MemoryStore
 from ssastore.wire import Body
 from tests.registermodel import run_virtually
@@ -50,9 +50,12 @@ class Source:
     Args:
         changed_per_s: names that are written a second from the beginning of the copy on.
         name_count: how many different ones there are.
+        counts: how often it has to be asked before its slices are counted.
     """
 
-    def __init__(self, *, pages: int = 1, changed_per_s: float = 0, name_count: int = 1 << 30) -> None:
+    def __init__(
+        self, *, pages: int = 1, changed_per_s: float = 0, name_count: int = 1 << 30, counts: int = 1
+    ) -> None:
         self.noted = ChangeLog([GROUP], ROOM)
         self.calls: list[tuple[type, float]] = []
         "What was asked for, and when."
@@ -61,6 +64,7 @@ class Source:
         self._pages = pages
         self._changed_per_s = changed_per_s
         self._name_count = name_count
+        self._counts = counts
         self._written = self._in_time = 0
         self._told = 0
         "Number of the last change that was told."
@@ -92,6 +96,8 @@ class Source:
             _, page = changes_page(absent, [found for _, found in listed])
             self._told = listed[-1][0] if listed else message.seen
             return [0, 7, self._told, len(listed) == 1000, page.checksum], page.body
+        if isinstance(message, CountSlices):
+            return [0, 7, len(self.times_of(CountSlices)) >= self._counts], b""
         assert isinstance(message, Seal)
         self.left = len(self.noted.take(self._told, ROOM))
         raise Unavailable("sealed: that is all that is looked at")
@@ -109,7 +115,7 @@ async def take_from(source: Source, rest_to_work: float = MOVE_REST_TO_WORK) -> 
 
     taker = Taker(
         custody=cast(Any, SimpleNamespace(note_standings=note_standings)),
-        store=MemoryStore(),
+        store=NotedStore(MemoryStore()),
         control=control,
         mates=cast(Any, source),
         cover=lambda txn, ballot: None,
@@ -179,5 +185,19 @@ def test_a_copy_in_a_hurry_has_no_changes_between_its_pages() -> None:
         await take_from(source, 0)
         kinds = [kind for kind, _ in source.calls]
         assert kinds[:50] == [Copy] * 50
+
+    run_virtually(scenario)
+
+
+def test_what_changes_while_slices_are_counted_is_not_too_much_for_the_source() -> None:
+    """A large slice is counted before the seal, which takes its time."""
+
+    async def scenario() -> None:
+        source = Source(changed_per_s=5000, counts=400)
+        await take_from(source)
+        counted = source.times_of(CountSlices)
+        assert len(counted) == 400 and (counted[-1] - counted[0]) * 5000 > 2 * ROOM
+        assert counted[-1] < source.times_of(Seal)[0]
+        assert source.left <= 5000 * CALL_S
 
     run_virtually(scenario)
