@@ -31,6 +31,7 @@ from ssastore.limits import (
     MIB,
     TOMBSTONE_KEPT_MS,
 )
+from ssastore.routes.bgpspeaker import AS_MAX, parse_neighbours
 from ssastore.rules.hashes import KEY_BYTES, ServiceKeys
 from ssastore.rules.record import ServiceRecord, record_from_text
 from ssastore.rules.rule import Binding
@@ -84,7 +85,11 @@ class NodeConfig:
     manage_routes: bool = True
     "Set this host's AnyIP routes for what the node owns (needs CAP_NET_ADMIN)."
     announce: str = ""
-    "How routers hear of it: `kernel`, by routes that BIRD or FRR on this host exports; empty: otherwise."
+    "How routers hear of it: `kernel`, by routes for BIRD or FRR; `bgp`, by this node; empty: by others."
+    bgp_as: int = 0
+    'With `announce = "bgp"`: the autonomous system of this node.'
+    bgp_neighbours: str = ""
+    "And the routers that are told: `ADDRESS as NUMBER`, with commas between them."
     simulated: bool = False
     "Every node is a port of ::1, as in a lab without namespaces; never on a network."
     log_format: str = "text"
@@ -102,10 +107,19 @@ class NodeConfig:
         _require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
         _require(1 <= self.lifecycle_day_s <= 24 * 3600, "lifecycle_day_s", "1 s to a day")
         _check_rules(self.rules)
-        _require(self.announce in ("", "kernel"), "announce", "kernel, or empty")
-        _require(self.manage_routes or not self.announce, "announce", "empty without manage_routes")
+        self._check_announce()
         _require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
+
+    def _check_announce(self) -> None:
+        _require(self.announce in ("", "kernel", "bgp"), "announce", "kernel, bgp, or empty")
+        _require(self.manage_routes or not self.announce, "announce", "empty without manage_routes")
+        if self.announce == "bgp":
+            _require(1 <= self.bgp_as <= AS_MAX, "bgp_as", f"1 to {AS_MAX}")
+            try:
+                parse_neighbours(self.bgp_neighbours)
+            except ConfigError as error:
+                raise ConfigError(f"bgp_neighbours: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 from functools import partial
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from ssastore.config import NodeConfig, load, load_rules, load_secrets, open_control, write_private
@@ -32,13 +33,14 @@ from ssastore.core.forwarding import Forwarding
 from ssastore.core.reworking import unnamed, worker_state
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
 from ssastore.core.usage import Historian, usual_planes
-from ssastore.env import ControlStore, Routes, spawn
+from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.limits import DRAIN_MS, GOAWAY_MS, LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
 from ssastore.routes.announced import AnnouncedRoutes
+from ssastore.routes.bgpspeaker import BgpRoutes, parse_neighbours
 from ssastore.routes.netlink import ANNOUNCED, TABLE_MAIN, NetlinkRoutes
 from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
 from ssastore.traces import CopyKeeper
@@ -151,7 +153,7 @@ def check_record(config: NodeConfig, cluster: Cluster) -> NodeRecord:
     return record
 
 
-def _close(routes: NetlinkRoutes, _: asyncio.Task[None]) -> None:
+def _close(routes: NetlinkRoutes | BgpRoutes, _: asyncio.Task[None]) -> None:
     routes.close()
 
 
@@ -240,20 +242,29 @@ class Supervisor:
 
     def _accept_addresses(self, view: ClusterView) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
-        opened = [NetlinkRoutes()]
-        routes: Routes = opened[0]
-        if self._config.announce:
-            opened.append(NetlinkRoutes(TABLE_MAIN, ANNOUNCED))
-            routes = AnnouncedRoutes(*opened)
+        accepted = NetlinkRoutes()
+        announced = self._announced(view)
+        routes = accepted if announced is None else AnnouncedRoutes(accepted, announced)
         wanted = accepted_by(self._config.name)
         # A host that drops what is not its own would only make clients wait.
         forwarding = Forwarding(self._config.name, DRAIN_MS / 1000) if forwards_packets() else None
         keeper = RouteKeeper(view, routes, wanted, linger_ms=GOAWAY_MS, forwarding=forwarding)
         keeper.begin()
         self._jobs.append(spawn("keep routes", keeper.run()))
-        for adapter in opened:
-            self._jobs[-1].add_done_callback(partial(_close, adapter))
+        for adapter in (announced, accepted):
+            if adapter is not None:
+                self._jobs[-1].add_done_callback(partial(_close, adapter))
         log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
+
+    def _announced(self, view: ClusterView) -> NetlinkRoutes | BgpRoutes | None:
+        """Where routers hear of what is accepted; None: they are told by somebody else."""
+        config = self._config
+        if config.announce == "kernel":
+            return NetlinkRoutes(TABLE_MAIN, ANNOUNCED)
+        if config.announce == "bgp":
+            source = IPv6Address(view.nodes[config.name].address)
+            return BgpRoutes(parse_neighbours(config.bgp_neighbours), number=config.bgp_as, source=source)
+        return None
 
     def _stand_for_coordinator(self, control: ControlStore, view: ClusterView) -> Prober:
         """From now on. The prober is to be closed at the end."""

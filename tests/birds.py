@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from ssastore.errors import ConfigError
 from ssastore.lab.birdconfig import find_bird
 from tests.labs import RunningLab
 
+_START_S = 5
 _BIRDC = ("/usr/sbin/birdc", "/usr/local/sbin/birdc")
 
 
@@ -25,10 +28,17 @@ def need_bird() -> None:
 
 def birdc(lab: RunningLab, host: str, *command: str) -> str:
     """What the daemon of a lab's host answers."""
+    return ask_bird(lab.data / f"{host}.bird", *command)
+
+
+def ask_bird(socket: Path, *command: str) -> str:
+    """What the daemon with that control socket answers, as soon as it does."""
     client = shutil.which("birdc") or next(path for path in _BIRDC if shutil.which(path))
-    socket = str(lab.data / f"{host}.bird")
-    done = subprocess.run([client, "-s", socket, *command], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, (done.stdout, done.stderr)
+    argv = [client, "-s", str(socket), *command]
+    deadline = time.monotonic() + _START_S
+    while (done := subprocess.run(argv, capture_output=True, text=True, timeout=20)).returncode:
+        assert time.monotonic() < deadline, (done.stdout, done.stderr)
+        time.sleep(0.02)
     return done.stdout
 
 

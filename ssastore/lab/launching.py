@@ -56,7 +56,7 @@ class Launcher:
                 "manage_routes": self.fabric is not None,
                 "simulated": self.fabric is None,
                 "rules": self._options.rules,
-                **(self.fabric.settings if self.fabric is not None else {}),
+                **(self.fabric.settings_of(name) if self.fabric is not None else {}),
                 **self._options.extra_settings(),
             },
         )

@@ -26,8 +26,7 @@ from ssastore.lab.etcd import find_etcd
 EMBEDDED = "embedded"
 ETCD = "etcd"
 
-BRIDGE, BGP = "bridge", "bgp"
-TOPOLOGIES = (BRIDGE, BGP)
+BRIDGE, BGP, BGP_BUILT_IN = "bridge", "bgp", "bgp-built-in"
 
 _OURS = {"lab.json", "secrets.json", "lost+found"}
 "What a data directory may hold before it is one: lab.json is written last."
@@ -55,7 +54,7 @@ class UpOptions:
     s3_domain: str = ""
     "See ``GatewayConfig``."
     topology: str = BRIDGE
-    "One of TOPOLOGIES: how hosts hang together, and how the router hears of slices."
+    "How hosts hang together, and how the router hears of slices."
     recover_after: int | None = None
     "Seconds until what a node had that is gone is recovered at others; 0: never; None: as it is."
 

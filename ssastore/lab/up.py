@@ -41,6 +41,7 @@ from ssastore.lab.launching import ETCD_HOST, GATEWAY_HOST, GATEWAY_PROCESS, REG
 from ssastore.lab.namespaces import enter_new_user_and_net
 from ssastore.lab.options import (
     BGP,
+    BGP_BUILT_IN,
     BRIDGE,
     EMBEDDED,
     ETCD,
@@ -51,7 +52,7 @@ from ssastore.lab.options import (
 )
 from ssastore.lab.processes import Processes, free_port
 from ssastore.lab.status import AdminLink, wait_until_ready
-from ssastore.lab.topologies.bgp import Bgp
+from ssastore.lab.topologies.bgp import Bgp, BgpBuiltIn
 from ssastore.lab.topologies.bridge import Bridge
 from ssastore.lab.topologies.network import Ground, Network
 from ssastore.limits import LISTEN_BACKLOG
@@ -83,7 +84,7 @@ _SOCKET_PATH_BYTES_MAX = 107
 _SOCKET_NAME_BYTES_MAX = 20
 "Of the longest: `.bird` after a host's name, which has at most 15."
 
-_NETWORKS: dict[str, type[Network]] = {BRIDGE: Bridge, BGP: Bgp}
+_NETWORKS: dict[str, type[Network]] = {BRIDGE: Bridge, BGP: Bgp, BGP_BUILT_IN: BgpBuiltIn}
 
 
 def _listener(port: int) -> socket.socket:

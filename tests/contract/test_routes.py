@@ -22,6 +22,7 @@ from ssastore.errors import NamespaceRefused, RouteRefused
 from ssastore.lab.fabric import Fabric, infra_of
 from ssastore.lab.namespaces import in_new_namespaces
 from ssastore.routes.announced import HALF, AnnouncedRoutes
+from ssastore.routes.bgpspeaker import BgpRoutes
 from ssastore.routes.memory import MemoryRoutes
 from ssastore.routes.netlink import ANNOUNCED, TABLE_LOCAL, TABLE_MAIN, NetlinkRoutes
 from ssastore.routes.rtnetlink import Rtnetlink
@@ -148,6 +149,13 @@ def test_announced(check: Claim) -> None:
 @pytest.mark.parametrize("check", claims, ids=lambda check: check.__name__)
 def test_announced_by_netlink(check: Claim) -> None:
     _on_a_host(lambda: check(AnnouncedRoutes(NetlinkRoutes(), NetlinkRoutes(TABLE_MAIN, ANNOUNCED))))
+
+
+@pytest.mark.parametrize("check", claims, ids=lambda check: check.__name__)
+async def test_announced_by_bgp(check: Claim) -> None:
+    """Whether somebody hears it or not."""
+    announced = BgpRoutes([], number=65_001, source=infra_of(SERVICE)[0x11])
+    check(AnnouncedRoutes(MemoryRoutes(infra_of(SERVICE)), announced))
 
 
 class Watched(MemoryRoutes):

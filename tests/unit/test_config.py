@@ -80,6 +80,23 @@ def test_smallest_file_has_the_defaults(path: Path) -> None:
     assert load(str(path), GatewayConfig) == GatewayConfig(**GATEWAY)
 
 
+@pytest.mark.parametrize(
+    ("number", "neighbours", "says"),
+    [
+        (0, "2001:db8::1 as 65000", "bgp_as must be 1 to 4294967294"),
+        (65001, "", "bgp_neighbours: '' is no neighbour: `ADDRESS as NUMBER`"),
+        (65001, "2001:db8::1 as 0", "bgp_neighbours: '2001:db8::1 as 0' is no neighbour"),
+        (65001, "192.0.2.1 as 65000", "bgp_neighbours: '192.0.2.1 as 65000' is no neighbour"),
+        (65001, "2001:db8::1 as 1, 2001:db8::1 as 2", "bgp_neighbours: 1 to 16 neighbours, each once"),
+    ],
+)
+def test_announcing_by_itself_a_node_needs_to_know_whom(
+    path: Path, number: int, neighbours: str, says: str
+) -> None:
+    lines = NODE | {"announce": "bgp", "bgp_as": number, "bgp_neighbours": neighbours}
+    assert says in complaint(path, toml(**lines))
+
+
 @pytest.mark.parametrize("kind", [NodeConfig, GatewayConfig])
 def test_every_setting_can_be_set(path: Path, kind: type) -> None:
     values = {
@@ -88,7 +105,9 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
         "simulated": True, "s3_listen": "",
         "rules": "v=SSA1; replicas=3; data=content+source",
-        "rules_monitor": True, "announce": "", "region": "eu", "s3_domain": "s3.example.org",
+        "rules_monitor": True, "announce": "",
+        "bgp_as": 65001, "bgp_neighbours": "2001:db8::1 as 65000",
+        "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}
@@ -115,7 +134,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         ("workers", 17, "workers must be 1 to 16"),
         ("map_bytes", 0, "map_bytes must be 16 MiB to 64 TiB"),
         ("map_bytes", 1 << 47, "map_bytes must be 16 MiB to 64 TiB"),
-        ("announce", "bird", "announce must be kernel, or empty"),
+        ("announce", "bird", "announce must be kernel, bgp, or empty"),
         ("manage_routes", 1, "manage_routes must be bool, got 1"),
         ("log_format", "xml", "log_format must be text or json"),
         ("colour", "red", "unknown setting 'colour'"),

@@ -1,17 +1,16 @@
-"""One router that hears of the nodes' slices by BGP alone: BIRD 2 runs on it and on each node.
+"""One router that hears of the nodes' slices by BGP alone: BIRD 2 runs on it, and on each node or not.
 
-node: local routes + announced routes --learn--> bird ==BGP==> bird --> kernel routes of the router
+    bgp            local routes + announced routes --learn--> bird ==BGP==> bird --> routes of the router
+    bgp-built-in   local routes ============== the node itself speaks BGP ==> bird --> routes of the router
 
-bird-router, bird-n1, ...      processes of the lab, with log/bird-n1.log and config/bird-n1.conf
-n1.bird                        the control socket: birdc -s DIR/n1.bird
+The daemons are processes of the lab: log/bird-n1.log, config/bird-n1.conf, and a control socket, so that
+``birdc -s DIR/n1.bird`` talks to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from ipaddress import IPv6Network
-from typing import ClassVar
 
 from ssastore.core.clusterview import ClusterView
 from ssastore.lab.birdconfig import Speaker, find_bird, node_config, router_config
@@ -23,11 +22,12 @@ ROUTER = "router"
 class Bgp(Network):
     """Nodes announce, the router believes what its filters let through."""
 
-    settings: ClassVar[Mapping[str, str]] = {"announce": "kernel"}
-
     _ground: Ground
     _services: tuple[IPv6Network, ...] = ()
     _nodes: tuple[str, ...] = ()
+
+    def settings_of(self, node: str) -> dict[str, object]:
+        return {"announce": "kernel"}
 
     @property
     def daemons(self) -> list[str]:
@@ -76,3 +76,19 @@ class Bgp(Network):
         config, control = self._ground.config / f"bird-{name}.conf", self._ground.sockets / f"{name}.bird"
         argv = [find_bird(), "-f", "-c", str(config), "-s", str(control)]
         self._ground.processes.start(f"bird-{name}", argv, namespace)
+
+
+class BgpBuiltIn(Bgp):
+    """Nodes have no routing daemon: each announces by itself."""
+
+    def settings_of(self, node: str) -> dict[str, object]:
+        router = Speaker(ROUTER, self.router)
+        neighbours = f"{router.address} as {router.number}"
+        return {"announce": "bgp", "bgp_as": self._speaker(node).number, "bgp_neighbours": neighbours}
+
+    @property
+    def daemons(self) -> list[str]:
+        return [f"bird-{ROUTER}"]
+
+    def _start_node(self, name: str) -> None:
+        """Nothing: the node does it."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from ssastore.core.clusterview import ClusterView
 from ssastore.lab.fabric import Fabric
@@ -28,8 +26,9 @@ class Ground:
 class Network(Fabric):
     """Hosts on a link with a router, and what leads addresses of slices to them."""
 
-    settings: ClassVar[Mapping[str, str]] = {}
-    "Of all nodes, beside those that every lab sets."
+    def settings_of(self, node: str) -> dict[str, object]:
+        """What a node's file has beside the settings that every lab's has."""
+        return {}
 
     @property
     def daemons(self) -> list[str]:

@@ -13,9 +13,7 @@ from ssastore.lab.birdconfig import Speaker, find_bird, node_config, router_conf
 from tests.birds import need_bird
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "bgp.md").read_text(encoding="utf-8")
-SHOWN = [
-    block for block in re.findall(r"```\n(.*?)```", DOCUMENT, re.DOTALL) if block.startswith("router id")
-]
+SHOWN = re.findall(r"^```\n(router id.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 ROUTER = Speaker("router", IPv6Address("2001:db8:99::1"))
 NODE = Speaker("n1", IPv6Address("2001:db8:99::11"))
