@@ -86,7 +86,7 @@ sim: setup
 
 rules: setup
 	SSASTORE_TEST_RULES=10000 $(BIN)/python -m pytest -s -q --timeout 1800 tests/unit/rules/test_vectors.py \
-		tests/integration/test_filter.py $(PYTEST_ARGS)
+		tests/integration/test_filter.py tests/integration/test_filter_classes.py $(PYTEST_ARGS)
 
 mutants: setup
 	$(BIN)/ssastore sim --mutants all

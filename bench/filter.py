@@ -44,7 +44,7 @@ def main() -> None:
         client = ClientKeys(token=token_of(_SECRET, _SOURCE))
         good = address_under(record.front, 15, _SOURCE, free=1, epoch=1, keys=client)
         with Filter(record) as judging:
-            judging.set_keys(_SERVICE, record.front.hop_s, keys)
+            judging.set_keys([_SERVICE], record.front.hop_s, keys)
             kept = judging.nanoseconds(syn(good), _REPEAT)
             broken = judging.nanoseconds(syn(good ^ 1 << 40 ^ 1), _REPEAT)
         print(f"{front:24}{kept:10}{broken:12}{1e9 / max(1, broken):18,.0f}")

@@ -11,7 +11,7 @@ from struct import pack
 
 import pytest
 
-from ssastore.filter.kernel import FilterRefused, _bpf
+from ssastore.filter.bpf import FilterRefused, bpf
 
 REFUSED = "no BPF here: "
 "Before the reason of each test that skips for it; .ci/run asks as well, and expects them only then."
@@ -28,7 +28,7 @@ def refusal() -> str:
     code, license_name = ctypes.create_string_buffer(_PASS, len(_PASS)), ctypes.create_string_buffer(b"GPL")
     places = ctypes.addressof(code), ctypes.addressof(license_name)
     try:
-        os.close(_bpf(_PROG_LOAD, bytearray(pack("=IIQQ48x", _XDP, len(_PASS) // 8, *places))))
+        os.close(bpf(_PROG_LOAD, bytearray(pack("=IIQQ48x", _XDP, len(_PASS) // 8, *places))))
     except FilterRefused as error:
         return str(error)
     return ""

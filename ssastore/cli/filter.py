@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ssastore.cli.filterorders import attack_command, inject_command, show_command, withdraw_command
+
 if TYPE_CHECKING:
+    from ipaddress import IPv6Network
+
     from ssastore.rules.hashes import ServiceKeys
     from ssastore.rules.record import ServiceRecord
 
@@ -24,12 +28,23 @@ _LAST_S = 1.0
 
 @click.group("filter")
 def filter_command() -> None:
-    """Judge opening packets by the rule of their addresses, in XDP (docs/filter.md)."""
+    """Judge packets by the rule of their addresses, reject in XDP and queue by class (docs/filter.md)."""
+
+
+for _order in (inject_command, withdraw_command, attack_command, show_command):
+    filter_command.add_command(_order)
 
 
 @filter_command.command("run")
 @click.argument("interface")
-@click.option("--service", metavar="PREFIX/64", required=True, help="The service whose packets are judged.")
+@click.option(
+    "--service",
+    "services",
+    metavar="PREFIX/64",
+    required=True,
+    multiple=True,
+    help="The service whose packets are judged; several for sites, or while it is renumbered.",
+)
 @click.option("--record", metavar="TEXT", required=True, help="Its service record (docs/rules.md).")
 @click.option(
     "--secret-file",
@@ -38,6 +53,17 @@ def filter_command() -> None:
 )
 @click.option(
     "--public", "publics", metavar="HEX", multiple=True, help="A former public key that passes still."
+)
+@click.option(
+    "--inside", metavar="INTERFACE", help="Where packets leave for the service: queue them there by class."
+)
+@click.option(
+    "--pace",
+    type=click.IntRange(10, 10_000_000),
+    default=2000,
+    show_default=True,
+    metavar="PACKETS/S",
+    help="SYNs of the assumed good; the possibly bad have a tenth.",
 )
 @click.option("--monitor", "is_monitor", is_flag=True, help="Count, and let everything pass.")
 @click.option(
@@ -52,26 +78,29 @@ def filter_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Counters as one JSON object a line.")
 def run_command(
     interface: str,
-    service: str,
+    services: tuple[str, ...],
     record: str,
     secret_file: str | None,
     publics: tuple[str, ...],
+    inside: str | None,
+    pace: int,
     is_monitor: bool,
     every_s: float,
     as_json: bool,
 ) -> None:
     """Drop what breaks the rule at INTERFACE until interrupted; needs root."""
     from ssastore.errors import ConfigError
+    from ssastore.filter.desk import Desk
     from ssastore.filter.kernel import Filter
-    from ssastore.keyspace import service_network
+    from ssastore.filter.place import Place
+    from ssastore.filter.queues import Paces
     from ssastore.rules.record import record_from_text
 
     if os.geteuid() != 0:
         raise ConfigError("the filter needs root: the kernel takes no XDP program from a user namespace")
-    try:
-        network = service_network(service)
-    except ValueError as error:
-        raise ConfigError(f"--service: {error}") from None
+    if inside and is_monitor:
+        raise ConfigError("--monitor lets everything pass: it has no queues, so no --inside")
+    networks = read_services(services)
     parsed = record_from_text(record)
     keys = read_keys(parsed, publics, secret_file)
     stopped: list[int] = []
@@ -81,23 +110,44 @@ def run_command(
     signal.signal(signal.SIGHUP, lambda which, _: stale.append(which))
     teller = Teller(as_json)
     with Filter(parsed) as judging:
-        judging.set_keys(network, time.time(), keys, is_monitor=is_monitor)
-        mode = judging.attach(interface)
-        how = f"{mode} XDP, monitor" if is_monitor else f"{mode} XDP"
-        teller.say(f"judging {network} at {interface} ({how}): {parsed}")
+        place = Place(judging, interface, inside, Paces(pace, max(10, pace // 10)))
+        judging.set_keys(networks, time.time(), keys, is_monitor=is_monitor)
+        mode = place.attach()
+        how = (
+            f"{mode} XDP" + (", monitor" if is_monitor else "") + (f", queues at {inside}" if inside else "")
+        )
+        teller.say(f"judging {', '.join(map(str, networks))} at {interface} ({how}): {parsed}")
         told = time.monotonic()
-        while not stopped:
-            time.sleep(min(_TICK_S, every_s))
-            if stale:
-                stale.clear()
-                keys = _read_again(parsed, publics, secret_file, keys, teller)
-            # Its clock runs by itself, but clocks are set now and then.
-            judging.set_keys(network, time.time(), keys, is_monitor=is_monitor)
-            if time.monotonic() - told >= every_s:
-                told = time.monotonic()
-                teller.tell(judging.counts())
-        teller.tell(judging.counts())
+        with contextlib.closing(Desk(judging, interface)) as desk:
+            while not stopped:
+                desk.serve(min(_TICK_S, every_s))
+                if stale:
+                    stale.clear()
+                    keys = _read_again(parsed, publics, secret_file, keys, teller)
+                # Its clock runs by itself, but clocks are set now and then.
+                judging.set_keys(networks, time.time(), keys, is_monitor=is_monitor)
+                if news := place.attach_again():
+                    teller.say(news)
+                if time.monotonic() - told >= every_s:
+                    told = time.monotonic()
+                    teller.tell(judging.counts() | judging.queue_counts())
+        teller.tell(judging.counts() | judging.queue_counts())
     teller.close()
+
+
+def read_services(texts: tuple[str, ...]) -> list[IPv6Network]:
+    """The services' prefixes. Raises ConfigError: one is none, or there are too many."""
+    from ssastore.errors import ConfigError
+    from ssastore.keyspace import service_network
+    from ssastore.rules.record import PREFIXES_MAX
+
+    try:
+        networks = list(dict.fromkeys(service_network(text) for text in texts))
+    except ValueError as error:
+        raise ConfigError(f"--service: {error}") from None
+    if len(networks) > PREFIXES_MAX:
+        raise ConfigError(f"at most {PREFIXES_MAX} prefixes are judged, got {len(networks)}")
+    return networks
 
 
 class Teller:

@@ -1,49 +1,50 @@
-"""The filter in the kernel: compiled by clang, loaded by bpftool, its maps by the system call.
+"""The filter in the kernel: compiled by clang, loaded by bpftool, attached, told and read.
 
 Needs root: the kernel takes no XDP program from a user namespace.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import platform
-import shutil
 import socket
-import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv6Network
 from pathlib import Path
 from struct import pack, unpack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ssastore.errors import ConfigError, EnvironmentProblem
-from ssastore.filter.header import COUNTERS, header, keys_value
+from ssastore.filter import bpf, queues
+from ssastore.filter.bpf import FilterRefused
+from ssastore.filter.classes import Reason
+from ssastore.filter.header import COUNTERS, REASONS, Told, header
+from ssastore.filter.orders import (
+    KEY_BYTES,
+    ORDERS_MAX,
+    VALUE_BYTES,
+    Order,
+    order_of_key,
+    read_value,
+    value_of,
+)
+from ssastore.filter.queues import Paces
+from ssastore.filter.tools import run
 from ssastore.rules.hashes import ServiceKeys
 from ssastore.rules.record import ServiceRecord
 
 _SOURCE = Path(__file__).with_name("filter.bpf.c")
 _BPF_FS = Path("/sys/fs/bpf")
-_TOOLS = {"clang": "clang", "bpftool": "bpftool"}
-"Programs and their Debian packages; libbpf-dev has the headers."
-
-_SYSCALL = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _OBJ_GET, _TEST_RUN, _LINK_CREATE = 1, 2, 7, 10, 28
-"Commands of bpf(2)."
-_XDP_ATTACH = 37
-_XDP_GENERIC, _XDP_DRIVER = 2, 4
 _XDP_PASS = 2
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET_LIKE = (1, 772)
 "Ethernet, and the loopback interface."
-_PINNED = ("keys", "active", "counters", "ssastore_filter", "ssastore_verdict")
-
-
-class FilterRefused(EnvironmentProblem):
-    """The kernel or a tool refused the filter."""
+_MAPS = ("told", "active", "counters", "orders", "flows")
+_PROGRAMS = ("ssastore_filter", "ssastore_reason", "ssastore_mark", "ssastore_answers")
 
 
 class Filter:
@@ -57,14 +58,13 @@ class Filter:
 
         Raises:
             ConfigError: clang or bpftool is not installed.
-            FilterRefused: they failed, or this process may not load programs.
+            FilterRefused: one of them failed, or this process may not load programs.
         """
         self.record = record
         self._links: list[int] = []
         self._active = 0
-        for tool, package in _TOOLS.items():
-            if shutil.which(tool) is None:
-                raise ConfigError(f"the filter needs {tool} (Debian's package {package}) and libbpf-dev")
+        self._told = Told()
+        self._inside = ""
         self._known = self._load()
 
     def _load(self) -> dict[str, int]:
@@ -75,14 +75,14 @@ class Filter:
             (Path(folder) / "rule.h").write_text(header(self.record))
             include = [f"-I{folder}", f"-I/usr/include/{platform.machine()}-linux-gnu"]
             to_bpf = ["-O2", "-g", "-Wall", "-target", "bpf", *include]
-            _run("clang", *to_bpf, "-c", str(_SOURCE), "-o", str(compiled))
+            run("clang", *to_bpf, "-c", str(_SOURCE), "-o", str(compiled))
             if not os.path.ismount(_BPF_FS):
-                _run("mount", "-t", "bpf", "bpf", str(_BPF_FS))
+                run("mount", "-t", "bpf", "bpf", str(_BPF_FS))
             known: dict[str, int] = {}
             try:
-                _run("bpftool", "prog", "loadall", str(compiled), str(pins), "pinmaps", str(pins))
-                for name in _PINNED:
-                    known[name] = _pinned(pins / name)
+                run("bpftool", "prog", "loadall", str(compiled), str(pins), "pinmaps", str(pins))
+                for name in _MAPS + _PROGRAMS:
+                    known[name] = bpf.pinned(pins / name)
             except BaseException:
                 for descriptor in known.values():
                     os.close(descriptor)
@@ -96,25 +96,78 @@ class Filter:
         return known
 
     def set_keys(
-        self, service: IPv6Network, unix_s: float, keys: ServiceKeys, *, is_monitor: bool = False
+        self,
+        services: Sequence[IPv6Network],
+        unix_s: float,
+        keys: ServiceKeys,
+        *,
+        is_monitor: bool = False,
     ) -> None:
         """Judge by these from the next packet on; ``unix_s`` sets its clock, which then runs by itself."""
         offset_us = int(unix_s * 1e6) - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-        value = keys_value(service, offset_us, keys, is_monitor=is_monitor)
+        self._tell(services=tuple(services), keys=keys, offset_us=offset_us, is_monitor=is_monitor)
+
+    def set_attack(self, is_attacked: bool) -> None:
+        """Whether there is an attack: then clients that know no rule are possibly bad."""
+        self._tell(is_attacked=is_attacked)
+
+    def _tell(self, **changes: Any) -> None:
+        self._told = replace(self._told, **changes)
         other = 1 - self._active
-        _update(self._known["keys"], other, value)
+        bpf.update(self._known["told"], pack("=I", other), self._told.packed())
         # A packet sees the former entry or this one, never a part of each.
-        _update(self._known["active"], 0, pack("=I", other))
+        bpf.update(self._known["active"], bytes(4), pack("=I", other))
         self._active = other
+
+    def order(self, order: Order, reason: Reason, for_s: float) -> None:
+        """Take packets for that, so long; an order that is there is replaced.
+
+        Raises:
+            FilterRefused: there are ``ORDERS_MAX`` already.
+        """
+        until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(for_s * 1e9)
+        standing = self.orders()
+        if order not in standing and len(standing) >= ORDERS_MAX:
+            raise FilterRefused(f"there are {ORDERS_MAX} orders, which is all that the filter looks through")
+        bpf.update(self._known["orders"], order.key, value_of(reason, until_ns, REASONS))
+        self._tell(order_count=len(standing.keys() | {order}))
+
+    def withdraw(self, order: Order) -> bool:
+        """End an order; False: there is none such."""
+        was_there = bpf.delete(self._known["orders"], order.key)
+        self._tell(order_count=len(self.orders()))
+        return was_there
+
+    def orders(self) -> dict[Order, tuple[Reason, float]]:
+        """Orders that stand: the reason, and how many seconds are left. Others are deleted on the way."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        found, ended = {}, []
+        for key in list(bpf.keys_of(self._known["orders"], KEY_BYTES)):
+            if (value := bpf.lookup(self._known["orders"], key, VALUE_BYTES)) is None:
+                continue
+            reason, until_ns = read_value(value, REASONS)
+            if until_ns > now_ns:
+                found[order_of_key(key)] = reason, (until_ns - now_ns) / 1e9
+            else:
+                ended.append(key)
+        for key in ended:
+            bpf.delete(self._known["orders"], key)
+        if len(found) != self._told.order_count:
+            self._tell(order_count=len(found))
+        return found
 
     def counts(self) -> dict[str, int]:
         """Packets so far by what became of them (``header.COUNTERS``), over all cores."""
-        cores = _possible_cores()
+        cores = bpf.possible_cores()
         found = {}
         for index, name in enumerate(COUNTERS):
-            value = _lookup(self._known["counters"], index, 8 * cores)
-            found[name] = sum(unpack(f"={cores}Q", value))
+            value = bpf.lookup(self._known["counters"], pack("=I", index), 8 * cores)
+            found[name] = sum(unpack(f"={cores}Q", value)) if value else 0
         return found
+
+    def queue_counts(self) -> dict[str, int]:
+        """What the queues sent and dropped, by class; nothing without queues."""
+        return queues.counts(self._inside) if self._inside else {}
 
     def attach(self, interface: str) -> str:
         """Judge what arrives at an interface; the mode: ``native`` in the driver, else ``generic``.
@@ -122,46 +175,66 @@ class Filter:
         Raises:
             FilterRefused: there is no such interface, it has no Ethernet frames, or it has a program already.
         """
-        try:
-            index = socket.if_nametoindex(interface)
-        except OSError:
-            raise FilterRefused(f"there is no interface {interface}") from None
+        index = _index_of(interface)
         if (kind := _hardware_of(interface)) not in _ETHERNET_LIKE:
             raise FilterRefused(f"{interface} has no Ethernet frames (type {kind}): nothing could be judged")
         refused = []
-        for mode, flag in (("native", _XDP_DRIVER), ("generic", _XDP_GENERIC)):
-            wanted = bytearray(pack("=IIII48x", self._known["ssastore_filter"], index, _XDP_ATTACH, flag))
+        for mode, flag in (("native", bpf.XDP_NATIVE), ("generic", bpf.XDP_GENERIC)):
             try:
-                self._links.append(_bpf(_LINK_CREATE, wanted))
+                self._links.append(bpf.attach_xdp(self._known["ssastore_filter"], index, flag))
                 return mode
             except FilterRefused as error:
                 refused.append(f"{mode}: {error}")
         raise FilterRefused(f"{interface}: {'; '.join(refused)}")
 
-    def verdict(self, frame: bytes) -> str:
-        """What the filter says of an Ethernet frame, as in ``header.COUNTERS``; nothing is counted."""
-        return COUNTERS[self._test_run("ssastore_verdict", frame, 1)[0]]
+    def attach_queues(self, outside: str, inside: str, paces: Paces) -> None:
+        """Queue what ``outside`` let pass where it leaves by ``inside``, towards the service.
+
+        Raises:
+            FilterRefused: there is no such interface, it has queues already, or the kernel is older than 6.6.
+        """
+        programs = {"ssastore_mark": _index_of(outside), "ssastore_answers": _index_of(inside)}
+        try:
+            for name, index in programs.items():
+                self._links.append(bpf.attach_tc(self._known[name], index))
+        except FilterRefused as error:
+            raise FilterRefused(f"queues need Linux 6.6 or later (links of tc programs): {error}") from None
+        queues.set_queues(inside, paces)
+        self._inside = inside
+        self._tell(has_queues=True)
+
+    def detach(self) -> None:
+        """Let everything pass, unqueued; ``attach`` again when there is an interface."""
+        self._tell(has_queues=False)
+        for descriptor in self._links:
+            os.close(descriptor)
+        self._links.clear()
+        if self._inside and _is_there(self._inside):
+            queues.remove_queues(self._inside)
+        self._inside = ""
+
+    def reason(self, frame: bytes) -> Reason:
+        """Why an Ethernet frame would be in its class; nothing is counted."""
+        return Reason(REASONS[bpf.run_once(self._known["ssastore_reason"], frame)[0]])
 
     def passes(self, frame: bytes) -> bool:
         """What the filter does with a frame, which is counted."""
-        return self._test_run("ssastore_filter", frame, 1)[0] == _XDP_PASS
+        return bpf.run_once(self._known["ssastore_filter"], frame)[0] == _XDP_PASS
+
+    def answer(self, frame: bytes) -> None:
+        """Take a frame as one that the service sends."""
+        bpf.run_once(self._known["ssastore_answers"], frame)
 
     def nanoseconds(self, frame: bytes, repeat: int) -> int:
         """What the filter takes for a frame, in the mean of ``repeat`` runs on this core."""
-        return self._test_run("ssastore_filter", frame, repeat)[1]
-
-    def _test_run(self, program: str, frame: bytes, repeat: int) -> tuple[int, int]:
-        data = ctypes.create_string_buffer(frame, len(frame))
-        place = ctypes.addressof(data)
-        attributes = bytearray(pack("=IIIIQQII", self._known[program], 0, len(frame), 0, place, 0, repeat, 0))
-        _bpf(_TEST_RUN, attributes)
-        return unpack("=I", attributes[4:8])[0], unpack("=I", attributes[36:40])[0]
+        return bpf.run_once(self._known["ssastore_filter"], frame, repeat)[1]
 
     def close(self) -> None:
         """Detach and unload."""
-        for descriptor in (*self._links, *self._known.values()):
+        if self._known:
+            self.detach()
+        for descriptor in self._known.values():
             os.close(descriptor)
-        self._links.clear()
         self._known.clear()
 
     def __enter__(self) -> Self:
@@ -173,53 +246,19 @@ class Filter:
         self.close()
 
 
+def _index_of(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        raise FilterRefused(f"there is no interface {interface}") from None
+
+
+def _is_there(interface: str) -> bool:
+    return interface in (name for _, name in socket.if_nameindex())
+
+
 def _hardware_of(interface: str) -> int:
     """What kind of frames an interface has (ARPHRD of if_arp.h)."""
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking:
         found = fcntl.ioctl(asking, _SIOCGIFHWADDR, pack("=16s24x", interface.encode()))
     return int(unpack("=H", found[16:18])[0])
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        told = [line for line in said if "error" in line.lower()] or said or [f"exit code {done.returncode}"]
-        raise FilterRefused(f"{command[0]}: {told[0]}")
-
-
-def _possible_cores() -> int:
-    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2].rpartition(",")[2]
-    return int(last) + 1
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf(command: int, attributes: bytearray) -> int:
-    number = _SYSCALL.get(platform.machine())
-    if number is None:
-        raise FilterRefused(f"the filter does not know bpf(2) of {platform.machine()}")
-    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
-    result = _libc.syscall(number, command, buffer, len(attributes))
-    if result < 0:
-        raise FilterRefused(f"bpf(2): {os.strerror(ctypes.get_errno())}")
-    return int(result)
-
-
-def _pinned(path: Path) -> int:
-    name = ctypes.create_string_buffer(str(path).encode())
-    return _bpf(_OBJ_GET, bytearray(pack("=QII", ctypes.addressof(name), 0, 0)))
-
-
-def _update(descriptor: int, index: int, value: bytes) -> None:
-    key, given = ctypes.c_uint32(index), ctypes.create_string_buffer(value, len(value))
-    places = ctypes.addressof(key), ctypes.addressof(given)
-    _bpf(_UPDATE, bytearray(pack("=IIQQQ", descriptor, 0, *places, 0)))
-
-
-def _lookup(descriptor: int, index: int, size: int) -> bytes:
-    key, found = ctypes.c_uint32(index), ctypes.create_string_buffer(size)
-    places = ctypes.addressof(key), ctypes.addressof(found)
-    _bpf(_LOOKUP, bytearray(pack("=IIQQQ", descriptor, 0, *places, 0)))
-    return found.raw
