@@ -32,6 +32,7 @@ _COMMANDS = {
     "merge": ("apply", "Merge the parts of a group again."),
     "replicas": ("replicas", "How many replicas there are, and more of them."),
     "renumber": ("renumber", "Another service /64 for the running cluster."),
+    "sites": ("sites", "Prefixes at which the cluster answers, one for each site."),
     "workers": ("workers", "How many processes share a node, and another number of them."),
     "put": ("objects", "Store files or standard input."),
     "get": ("objects", "Read an object."),

@@ -4,16 +4,17 @@ Pure.  The values are JSON because an operator who has nothing left but a generi
 client of the control store must be able to read who owns what.
 
     cluster        ClusterRecord  identity, prefix, hash; how many replicas there are to be; while it is
-                                  renumbered, the other prefix (``core.renumbering``)
+                                  renumbered, the other prefix (``core.renumbering``); prefixes of
+                                  further sites (``core.sites``)
     forming        FormingRecord  only while the first layout is being written
     node/NAME      NodeRecord     one storage node
     group/a3f      GroupRecord    who owns the slices of a group (``core.groups``)
 
 Every value has a format number and exactly the fields of its record: a reader
 that does not know a field must not write the record back without it, so it
-refuses.  A group that is split (``core.recut``) has a second format, with all its parts under the one
-key; so has a cluster that was renumbered or is being so.  Records check themselves when they are made,
-decoded ones included.
+refuses.  A group that is split (``core.recut``) has a second format, with all its parts under
+the one key; so has a cluster that was renumbered or is being so, and one with further sites a
+third.  Records check themselves when they are made, decoded ones included.
 
 Invariants (``Cluster.check``): every plane of every part has exactly one owner,
 the owners are known nodes, and no node owns two planes of one part.
@@ -57,6 +58,8 @@ OPENING = "opening"
 CLOSING = "closing"
 "The other prefix is the former one; it stays for a while."
 SERIALS_END = 1 << 31
+SITES_MAX = 16
+"As many as a client takes of a name (docs/naming.md)."
 
 _CLUSTER_ID = re.compile(rf"[0-9a-f]{{{2 * CLUSTER_ID_BYTES}}}")
 _REPLICAS_RULE = f"replicas must be one of {REPLICAS_ALLOWED}"
@@ -116,6 +119,8 @@ class ClusterRecord:
     serial: int = 0
     "Counts the times that clients were told of a prefix, so that none believes an old word."
     other: OtherPrefix | None = None
+    sites: tuple[str, ...] = ()
+    "Further service prefixes, at which the cluster answers for good: the first one's addresses over again."
 
     def __post_init__(self) -> None:
         require(is_match(_CLUSTER_ID, self.cluster_id), "cluster_id must be 32 hex digits", self.cluster_id)
@@ -131,6 +136,17 @@ class ClusterRecord:
             require(
                 self.serial > 0 or self.other.phase == OPENING, "who closes a prefix was told", self.other
             )
+        self._check_sites()
+
+    def _check_sites(self) -> None:
+        for site in self.sites:
+            require(is_canonical_service(site), _SERVICE_RULE, site)
+        prefixes = {self.service, *self.sites}
+        require(len(prefixes) == 1 + len(self.sites), "prefixes of sites must differ", self.sites)
+        require(len(self.sites) < SITES_MAX, f"at most {SITES_MAX} sites", self.sites)
+        # Clients believe one prefix, the one of the highest serial; those of another site would leave it.
+        is_told = self.serial > 0 or self.other is not None
+        require(not (self.sites and is_told), "a cluster that was renumbered has one site", self.sites)
 
     @property
     def network(self) -> IPv6Network:
@@ -140,10 +156,14 @@ class ClusterRecord:
     @property
     def networks(self) -> tuple[IPv6Network, ...]:
         """All prefixes that are accepted and routed: nearly always the one."""
-        return (self.network,) if self.other is None else (self.network, self.other.network)
+        others = self.sites if self.other is None else (self.other.service,)
+        return (self.network, *[IPv6Network(other) for other in others])
 
     def encode(self) -> bytes:
         fields = asdict(self)
+        if self.sites:
+            return encode_fields(fields, 3)
+        del fields["sites"]
         if self.serial or self.other is not None:
             return encode_fields(fields, 2)
         return encode_fields({name: fields[name] for name in _CLUSTER_FIELDS_1})
@@ -152,8 +172,13 @@ class ClusterRecord:
     @lru_cache(maxsize=16)
     def decode(value: bytes) -> ClusterRecord:
         """Inverse of ``encode``. ConfigError: not such a record."""
-        fields = decode_fields(value, "cluster record", set(_CLUSTER_FIELDS_1), _CLUSTER_FIELDS_2)
-        return ClusterRecord(**(fields | {"other": OtherPrefix.of(fields.get("other"))}))
+        fields = decode_fields(
+            value, "cluster record", set(_CLUSTER_FIELDS_1), _CLUSTER_FIELDS_2, _CLUSTER_FIELDS_3
+        )
+        sites = fields.get("sites", [])
+        require(type(sites) is list, "sites must be a list", sites)
+        changed = {"other": OtherPrefix.of(fields.get("other")), "sites": tuple(sites)}
+        return ClusterRecord(**(fields | changed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +309,7 @@ _CLUSTER_FIELDS_1 = (
     "rule_version",
 )
 "Of a cluster that was never renumbered."
-_CLUSTER_FIELDS_2 = set(ClusterRecord.__dataclass_fields__)
+_CLUSTER_FIELDS_3 = set(ClusterRecord.__dataclass_fields__)
+_CLUSTER_FIELDS_2 = _CLUSTER_FIELDS_3 - {"sites"}
 _OTHER_FIELDS = set(OtherPrefix.__dataclass_fields__)
 _NODE_FIELDS = set(NodeRecord.__dataclass_fields__)

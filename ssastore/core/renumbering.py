@@ -58,6 +58,10 @@ def renumbered(record: ClusterRecord, wanted: IPv6Network, ttl_s: int | None) ->
     if other is None:
         if wanted == record.network:
             return record
+        if record.sites:
+            raise ConfigError(
+                "a cluster of several sites is not renumbered: make it one first (ssastore sites)"
+            )
         begun = OtherPrefix(str(wanted), OPENING, RENUMBER_TTL_S if ttl_s is None else ttl_s)
         return replace(record, other=begun)
     if wanted not in record.networks:
