@@ -27,6 +27,8 @@ PREFIXES_MAX = 8192
 "From one node, refused ones included, before its session ends: more than any plan makes."
 
 HOLD_S, KEEPALIVE_S = 9, 3
+BFD_MS = 100
+"Between routers: five missed, and the other one is gone."
 
 _PATHS = ("/usr/sbin/bird", "/usr/local/sbin/bird")
 "Users have no sbin in their PATH."
@@ -92,23 +94,75 @@ template bgp node {{
 _NEIGHBOUR = "protocol bgp '{name}' from node {{ neighbor {address} as {number}; }}\n"
 
 
+_WIDE = """
+function is_link() {{ return net ~ [ {links} ]; }}
+function is_slice() {{ return net ~ [ {allowed} ]; }}
+filter inner_in {{ if is_link() || is_slice() then accept; reject; }}
+filter inner_out {{ if is_link() then accept; if is_slice() && bgp_path.len = 1 then accept; reject; }}
+filter whole_in {{ if is_link() || net ~ [ {services} ] then accept; reject; }}
+protocol direct {{ ipv6; }}
+protocol bfd {{ interface "*" {{ interval {bfd} ms; multiplier 5; }}; }}
+"""
+
+_WHOLE = """
+protocol static whole {{
+    ipv6;
+{routes}}}
+filter whole_out {{
+    if source = RTS_DEVICE then accept;
+    if proto != "whole" then reject;
+    if net != {own} then {{ bgp_path.prepend({number}); bgp_path.prepend({number}); }}
+    accept;
+}}
+"""
+
+_PEER = """
+protocol bgp '{name}' {{
+    local {here} as {here_as};
+    neighbor {there} as {there_as};
+    ttl security on;
+    bfd on;
+    hold time {hold};
+    keepalive time {keepalive};
+    connect delay time 1;
+    connect retry time 1;
+    error wait time 1, 2;
+    ipv6 {{ import filter {imported}; export filter {exported}; }};
+}}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One end of a session. The low bits of its address name its AS."""
+    """One end of a session. The low bits of its address, and its link, name its AS."""
 
     name: str
     address: IPv6Address
+    area: int = 0
+    "Number of its link, where there are several."
 
     @property
     def number(self) -> int:
         """Of its autonomous system."""
-        return AS_FIRST + (int(self.address) & 0xFFFF)
+        return AS_FIRST + (self.area << 16) + (int(self.address) & 0xFFFF)
 
     @property
     def identifier(self) -> str:
         """Its router id, which looks like an IPv4 address and is none."""
         low = int(self.address) & 0xFFFF
-        return f"10.74.{low >> 8}.{low & 0xFF}"
+        return f"10.{74 + self.area}.{low >> 8}.{low & 0xFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A session between routers. ``imported`` and ``exported`` are filters: inner ones, or of whole /64."""
+
+    speaker: Speaker
+    here: IPv6Address
+    "Our own address on the link between."
+    there: IPv6Address
+    imported: str = "inner_in"
+    exported: str = "inner_out"
 
 
 def find_bird() -> str:
@@ -117,6 +171,55 @@ def find_bird() -> str:
         if path is not None and Path(path).exists():
             return path
     raise ConfigError("--topology: there is no bird here; Debian's package of it is bird2")
+
+
+def wide_config(
+    router: Speaker,
+    peers: Iterable[Peer],
+    *,
+    services: Iterable[IPv6Network],
+    links: Iterable[IPv6Network],
+    own: IPv6Network | None = None,
+) -> str:
+    """What a router has besides when there are others: it tells them of its nodes, and believes theirs.
+
+    Args:
+        router: whose it is; ``router_config`` comes before.
+        peers: the other routers.
+        services: all /64 of the service.
+        links: that nodes are on, anywhere.
+        own: the prefix of the router's site; all are announced whole, this one with the shortest path.
+    """
+    services = list(services)
+    text = _WIDE.format(
+        links=_listed(links), allowed=_slices_of(services), services=_listed(services), bfd=BFD_MS
+    )
+    if own is not None:
+        routes = "".join(f"    route {service} unreachable;\n" for service in services)
+        text += _WHOLE.format(routes=routes, own=own, number=router.number)
+    return text + "".join(
+        _PEER.format(
+            name=peer.speaker.name,
+            here=peer.here,
+            here_as=router.number,
+            there=peer.there,
+            there_as=peer.speaker.number,
+            hold=HOLD_S,
+            keepalive=KEEPALIVE_S,
+            imported=peer.imported,
+            exported=peer.exported,
+        )
+        for peer in peers
+    )
+
+
+def _listed(networks: Iterable[IPv6Network]) -> str:
+    return ", ".join(map(str, networks))
+
+
+def _slices_of(services: Iterable[IPv6Network]) -> str:
+    """What of the service prefixes can be a node's."""
+    return ", ".join(f"{service}{{{PREFIX_MIN},{PREFIX_MAX}}}" for service in services)
 
 
 def node_config(node: Speaker, router: Speaker) -> str:
@@ -134,9 +237,8 @@ def node_config(node: Speaker, router: Speaker) -> str:
 
 def router_config(router: Speaker, nodes: Iterable[Speaker], services: Iterable[IPv6Network]) -> str:
     """For the router of these nodes, with all prefixes that the service has at the moment."""
-    allowed = ", ".join(f"{service}{{{PREFIX_MIN},{PREFIX_MAX}}}" for service in services)
     head = _HEAD.format(identifier=router.identifier) + _ROUTER.format(
-        allowed=allowed,
+        allowed=_slices_of(services),
         own=router.address,
         own_as=router.number,
         hold=HOLD_S,

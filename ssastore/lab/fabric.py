@@ -32,8 +32,9 @@ from ssastore.routes.netlink import LOOPBACK_INDEX, TABLE_LOCAL, TABLE_MAIN, Net
 
 MTU_DEFAULT = 1500
 
-BRIDGE_INDEX = 2
 ETH0_INDEX = 2
+BRIDGE_INDEX = 50
+"Not where a host has its own cable: a host can be the router of others."
 PORT_INDEX_FIRST = 100
 
 ROUTER_NUMBER = 0x1
@@ -92,9 +93,11 @@ class Host:
 class Fabric:
     """Router and hosts; made by ``build`` in a process that is root of its namespaces."""
 
-    def __init__(self, service: IPv6Network, *, mtu: int, forwarding: bool) -> None:
+    def __init__(
+        self, service: IPv6Network, *, mtu: int, forwarding: bool, infra: IPv6Network | None = None
+    ) -> None:
         self.service = service
-        self.infra = infra_of(service)
+        self.infra = infra or infra_of(service)
         self.router = self.infra[ROUTER_NUMBER]
         self._mtu = mtu
         self._forwarding = forwarding
@@ -110,6 +113,7 @@ class Fabric:
         *,
         mtu: int = MTU_DEFAULT,
         forwarding: bool = False,
+        infra: IPv6Network | None = None,
     ) -> Self:
         """Make the calling thread's network namespace the router, and connect new hosts to it.
 
@@ -119,11 +123,12 @@ class Fabric:
             hosts: their names, at most 15 bytes each.
             mtu: of the link. 9000 and more saves CPU in benchmarks.
             forwarding: whether hosts forward packets, as the former owner of a slice does.
+            infra: prefix of the link; by default the one that goes with the service prefix.
 
         Raises:
             EnvironmentProblem: the kernel refused a part of it.
         """
-        fabric = cls(service, mtu=mtu, forwarding=forwarding)
+        fabric = cls(service, mtu=mtu, forwarding=forwarding, infra=infra)
         try:
             fabric._set_up_router()
             for host in hosts:
@@ -152,6 +157,11 @@ class Fabric:
     def namespace_fd(self, host: str) -> int:
         """Descriptor of the host's network namespace, valid until ``close``."""
         return self._hosts[host].namespace
+
+    @property
+    def interfaces(self) -> Interfaces:
+        """Those of the router."""
+        return self._interfaces
 
     def router_routes(self) -> NetlinkRoutes:
         """The router's routes. To be called in the router's namespace."""

@@ -26,7 +26,7 @@ from ssastore.lab.etcd import find_etcd
 EMBEDDED = "embedded"
 ETCD = "etcd"
 
-BRIDGE, BGP, BGP_BUILT_IN = "bridge", "bgp", "bgp-built-in"
+BRIDGE, BGP, BGP_BUILT_IN, TWO_SITES = "bridge", "bgp", "bgp-built-in", "two-sites"
 
 _OURS = {"lab.json", "secrets.json", "lost+found"}
 "What a data directory may hold before it is one: lab.json is written last."
@@ -110,6 +110,8 @@ def _check_topology(options: UpOptions) -> None:
         return
     if options.simulate:
         raise ConfigError(f"--topology {options.topology} needs real hosts, which --simulate does without")
+    if options.topology == TWO_SITES and options.replicas == 1:
+        raise ConfigError("--topology two-sites: with one replica nothing outlives a site; give --replicas 3")
     find_bird()
 
 
@@ -151,15 +153,20 @@ def prepare_data_dir(directory: Path, options: UpOptions) -> str:
 
 def _check_shape(directory: Path, shape: dict[str, object], options: UpOptions) -> None:
     asked: dict[str, object] = {"nodes": options.nodes, "replicas": options.replicas}
-    asked |= {"workers": options.workers, "control": options.control}
+    asked |= {"workers": options.workers, "control": options.control, "sites": _sites(options)}
     # Labs that were made before there was a choice have no word for it.
-    shape = {"control": EMBEDDED} | shape
+    shape = {"control": EMBEDDED, "sites": 1} | shape
     for what, wanted in asked.items():
         if shape.get(what) != wanted:
             raise DataDirError(
                 f"{directory} holds a lab with {what}={shape.get(what)}, asked for {wanted}; "
                 "start it with the same, or with another --data"
             )
+
+
+def _sites(options: UpOptions) -> int:
+    """Nodes of several sites have other addresses than those of one; for the rest the topology may change."""
+    return 2 if options.topology == TWO_SITES else 1
 
 
 def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
@@ -172,7 +179,7 @@ def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
     if not (directory / "secrets.json").exists():
         write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
     shape: dict[str, object] = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
-    shape |= {"workers": options.workers, "control": options.control}
+    shape |= {"workers": options.workers, "control": options.control, "sites": _sites(options)}
     write_private(marker, json.dumps(shape))
 
 

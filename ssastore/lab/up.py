@@ -30,6 +30,7 @@ from ssastore.control.embedded import EmbeddedControlServer
 from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, ClusterRecord, NodeRecord, node_key
 from ssastore.core.membership import alive_key
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
+from ssastore.core.sites import order_sites
 from ssastore.env import Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
@@ -45,6 +46,7 @@ from ssastore.lab.options import (
     BRIDGE,
     EMBEDDED,
     ETCD,
+    TWO_SITES,
     UpOptions,
     check_options,
     open_data_dir,
@@ -55,6 +57,7 @@ from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.lab.topologies.bgp import Bgp, BgpBuiltIn
 from ssastore.lab.topologies.bridge import Bridge
 from ssastore.lab.topologies.network import Ground, Network
+from ssastore.lab.topologies.two_sites import TwoSites
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
 from ssastore.rules.record import NATIVE_PORT
@@ -84,7 +87,12 @@ _SOCKET_PATH_BYTES_MAX = 107
 _SOCKET_NAME_BYTES_MAX = 20
 "Of the longest: `.bird` after a host's name, which has at most 15."
 
-_NETWORKS: dict[str, type[Network]] = {BRIDGE: Bridge, BGP: Bgp, BGP_BUILT_IN: BgpBuiltIn}
+_NETWORKS: dict[str, type[Network]] = {
+    BRIDGE: Bridge,
+    BGP: Bgp,
+    BGP_BUILT_IN: BgpBuiltIn,
+    TWO_SITES: TwoSites,
+}
 
 
 def _listener(port: int) -> socket.socket:
@@ -151,10 +159,11 @@ class Lab:
         if self._options.simulate:
             raise NamespaceRefused("asked for a simulated network")
         enter_new_user_and_net()
-        hosts = [*self._names, GATEWAY_HOST, CLIENT_HOST]
+        others = [GATEWAY_HOST, CLIENT_HOST]
         if self._options.control == ETCD:
-            hosts.append(ETCD_HOST)
-        self._fabric = _NETWORKS[self._options.topology].build(self._service, hosts, mtu=MTU, forwarding=True)
+            others.append(ETCD_HOST)
+        network = _NETWORKS[self._options.topology]
+        self._fabric = network.open(self._service, self._names, others, mtu=MTU)
         self._launcher.fabric = self._fabric
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -183,7 +192,7 @@ class Lab:
                     name=name,
                     address=address,
                     port=self._launcher.ports.get(name, NATIVE_PORT),
-                    zone="",
+                    zone=self._fabric.zone_of(name) if self._fabric else "",
                     weight=1,
                     workers=self._options.workers,
                 )
@@ -305,6 +314,8 @@ class Lab:
                 now_ms=SystemClock().now_ms(),
                 random_bytes=SystemRandomness().bytes,
             )
+            if self._fabric is not None and self._fabric.sites:
+                await order_sites(control, self._fabric.sites)
             return
         nodes = (await read_cluster(control)).nodes
         joined = [node for node in nodes if node.name not in self._names]
@@ -337,7 +348,8 @@ class Lab:
         )
         if name not in self._fabric.hosts:  # Else a try that failed has left it.
             self._fabric.add_host(name)
-        record = replace(record, address=str(self._fabric.address_of(name)))
+        zone = wish.zone or self._fabric.zone_of(name)
+        record = replace(record, address=str(self._fabric.address_of(name)), zone=zone)
         key, value = node_key(name), record.encode()
         if await self._store.transact([Compare(key, 0)], [Write(key, value)]) is None:
             found = await self._store.get(key)

@@ -22,6 +22,12 @@ ROUTER = "router"
 class Bgp(Network):
     """Nodes announce, the router believes what its filters let through."""
 
+    router_name = ROUTER
+    router_namespace: int | None = None
+    "Of the router, where it is not our own."
+    area = 0
+    "Number of the link, where there are several."
+
     _ground: Ground
     _services: tuple[IPv6Network, ...] = ()
     _nodes: tuple[str, ...] = ()
@@ -31,14 +37,18 @@ class Bgp(Network):
 
     @property
     def daemons(self) -> list[str]:
-        return [f"bird-{name}" for name in (*self._nodes, ROUTER)]
+        return [f"bird-{name}" for name in (*self._nodes, self.router_name)]
+
+    @property
+    def router_speaker(self) -> Speaker:
+        return Speaker(self.router_name, self.router, self.area)
 
     def lead(self, view: ClusterView, nodes: list[str], ground: Ground) -> list[asyncio.Task[None]]:
         self._ground = ground
         self._services = view.record.networks
         self._nodes = tuple(nodes)
-        self._write(ROUTER, self._router_text())
-        self._start(ROUTER, None)
+        self._write(self.router_name, self._router_text())
+        self._start(self.router_name, self.router_namespace)
         for name in nodes:
             self._start_node(name)
         return []
@@ -47,26 +57,29 @@ class Bgp(Network):
         if name in self._nodes:  # It was one before, and its daemon is running still.
             return
         self._nodes = (*self._nodes, name)
-        self._write(ROUTER, self._router_text())
-        self._ground.processes.reload(f"bird-{ROUTER}")
+        self._rewrite_router()
         self._start_node(name)
 
     def hold_back(self, service: IPv6Network) -> None:
         super().hold_back(service)
         if self._services and service not in self._services:
             self._services = (*self._services, service)
-            self._write(ROUTER, self._router_text())
-            self._ground.processes.reload(f"bird-{ROUTER}")
+            self._rewrite_router()
+
+    def _rewrite_router(self) -> None:
+        self._write(self.router_name, self._router_text())
+        self._ground.processes.reload(f"bird-{self.router_name}")
 
     def _router_text(self) -> str:
-        router = Speaker(ROUTER, self.router)
-        return router_config(router, [self._speaker(name) for name in self._nodes], self._services)
+        return router_config(
+            self.router_speaker, [self._speaker(name) for name in self._nodes], self._services
+        )
 
     def _speaker(self, name: str) -> Speaker:
-        return Speaker(name, self.address_of(name))
+        return Speaker(name, self.address_of(name), self.area)
 
     def _start_node(self, name: str) -> None:
-        self._write(name, node_config(self._speaker(name), Speaker(ROUTER, self.router)))
+        self._write(name, node_config(self._speaker(name), self.router_speaker))
         self._start(name, self.namespace_fd(name))
 
     def _write(self, name: str, text: str) -> None:
@@ -82,13 +95,13 @@ class BgpBuiltIn(Bgp):
     """Nodes have no routing daemon: each announces by itself."""
 
     def settings_of(self, node: str) -> dict[str, object]:
-        router = Speaker(ROUTER, self.router)
+        router = self.router_speaker
         neighbours = f"{router.address} as {router.number}"
         return {"announce": "bgp", "bgp_as": self._speaker(node).number, "bgp_neighbours": neighbours}
 
     @property
     def daemons(self) -> list[str]:
-        return [f"bird-{ROUTER}"]
+        return [f"bird-{self.router_name}"]
 
     def _start_node(self, name: str) -> None:
         """Nothing: the node does it."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from pathlib import Path
+from typing import Self
 
 from ssastore.core.clusterview import ClusterView
 from ssastore.lab.fabric import Fabric
@@ -25,6 +27,30 @@ class Ground:
 
 class Network(Fabric):
     """Hosts on a link with a router, and what leads addresses of slices to them."""
+
+    @classmethod
+    def open(cls, service: IPv6Network, nodes: list[str], others: list[str], *, mtu: int) -> Self:
+        """Make the calling thread's network namespace the router, and connect new hosts.
+
+        Args:
+            service: the first service prefix.
+            nodes: names of hosts with a node each.
+            others: of gateway, clients and the like.
+            mtu: of all links.
+
+        Raises:
+            EnvironmentProblem: the kernel refused a part of it.
+        """
+        return cls.build(service, [*nodes, *others], mtu=mtu, forwarding=True)
+
+    @property
+    def sites(self) -> tuple[IPv6Network, ...]:
+        """Further service prefixes that the cluster is to answer at (``core.sites``)."""
+        return ()
+
+    def zone_of(self, node: str) -> str:
+        """The fault domain that a node is in; empty: none of them is labelled."""
+        return ""
 
     def settings_of(self, node: str) -> dict[str, object]:
         """What a node's file has beside the settings that every lab's has."""

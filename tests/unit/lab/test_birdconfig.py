@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
 
-from ssastore.lab.birdconfig import Speaker, find_bird, node_config, router_config
+from ssastore.lab.birdconfig import Peer, Speaker, find_bird, node_config, router_config, wide_config
 from tests.birds import need_bird
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "bgp.md").read_text(encoding="utf-8")
@@ -20,7 +21,20 @@ NODE = Speaker("n1", IPv6Address("2001:db8:99::11"))
 ODD = Speaker("a.b-c", IPv6Address("2001:db8:99::1234"))
 SERVICE, OTHER = IPv6Network("2001:db8:5a:1::/64"), IPv6Network("2001:db8:77:5::/64")
 
-GENERATED = [node_config(NODE, ROUTER), router_config(ROUTER, [NODE, ODD], [SERVICE, OTHER])]
+SITE = Speaker("s1", IPv6Address("2001:db8:98::1"), 1)
+PEER = Peer(ROUTER, IPv6Address("2001:db8:99::12"), ROUTER.address, exported="whole_out")
+WIDE = wide_config(
+    SITE,
+    [replace(PEER, speaker=replace(ROUTER, name="core"))],
+    services=[SERVICE, OTHER],
+    links=[IPv6Network("2001:db8:98::/64"), IPv6Network("2001:db8:99::/64")],
+    own=SERVICE,
+)
+GENERATED = [
+    node_config(NODE, ROUTER),
+    router_config(ROUTER, [NODE, ODD], [SERVICE, OTHER]),
+    router_config(SITE, [], [SERVICE, OTHER]) + WIDE,
+]
 
 
 def plain(text: str) -> list[str]:
@@ -38,7 +52,9 @@ def test_the_document_shows_a_router_as_labs_have_it_with_the_edge_besides() -> 
     assert plain(shown) == plain(router_config(ROUTER, [NODE], [SERVICE]))
 
 
-@pytest.mark.parametrize("text", [*GENERATED, *SHOWN], ids=["node", "router", "shown node", "shown router"])
+@pytest.mark.parametrize(
+    "text", [*GENERATED, *SHOWN], ids=["node", "router", "site", "shown node", "shown router"]
+)
 def test_bird_takes_it(text: str, tmp_path: Path) -> None:
     need_bird()
     (tmp_path / "bird.conf").write_text(text)
