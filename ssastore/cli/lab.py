@@ -81,7 +81,7 @@ _EXIT_NOT_FOUND = 127
 )
 @click.option(
     "--topology",
-    type=click.Choice(["bridge", "bgp", "bgp-built-in", "two-sites"]),
+    type=click.Choice(["bridge", "bgp", "bgp-built-in", "two-sites", "tiers"]),
     default="bridge",
     show_default=True,
     help="How the router hears of slices: from this process, or by BGP of the nodes (docs/bgp.md).",

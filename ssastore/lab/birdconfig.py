@@ -47,7 +47,10 @@ protocol kernel announced {{
         export none;
     }};
 }}
-protocol bgp upstream {{
+"""
+
+_UPSTREAM = """\
+protocol bgp upstream{number} {{
     local {own} as {own_as};
     neighbor {router} as {router_as};
     ttl security on;
@@ -93,6 +96,25 @@ template bgp node {{
 
 _NEIGHBOUR = "protocol bgp '{name}' from node {{ neighbor {address} as {number}; }}\n"
 
+
+_TIER = """
+protocol static planes {{
+    ipv6;
+{routes}}}
+filter planes_out {{
+    if proto != "planes" then reject;
+    if net !~ [ {own} ] then {{ bgp_path.prepend({number}); bgp_path.prepend({number}); }}
+    accept;
+}}
+filter nothing_in {{ reject; }}
+protocol bfd {{ interface "*" {{ interval {bfd} ms; multiplier 5; }}; }}
+"""
+
+_EDGE = """
+filter planes_in {{ if net ~ [ {planes} ] then accept; reject; }}
+filter nothing_out {{ reject; }}
+protocol bfd {{ interface "*" {{ interval {bfd} ms; multiplier 5; }}; }}
+"""
 
 _WIDE = """
 function is_link() {{ return net ~ [ {links} ]; }}
@@ -197,7 +219,32 @@ def wide_config(
     if own is not None:
         routes = "".join(f"    route {service} unreachable;\n" for service in services)
         text += _WHOLE.format(routes=routes, own=own, number=router.number)
-    return text + "".join(
+    return text + _sessions(router, peers)
+
+
+def tier_config(router: Speaker, edge: Peer, services: Iterable[IPv6Network], parity: int) -> str:
+    """What a filter has besides ``router_config``: it announces whole planes to the edge.
+
+    Every other plane, from ``parity`` on, is its own; the rest it would take over.
+    """
+    planes = [plane for service in services for plane in service.subnets(new_prefix=PREFIX_MIN)]
+    text = _TIER.format(
+        routes="".join(f"    route {plane} unreachable;\n" for plane in planes),
+        own=_listed(planes[parity::2]),
+        number=router.number,
+        bfd=BFD_MS,
+    )
+    return text + _sessions(router, [edge])
+
+
+def edge_config(router: Speaker, filters: Iterable[Peer], services: Iterable[IPv6Network]) -> str:
+    """What the edge before such filters has besides ``router_config``: it takes whole planes alone."""
+    planes = ", ".join(f"{service}{{{PREFIX_MIN},{PREFIX_MIN}}}" for service in services)
+    return _EDGE.format(planes=planes, bfd=BFD_MS) + _sessions(router, filters)
+
+
+def _sessions(router: Speaker, peers: Iterable[Peer]) -> str:
+    return "".join(
         _PEER.format(
             name=peer.speaker.name,
             here=peer.here,
@@ -222,17 +269,22 @@ def _slices_of(services: Iterable[IPv6Network]) -> str:
     return ", ".join(f"{service}{{{PREFIX_MIN},{PREFIX_MAX}}}" for service in services)
 
 
-def node_config(node: Speaker, router: Speaker) -> str:
-    """For a node, which announces what it accepts to its router."""
-    return _HEAD.format(identifier=node.identifier) + _NODE.format(
-        protocol=ROUTE_PROTOCOL,
-        own=node.address,
-        own_as=node.number,
-        router=router.address,
-        router_as=router.number,
-        hold=HOLD_S,
-        keepalive=KEEPALIVE_S,
-    )
+def node_config(node: Speaker, *routers: Speaker) -> str:
+    """For a node, which announces what it accepts to its routers."""
+    sessions = [
+        _UPSTREAM.format(
+            number=number or "",
+            own=node.address,
+            own_as=node.number,
+            router=router.address,
+            router_as=router.number,
+            hold=HOLD_S,
+            keepalive=KEEPALIVE_S,
+        )
+        for number, router in enumerate(routers)
+    ]
+    head = _HEAD.format(identifier=node.identifier) + _NODE.format(protocol=ROUTE_PROTOCOL)
+    return head + "".join(sessions)
 
 
 def router_config(router: Speaker, nodes: Iterable[Speaker], services: Iterable[IPv6Network]) -> str:

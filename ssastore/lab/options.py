@@ -27,6 +27,9 @@ EMBEDDED = "embedded"
 ETCD = "etcd"
 
 BRIDGE, BGP, BGP_BUILT_IN, TWO_SITES = "bridge", "bgp", "bgp-built-in", "two-sites"
+TIERS = "tiers"
+
+ONE_LINK = "one"
 
 _OURS = {"lab.json", "secrets.json", "lost+found"}
 "What a data directory may hold before it is one: lab.json is written last."
@@ -153,9 +156,9 @@ def prepare_data_dir(directory: Path, options: UpOptions) -> str:
 
 def _check_shape(directory: Path, shape: dict[str, object], options: UpOptions) -> None:
     asked: dict[str, object] = {"nodes": options.nodes, "replicas": options.replicas}
-    asked |= {"workers": options.workers, "control": options.control, "sites": _sites(options)}
+    asked |= {"workers": options.workers, "control": options.control, "links": _links(options)}
     # Labs that were made before there was a choice have no word for it.
-    shape = {"control": EMBEDDED, "sites": 1} | shape
+    shape = {"control": EMBEDDED, "links": ONE_LINK} | shape
     for what, wanted in asked.items():
         if shape.get(what) != wanted:
             raise DataDirError(
@@ -164,9 +167,9 @@ def _check_shape(directory: Path, shape: dict[str, object], options: UpOptions) 
             )
 
 
-def _sites(options: UpOptions) -> int:
-    """Nodes of several sites have other addresses than those of one; for the rest the topology may change."""
-    return 2 if options.topology == TWO_SITES else 1
+def _links(options: UpOptions) -> str:
+    """On other links nodes have other addresses; for the rest the topology may change from start to start."""
+    return options.topology if options.topology in (TWO_SITES, TIERS) else ONE_LINK
 
 
 def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
@@ -179,7 +182,7 @@ def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
     if not (directory / "secrets.json").exists():
         write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
     shape: dict[str, object] = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
-    shape |= {"workers": options.workers, "control": options.control, "sites": _sites(options)}
+    shape |= {"workers": options.workers, "control": options.control, "links": _links(options)}
     write_private(marker, json.dumps(shape))
 
 

@@ -46,6 +46,7 @@ from ssastore.lab.options import (
     BRIDGE,
     EMBEDDED,
     ETCD,
+    TIERS,
     TWO_SITES,
     UpOptions,
     check_options,
@@ -57,6 +58,7 @@ from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.lab.topologies.bgp import Bgp, BgpBuiltIn
 from ssastore.lab.topologies.bridge import Bridge
 from ssastore.lab.topologies.network import Ground, Network
+from ssastore.lab.topologies.tiers import Tiers
 from ssastore.lab.topologies.two_sites import TwoSites
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
@@ -92,6 +94,7 @@ _NETWORKS: dict[str, type[Network]] = {
     BGP: Bgp,
     BGP_BUILT_IN: BgpBuiltIn,
     TWO_SITES: TwoSites,
+    TIERS: Tiers,
 }
 
 

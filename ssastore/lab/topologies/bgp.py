@@ -43,12 +43,21 @@ class Bgp(Network):
     def router_speaker(self) -> Speaker:
         return Speaker(self.router_name, self.router, self.area)
 
+    @property
+    def led(self) -> tuple[str, ...]:
+        """Nodes that the router hears."""
+        return self._nodes
+
+    @property
+    def upstreams(self) -> list[Speaker]:
+        """Whom nodes announce to."""
+        return [self.router_speaker]
+
     def lead(self, view: ClusterView, nodes: list[str], ground: Ground) -> list[asyncio.Task[None]]:
         self._ground = ground
         self._services = view.record.networks
         self._nodes = tuple(nodes)
-        self._write(self.router_name, self._router_text())
-        self._start(self.router_name, self.router_namespace)
+        self._start_router(self.router_name, self._router_text(), self.router_namespace)
         for name in nodes:
             self._start_node(name)
         return []
@@ -66,20 +75,27 @@ class Bgp(Network):
             self._services = (*self._services, service)
             self._rewrite_router()
 
+    def _start_router(self, name: str, text: str, namespace: int | None) -> None:
+        self._write(name, text)
+        self._start(name, namespace)
+
     def _rewrite_router(self) -> None:
-        self._write(self.router_name, self._router_text())
-        self._ground.processes.reload(f"bird-{self.router_name}")
+        self._rewrite(self.router_name, self._router_text())
+
+    def _rewrite(self, name: str, text: str) -> None:
+        self._write(name, text)
+        self._ground.processes.reload(f"bird-{name}")
 
     def _router_text(self) -> str:
         return router_config(
-            self.router_speaker, [self._speaker(name) for name in self._nodes], self._services
+            self.router_speaker, [self.speaker(name) for name in self._nodes], self._services
         )
 
-    def _speaker(self, name: str) -> Speaker:
+    def speaker(self, name: str) -> Speaker:
         return Speaker(name, self.address_of(name), self.area)
 
     def _start_node(self, name: str) -> None:
-        self._write(name, node_config(self._speaker(name), self.router_speaker))
+        self._write(name, node_config(self.speaker(name), *self.upstreams))
         self._start(name, self.namespace_fd(name))
 
     def _write(self, name: str, text: str) -> None:
@@ -97,7 +113,7 @@ class BgpBuiltIn(Bgp):
     def settings_of(self, node: str) -> dict[str, object]:
         router = self.router_speaker
         neighbours = f"{router.address} as {router.number}"
-        return {"announce": "bgp", "bgp_as": self._speaker(node).number, "bgp_neighbours": neighbours}
+        return {"announce": "bgp", "bgp_as": self.speaker(node).number, "bgp_neighbours": neighbours}
 
     @property
     def daemons(self) -> list[str]:
