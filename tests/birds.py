@@ -1,11 +1,14 @@
-"""Real routing daemons for tests: whether they are here, and talking to BIRD."""
+"""Real routing daemons for tests: whether they are here, and talking to them."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,33 @@ def prefixes_in(text: str) -> set[str]:
 def is_established(lab: RunningLab, host: str, session: str) -> bool:
     """Whether a host's daemon has that session."""
     return "Established" in birdc(lab, host, "show", "protocols", session)
+
+
+_BGPD = Path("/usr/lib/frr/bgpd")
+
+
+def need_frr() -> None:
+    """Skip where FRR is not installed."""
+    if not _BGPD.exists() or shutil.which("vtysh") is None:
+        pytest.skip("frr is not installed")
+
+
+@contextmanager
+def bgpd(folder: Path) -> Iterator[Callable[[], set[str]]]:
+    """FRR's BGP daemon with ``bgpd.conf`` of a folder, without the rest of it; what tells its prefixes."""
+    common = ["--vty_socket", str(folder)]
+    argv = [str(_BGPD), "-f", str(folder / "bgpd.conf"), "-i", str(folder / "pid"), "-S", "-Z", "-A", "::1"]
+    question = ["vtysh", *common, "-d", "bgpd", "-c", "show bgp ipv6 unicast json"]
+
+    def known() -> set[str]:
+        done = subprocess.run(question, capture_output=True, text=True, timeout=20)
+        # Before it listens, and before there is anything, it says nothing.
+        return set(json.loads(done.stdout).get("routes", {})) if done.stdout.strip() else set()
+
+    with open(folder / "bgpd.log", "wb") as log:
+        process = subprocess.Popen([*argv, *common, "--log", "stdout"], stdout=log, stderr=log)
+    try:
+        yield known
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -1,8 +1,9 @@
-"""What a node announces by itself, against a real BIRD as its router."""
+"""What a node announces by itself, against a real BIRD and a real FRR as its router."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +22,7 @@ from ssastore.lab.namespaces import in_namespace
 from ssastore.routes.bgpsession import State
 from ssastore.routes.bgpspeaker import BgpRoutes, Neighbour
 from ssastore.system import run
-from tests.birds import ask_bird, birdc, need_bird, prefixes_in
+from tests.birds import ask_bird, bgpd, birdc, need_bird, need_frr, prefixes_in
 from tests.faults import load_on
 from tests.lab.shared import module_lab, wait_until
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.lab
 
 SERVICE = IPv6Network("fd5a:0:0:1::/64")
 MANY = 4096
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "bgp.md").read_text(encoding="utf-8")
 
 
 class Router:
@@ -148,6 +150,34 @@ def test_a_whole_table_is_told_at_once(
     with capsys.disabled():
         print(f"\n  {count} prefixes in {took_s:.2f} s ")
     assert count == MANY
+
+
+def test_frr_hears_the_same(tmp_path: Path, inside: Any) -> None:
+    """With its filters, as docs/bgp.md shows them; bgpd runs alone, so its kernel is not told."""
+    wide, narrow, foreign = "fd5a:0:0:1:1000::/68", "fd5a:0:0:1:1a3f::/80", "2001:db8::/32"
+    need_frr()
+    configuration = re.search(r"^```\n(router bgp 4200000001\n.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+    assert configuration is not None
+    text = configuration[1].replace("2001:db8:99::11", "fd5a::11").replace("2001:db8:5a:1::/64", str(SERVICE))
+    (tmp_path / "bgpd.conf").write_text(text)
+
+    async def work(fabric: Fabric, known: Callable[[], set[str]]) -> None:
+        neighbour = Neighbour(fabric.router, 4_200_000_001)
+        routes = BgpRoutes([neighbour], number=4_200_000_017, source=fabric.address_of("n1"))
+        for prefix in (wide, narrow, foreign):
+            routes.add(Route(prefix))
+        await until(lambda: known() == {wide, narrow})
+        routes.remove(Route(wide))
+        await until(lambda: known() == {narrow})
+        routes.close()
+        await until(lambda: known() == set())
+
+    def on_router() -> None:
+        fabric = Fabric.build(SERVICE, ["n1"])
+        with bgpd(tmp_path) as known, in_namespace(fabric.namespace_fd("n1")):
+            run(work(fabric, known))
+
+    inside(on_router)
 
 
 def test_a_lab_without_daemons_on_nodes_leads_to_them_and_away(tmp_path_factory: Any, tmp_path: Path) -> None:
