@@ -444,6 +444,9 @@ USER_METADATA_BYTES_MAX = 2 * KIB
 "S3's bound on the sum of user metadata names and values."
 CLOCK_SKEW_MS = 15 * 60 * 1000
 
+SHARED_READ_WAIT_MS = 20
+"How long callers wait for a read that is under way, before one for all of them begins beside it."
+
 STREAM_CHUNKS_INFLIGHT = 4
 "Blobs of one stream under way at once, in each direction: bounds memory to about this many chunks."
 

@@ -37,8 +37,15 @@ class Counts:
 
     async def at(self, position: int) -> int:
         """How many planes the group of a position has. Raises Unavailable: nobody has told yet."""
-        known = self._caller.replicas or await self._caller.replica_count(position)
-        return self._odd.get(slice16_of(position) & (GROUPS - 1), known) if self._odd else known
+        return self.now(position) or self._odd_or(position, await self._caller.replica_count(position))
+
+    def now(self, position: int) -> int:
+        """The same without a wait; 0 when nobody has told yet."""
+        known = self._caller.replicas
+        return self._odd_or(position, known) if self._odd and known else known
+
+    def _odd_or(self, position: int, known: int) -> int:
+        return self._odd.get(slice16_of(position) & (GROUPS - 1), known)
 
     async def counted(self, position: int, work: Callable[[int], Awaitable[T]]) -> T:
         """Do something with the number of planes that a group has. Raises what it raises."""

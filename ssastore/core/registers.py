@@ -22,6 +22,7 @@ from ssastore.core.quorum import (
     is_late,
 )
 from ssastore.core.shards import Shards
+from ssastore.core.sharedreads import SharedReads
 from ssastore.env import Randomness
 from ssastore.errors import (
     InvalidKey,
@@ -108,6 +109,7 @@ class Registers:
         self._randomness = randomness
         self._approach = Approach(caller)
         self._counts = Counts(caller)
+        self._reads: SharedReads[Found] = SharedReads()
         self.shards = Shards(caller, self._approach, self._counts, self.get)
 
     async def get(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
@@ -119,8 +121,19 @@ class Registers:
 
     async def state(self, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Found:
         """As ``get``, and that there is nothing is a state as well: its stamp serves as a condition."""
+        name = key, kind, place.bucket, place.shards, head_only
+        reads = self._reads
+        if reads.begin(name):
+            try:
+                return await self._state(place, kind, key, head_only)
+            finally:
+                reads.end(name)
+        found = await reads.next(name, partial(self._state, place, kind, key, head_only))
+        return await self._state(place, kind, key, head_only) if found is None else found
+
+    async def _state(self, place: Place, kind: Kind, key: bytes, head_only: bool) -> Found:
         position = expected_position(place.bucket, place.shards, key)
-        replicas = await self._counts.at(position)
+        replicas = self._counts.now(position) or await self._counts.at(position)
         try:
             return await self._get(place, kind, key, position, replicas, head_only=head_only)
         except Recounted as error:

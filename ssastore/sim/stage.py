@@ -122,11 +122,14 @@ class Stage:
         client = ClientHost(self.world, name, self.scenario.deadline_ms)
         self.clients.append(client)
         self.objects.append(await client.host.spawn("connect", client.objects()))
-        draw = self.world.stream(f"client {index}")
-        now_ns = self.world.loop.schedule
-        kind = self.scenario.register
-        self.registers.append(kind(self.objects[index], self.told, index, draw, lambda: now_ns.now_ns))
+        self.registers.append(self._register(index, index))
         return index
+
+    def _register(self, client: int, caller: int) -> Register:
+        """The keys as one caller uses them, by way of a client; callers are what a history tells apart."""
+        draw = self.world.stream(f"client {caller}")
+        now_ns = self.world.loop.schedule
+        return self.scenario.register(self.objects[client], self.told, caller, draw, lambda: now_ns.now_ns)
 
     def _send_astray(self) -> None:
         """Clients that find no route to a node go to the next plane: then several nodes propose one name."""
@@ -162,10 +165,13 @@ class Stage:
 
     def start_work(self) -> list[asyncio.Task[Any]]:
         """The same, without waiting."""
-        share, more = divmod(self.shape.operations, len(self.clients))
+        clients = len(self.clients)
+        more_callers = range(clients, clients * self.shape.callers)
+        callers = self.registers + [self._register(caller % clients, caller) for caller in more_callers]
+        share, more = divmod(self.shape.operations, len(callers))
         return [
-            self.on(index, "work", register.some_operations(self.shape, share + (index < more)))
-            for index, register in enumerate(self.registers)
+            self.on(index % clients, "work", caller.some_operations(self.shape, share + (index < more)))
+            for index, caller in enumerate(callers)
         ]
 
     async def within(self, seconds: float, what: str, tasks: list[asyncio.Task[Any]]) -> None:

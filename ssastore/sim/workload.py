@@ -43,6 +43,8 @@ class Shape:
     clients: int = 4
     operations: int = 72
     "Of all clients together."
+    callers: int = 1
+    "Of each client, at the same time."
     hot_percent: int = 60
     "Share of the calls that go to the first three keys, where the clients meet."
     weights: tuple[int, int, int] = (4, 5, 1)
@@ -56,7 +58,8 @@ class Shape:
     def describe(self) -> str:
         """One line for a failure's report."""
         return (
-            f"{self.operations} calls of {self.clients} clients on {self.keys} keys, "
+            f"{self.operations} calls of {self.clients} clients with {self.callers} callers each, "
+            f"on {self.keys} keys, "
             f"{self.hot_percent} % on the hot ones; "
             f"gets:puts:deletes {self.weights}, {self.conditional_percent} % conditional; "
             f"{self.nodes or 'the usual'} nodes"

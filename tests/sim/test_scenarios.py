@@ -31,6 +31,7 @@ FRESH = {
     "change": 12,
     "quota": 10,
     "quotacost": 1,
+    "hot": 20,
 }
 "Seeds that nobody has run before, of each scenario; others, which take seconds each, get OTHERS."
 OTHERS = 3

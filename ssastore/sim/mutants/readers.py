@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any
 
 from ssastore.core import registers
+from ssastore.core.place import Place
 from ssastore.core.quorum import gather_majority
+from ssastore.core.registers import Registers
+from ssastore.env import spawn
+from ssastore.messages import Kind
 from ssastore.sim.mutants import Mutant, Put
 from ssastore.wire import Body, Header
 
@@ -36,6 +41,19 @@ def _any_plane(put: Put) -> None:
     put(registers, "agreed_at_once", _not_at_once)
 
 
+def _read_under_way(put: Put) -> None:
+    reads: dict[Hashable, asyncio.Future[Any]] = {}
+
+    async def read(self: Registers, place: Place, kind: Kind, key: bytes, *, head_only: bool = False) -> Any:
+        name = asyncio.get_running_loop(), self, place, kind, key, head_only
+        if name not in reads:
+            reads[name] = spawn("read for all", self._state(place, kind, key, head_only))
+            reads[name].add_done_callback(lambda _: reads.pop(name))
+        return await asyncio.shield(reads[name])
+
+    put(Registers, "state", read)
+
+
 MUTANTS = [
     Mutant(
         "highest-of-a-quorum",
@@ -43,4 +61,5 @@ MUTANTS = [
         _highest_of_a_quorum,
     ),
     Mutant("one-plane-is-enough", "a read asks one plane", _any_plane),
+    Mutant("read-under-way", "a read is shared with who asks while it is under way", _read_under_way, "hot"),
 ]
