@@ -201,6 +201,10 @@ class Filter:
             raise FilterRefused(f"queues need Linux 6.6 or later (links of tc programs): {error}") from None
         queues.set_queues(inside, paces)
         self._inside = inside
+        self.sort_for_queues()
+
+    def sort_for_queues(self) -> None:
+        """Look flows up, and write classes beside packets; without queues nobody has a use for that."""
         self._tell(has_queues=True)
 
     def detach(self) -> None:

@@ -20,6 +20,7 @@ from random import Random
 
 import pytest
 
+from bench.packets import ACK, SERVICE, SYN, SYN_ACK, extension, fragment, frame, tagged, tcp
 from ssastore.cli.filter import Teller
 from ssastore.errors import ConfigError
 from ssastore.filter.bpf import FilterRefused
@@ -33,7 +34,6 @@ from ssastore.rules.record import ServiceRecord, record_from_text
 from ssastore.rules.rule import rule_from_text
 from ssastore.rules.vectors import RULES, changed, vectors
 from tests.bpf import need_bpf
-from tests.packets import ACK, SERVICE, SYN, SYN_ACK, extension, fragment, frame, tagged, tcp
 
 COUNT = int(os.environ.get("SSASTORE_TEST_RULES", "60"))
 OF_RECORDS = [text for text in RULES if not text.startswith(("low", "inverted"))]

@@ -9,16 +9,7 @@ from random import Random
 
 import pytest
 
-from ssastore.errors import EnvironmentProblem
-from ssastore.filter import orders as orders_module
-from ssastore.filter.classes import Kind, Known, Packet, Reason, reason_of
-from ssastore.filter.kernel import Filter
-from ssastore.filter.orders import Order, said_by
-from ssastore.rules.address import address_under, is_unbound
-from ssastore.rules.hashes import ClientKeys, ServiceKeys
-from ssastore.rules.record import ServiceRecord, record_from_text
-from tests.bpf import need_bpf
-from tests.packets import (
+from bench.packets import (
     ACK,
     CLIENT_LOW,
     RST,
@@ -34,6 +25,15 @@ from tests.packets import (
     tcp,
     upper,
 )
+from ssastore.errors import EnvironmentProblem
+from ssastore.filter import orders as orders_module
+from ssastore.filter.classes import Kind, Known, Packet, Reason, reason_of
+from ssastore.filter.kernel import Filter
+from ssastore.filter.orders import Order, said_by
+from ssastore.rules.address import address_under, is_unbound
+from ssastore.rules.hashes import ClientKeys, ServiceKeys
+from ssastore.rules.record import ServiceRecord, record_from_text
+from tests.bpf import need_bpf
 
 RECORD = record_from_text("v=SSA1; replicas=3; data=content+source; front=source; hop=30")
 NOW_S = 30_000.0
@@ -46,8 +46,7 @@ def judging() -> Iterator[Filter]:
     need_bpf()
     with Filter(RECORD) as loaded:
         loaded.set_keys([SERVICE], NOW_S, ServiceKeys())
-        # As behind a pair of interfaces, which these tests have no use for.
-        loaded._tell(has_queues=True)
+        loaded.sort_for_queues()
         yield loaded
 
 
@@ -203,7 +202,7 @@ def test_the_table_of_flows_is_bounded(judging: Filter, monkeypatch: pytest.Monk
     monkeypatch.setattr("ssastore.filter.header.FLOWS_MAX", 256)
     with Filter(RECORD) as small:
         small.set_keys([SERVICE], NOW_S, ServiceKeys())
-        small._tell(has_queues=True)
+        small.sort_for_queues()
         for number in range(3000):
             small.answer(answer(number, WRONG, ACK, data=b"x"))
         known = [small.reason(frame(number, WRONG, tcp(ACK))) is Reason.KNOWN for number in range(3000)]

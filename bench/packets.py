@@ -1,4 +1,4 @@
-"""Ethernet frames for tests of the filter, byte by byte."""
+"""Ethernet frames for measurements and tests of the filter, byte by byte."""
 
 from __future__ import annotations
 
