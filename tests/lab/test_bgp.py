@@ -22,7 +22,7 @@ from tests.labs import PYTHON, RunningLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
-FLAP_S = float(os.environ.get("SSASTORE_SOAK_FLAP_S", "8"))
+FLAP_S = float(os.environ.get("SSASTORE_SOAK_FLAP_S", "6"))
 FLAP_EVERY_S = 2.0
 DOWN_S = 1.0
 
@@ -53,16 +53,20 @@ def test_the_router_has_what_nodes_own_from_bgp_and_nothing_else(lab: RunningLab
     assert routes_of(lab, "router", "proto", "bird") == covers(lab)
     assert routes_of(lab, "router", "proto", "74") == set()
     assert routes_of(lab, "router", "type", "unreachable") == {service}
-    for node in ("n1", "n4"):
-        assert routes_of(lab, node, "proto", "74") < covers(lab)
-        assert routes_of(lab, node, "proto", "bird") == set()
+    assert routes_of(lab, "n1", "proto", "74") < covers(lab)
+    assert routes_of(lab, "n1", "proto", "bird") == set()
 
 
 def test_an_announcement_that_somebody_takes_away_comes_back(lab: RunningLab) -> None:
+    """The node reads its routes back every 5 s; the router's daemon says since when it knows the prefix."""
     victim = sorted(routes_of(lab, "n1", "proto", "74"))[0]
+
+    def known() -> str:
+        return birdc(lab, "router", "show", "route", "for", victim)
+
+    before = known()
     lab.cli("exec", "--host", "n1", "--", "ip", "-6", "route", "del", "unreachable", victim, "proto", "74")
-    wait_until(lambda: victim not in routes_of(lab, "router"), "the router forgets it")
-    wait_until(lambda: victim in routes_of(lab, "router"), "the router has it again")
+    wait_until(lambda: victim in known() != before, "the router forgets it and has it again")
 
 
 def test_a_slice_moves_under_load_behind_bird_and_no_call_fails(
