@@ -39,6 +39,14 @@ _addresses = click.option(
     metavar="ADDRESS",
     help="A gateway, for whoever asks for no prefix.",
 )
+_front = click.option(
+    "--front",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    metavar="COUNT",
+    help="So many addresses of the front plane as AAAA, for whoever asks for no prefix (docs/front.md).",
+)
 
 
 @click.group("dns")
@@ -86,6 +94,7 @@ def _parsed(addresses: tuple[str, ...]) -> list[IPv6Address]:
 @_record
 @_holes
 @_addresses
+@_front
 @_ttl
 @click.option(
     "--format",
@@ -101,13 +110,14 @@ def zone_command(
     record: str,
     holes: tuple[str, ...],
     addresses: tuple[str, ...],
+    front: int,
     ttl_s: int,
     form: str,
 ) -> None:
     """Print the lines that tell a name server of service NAME at these /64s, the nearest first."""
     from dataclasses import replace
 
-    from ssastore.naming.zone import zone_lines
+    from ssastore.naming.zone import front_addresses, zone_lines
 
     where = _whereabouts(prefixes, holes, record, ttl_s)
     if form == "generic":
@@ -118,7 +128,8 @@ def zone_command(
         where.sites,
         holes=where.holes,
         record=where.record,
-        addresses=_parsed(addresses),
+        # Where nothing is drawn anew for each answer, those in the middle.
+        addresses=_parsed(addresses) + front_addresses(where.sites, front, lambda bound: bound // 2),
         ttl_s=ttl_s,
         form=form,
     ):
@@ -177,6 +188,7 @@ def _echo(lines: list[str]) -> None:
 @_record
 @_holes
 @_addresses
+@_front
 @_ttl
 @click.option("--listen", default="::1", show_default=True, metavar="ADDRESS", help="Where to answer.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5353, show_default=True, help="UDP and TCP.")
@@ -186,6 +198,7 @@ def serve_command(
     record: str,
     holes: tuple[str, ...],
     addresses: tuple[str, ...],
+    front: int,
     ttl_s: int,
     listen: str,
     port: int,
@@ -196,7 +209,7 @@ def serve_command(
     async def serve() -> None:
         from ssastore.naming.responder import Responder, zone_of
 
-        responder = Responder(zone_of(name, where, gateways))
+        responder = Responder(zone_of(name, where, gateways, front=front))
         await responder.start(listen, port)
         click.echo(f"answers for {name} at [{listen}]:{responder.port}")
         try:

@@ -1,14 +1,15 @@
 """A small authoritative name server of one service's name, for labs and demos: UDP and TCP, no recursion.
 
 It answers APL, TXT at ``_ssa.NAME``, AAAA for clients that know no rule, and SOA and NS of itself.
+Addresses of the front plane are others in each answer, so that no gateway gets more than its share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from struct import pack
 from typing import cast
@@ -25,7 +26,7 @@ import dns.rrset
 
 from ssastore.naming.answer import Whereabouts
 from ssastore.naming.resolve import parsed_name
-from ssastore.naming.zone import apl_text, txt_text
+from ssastore.naming.zone import apl_text, front_addresses, txt_text
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +35,39 @@ _UDP_BYTES = 1232
 _PLAIN_UDP_BYTES = 512
 _TCP_IDLE_S = 10.0
 _CONNECTIONS_MAX = 64
+_GOLDEN = 0x9E3779B97F4A7C15
+"2^64 divided by the golden ratio."
+
+
+class Turns:
+    """What each answer begins with: never the same twice in a row, and everything equally often.
+
+    Multiples of the golden ratio, of which any number that follow one another lie evenly (Knuth, *The Art of
+    Computer Programming*, section 6.4).
+    """
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def below(self, bound: int) -> int:
+        """The next one, from 0 to ``bound`` - 1."""
+        self._at = (self._at + _GOLDEN) % (1 << 64)
+        return self._at * bound >> 64
 
 
 @dataclass(frozen=True)
 class Zone:
-    """What is answered: one service's name. ``addresses`` are for clients that know no rule (AAAA)."""
+    """What is answered: one service's name.
+
+    Clients that know no rule (AAAA) get ``addresses``, and ``front`` ones of each site's front plane.
+    """
 
     name: dns.name.Name
     whereabouts: Whereabouts
     addresses: Sequence[IPv6Address]
+    front: int = 0
+
+    turns: Turns = field(default_factory=Turns)
 
     def rrset(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.rrset.RRset | None:
         """The records of a name and type, or None."""
@@ -51,7 +76,12 @@ class Zone:
             if kind == dns.rdatatype.APL:
                 data = [apl_text(self.whereabouts.sites, self.whereabouts.holes)]
             elif kind == dns.rdatatype.AAAA:
-                data = [str(address) for address in self.addresses]
+                found = [
+                    *self.addresses,
+                    *front_addresses(self.whereabouts.sites, self.front, self.turns.below),
+                ]
+                first = self.turns.below(len(found)) if found else 0
+                data = [str(address) for address in found[first:] + found[:first]]
             elif kind == dns.rdatatype.SOA:
                 data = [f"{self.name} hostmaster.{self.name} 1 3600 600 86400 {self.whereabouts.ttl_s}"]
             elif kind == dns.rdatatype.NS:
@@ -67,9 +97,11 @@ class Zone:
         return name in (self.name, dns.name.from_text("_ssa", None) + self.name)
 
 
-def zone_of(name: str, whereabouts: Whereabouts, addresses: Sequence[IPv6Address] = ()) -> Zone:
+def zone_of(
+    name: str, whereabouts: Whereabouts, addresses: Sequence[IPv6Address] = (), *, front: int = 0
+) -> Zone:
     """The zone of a name. Raises ConfigError: it is no name in DNS."""
-    return Zone(parsed_name(name), whereabouts, addresses)
+    return Zone(parsed_name(name), whereabouts, addresses, front)
 
 
 def answer(zone: Zone, wire: bytes, size: int) -> bytes | None:
@@ -126,7 +158,7 @@ def _form_error(wire: bytes) -> bytes | None:
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, zone: Zone) -> None:
+    def __init__(self, zone: Callable[[], Zone]) -> None:
         self._zone = zone
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -134,7 +166,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        reply = answer(self._zone, data, _offered(data))
+        reply = answer(self._zone(), data, _offered(data))
         if reply is not None:
             self._transport.sendto(reply, addr)
 
@@ -152,7 +184,8 @@ class Responder:
     """Serves a zone at one address and port until it is closed."""
 
     def __init__(self, zone: Zone) -> None:
-        self._zone = zone
+        self.zone = zone
+        "What is answered from now on; another one may take its place."
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._open = 0
@@ -162,7 +195,7 @@ class Responder:
         loop = asyncio.get_running_loop()
         self._tcp = await asyncio.start_server(self._serve, host, port)
         self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Udp(self._zone), local_addr=(host, self.port)
+            lambda: _Udp(lambda: self.zone), local_addr=(host, self.port)
         )
 
     @property
@@ -185,7 +218,7 @@ class Responder:
             while self._open <= _CONNECTIONS_MAX:
                 async with asyncio.timeout(_TCP_IDLE_S):
                     size = int.from_bytes(await reader.readexactly(2), "big")
-                    reply = answer(self._zone, await reader.readexactly(size), 65535)
+                    reply = answer(self.zone, await reader.readexactly(size), 65535)
                     if reply is None:
                         break
                     # Within the time as well: who does not read would hold its place for ever.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv6Address, IPv6Network
 from shlex import quote
 
@@ -11,7 +11,9 @@ import dns.rdataclass
 import dns.rdatatype
 
 from ssastore.errors import ConfigError
+from ssastore.keyspace import FRONT_PLANE, TAIL_BITS, address_of, iid_of
 from ssastore.naming.resolve import parsed_name
+from ssastore.rules.address import UNBOUND_END
 from ssastore.rules.record import ServiceRecord
 
 FORMATS = ("knot", "bind", "nsd", "powerdns", "generic")
@@ -28,6 +30,22 @@ def txt_text(record: ServiceRecord) -> str:
     """The data of the TXT record, cut into strings that are short enough."""
     text = str(record)
     return " ".join(f'"{text[at : at + _STRING_MAX]}"' for at in range(0, len(text), _STRING_MAX))
+
+
+def front_addresses(
+    sites: Iterable[IPv6Network], count: int, below: Callable[[int], int]
+) -> list[IPv6Address]:
+    """Of each site so many addresses for clients that know no rule, one in each of as many equal parts.
+
+    They are in the unbound part of the front plane, ``f0xx``: so each has a gateway, and all gateways get
+    their share.  ``below(bound)`` draws from 0 to bound - 1.
+    """
+    step = (UNBOUND_END << TAIL_BITS) // max(count, 1)
+    return [
+        address_of(site, iid_of(number * step + below(step - 1) + 1, FRONT_PLANE))
+        for site in sites
+        for number in range(count)
+    ]
 
 
 def zone_lines(
