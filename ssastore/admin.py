@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgpack
@@ -20,6 +20,8 @@ from aiohttp import web
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.election import coordinator_of
+from ssastore.core.front import UNITS
+from ssastore.core.frontview import FrontView
 from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, Randomness
@@ -27,6 +29,7 @@ from ssastore.errors import SsaStoreError
 from ssastore.keyspace import minimal_cover
 from ssastore.messages import Report, StartScrub
 from ssastore.probing import ASK_MS, Prober, worker_iids
+from ssastore.rules.verdict import Verdict
 from ssastore.transport.connection import Identity
 
 
@@ -40,10 +43,12 @@ class ClusterWatch:
         identity: Identity,
         links: Links,
         randomness: Randomness,
+        front: FrontView,
     ) -> None:
         self._view = view
         self._control = control
         self._prober = Prober(view, identity, links, randomness)
+        self._front = front
 
     async def close(self) -> None:
         """Close the connections."""
@@ -69,6 +74,7 @@ class ClusterWatch:
             "replicas": record.replicas,
             "coordinator": coordinator,
             "nodes": nodes,
+            "front": front_report(self._front),
         }
 
     async def _presence(self) -> tuple[Presence | None, str | None]:
@@ -149,7 +155,40 @@ def _add_presence(node: dict[str, Any], presence: Presence | None) -> None:
             worker |= {"ok": False, "error": "no sign of life"}
 
 
-def admin_server(watch: ClusterWatch, requests: Callable[[], dict[tuple[str, int], int]]) -> web.Server:
+def front_report(view: FrontView) -> dict[str, Any]:
+    """Who owns which part of the front plane; ``share`` is what routers send to a gateway, of 1."""
+    front, network = view.front, view.record.network
+    return {
+        "epoch": front.epoch,
+        "gateways": [
+            {
+                "name": name,
+                "address": gate.address,
+                "weight": gate.weight,
+                "leaves": gate.leaves,
+                "share": round(
+                    sum(arc.end - arc.first for arc in front.arcs if arc.owner == name) / UNITS, 4
+                ),
+                "gives": sum(arc.owner == name and bool(arc.target) for arc in front.arcs),
+                "takes": sum(arc.target == name for arc in front.arcs),
+                "prefixes": [str(piece.network(network)) for piece in front.slices_of(name)],
+            }
+            for name, gate in sorted(view.gates.items())
+        ],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a gateway counts."""
+
+    requests: Callable[[], Mapping[tuple[str, int], int]]
+    "By operation and HTTP status."
+    verdicts: Callable[[], Mapping[Verdict, int]]
+    "On connections, by the rule of the front plane."
+
+
+def admin_server(watch: ClusterWatch, counters: Counters) -> web.Server:
     """The protocol factory for ``loop.create_server``."""
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
@@ -164,17 +203,23 @@ def admin_server(watch: ClusterWatch, requests: Callable[[], dict[tuple[str, int
             is_refused = http.path == "/readyz" and not report["ready"]
             return web.json_response(report, status=503 if is_refused else 200)
         if http.path == "/metrics":
-            return web.Response(text=_metrics(requests()), content_type="text/plain")
+            return web.Response(text=_metrics(counters), content_type="text/plain")
         return web.Response(status=404)
 
     return web.Server(handle, access_log=None)
 
 
-def _metrics(requests: dict[tuple[str, int], int]) -> str:
+def _metrics(counters: Counters) -> str:
     lines = [
         "# HELP ssastore_s3_requests_total S3 requests answered, by operation and HTTP status.",
         "# TYPE ssastore_s3_requests_total counter",
     ]
-    for (name, status), count in sorted(requests.items()):
+    for (name, status), count in sorted(counters.requests().items()):
         lines.append(f'ssastore_s3_requests_total{{op="{name}",code="{status}"}} {count}')
+    lines += [
+        "# HELP ssastore_front_connections_total Connections by the verdict of the front plane's rule.",
+        "# TYPE ssastore_front_connections_total counter",
+    ]
+    for verdict, count in sorted(counters.verdicts().items()):
+        lines.append(f'ssastore_front_connections_total{{verdict="{verdict}"}} {count}')
     return "\n".join(lines) + "\n"

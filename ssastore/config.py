@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ssastore.control.address import parse_control
+from ssastore.core.cluster import WEIGHT_MAX
+from ssastore.core.fields import is_node_address
 from ssastore.env import ControlStore
 from ssastore.errors import ConfigError
 from ssastore.keyspace import PLANES_MAX
@@ -44,6 +46,7 @@ _FILE_BYTES_MAX = 1 * MIB
 _DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 "Lower case; with the longest bucket name in front it is still a name of DNS (RFC 1035)."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE = "letters, digits, dot, hyphen, underscore"
 _WORKERS_MAX = 16
 _WRAPPING_KEYS = "wrapping_keys"
 _RULE_SECRETS = "rule_secrets"
@@ -98,7 +101,7 @@ class NodeConfig:
     def check(self) -> None:
         """Raise ConfigError for a value that no node can have."""
         parse_control(self.control)
-        _require(_NAME.fullmatch(self.name) is not None, "name", "letters, digits, dot, hyphen, underscore")
+        _require(_NAME.fullmatch(self.name) is not None, "name", _NAME_RULE)
         _check_port("port", self.port)
         _require(1 <= self.workers <= _WORKERS_MAX, "workers", f"1 to {_WORKERS_MAX}")
         _require(16 * MIB <= self.map_bytes <= 1 << 46, "map_bytes", "16 MiB to 64 TiB")
@@ -130,8 +133,14 @@ class GatewayConfig:
     "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
     secrets_file: str
     "JSON with cluster_secret, access_keys and wrapping_keys; readable by its owner only."
+    name: str = ""
+    "Name of this gateway in the front plane; empty: it owns no part of it, and has no addresses there."
+    address: str = ""
+    "With a name: the address of this host, outside the service prefix, to which routers send its part."
+    weight: int = 1
+    "Share of the front plane, relative to other gateways."
     s3_listen: str = "[::]:7482"
-    "Address and port of the S3 interface; empty when a socket is handed down."
+    "Address and port of the S3 interface; with a name all addresses, `[::]`."
     admin_listen: str = "[::1]:7481"
     "Address and port of health, status and metrics; empty for none."
     region: str = "us-east-1"
@@ -139,7 +148,9 @@ class GatewayConfig:
     s3_domain: str = ""
     "`s3.example.org` makes `BUCKET.s3.example.org` a bucket (virtual-host style); empty: path style alone."
     rules: str = ""
-    "The published service record, as for nodes: what the gateway dials keeps its rule."
+    "The published service record, as for nodes: it keeps the rule; with a name, who dials it has to as well."
+    rules_monitor: bool = False
+    "Connections that break the rule are counted and go on, as for nodes."
     deadline_ms: int = 10_000
     "Bound on one call to a node, retries included: S3 clients retry by themselves."
     log_format: str = "text"
@@ -151,6 +162,13 @@ class GatewayConfig:
         for name in ("s3_listen", "admin_listen"):
             if text := getattr(self, name):
                 _check_listen(name, text)
+        if self.name:
+            _require(_NAME.fullmatch(self.name) is not None, "name", _NAME_RULE)
+            _require(
+                is_node_address(self.address), "address", "a routable IPv6 address for a gateway with a name"
+            )
+            _require(1 <= self.weight <= WEIGHT_MAX, "weight", f"1 to {WEIGHT_MAX}")
+            _require(self.s3_listen.startswith("[::]:"), "s3_listen", "[::]:PORT for a gateway with a name")
         is_domain = not self.s3_domain or _DOMAIN.fullmatch(self.s3_domain) is not None
         _require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
         _check_rules(self.rules)

@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 
-from ssastore.admin import ClusterWatch, admin_server
+from ssastore.admin import ClusterWatch, Counters, admin_server
 from ssastore.client import AsyncClient
 from ssastore.config import (
     GatewayConfig,
@@ -19,11 +19,16 @@ from ssastore.config import (
     load_secrets,
     load_wrapping_keys,
     open_control,
+    parse_listen,
 )
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.front import GateRecord
+from ssastore.core.frontview import FrontView
 from ssastore.env import ControlStore, Links, spawn
+from ssastore.frontgate import FrontGate
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
+from ssastore.rules.guard import Guard
 from ssastore.s3.server import S3Server
 from ssastore.s3.serving import Serving, listening
 from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run, serve_for_long
@@ -73,6 +78,9 @@ async def _serve(
     loop, (s3_fd, admin_fd), (view, control) = asyncio.get_running_loop(), descriptors, known
     cluster = view.cluster()
     record = cluster.record
+    front = FrontView(control, view)
+    await front.load()
+    following = [spawn("follow the front plane", front.run())]
     identity = Identity("node", "gateway", credentials.cluster_secret, cluster_id=record.cluster_id)
     client = AsyncClient(
         record.network,
@@ -82,7 +90,7 @@ async def _serve(
         identity=identity,
     )
     client.pool.replicas, client.pool.prefixes.serial = record.replicas, record.serial
-    following = spawn("follow the prefix", _follow_prefix(view, client))
+    following.append(spawn("follow the prefix", _follow_prefix(view, client)))
     clock, randomness = SystemClock(), SystemRandomness()
     s3 = S3Server(
         client.objects,
@@ -93,16 +101,31 @@ async def _serve(
         wrapping_keys=wrapping_keys,
         domain=config.s3_domain,
     )
-    watch = ClusterWatch(view, control, identity, links, randomness)
-    serving = Serving(s3)
-    await serving.begin(_socket(s3_fd, config.s3_listen))
+    watch = ClusterWatch(view, control, identity, links, randomness, front)
+    guard = _guard(config, view)
+    serving = Serving(
+        s3, None if guard is None else lambda peer, own: guard.lets_in(peer, own, clock.now_ms())
+    )
+    if s3_fd is not None:
+        await serving.begin(socket.socket(fileno=s3_fd))
+    if s3_fd is None or config.name:
+        await serving.begin(listening(config.s3_listen))
+    gate: FrontGate | None = None
+    if config.name:
+        member = GateRecord(config.name, config.address, config.weight)
+        port = parse_listen(config.s3_listen)[1]
+        gate = FrontGate(member, port, control, front, serving.connections.retire)
     admin: asyncio.Server | None = None
     if admin_fd is not None or config.admin_listen:
-        admin_socket = _socket(admin_fd, config.admin_listen)
-        admin = await loop.create_server(admin_server(watch, lambda: s3.requests), sock=admin_socket)
+        admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)
+        counters = Counters(lambda: s3.requests, lambda: guard.verdicts if guard else {})
+        admin = await loop.create_server(admin_server(watch, counters), sock=admin_socket)
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()
-    following.cancel()
+    if gate is not None:
+        await gate.leave()
+    for job in following:
+        job.cancel()
     if admin is not None:
         admin.close()
     await serving.close()
@@ -111,9 +134,12 @@ async def _serve(
     log.info("gateway.stopped")
 
 
-def _socket(descriptor: int | None, text: str) -> socket.socket:
-    """The one that was handed down, or one of our own. Raises ConfigError."""
-    return listening(text) if descriptor is None else socket.socket(fileno=descriptor)
+def _guard(config: GatewayConfig, view: ClusterView) -> Guard | None:
+    """Of a gateway of the front plane, where the service has a rule. Raises ConfigError."""
+    rules = load_rules(config.rules, config.secrets_file)
+    if rules is None or not config.name:
+        return None
+    return Guard(*rules, lambda: view.record.networks, is_monitor=config.rules_monitor, is_front=True)
 
 
 async def _follow_prefix(view: ClusterView, client: AsyncClient) -> None:

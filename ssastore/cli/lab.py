@@ -80,6 +80,9 @@ _EXIT_NOT_FOUND = 127
     help="What a node had that is gone for so long is recovered at others; 0: never; default: 600, or as is.",
 )
 @click.option(
+    "--gateways", type=click.IntRange(1, 16), default=1, show_default=True, help="Of S3, in the front plane."
+)
+@click.option(
     "--topology",
     type=click.Choice(["bridge", "bgp", "bgp-built-in", "two-sites", "tiers"]),
     default="bridge",
@@ -222,7 +225,10 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
         "SSASTORE_ACCESS_KEY": key,
         "SSASTORE_SECRET_KEY": secret,
     }
+    if found.name_server:
+        environment["SSASTORE_NAME_SERVER"] = found.name_server
     found.enter(host)
+    _ask_the_lab(found)
     try:
         os.execvpe(command[0], list(command), environment)  # noqa: S606
     except OSError as error:
@@ -231,6 +237,16 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
         reason = os.strerror(errno.ENOENT) if is_missing else error.strerror
         print(f"ssastore: {command[0]}: {reason}", file=sys.stderr)
         return _EXIT_NOT_FOUND if is_missing else _EXIT_NOT_EXECUTABLE
+
+
+def _ask_the_lab(found: Context) -> None:
+    """Let what is about to run find the lab by its name; where that cannot be had, by its prefix alone."""
+    from ssastore.errors import NamespaceRefused
+    from ssastore.lab.namespaces import use_name_server
+
+    with suppress(NamespaceRefused):
+        if found.name_server:
+            use_name_server(found.name_server)
 
 
 @click.command("ready")
@@ -290,6 +306,11 @@ def status_command(context: str | None, as_json: bool) -> int:
             print(_row(node, worker))
         if node.get("alive") is False:
             print(absence(node))
+    for gate in report["front"]["gateways"]:
+        moving = [f"{word} {gate[word]}" for word in ("gives", "takes") if gate[word]]
+        moving += ["is about to end"] if gate["leaves"] else []
+        shown = " ".join(gate["prefixes"][:4])
+        print(f"gateway {gate['name']:8} {100 * gate['share']:5.1f} % of the front plane  {shown}", *moving)
     return 0
 
 

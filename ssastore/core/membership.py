@@ -118,17 +118,17 @@ def _absent(item: Item) -> AbsentRecord:
         return AbsentRecord(0, "")
 
 
-class Heartbeat:
-    """Keeps a node's record that it is there."""
+class Leased:
+    """Keeps one record of this process: it is there for as long as the process gives signs."""
 
-    def __init__(self, control: ControlStore, node: str, environment: Environment, clock: Clock) -> None:
+    def __init__(self, control: ControlStore, key: str, value: bytes) -> None:
         self._control = control
-        self._key = alive_key(node)
-        self._value = AliveRecord(environment.env_id, environment.boot, clock.now_ms()).encode()
+        self._key = key
+        self._value = value
         self._lease = 0
 
     async def run(self) -> None:
-        """For ever. Without the control store the node goes on, and tells it when it is back."""
+        """For ever. Without the control store the process goes on, and tells it when it is back."""
         while True:
             try:
                 await self.beat()
@@ -145,4 +145,30 @@ class Heartbeat:
             self._lease = await self._control.grant(LEASE_MS)
         # Another process of this name may have written its own record, and taken it along at its end.
         if not is_kept or await self._control.get(self._key) is None:
-            await self._control.transact([], [Write(self._key, self._value, self._lease)])
+            await self._write()
+
+    async def change(self, value: bytes) -> None:
+        """Let the record say something else. Raises Unavailable, Conflict."""
+        self._value = value
+        if self._lease:
+            await self._write()
+
+    async def end(self) -> None:
+        """Let the record go now, not when the lease is over. After ``run`` has ended."""
+        lease, self._lease = self._lease, 0
+        try:
+            if lease:
+                await self._control.revoke(lease)
+        except (SsaStoreError, OSError) as error:
+            log.warning("lease.not_ended", extra={"reason": str(error)})
+
+    async def _write(self) -> None:
+        await self._control.transact([], [Write(self._key, self._value, self._lease)])
+
+
+class Heartbeat(Leased):
+    """Keeps a node's record that it is there."""
+
+    def __init__(self, control: ControlStore, node: str, environment: Environment, clock: Clock) -> None:
+        record = AliveRecord(environment.env_id, environment.boot, clock.now_ms())
+        super().__init__(control, alive_key(node), record.encode())

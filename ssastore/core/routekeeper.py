@@ -21,12 +21,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Network
+from typing import Protocol
 
-from ssastore.core.cluster import NodeRecord
-from ssastore.core.clusterview import ClusterView
+from ssastore.core.cluster import ClusterRecord, NodeRecord
 from ssastore.core.forwarding import Forwarding
 from ssastore.core.groups import GroupRecord
 from ssastore.core.ownership import OwnedPrefixes
@@ -40,6 +40,21 @@ log = logging.getLogger(__name__)
 
 Wanted = Callable[[Sequence[IPv6Network], Iterable[GroupRecord], Iterable[NodeRecord]], set[Route]]
 "The routes of a host, of the service prefixes, all group records and all nodes."
+
+
+class Followed(Protocol):
+    """What routes are made of, as the control store says it: ``ClusterView``, ``FrontView``."""
+
+    changed: asyncio.Event
+
+    @property
+    def record(self) -> ClusterRecord: ...
+
+    @property
+    def groups(self) -> Mapping[int, GroupRecord]: ...
+
+    @property
+    def nodes(self) -> Mapping[str, NodeRecord]: ...
 
 
 class _Spelled:
@@ -100,7 +115,7 @@ class RouteKeeper:
 
     def __init__(
         self,
-        view: ClusterView,
+        view: Followed,
         routes: Routes,
         wanted: Wanted,
         *,
@@ -138,6 +153,11 @@ class RouteKeeper:
         self._apply(reads_back=True)
         for error in self._refused.values():
             raise error
+
+    @property
+    def has_all(self) -> bool:
+        """Whether everything that the view says now is installed."""
+        return not self._view.changed.is_set() and self._wanted <= self._installed
 
     async def run(self) -> None:
         """Follow the view, which others run, and repair what drifts, for ever. After ``begin``."""

@@ -50,6 +50,10 @@ class Context:
     ports: dict[str, int] = field(default_factory=dict)
     rules: str = ""
     "The service record, where the lab has rules."
+    domain: str = ""
+    "The service's name in the DNS of the lab, where it has a network."
+    name_server: str = ""
+    "Address of who answers for that name."
 
     @property
     def url(self) -> str:

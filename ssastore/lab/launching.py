@@ -17,6 +17,8 @@ REGION = "us-east-1"
 GATEWAY_HOST = "gw"
 ETCD_HOST = "etcd"
 GATEWAY_PROCESS = "gateway"
+OTHER_GATEWAYS = {f"{GATEWAY_HOST}{number}": number for number in range(2, 17)}
+"Hosts and processes of further gateways, and their numbers on the link, below those of all other hosts."
 
 _SSASTORE = (sys.executable, "-m", "ssastore")
 
@@ -64,16 +66,7 @@ class Launcher:
 
     def start_gateway(self, s3: socket.socket, admin: socket.socket) -> None:
         """Start the S3 gateway on sockets of the machine outside, which are its own from then on."""
-        path = self._write_config(
-            GATEWAY_PROCESS,
-            {
-                "control": self.control,
-                "secrets_file": self._secrets,
-                "region": REGION,
-                "s3_domain": self._options.s3_domain,
-                "rules": self._options.rules,
-            },
-        )
+        path = self._write_gateway_config(GATEWAY_PROCESS, GATEWAY_HOST)
         fds = (s3.fileno(), admin.fileno())
         s3_fd, admin_fd = str(fds[0]), str(fds[1])
         arguments = [*_SSASTORE, "gateway", "--config", path, "--s3-fd", s3_fd, "--admin-fd", admin_fd]
@@ -84,6 +77,22 @@ class Launcher:
         # included: they would wait in our backlog.
         s3.close()
         admin.close()
+
+    def start_other_gateway(self, host: str) -> None:
+        """Start one more gateway, which has addresses of the front plane alone."""
+        self.start(host, host, [*_SSASTORE, "gateway", "--config", self._write_gateway_config(host, host)])
+
+    def _write_gateway_config(self, process: str, host: str) -> str:
+        settings: dict[str, object] = {
+            "control": self.control,
+            "secrets_file": self._secrets,
+            "region": REGION,
+            "s3_domain": self._options.s3_domain,
+            "rules": self._options.rules,
+        }
+        if self.fabric is not None:
+            settings |= {"name": host, "address": str(self.fabric.address_of(host))}
+        return self._write_config(process, settings)
 
     def start_etcd(self) -> None:
         """Start an etcd on a host of its own; from then on it is the control store that nodes are told."""

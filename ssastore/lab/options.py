@@ -22,6 +22,7 @@ from ssastore.errors import ConfigError, DataDirError
 from ssastore.keyspace import REPLICAS_ALLOWED, service_network
 from ssastore.lab.birdconfig import find_bird
 from ssastore.lab.etcd import find_etcd
+from ssastore.rules.record import record_from_text
 
 EMBEDDED = "embedded"
 ETCD = "etcd"
@@ -56,6 +57,8 @@ class UpOptions:
     "The service record that nodes, gateway and clients keep; see ``NodeConfig``."
     s3_domain: str = ""
     "See ``GatewayConfig``."
+    gateways: int = 1
+    "Of S3; the first one serves the localhost of the machine as well."
     topology: str = BRIDGE
     "How hosts hang together, and how the router hears of slices."
     recover_after: int | None = None
@@ -80,6 +83,8 @@ def check_options(options: UpOptions) -> None:
     if options.replicas not in REPLICAS_ALLOWED:
         raise ConfigError(f"--replicas is 1, 3 or 5, got {options.replicas}")
     options.extra_settings()
+    if options.rules:
+        record_from_text(options.rules)
     if options.recover_after is not None:
         RecoverySettings(options.recover_after)
     _check_control(options)

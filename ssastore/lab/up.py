@@ -38,7 +38,15 @@ from ssastore.lab import context as contexts
 from ssastore.lab import members
 from ssastore.lab.context import Context
 from ssastore.lab.edge import keep_edge
-from ssastore.lab.launching import ETCD_HOST, GATEWAY_HOST, GATEWAY_PROCESS, REGION, Launcher
+from ssastore.lab.front import domain_of, keep_front
+from ssastore.lab.launching import (
+    ETCD_HOST,
+    GATEWAY_HOST,
+    GATEWAY_PROCESS,
+    OTHER_GATEWAYS,
+    REGION,
+    Launcher,
+)
 from ssastore.lab.namespaces import enter_new_user_and_net
 from ssastore.lab.options import (
     BGP,
@@ -62,12 +70,12 @@ from ssastore.lab.topologies.tiers import Tiers
 from ssastore.lab.topologies.two_sites import TwoSites
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.rebalance import form_cluster, read_cluster, remove_node
-from ssastore.rules.record import NATIVE_PORT
+from ssastore.rules.record import NATIVE_PORT, ServiceRecord, record_from_text
 from ssastore.system import SystemClock, SystemRandomness, run
 
 CLIENT_HOST = "client"
 ROUTER_HOST = "router"
-_OWN_NAMES = frozenset({GATEWAY_HOST, CLIENT_HOST, ROUTER_HOST, ETCD_HOST, GATEWAY_PROCESS})
+_OWN_NAMES = {GATEWAY_HOST, CLIENT_HOST, ROUTER_HOST, ETCD_HOST, GATEWAY_PROCESS, *OTHER_GATEWAYS}
 "Of hosts, processes and files that are no node's."
 MTU = 65_000
 "Of the links between hosts: one machine's memory, where a small frame only costs CPU."
@@ -127,6 +135,7 @@ class Lab:
         # Made before a namespace is entered, so that it reaches the localhost outside.
         self._probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._names = [f"n{number}" for number in range(1, options.nodes + 1)]
+        self._gateways = list(OTHER_GATEWAYS)[: options.gateways - 1]
         self._runtime: tempfile.TemporaryDirectory[str] | None = None
         sockets = self._choose_sockets()
         self._ground = Ground(self._processes, directory / "config", sockets)
@@ -167,6 +176,8 @@ class Lab:
             others.append(ETCD_HOST)
         network = _NETWORKS[self._options.topology]
         self._fabric = network.open(self._service, self._names, others, mtu=MTU)
+        for name in self._gateways:
+            self._fabric.add_host(name, self._fabric.infra[OTHER_GATEWAYS[name]])
         self._launcher.fabric = self._fabric
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -233,6 +244,8 @@ class Lab:
             nodes=self._names,
             ports=self._launcher.ports,
             rules=self._options.rules,
+            domain=domain_of(self._options.name) if fabric else "",
+            name_server=str(fabric.router) if fabric else "",
         )
 
     # -- running ------------------------------------------------------------------------------------
@@ -253,9 +266,15 @@ class Lab:
                 wanted = RecoverySettings(self._options.recover_after).encode()
                 await control.transact([], [Write(RECOVERY_SETTINGS_KEY, wanted)])
             self._jobs += await keep_edge(control, self._fabric, self._names, self._ground, self._renumber)
+            if self._fabric is not None:
+                record = record_from_text(self._options.rules) if self._options.rules else ServiceRecord()
+                domain = domain_of(self._options.name)
+                self._jobs += await keep_front(control, domain, record, self._fabric.router)
             for name in self._names:
                 self._launcher.start_node(name)
             self._launcher.start_gateway(s3, admin)
+            for name in self._gateways:
+                self._launcher.start_other_gateway(name)
             await self._wait_ready(stopped)
             if not stopped.is_set():
                 await members.end_old_wishes(control)
@@ -417,7 +436,7 @@ class Lab:
 
     async def _stop(self) -> None:
         """End the gateway, then the nodes: what the gateway is still doing needs them."""
-        await self._processes.end([GATEWAY_PROCESS], _GATEWAY_STOP_S)
+        await self._processes.end([GATEWAY_PROCESS, *self._gateways], _GATEWAY_STOP_S)
         await self._processes.end(self._names, _NODES_STOP_S)
 
 

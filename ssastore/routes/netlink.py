@@ -1,6 +1,6 @@
 """Routes in the kernel, by netlink: AnyIP on a node, what it announces, next hops on a router.
 
-    ip -6 route show table all proto 74        lists them, and nothing else
+    ip -6 route show table all proto 74        lists those of nodes, and nothing else; 75: of gateways
 
 All routes of one adapter stand in one table, so that the longest prefix wins
 among them whatever its kind.  The kernel asks the tables one after the other:
@@ -32,6 +32,8 @@ from ssastore.routes.rtnetlink import Rtnetlink
 
 ROUTE_PROTOCOL = 74
 "Our mark on a route (rtm_protocol). Nobody's in the lists of the kernel and of iproute2."
+FRONT_ROUTE_PROTOCOL = 75
+"On routes of the front plane: a gateway keeps them on hosts where a node keeps the others."
 
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
@@ -62,10 +64,14 @@ class NetlinkRoutes:
     Args:
         table: where our routes stand. ``TABLE_LOCAL`` for a node, ``TABLE_MAIN`` for a router.
         plain: what a route without a next hop is, ``ACCEPTED`` or ``ANNOUNCED``.
+        protocol: what they are marked with; one adapter in a table keeps those with one mark.
     """
 
-    def __init__(self, table: int = TABLE_LOCAL, plain: str = ACCEPTED) -> None:
+    def __init__(
+        self, table: int = TABLE_LOCAL, plain: str = ACCEPTED, protocol: int = ROUTE_PROTOCOL
+    ) -> None:
         self._table = table
+        self._protocol = protocol
         self._plain = rt_type[plain]
         self._rtnetlink = Rtnetlink()
         # What we last knew to be installed. It only decides whether an add may replace: one that
@@ -83,7 +89,7 @@ class NetlinkRoutes:
             RouteRefused: the kernel did not let us read.
         """
         pattern = rtmsg()
-        pattern.update(family=socket.AF_INET6, table=self._table, proto=ROUTE_PROTOCOL)
+        pattern.update(family=socket.AF_INET6, table=self._table, proto=self._protocol)
         try:
             found = self._rtnetlink.dump_plainly(RTM_GETROUTE, pattern, _RTMSG)
         except OSError as error:
@@ -130,7 +136,7 @@ class NetlinkRoutes:
             raise RouteRefused(f"{route}: {error}") from error
         kind = self._plain if via is None else rt_type["unicast"]
         fields = _RTMSG.pack(
-            socket.AF_INET6, network.prefixlen, 0, 0, self._table, ROUTE_PROTOCOL, 0, kind, 0
+            socket.AF_INET6, network.prefixlen, 0, 0, self._table, self._protocol, 0, kind, 0
         )
         # The kernel tells routes of one prefix apart by next hop and device alone: a removal of
         # ``local`` without device would take the next hop that has come in its place.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
+from ssastore.keyspace import FRONT_PLANE, plane_of
 from ssastore.rules.hashes import ServiceKeys
 from ssastore.rules.record import ServiceRecord
 from ssastore.rules.verdict import Verdict
@@ -24,15 +25,18 @@ class Guard:
         networks: Callable[[], Iterable[IPv6Network]],
         *,
         is_monitor: bool = False,
+        is_front: bool = False,
     ) -> None:
         """``networks``: the service's prefixes at the moment, two while it is renumbered.
 
-        ``is_monitor``: what breaks the rule is counted, and let in.
+        ``is_monitor``: what breaks the rule is counted, and let in.  ``is_front``: what serves here is for
+        the front plane alone, and other planes are no way around its rule.
         """
         self.record = record
         self._keys = keys
         self._networks = networks
         self._is_monitor = is_monitor
+        self._is_front = is_front
         self.verdicts: Counter[Verdict] = Counter()
 
     def lets_in(self, peer: Any, own: Any, now_ms: int) -> bool:
@@ -56,4 +60,7 @@ class Guard:
     def _verdict(self, source: int, reached: IPv6Address, now_ms: int) -> Verdict:
         if not any(reached in network for network in self._networks()):
             return Verdict.PLANE  # An address of the host itself is no way around the rule.
-        return self.record.check(source, int(reached) & _IID_MASK, unix_s=now_ms / 1000, keys=self._keys)
+        iid = int(reached) & _IID_MASK
+        if self._is_front and plane_of(iid) != FRONT_PLANE:
+            return Verdict.PLANE
+        return self.record.check(source, iid, unix_s=now_ms / 1000, keys=self._keys)

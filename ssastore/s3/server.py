@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -24,9 +24,10 @@ from ssastore.errors import SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
-from ssastore.s3.answers import Answer, limit_unread
+from ssastore.s3.answers import Answer
 from ssastore.s3.attempts import Attempts
 from ssastore.s3.authentication import authenticate
+from ssastore.s3.connections import Connections, LetsIn
 from ssastore.s3.cors import Rule, answer_headers, preflight_headers
 from ssastore.s3.encryption import Encryption, check_headers
 from ssastore.s3.entity import http_date
@@ -48,8 +49,6 @@ _BODY_BYTES_MIN = 16 * 1024
 "What a body must bring in ``_BODY_STALL_S``, else one byte every now and then keeps a connection for ever."
 _IDLE_S = 75.0
 "Between two requests."
-_HEAD_S = 60.0
-"Until a connection has sent the headers of its first request."
 _DISCARD_BYTES_MAX = 256 * 1024
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 "Characters of a host and port (RFC 3986); no user, no path."
@@ -146,39 +145,6 @@ class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
             self.logger.warning("request.refused", extra={"reason": type(exc_info).__name__})
 
 
-class _HttpServer(web.Server):
-    """aiohttp's, but who connects and sends nothing, or half of a request's headers, does not stay for ever.
-
-    aiohttp looks after the pause between two requests, not after the time before the first one.
-    """
-
-    def __init__(
-        self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
-    ) -> None:
-        super().__init__(self._handle, **options)
-        self._answer = handle
-        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
-        "Connections on which no request has come, and what will end them."
-
-    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        self._forget(http.protocol)
-        return await self._answer(http)
-
-    def _forget(self, connection: web.RequestHandler) -> None:
-        timer = self._silent.pop(connection, None)
-        if timer is not None:
-            timer.cancel()
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        limit_unread(transport)
-        self._silent[handler] = asyncio.get_running_loop().call_later(_HEAD_S, transport.abort)
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        self._forget(handler)
-        super().connection_lost(handler, exc)
-
-
 class S3Server:
     """S3 for one service."""
 
@@ -218,10 +184,11 @@ class S3Server:
             Encryption(wrapping_keys, randomness),
         )
 
-    def http_server(self) -> web.Server:
-        """The protocol factory for ``loop.create_server``."""
-        return _HttpServer(
+    def http_server(self, lets_in: LetsIn | None = None) -> Connections:
+        """The protocol factory for ``loop.create_server``; one for each server."""
+        self._connections = Connections(
             self.handle,
+            lets_in=lets_in,
             access_log=None,
             logger=_RefusalLog(log),
             keepalive_timeout=_IDLE_S,
@@ -230,6 +197,11 @@ class S3Server:
             max_headers=HEADERS_MAX,
             auto_decompress=False,
         )
+        return self._connections
+
+    def _ends(self, http: web.BaseRequest) -> bool:
+        """Whether the connection has no other request after this one."""
+        return self._connections.is_retired(http.protocol)
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """One request from its headers to the last byte of its response."""
@@ -360,7 +332,7 @@ class S3Server:
         if response.stream is None:
             is_head = http.method == "HEAD"
             length = response.length if is_head else len(response.body)
-            answer = Answer(http, response.status, headers, length)
+            answer = Answer(http, response.status, headers, length, closes=self._ends(http))
             self._count(name, response.status)
             return await self._say(http, name, answer, b"" if is_head else response.body)
         return await self._stream(http, name, response, headers)
@@ -373,7 +345,7 @@ class S3Server:
             # The first chunk before the status line: what is missing or cannot be reached is an error
             # that the client can read, not a connection that breaks.
             first = await anext(response.stream, b"")
-            answer = Answer(http, response.status, headers, response.length)
+            answer = Answer(http, response.status, headers, response.length, closes=self._ends(http))
             self._count(name, response.status)
             try:
                 await answer.send(first)
@@ -401,7 +373,7 @@ class S3Server:
         if failure.status == 503:
             headers.setdefault("Retry-After", "1")
         body = xml.error(failure, resource=http.path[:1024], request_id=request_id)
-        closes = not await self._discard(http)
+        closes = not await self._discard(http) or self._ends(http)
         answer = Answer(http, failure.status, headers, len(body), closes=closes)
         return await self._say(http, name, answer, b"" if http.method == "HEAD" else body)
 

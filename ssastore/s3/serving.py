@@ -8,6 +8,7 @@ import socket
 from ssastore.config import parse_listen
 from ssastore.errors import ConfigError
 from ssastore.limits import LISTEN_BACKLOG
+from ssastore.s3.connections import LetsIn
 from ssastore.s3.server import S3Server
 
 _DRAIN_S = 10
@@ -32,19 +33,21 @@ def listening(text: str) -> socket.socket:
 class Serving:
     """Answers what comes by its sockets until it is closed."""
 
-    def __init__(self, server: S3Server) -> None:
-        self._http = server.http_server()
+    def __init__(self, server: S3Server, lets_in: LetsIn | None = None) -> None:
+        self.connections = server.http_server(lets_in)
         self._servers: list[asyncio.Server] = []
 
     async def begin(self, listener: socket.socket) -> None:
         """Accept from this socket too, and own it from now on."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(self._http, sock=listener, backlog=LISTEN_BACKLOG))
+        self._servers.append(
+            await loop.create_server(self.connections, sock=listener, backlog=LISTEN_BACKLOG)
+        )
 
     async def close(self) -> None:
         """Accept nothing more, give what is under way its time, and end."""
         for server in self._servers:
             server.close()
         # Connections that are idle now are closed at once; shutdown alone would wait for their next request.
-        self._http.pre_shutdown()
-        await self._http.shutdown(_DRAIN_S)
+        self.connections.pre_shutdown()
+        await self.connections.shutdown(_DRAIN_S)

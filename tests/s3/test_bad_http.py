@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ssastore.s3 import answers, server
+from ssastore.s3 import answers, connections, server
 from tests.s3.raw import Sent, Signing, Site, Wire, sign, unsigned_chunks
 
 BODY = b"body"
@@ -343,7 +343,7 @@ def test_a_slow_body_that_gets_on_is_taken(site: Site, short_stall: None) -> Non
 def test_a_connection_without_a_request_is_ended(
     site: Site, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "_HEAD_S", 0.3)
     with site.wire() as wire:
         wire.send(sent)
         assert wire.is_closed()
@@ -363,7 +363,7 @@ def test_who_asks_on_and_never_reads_is_ended(site: Site, monkeypatch: pytest.Mo
 
 
 def test_a_connection_with_a_request_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "_HEAD_S", 0.3)
     with site.wire() as wire:
         for _ in range(2):
             wire.send(site.sign("GET", Site.KEY).raw())

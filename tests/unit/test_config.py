@@ -103,7 +103,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "name": "n-2.b_c", "control": "c", "data_dir": "d", "secrets_file": "s", "port": 65535, "workers": 16,
         "map_bytes": 1 << 30, "tombstone_kept_s": 60, "blob_grace_s": 120, "scrub_every_s": 300,
         "scrub_bytes_per_s": 1 << 20, "lifecycle_day_s": 5, "manage_routes": False, "log_format": "json",
-        "simulated": True, "s3_listen": "",
+        "simulated": True, "s3_listen": "[::]:80", "address": "fd00::51", "weight": 3,
         "rules": "v=SSA1; replicas=3; data=content+source",
         "rules_monitor": True, "announce": "",
         "bgp_as": 65001, "bgp_neighbours": "2001:db8::1 as 65000",
@@ -160,11 +160,26 @@ def test_wrong_setting_of_a_node_names_its_line(path: Path, name: str, value: An
         ("deadline_ms", 60_001, "deadline_ms must be 100 to 60000"),
         ("log_format", "", "log_format must be text or json"),
         ("port", 7480, "unknown setting 'port'"),
+        ("name", "a b", "name must be letters"),
+        ("rules", "v=SSA1; front=telepathy", "rules: "),
     ],
 )
 def test_wrong_setting_of_a_gateway_names_its_line(path: Path, name: str, value: Any, says: str) -> None:
     found = complaint(path, toml(**(GATEWAY | {name: value})), GatewayConfig)
     assert found.startswith(f":3: {says}")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "address must be a routable"),
+        ({"address": "fe80::1"}, "address must be a routable"),
+        ({"address": "fd00::51", "weight": 0}, "weight must be 1 to"),
+        ({"address": "fd00::51", "s3_listen": "127.0.0.1:80"}, "s3_listen must be [::]:PORT"),
+    ],
+)
+def test_a_gateway_of_the_front_plane_has_an_address(path: Path, values: dict[str, Any], says: str) -> None:
+    assert says in complaint(path, toml(**(GATEWAY | {"name": "gw1"} | values)), GatewayConfig)
 
 
 @pytest.mark.parametrize("name", NODE)

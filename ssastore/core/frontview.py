@@ -1,0 +1,145 @@
+"""The front plane as the control store says it is, followed change by change. A conversation with it.
+
+    front/plane       FrontRecord    who owns what (``core.front``)
+    front/gate/NAME   GateRecord     a gateway that is there; gone with its lease
+
+It is no part of ``ClusterView``: nodes have nothing to do with it.  While the control store is out of reach
+it stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from ipaddress import IPv6Network
+from typing import Any
+
+from ssastore.core.cluster import ClusterRecord, NodeRecord
+from ssastore.core.clusterview import ClusterView
+from ssastore.core.front import FRONT_KEY, GATE_PREFIX, FrontRecord, GateRecord
+from ssastore.core.groups import GroupRecord
+from ssastore.core.routekeeper import Wanted
+from ssastore.env import ControlStore, Route, WatchCompacted, spawn
+from ssastore.errors import ConfigError, SsaStoreError
+from ssastore.keyspace import Slice
+from ssastore.limits import RECOVERY_RETRY_MS
+
+log = logging.getLogger(__name__)
+
+_FRONT_PREFIX = "front/"
+_NETWORKS_EVERY_S = 1.0
+"How often it is seen that the service is at another prefix, which takes minutes."
+
+
+class FrontView:
+    """Who owns which part of the front plane, and which gateways are there. ``load`` it first."""
+
+    def __init__(self, control: ControlStore, cluster: ClusterView) -> None:
+        """``cluster`` is followed by the caller: it says where the service is."""
+        self.front = FrontRecord()
+        self.revision = 0
+        "Of the record; 0: there is none yet."
+        self.gates: dict[str, GateRecord] = {}
+        self.changed, self.news = asyncio.Event(), asyncio.Event()
+        "Set with every change, one for each who waits, and clears it: routes, and who moves the parts."
+        self.groups: Mapping[int, GroupRecord] = {}
+        self.nodes: Mapping[str, NodeRecord] = {}
+        "None: for ``RouteKeeper``."
+        self._control = control
+        self._cluster = cluster
+        self._followed = 0
+        "The revision of which everything is known here."
+
+    @property
+    def record(self) -> ClusterRecord:
+        """Of the cluster."""
+        return self._cluster.record
+
+    async def load(self) -> None:
+        """Read everything.
+
+        Raises:
+            Unavailable: the control store does not answer.
+            ConfigError: a record is not understood.
+        """
+        items, self._followed = await self._control.list(_FRONT_PREFIX)
+        self.front, self.revision, self.gates = FrontRecord(), 0, {}
+        for item in items:
+            self._take(item.key, item.value, item.revision)
+        self._tell()
+
+    async def run(self) -> None:
+        """Follow all of it, for ever."""
+        networks = spawn("follow the service's prefixes", self._follow_networks())
+        try:
+            await self._follow()
+        finally:
+            networks.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                watch: Any = self._control.watch(_FRONT_PREFIX, self._followed)
+                async with aclosing(watch):
+                    async for event in watch:
+                        self._followed = event.revision
+                        self._take(event.key, event.value, event.revision)
+                        self._tell()
+            except WatchCompacted:
+                await self._load_again()
+            except ConfigError as error:
+                # Written by a program that knows more, or damaged: what is known of it stays.
+                log.error("front.record_not_understood", extra={"reason": str(error)})
+            except (SsaStoreError, OSError) as error:
+                log.warning("front.not_followed", extra={"reason": str(error)})
+            await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+
+    async def _load_again(self) -> None:
+        try:
+            await self.load()
+        except (SsaStoreError, OSError) as error:
+            log.warning("front.not_followed", extra={"reason": str(error)})
+
+    async def _follow_networks(self) -> None:
+        known = self.record.networks
+        while True:
+            await asyncio.sleep(_NETWORKS_EVERY_S)
+            if self.record.networks != known:
+                known = self.record.networks
+                self._tell()
+
+    def _take(self, key: str, value: bytes | None, revision: int) -> None:
+        name = key.removeprefix(GATE_PREFIX)
+        if key == FRONT_KEY:
+            self.front, self.revision = (FrontRecord.decode(value), revision) if value else (FrontRecord(), 0)
+        elif key.startswith(GATE_PREFIX):
+            self.gates = {known: gate for known, gate in self.gates.items() if known != name}
+            if value is not None:
+                self.gates[name] = GateRecord.decode(value)
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.news.set()
+
+
+def accepted_by_gate(view: FrontView, name: str) -> Wanted:
+    """``local`` for the fewest prefixes that are exactly what a gateway owns, or is to own."""
+    return lambda services, groups, nodes: set(
+        _routes(services, view.front.slices_of(name, accepted=True), None)
+    )
+
+
+def announced_gates(view: FrontView) -> Wanted:
+    """Every gateway's prefixes by way of its address. Of one that is gone nobody has taken them yet."""
+    return lambda services, groups, nodes: {
+        route
+        for gate in view.gates.values()
+        for route in _routes(services, view.front.slices_of(gate.name), gate.address)
+    }
+
+
+def _routes(services: Iterable[IPv6Network], pieces: Iterable[Slice], via: str | None) -> Iterable[Route]:
+    found = list(pieces)
+    return [Route(str(piece.network(service)), via) for service in services for piece in found]

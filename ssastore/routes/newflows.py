@@ -1,0 +1,97 @@
+"""New connections to some addresses go to another host, while those that are open stay here.
+
+A rule of nftables says it, in a table of its own: a packet for such an address that no connection of this
+host has is sent to the other host as it is, whatever routes say.  Both are on one link.
+
+    nft list table ip6 ssastore_front
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from subprocess import PIPE
+from sys import byteorder
+
+log = logging.getLogger(__name__)
+
+TABLE = "ssastore_front"
+
+_CONNECTIONS = Path("/proc/self/net/tcp6")
+_OPEN = {1, 3, 4, 8, 9, 11}
+"""States (linux/tcp_states.h) in which something may be lost: established, about to be (SYN_RECV), FIN_WAIT1,
+CLOSE_WAIT, LAST_ACK, CLOSING."""
+
+_NOTHING = f"table ip6 {TABLE} {{}}\ndelete table ip6 {TABLE}\n"
+"Of a table that need not be there."
+
+
+def rules(port: int, sent_on: Mapping[IPv6Network, str]) -> str:
+    """What nft is told, all at once: nothing of what was there before, and these.
+
+    ``socket wildcard 0`` is true of a connection, and false of the listener, which has all addresses.
+    """
+    if not sent_on:
+        return _NOTHING
+    addresses = ", ".join(map(str, sent_on))
+    targets = ", ".join(f"{network} : {address}" for network, address in sent_on.items())
+    return f"""{_NOTHING}table ip6 {TABLE} {{
+    chain given {{
+        type filter hook prerouting priority mangle; policy accept;
+        ip6 daddr != {{ {addresses} }} accept
+        tcp dport != {port} accept
+        socket wildcard 0 accept
+        dup to ip6 daddr map {{ {targets} }} drop
+    }}
+}}
+"""
+
+
+def open_at(port: int, networks: Collection[IPv6Network]) -> set[IPv6Network]:
+    """Those prefixes to which this host has connections at a port, also those that only the kernel knows.
+
+    A process has closed one when it has given all to the kernel, which sends for as long as that takes.
+    """
+    if not networks:
+        return set()
+    found = set()
+    with _CONNECTIONS.open() as lines:
+        next(lines)
+        for line in lines:
+            own, state = line.split()[1], int(line.split()[3], 16)
+            address, _, own_port = own.partition(":")
+            if state in _OPEN and int(own_port, 16) == port:
+                found.add(_address(address))
+    return {network for network in networks if any(address in network for address in found)}
+
+
+def _address(text: str) -> IPv6Address:
+    """Of four words in the machine's own order, as the kernel writes them."""
+    words = (int(text[at : at + 8], 16) for at in range(0, 32, 8))
+    return IPv6Address(b"".join(word.to_bytes(4, byteorder) for word in words))
+
+
+class NewFlows:
+    """Keeps the rule for one TCP port of this host; needs CAP_NET_ADMIN, nft and a kernel that knows both."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._is_told = False
+
+    async def send_on(self, sent_on: Mapping[IPv6Network, str]) -> None:
+        """Let new connections to these prefixes go to these hosts, and no others.
+
+        Where that cannot be had it is said once, and what is new comes here until routers know better.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec("nft", "-f", "-", stdin=PIPE, stderr=PIPE)
+            _, said = await process.communicate(rules(self._port, sent_on).encode())
+            failure = said.decode(errors="replace").strip().partition("\n")[0] if process.returncode else ""
+        except OSError as error:
+            failure = f"nft: {error.strerror}"
+        if failure and not self._is_told:
+            log.warning("flows.not_sent_on", extra={"reason": failure})
+            self._is_told = True

@@ -1,0 +1,280 @@
+"""Gateways on virtual time: no address is ever without one, and nobody is cut off by a move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+from ssastore.control.memory import MemoryControlStore
+from ssastore.core.cluster import NodeRecord
+from ssastore.core.clusterview import ClusterView
+from ssastore.core.front import FRONT_KEY, FrontRecord, GateRecord
+from ssastore.core.frontkeeper import FrontKeeper, Hands
+from ssastore.core.frontview import FrontView, accepted_by_gate, announced_gates
+from ssastore.core.routekeeper import RouteKeeper
+from ssastore.env import Route, Write, spawn
+from ssastore.errors import RouteRefused
+from ssastore.keyspace import iid_of
+from ssastore.limits import LEASE_MS
+from ssastore.rebalance import form_cluster
+from ssastore.routes.memory import MemoryRoutes
+from tests.registermodel import Seeded, run_virtually
+
+SERVICE = IPv6Network("2001:db8:5a:1::/64")
+PLACES = [IPv6Address(int(SERVICE.network_address) + iid_of(at << 48, 15)) for at in range(8, 4096, 64)]
+"Addresses all over the front plane."
+
+
+@dataclass
+class Gate:
+    """A gateway and its host: what it accepts, sends on, and who is connected to it."""
+
+    name: str
+    address: str
+    keeper: FrontKeeper
+    routes: MemoryRoutes
+    jobs: list[asyncio.Task[None]]
+    view: FrontView
+    sent_on: dict[IPv6Network, str] = field(default_factory=dict)
+    connected: list[IPv6Address] = field(default_factory=list)
+    ending: set[IPv6Address] = field(default_factory=set)
+
+    def accepts(self, address: IPv6Address) -> bool:
+        return any(address in IPv6Network(route.prefix) for route in self.routes.installed())
+
+    def die(self) -> None:
+        for job in self.jobs:
+            job.cancel()
+
+
+class Site:
+    """A control store, a router, and gateways."""
+
+    def __init__(self) -> None:
+        self.control = MemoryControlStore()
+        self.router = MemoryRoutes(IPv6Network("fd00::/64"))
+        self.gates: dict[str, Gate] = {}
+
+    async def begin(self) -> None:
+        await form_cluster(
+            self.control, SERVICE, 1, [NodeRecord("n1", "fd00::1")], now_ms=1, random_bytes=Seeded(1).bytes
+        )
+        view, jobs = await self._view()
+        keeper = RouteKeeper(view, self.router, announced_gates(view))
+        keeper.begin()
+        self.jobs = [*jobs, spawn("router", keeper.run())]
+
+    async def _view(self) -> tuple[FrontView, list[asyncio.Task[None]]]:
+        cluster = ClusterView(self.control)
+        await cluster.load()
+        view = FrontView(self.control, cluster)
+        await view.load()
+        return view, [spawn("cluster", cluster.run()), spawn("front", view.run())]
+
+    async def join(self, number: int, routes: MemoryRoutes | None = None) -> Gate:
+        view, jobs = await self._view()
+        name, routes = f"g{number}", routes or MemoryRoutes(IPv6Network("fd00::/64"))
+        keeping = RouteKeeper(view, routes, accepted_by_gate(view, name), linger_ms=500)
+        keeping.begin()
+
+        async def send_on(wanted: Mapping[IPv6Network, str]) -> None:
+            gate.sent_on = dict(wanted)
+
+        def retire(networks: Collection[IPv6Network]) -> Collection[IPv6Network]:
+            gate.ending = {own for own in gate.connected if any(own in network for network in networks)}
+            return [network for network in networks if any(own in network for own in gate.connected)]
+
+        hands = Hands(lambda: keeping.has_all, send_on, retire)
+        keeper = FrontKeeper(self.control, view, GateRecord(name, f"fd00::1:{number}"), hands)
+        jobs += [spawn("routes", keeping.run()), spawn("keeper", keeper.run())]
+        gate = self.gates[name] = Gate(name, f"fd00::1:{number}", keeper, routes, jobs, view)
+        return gate
+
+    @property
+    def record(self) -> FrontRecord:
+        return next(iter(self.gates.values())).view.front
+
+    def reached(self, address: IPv6Address) -> Gate | None:
+        """The gateway that gets a new connection, by router, by what it sends on, and by what it accepts."""
+        by_address = {gate.address: gate for gate in self.gates.values()}
+        routes = [route for route in self.router.installed() if address in IPv6Network(route.prefix)]
+        if not routes or routes[0].via is None:
+            return None
+        gate = by_address[routes[0].via]
+        for network, target in gate.sent_on.items():
+            if address in network:
+                gate = by_address[target]
+        return gate if gate.accepts(address) else None
+
+    async def until(self, claim: Callable[[], bool], within_s: float = 30) -> None:
+        """Wait, and see all the while that every address has a gateway."""
+        async with asyncio.timeout(within_s):
+            while True:
+                assert [place for place in PLACES if self.reached(place) is None] == []
+                if claim():
+                    return
+                await asyncio.sleep(0.1)
+
+    def is_settled(self, *names: str) -> bool:
+        return self.record.names() == set(names) and not any(arc.target for arc in self.record.arcs)
+
+    async def started(self, count: int) -> None:
+        await self.begin()
+        for number in range(1, count + 1):
+            await self.join(number)
+        await asyncio.sleep(3)
+        assert self.is_settled(*self.gates), self.record
+
+
+def at_site(work: Callable[[Site], Any]) -> None:
+    async def run() -> None:
+        await work(Site())
+
+    run_virtually(run)
+
+
+def test_gateways_that_start_together_are_planned_at_once() -> None:
+    async def work(site: Site) -> None:
+        await site.started(4)
+        assert site.record.epoch == 1
+        assert {site.reached(place).name for place in PLACES} == set(site.gates)  # type: ignore[union-attr]
+
+    at_site(work)
+
+
+def test_one_more_takes_its_part_and_nobody_misses_an_address() -> None:
+    async def work(site: Site) -> None:
+        await site.started(2)
+        await site.join(3)
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+        await site.until(lambda: not any(gate.ending for gate in site.gates.values()))
+        assert sum(gate.name == "g3" for place in PLACES if (gate := site.reached(place))) > len(PLACES) / 4
+
+    at_site(work)
+
+
+class Refusing(MemoryRoutes):
+    """Of a host whose kernel does not let it accept anything, as without CAP_NET_ADMIN."""
+
+    def add(self, route: Route) -> None:
+        raise RouteRefused(f"{route}: not permitted")
+
+
+def test_who_cannot_accept_its_addresses_is_sent_nothing() -> None:
+    async def work(site: Site) -> None:
+        await site.started(1)
+        await site.join(2, Refusing(IPv6Network("fd00::/64")))
+        await asyncio.sleep(20)
+        await site.until(lambda: True)
+        assert {gate.name for place in PLACES if (gate := site.reached(place))} == {"g1"}
+
+    at_site(work)
+
+
+def test_what_is_open_is_served_by_the_former_owner_and_what_is_new_by_the_next() -> None:
+    async def work(site: Site) -> None:
+        await site.started(1)
+        former = site.gates["g1"]
+        former.connected = list(PLACES)
+        await site.join(2)
+        await asyncio.sleep(20)
+        assert not site.is_settled("g1", "g2"), "the router goes on sending what is open to the former owner"
+        moving = [place for place in PLACES if site.reached(place) is site.gates["g2"]]
+        assert len(PLACES) / 3 < len(moving) < len(PLACES) * 2 / 3
+        assert former.ending == set(moving), "and those end with their next answer"
+        former.connected = [place for place in former.connected if place not in former.ending]
+        await site.until(lambda: site.is_settled("g1", "g2"))
+        assert former.ending == set()
+        await asyncio.sleep(40)
+        assert former.sent_on == {}, "until the last router knows, and no longer"
+
+    at_site(work)
+
+
+def test_who_never_ends_does_not_keep_its_part_for_ever() -> None:
+    async def work(site: Site) -> None:
+        await site.started(1)
+        site.gates["g1"].connected = list(PLACES)
+        await site.join(2)
+        await asyncio.sleep(590)
+        assert not site.is_settled("g1", "g2")
+        await site.until(lambda: site.is_settled("g1", "g2"))
+
+    at_site(work)
+
+
+def test_who_dies_is_replaced_when_its_lease_is_over() -> None:
+    async def work(site: Site) -> None:
+        await site.started(3)
+        site.gates.pop("g1").die()
+        await asyncio.sleep(LEASE_MS / 1000 + 3)
+        assert site.is_settled("g2", "g3")
+        await site.until(lambda: True)
+
+    at_site(work)
+
+
+def test_a_target_that_dies_leaves_everything_as_it_was() -> None:
+    async def work(site: Site) -> None:
+        await site.started(1)
+        former = site.gates["g1"]
+        former.connected = list(PLACES)
+        target = await site.join(2)
+        await asyncio.sleep(5)
+        assert former.sent_on
+        target.die()
+        await asyncio.sleep(LEASE_MS / 1000 + 3)
+        assert site.is_settled("g1") and former.sent_on == {} and former.ending == set()
+
+    at_site(work)
+
+
+def test_who_is_asked_to_end_ends_when_others_have_everything() -> None:
+    async def work(site: Site) -> None:
+        await site.started(3)
+        leaving = site.gates["g2"]
+        leaving.connected = list(PLACES)
+        left = spawn("leave", leaving.keeper.leave())
+        await asyncio.sleep(10)
+        assert not left.done() and leaving.ending
+        leaving.connected = []
+        await site.until(left.done)
+        assert site.is_settled("g1", "g3")
+        await asyncio.sleep(1)
+        assert "g2" not in site.gates["g1"].view.gates, "without waiting for its lease"
+
+    at_site(work)
+
+
+def test_all_may_end_at_once() -> None:
+    async def work(site: Site) -> None:
+        await site.started(2)
+        async with asyncio.timeout(2):
+            await asyncio.gather(*[gate.keeper.leave() for gate in site.gates.values()])
+
+    at_site(work)
+
+
+def test_a_record_that_was_lost_is_made_anew() -> None:
+    async def work(site: Site) -> None:
+        await site.started(2)
+        await site.control.transact([], [Write(FRONT_KEY, None)])
+        await asyncio.sleep(3)
+        assert site.is_settled("g1", "g2")
+
+    at_site(work)
+
+
+def test_a_record_that_is_not_understood_changes_nothing() -> None:
+    async def work(site: Site) -> None:
+        await site.started(2)
+        before = site.record
+        await site.control.transact([], [Write(FRONT_KEY, b"from the future")])
+        await asyncio.sleep(3)
+        assert site.record == before
+        await site.until(lambda: True)
+
+    at_site(work)
