@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 _SETTLE_S = 1.0
 "Gateways come and go together, and one that starts again is back soon: what follows each is planned at once."
 _TURN_S = 0.2
-"How often it is looked whether a drain is done."
+"How often it is looked whether a drain is done, or gateways have settled."
+_IDLE_S = 5.0
+"How often it is looked when nothing is going on; what others do is heard at once."
 _RETRY_S = 1.0
 _QUIET_S = 0.5
 "How long a part has no connection before routers are told: one may be on its way while the kernel learns."
@@ -90,9 +92,9 @@ class FrontKeeper:
         news = self._view.news
         try:
             while True:
-                wait_s = _TURN_S
                 try:
                     await self.turn()
+                    wait_s = _TURN_S if self._is_at_work else _IDLE_S
                     if self._gate.leaves and self._is_free:
                         self._left.set()
                 except (SsaStoreError, OSError) as error:
@@ -121,6 +123,12 @@ class FrontKeeper:
         if self._signs is not None:
             self._signs.cancel()
         await self._leased.end()
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether something is due that no news will tell."""
+        takes = any(arc.target == self._gate.name for arc in self._view.front.arcs)
+        return bool(takes or self._draining) or self._gate.leaves or not self._is_planned
 
     @property
     def _is_free(self) -> bool:
@@ -179,12 +187,12 @@ class FrontKeeper:
         gates = tuple(sorted(self._view.gates.values(), key=lambda gate: gate.name))
         if gates != self._known:
             self._known, self._known_s, self._is_planned = gates, now_s, False
-        is_first = bool(gates) and gates[0].name == self._gate.name
         is_whole = all(arc.owner for arc in front.arcs)
-        if not is_first or (self._is_planned and is_whole) or now_s - self._known_s < _SETTLE_S:
+        if (self._is_planned and is_whole) or now_s - self._known_s < _SETTLE_S:
             return front
         self._is_planned = True
-        return planned(front, gates)
+        is_first = bool(gates) and gates[0].name == self._gate.name
+        return planned(front, gates) if is_first else front
 
     def _networks(self, arc: Arc) -> list[IPv6Network]:
         return [piece.network(service) for service in self._view.record.networks for piece in arc.slices]
