@@ -10,7 +10,7 @@ from ssastore.core.front import GateRecord
 from ssastore.core.frontkeeper import FrontKeeper, Hands
 from ssastore.core.frontview import FrontView, accepted_by_gate
 from ssastore.core.routekeeper import RouteKeeper
-from ssastore.env import ControlStore, spawn
+from ssastore.env import ControlStore, Route, Routes, spawn
 from ssastore.limits import GOAWAY_MS
 from ssastore.routes.netlink import FRONT_ROUTE_PROTOCOL, TABLE_LOCAL, NetlinkRoutes
 from ssastore.routes.newflows import NewFlows, open_at
@@ -33,6 +33,7 @@ class FrontGate:
             RouteRefused: the kernel does not let this host accept addresses.
         """
         routes = NetlinkRoutes(TABLE_LOCAL, protocol=FRONT_ROUTE_PROTOCOL)
+        _try(routes, view)
         keeping = RouteKeeper(view, routes, accepted_by_gate(view, gate.name), linger_ms=GOAWAY_MS)
         keeping.begin()
         self._new_flows = NewFlows(port)
@@ -55,3 +56,10 @@ class FrontGate:
         for job in self._jobs:
             job.cancel()
         await self._new_flows.send_on({})
+
+
+def _try(routes: Routes, view: FrontView) -> None:
+    """RouteRefused: this host may set no routes, and would get a part of which nobody answers."""
+    route = Route(f"{view.record.network[-1]}/128")
+    routes.add(route)
+    routes.remove(route)

@@ -51,15 +51,18 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
     try:
         cluster, view = await read_cluster(control), ClusterView(control)
         await view.load()
-        following = spawn("follow the cluster", view.run())
+        front = FrontView(control, view)
+        await front.load()
+        following = [spawn("follow the cluster", view.run()), spawn("follow the front plane", front.run())]
         links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
         rules = load_rules(config.rules, config.secrets_file)
         links = ruled(links, rules, SystemClock(), SystemRandomness())
         try:
             secrets = credentials, wrapping_keys
-            await _serve(config, secrets, (view, control), links, (s3_fd, admin_fd), stopped)
+            await _serve(config, secrets, (view, front, control), links, (s3_fd, admin_fd), stopped)
         finally:
-            following.cancel()
+            for job in following:
+                job.cancel()
         return 0
     finally:
         await control.close()
@@ -68,19 +71,16 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
 async def _serve(
     config: GatewayConfig,
     secrets: tuple[Credentials, list[tuple[str, bytes]]],
-    known: tuple[ClusterView, ControlStore],
+    known: tuple[ClusterView, FrontView, ControlStore],
     links: Links,
     descriptors: tuple[int | None, int | None],
     stopped: asyncio.Event,
 ) -> None:
     """Serve S3 and status until ``stopped``. ``descriptors``: sockets handed down for them, if any."""
     credentials, wrapping_keys = secrets
-    loop, (s3_fd, admin_fd), (view, control) = asyncio.get_running_loop(), descriptors, known
+    loop, (s3_fd, admin_fd), (view, front, control) = asyncio.get_running_loop(), descriptors, known
     cluster = view.cluster()
     record = cluster.record
-    front = FrontView(control, view)
-    await front.load()
-    following = [spawn("follow the front plane", front.run())]
     identity = Identity("node", "gateway", credentials.cluster_secret, cluster_id=record.cluster_id)
     client = AsyncClient(
         record.network,
@@ -90,7 +90,7 @@ async def _serve(
         identity=identity,
     )
     client.pool.replicas, client.pool.prefixes.serial = record.replicas, record.serial
-    following.append(spawn("follow the prefix", _follow_prefix(view, client)))
+    following = spawn("follow the prefix", _follow_prefix(view, client))
     clock, randomness = SystemClock(), SystemRandomness()
     s3 = S3Server(
         client.objects,
@@ -124,8 +124,7 @@ async def _serve(
     await stopped.wait()
     if gate is not None:
         await gate.leave()
-    for job in following:
-        job.cancel()
+    following.cancel()
     if admin is not None:
         admin.close()
     await serving.close()

@@ -111,6 +111,7 @@ def up_command(detach: bool, **options: Any) -> int:
 
 def _banner(found: Context, options: dict[str, Any]) -> None:
     simulated = "  (simulated network)" if found.is_simulated else ""
+    by_name = f"  name    {found.domain}, on its hosts: http://{found.domain}:7482\n" if found.domain else ""
     kept = found.data_dir if options["data_dir"] else "dropped at the end (keep it with --data DIR)"
     print(
         f"ssastore  {len(found.nodes)} nodes · {options['workers']} worker(s) each · "
@@ -119,6 +120,7 @@ def _banner(found: Context, options: dict[str, Any]) -> None:
         f'  S3      http://127.0.0.1:{found.s3_port}    keys: eval "$(ssastore s3 env)"\n'
         f"  status  ssastore status    http://127.0.0.1:{found.admin_port}/status\n"
         f"  data    {kept}\n"
+        f"{by_name}"
         "  try     ssastore mb photos; ssastore put photos/cat.jpg FILE; ssastore explain photos/cat.jpg\n"
         "          ssastore exec -- ip -6 route    ssastore exec --host n1 -- ip -6 route show table local",
         flush=True,

@@ -79,7 +79,7 @@ def test_wrong_node_setting_is_named_with_its_line(
         ("deadline_ms = 99", "deadline_ms must be 100 to 60000"),
         ("deadline_ms = 60001", "deadline_ms must be 100 to 60000"),
         ('log_format = ""', "log_format must be text or json"),
-        ('name = "n1"', "unknown setting 'name'"),
+        ('data_dir = "d"', "unknown setting 'data_dir'"),
     ],
 )
 def test_wrong_gateway_setting_is_named_with_its_line(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ssastore.lab.status import fetch
 from tests.lab.shared import module_lab, processes_with, wait_until
 from tests.lab.test_wire_truth import sniffed
 from tests.labs import PYTHON, RunningLab
@@ -168,7 +169,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
 
 
 def gateways(lab: RunningLab) -> dict[str, Any]:
-    return {gate["name"]: gate for gate in lab.status()["front"]["gateways"]}
+    _, report = fetch(lab.admin_port, "/status")
+    return {gate["name"]: gate for gate in report["front"]["gateways"]}
 
 
 def is_settled(lab: RunningLab, names: list[str]) -> bool:
