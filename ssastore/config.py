@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tomllib
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
@@ -448,6 +449,15 @@ def _etcd_login(path: str) -> tuple[str, str]:
     if not isinstance(user, str) or not isinstance(password, str) or bool(user) != bool(password):
         raise ConfigError(f"{path}: etcd must have user and password, two texts") from None
     return user, password
+
+
+def make_secrets(path: str) -> None:
+    """Write a secrets file with a cluster secret, one access key and one wrapping key, all new.
+
+    FileExistsError if there is one.
+    """
+    key, secret = f"SSA{os.urandom(8).hex().upper()}", urlsafe_b64encode(os.urandom(30)).decode()
+    write_secrets(path, os.urandom(32), {key: secret})
 
 
 def write_secrets(path: str, cluster_secret: bytes, access_keys: dict[str, str]) -> None:

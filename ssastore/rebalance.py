@@ -69,6 +69,7 @@ __all__ = [
     "RecoverOrder",
     "abort_merge",
     "abort_moves",
+    "add_node",
     "form_cluster",
     "merge_as_planned",
     "move_states",
@@ -322,6 +323,26 @@ async def order_lost(control: ControlStore, lost: Collection[str], absent: Colle
         waiting = f"{len(stuck)} groups, as {min(stuck)}, wait for a node that has another plane of them"
         return Ordered(ordered.moves, "; ".join(filter(None, (waiting, ordered.left))))
     return ordered
+
+
+async def add_node(control: ControlStore, node: NodeRecord) -> None:
+    """Let a node into the cluster. It owns nothing until a plan gives it something. Again: no change.
+
+    Raises:
+        ConfigError: there is another node of that name, or with that address and port, or no cluster.
+        TryLater: the cluster is being formed, or the control store does not answer.
+    """
+    cluster = await read_cluster(control)
+    if node in cluster.nodes:
+        return
+    if node.name in [known.name for known in cluster.nodes]:
+        raise ConfigError(f"the cluster has a node {node.name} already, and it is not this one")
+    check_nodes(cluster.record.networks, [*cluster.nodes, node])
+    await control.transact([Compare(node_key(node.name), 0)], [Write(node_key(node.name), node.encode())])
+    found = await control.get(node_key(node.name))
+    # Ours too when an earlier try never heard that it was written.
+    if found is None or decode_node(found) != node:
+        raise ConfigError(f"somebody else changed node {node.name} at this moment; look at it and try again")
 
 
 async def remove_node(control: ControlStore, name: str) -> None:

@@ -52,7 +52,7 @@ _COMMANDS = {
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway, a cluster's or a program's own."),
     "sidecar": ("sidecar", "A local port for programs that know nothing of rules."),
-    "control": ("rebuild", "Make a lost control store anew, from what nodes have left of it."),
+    "control": ("rebuild", "Form a cluster on several hosts; make a lost control store anew."),
     "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),
 }
 
@@ -95,7 +95,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> N
     help="Show the version, and which form of the hot modules runs.",
 )
 @click.option(
-    "--context", metavar="NAME", envvar="SSASTORE_CONTEXT", help="The lab to use; default: the newest."
+    "--context",
+    metavar="NAME",
+    envvar="SSASTORE_CONTEXT",
+    help="The lab to use; default: the newest. Or FILE.toml: the cluster of the gateway with these settings.",
 )
 @click.pass_context
 def cli(ctx: click.Context, context: str | None) -> None:

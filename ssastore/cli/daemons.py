@@ -38,9 +38,10 @@ def node_command(ctx: click.Context, config_path: str | None) -> int:
 
 
 def _ask(context: str | None, name: str, wish: Ask) -> int:
+    from ssastore.lab.context import find_lab
     from ssastore.lab.members import ask
 
-    with_control(context, lambda control: ask(control, name, wish, _PATIENCE_S))
+    with_control(find_lab(context), lambda control: ask(control, name, wish, _PATIENCE_S))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -115,4 +116,19 @@ def wrapping_command(path: str, standby: bool, identifier: str) -> int:
     else:
         identifier = add_wrapping_key(path, is_first=standby)
     print(identifier)
+    return 0
+
+
+@key_command.command("init")
+@click.argument("path", metavar="SECRETS_FILE", type=click.Path(dir_okay=False))
+def init_command(path: str) -> int:
+    """Make a cluster's secrets file, with an access key of root's, whose id is printed.
+
+    One that is there is checked and left as it is. Nodes and gateways of a cluster have the same file.
+    """
+    from ssastore.config import load_secrets, make_secrets
+
+    with suppress(FileExistsError):
+        make_secrets(path)
+    print(next(iter(load_secrets(path).access_keys), "no access key"))
     return 0

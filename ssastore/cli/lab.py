@@ -187,9 +187,9 @@ def _await_context(name: str, process: subprocess.Popen[bytes]) -> Context | Non
 def down_command(context: str | None) -> int:
     """Stop a running lab and wait until it is gone."""
     from ssastore.errors import Unavailable
-    from ssastore.lab.context import find
+    from ssastore.lab.context import find_lab
 
-    found = find(context)
+    found = find_lab(context)
     with suppress(ProcessLookupError):
         os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + _DOWN_WAIT_S

@@ -1,4 +1,4 @@
-"""``control``: a control store that was lost, made anew from what nodes have left of it."""
+"""``control``: a cluster that is formed, and a control store that was lost and is made anew."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssastore.cli.forming import form_command, join_command, leave_command
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -22,7 +24,12 @@ _SHOWN = 10
 
 @click.group("control")
 def control_command() -> None:
-    """Make a control store anew that was lost, from the directories of stopped nodes."""
+    """Form a cluster in a control store, let nodes join and leave it; make one anew that was lost."""
+
+
+control_command.add_command(form_command)
+control_command.add_command(join_command)
+control_command.add_command(leave_command)
 
 
 @control_command.command("trace")

@@ -3,10 +3,14 @@
 ``ssastore up`` writes it, other commands read the newest (or the one that
 ``--context`` names) and enter the lab's namespaces with it.  It names the file
 with the secrets and holds none.
+
+A cluster that is no lab is known by its control store: ``--context`` then names
+the settings of a gateway on this machine.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import load_secrets, write_private
+from ssastore.config import GatewayConfig, load, load_secrets, open_control, parse_listen, write_private
+from ssastore.core.cluster import ClusterRecord, NodeRecord
+from ssastore.core.clusterreading import read_nodes, read_record
 from ssastore.errors import ConfigError
 from ssastore.lab.namespaces import join
 from ssastore.transport.connection import Identity
@@ -24,10 +30,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A running lab.
+    """A running lab, or a cluster that is none.
 
     ``hosts`` maps a host's name to the number of the descriptor, in process ``pid``, that holds its
-    network namespace; empty when the network is simulated, and then ``ports`` maps node to port.
+    network namespace; empty when the network is simulated, and then ``ports`` maps node to port. Both are
+    empty when it is no lab: then this machine is one of its hosts, and ``pid`` is 0.
     """
 
     name: str
@@ -64,7 +71,11 @@ class Context:
 
     @property
     def is_simulated(self) -> bool:
-        return not self.hosts
+        return bool(self.ports)
+
+    @property
+    def is_lab(self) -> bool:
+        return self.pid != 0
 
     @property
     def is_running(self) -> bool:
@@ -89,7 +100,7 @@ class Context:
             ConfigError: no such host.
             NamespaceRefused: the lab is gone or belongs to somebody else.
         """
-        if self.is_simulated:
+        if not self.hosts:
             return
         if host not in self.hosts:
             raise ConfigError(f"the lab has no host {host!r}; it has {', '.join(self.hosts)}")
@@ -168,12 +179,53 @@ def _read(path: Path) -> Context | None:
         return None
 
 
+def of_gateway(path: str) -> Context:
+    """The cluster of a gateway that runs on this machine, by the settings of that gateway.
+
+    Raises:
+        ConfigError: the settings are wrong, or there is no cluster.
+        Unavailable: the control store does not answer.
+    """
+    settings = load(path, GatewayConfig)
+    admin_host, admin_port = parse_listen(settings.admin_listen or "none:1")
+    if admin_host not in ("::", "0.0.0.0", "127.0.0.1"):
+        raise ConfigError(f"{path}: commands ask the gateway at 127.0.0.1: admin_listen must include that")
+
+    async def read() -> tuple[ClusterRecord, list[NodeRecord]]:
+        control = open_control(settings.control, settings.secrets_file)
+        try:
+            return await read_record(control), await read_nodes(control)
+        finally:
+            await control.close()
+
+    record, nodes = asyncio.run(read())
+    return Context(
+        name=path,
+        pid=0,
+        birth=0,
+        started_ms=record.created_at_ms,
+        service=record.service,
+        port=nodes[0].port,
+        replicas=record.replicas,
+        data_dir="",
+        control=settings.control,
+        secrets_file=settings.secrets_file,
+        s3_port=parse_listen(settings.s3_listen)[1] if settings.s3_listen else 0,
+        admin_port=admin_port,
+        region=settings.region,
+        nodes=[node.name for node in nodes],
+        rules=settings.rules,
+    )
+
+
 def find(name: str | None = None) -> Context:
-    """The named lab, or the one started last.
+    """The named lab, or the one started last; the cluster of a gateway, when its settings are named.
 
     Raises:
         ConfigError: none is running; says how to start one.
     """
+    if name is not None and name.endswith(".toml"):
+        return of_gateway(name)
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name of a lab")
     paths = sorted(state_dir().glob(f"{name or '*'}.json"))
@@ -182,3 +234,11 @@ def find(name: str | None = None) -> Context:
         what = f"no lab {name!r} is running" if name else "no lab is running"
         raise ConfigError(f"{what}; start one with: ssastore up")
     return max(running, key=lambda found: found.started_ms)
+
+
+def find_lab(name: str | None = None) -> Context:
+    """As ``find``; ConfigError also when it is a cluster that no ``ssastore up`` runs."""
+    found = find(name)
+    if not found.is_lab:
+        raise ConfigError(f"{name} is no lab's: its nodes are started, stopped and added on their hosts")
+    return found

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
 
-from ssastore.config import write_private, write_secrets
+from ssastore.config import make_secrets, write_private
 from ssastore.control.address import parse_control
 from ssastore.core.settings import RecoverySettings
 from ssastore.errors import ConfigError, DataDirError
@@ -183,9 +182,8 @@ def _make_lab(directory: Path, marker: Path, options: UpOptions) -> None:
     if foreign := [name for name in names if name not in _OURS and not name.startswith(".")]:
         raise DataDirError(f"{directory} holds {foreign[0]} and no lab: give --data a directory of its own")
     service = str(service_network(options.service)) if options.service else _random_service()
-    key, secret = f"SSA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
     if not (directory / "secrets.json").exists():
-        write_secrets(str(directory / "secrets.json"), secrets.token_bytes(32), {key: secret})
+        make_secrets(str(directory / "secrets.json"))
     shape: dict[str, object] = {"service": service, "nodes": options.nodes, "replicas": options.replicas}
     shape |= {"workers": options.workers, "control": options.control, "links": _links(options)}
     write_private(marker, json.dumps(shape))

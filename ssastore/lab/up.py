@@ -27,11 +27,11 @@ from pathlib import Path
 
 from ssastore.config import load_secrets, open_control, write_private
 from ssastore.control.embedded import EmbeddedControlServer
-from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, ClusterRecord, NodeRecord, node_key
+from ssastore.core.cluster import CLUSTER_KEY, FORMING_KEY, ClusterRecord, NodeRecord
 from ssastore.core.membership import alive_key
 from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
 from ssastore.core.sites import order_sites
-from ssastore.env import Compare, ControlStore, Write, spawn
+from ssastore.env import ControlStore, Write, spawn
 from ssastore.errors import ConfigError, DataDirError, NamespaceRefused, Unavailable
 from ssastore.keyspace import service_network
 from ssastore.lab import context as contexts
@@ -69,7 +69,7 @@ from ssastore.lab.topologies.network import Ground, Network
 from ssastore.lab.topologies.tiers import Tiers
 from ssastore.lab.topologies.two_sites import TwoSites
 from ssastore.limits import LISTEN_BACKLOG
-from ssastore.rebalance import form_cluster, read_cluster, remove_node
+from ssastore.rebalance import add_node, form_cluster, read_cluster, remove_node
 from ssastore.rules.record import NATIVE_PORT, ServiceRecord, record_from_text
 from ssastore.system import SystemClock, SystemRandomness, run
 
@@ -371,13 +371,8 @@ class Lab:
         if name not in self._fabric.hosts:  # Else a try that failed has left it.
             self._fabric.add_host(name)
         zone = wish.zone or self._fabric.zone_of(name)
-        record = replace(record, address=str(self._fabric.address_of(name)), zone=zone)
-        key, value = node_key(name), record.encode()
-        if await self._store.transact([Compare(key, 0)], [Write(key, value)]) is None:
-            found = await self._store.get(key)
-            # Ours when an earlier try never heard that it was written.
-            if found is None or found.value != value:
-                raise ConfigError(f"the cluster has a node {name} already, and it is not of this lab")
+        address = str(self._fabric.address_of(name))
+        await add_node(self._store, replace(record, address=address, zone=zone))
         self._names.append(name)
         self._fabric.add_node(name)
         self._launcher.start_node(name)
