@@ -23,7 +23,8 @@ BENCH_STAMP := $(VENV)/.setup-bench-done
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure
+.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure \
+	wheels compose-test
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
@@ -40,6 +41,8 @@ help:
 	@echo "make rules   10,000 addresses of each rule against a second implementation, a million wrong ones against the rate"
 	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
 	@echo "make s3tests S3TESTS=DIR   ceph/s3-tests against a lab, compared with the lists in tests/s3conformance"
+	@echo "make compose-test   docker-compose.yml built, run and hurt for real (docs/compose.md); needs an engine"
+	@echo "make wheels  what images need of a registry, into compose/wheels: make wheels compose-test NO_INDEX=1"
 	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
 	@echo
 	@echo "PYTHON=python3.12 make setup       another interpreter (3.11 or later)"
@@ -125,3 +128,11 @@ compiled: setup
 pure:
 	rm -rf build ssastore__mypyc.*.so
 	find ssastore -name '*.so' -delete
+
+wheels: setup
+	rm -f compose/wheels/*.whl
+	$(PIP) download --dest compose/wheels '.[uvloop]' hatchling
+	rm -f compose/wheels/ssastore-*
+
+compose-test: setup
+	$(BIN)/python -m tests.composed
