@@ -84,10 +84,11 @@ _EXIT_NOT_FOUND = 127
 )
 @click.option(
     "--topology",
-    type=click.Choice(["bridge", "bgp", "bgp-built-in", "two-sites", "tiers"]),
+    type=click.Choice(["bridge", "bgp", "bgp-built-in", "two-sites", "tiers", "filter"]),
     default="bridge",
     show_default=True,
-    help="How the router hears of slices: from this process, or by BGP of the nodes (docs/bgp.md).",
+    help="How the router hears of slices: from this process, or by BGP of the nodes (docs/bgp.md). "
+    "filter: from this process, and it filters (docs/filter.md); needs root.",
 )
 @click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
 @click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")

@@ -14,6 +14,7 @@ from ssastore.lab.topologies.network import Network
 from ssastore.rules.record import NATIVE_PORT
 
 REGION = "us-east-1"
+CLIENT_HOST = "client"
 GATEWAY_HOST = "gw"
 ETCD_HOST = "etcd"
 GATEWAY_PROCESS = "gateway"

@@ -86,6 +86,16 @@ def enter_new_user_and_net() -> None:
     _enter(_permitted_flags())
 
 
+def enter_new_net() -> None:
+    """The same without a user namespace, for what only root of the machine may do. Needs to be it.
+
+    Raises:
+        NamespaceRefused: the kernel forbids it, or the process has several threads.
+    """
+    _require_one_thread()
+    _enter(CLONE_NEWNET)
+
+
 def in_new_namespaces(function: Callable[..., T], *args: Any) -> T:
     """Call a function in a forked child that is root of new namespaces; its result, or its exception.
 

@@ -27,7 +27,7 @@ EMBEDDED = "embedded"
 ETCD = "etcd"
 
 BRIDGE, BGP, BGP_BUILT_IN, TWO_SITES = "bridge", "bgp", "bgp-built-in", "two-sites"
-TIERS = "tiers"
+TIERS, FILTER = "tiers", "filter"
 
 ONE_LINK = "one"
 
@@ -119,7 +119,12 @@ def _check_topology(options: UpOptions) -> None:
         raise ConfigError(f"--topology {options.topology} needs real hosts, which --simulate does without")
     if options.topology == TWO_SITES and options.replicas == 1:
         raise ConfigError("--topology two-sites: with one replica nothing outlives a site; give --replicas 3")
-    find_bird()
+    if options.topology != FILTER:
+        find_bird()
+    elif os.geteuid() != 0:
+        raise ConfigError(
+            "--topology filter needs root: the kernel takes no XDP and tc programs from a user namespace"
+        )
 
 
 def open_data_dir(path: str | None) -> AbstractContextManager[str]:

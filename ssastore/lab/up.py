@@ -40,6 +40,7 @@ from ssastore.lab.context import Context
 from ssastore.lab.edge import keep_edge
 from ssastore.lab.front import domain_of, keep_front
 from ssastore.lab.launching import (
+    CLIENT_HOST,
     ETCD_HOST,
     GATEWAY_HOST,
     GATEWAY_PROCESS,
@@ -47,13 +48,14 @@ from ssastore.lab.launching import (
     REGION,
     Launcher,
 )
-from ssastore.lab.namespaces import enter_new_user_and_net
+from ssastore.lab.namespaces import enter_new_net, enter_new_user_and_net
 from ssastore.lab.options import (
     BGP,
     BGP_BUILT_IN,
     BRIDGE,
     EMBEDDED,
     ETCD,
+    FILTER,
     TIERS,
     TWO_SITES,
     UpOptions,
@@ -65,6 +67,7 @@ from ssastore.lab.processes import Processes, free_port
 from ssastore.lab.status import AdminLink, wait_until_ready
 from ssastore.lab.topologies.bgp import Bgp, BgpBuiltIn
 from ssastore.lab.topologies.bridge import Bridge
+from ssastore.lab.topologies.filter import FilterRow
 from ssastore.lab.topologies.network import Ground, Network
 from ssastore.lab.topologies.tiers import Tiers
 from ssastore.lab.topologies.two_sites import TwoSites
@@ -73,7 +76,6 @@ from ssastore.rebalance import add_node, form_cluster, read_cluster, remove_node
 from ssastore.rules.record import NATIVE_PORT, ServiceRecord, record_from_text
 from ssastore.system import SystemClock, SystemRandomness, run
 
-CLIENT_HOST = "client"
 ROUTER_HOST = "router"
 _OWN_NAMES = {GATEWAY_HOST, CLIENT_HOST, ROUTER_HOST, ETCD_HOST, GATEWAY_PROCESS, *OTHER_GATEWAYS}
 "Of hosts, processes and files that are no node's."
@@ -103,6 +105,7 @@ _NETWORKS: dict[str, type[Network]] = {
     BGP_BUILT_IN: BgpBuiltIn,
     TWO_SITES: TwoSites,
     TIERS: Tiers,
+    FILTER: FilterRow,
 }
 
 
@@ -170,7 +173,10 @@ class Lab:
         """Make the network. Raises NamespaceRefused when the kernel forbids it."""
         if self._options.simulate:
             raise NamespaceRefused("asked for a simulated network")
-        enter_new_user_and_net()
+        if self._options.topology == FILTER:
+            enter_new_net()
+        else:
+            enter_new_user_and_net()
         others = [GATEWAY_HOST, CLIENT_HOST]
         if self._options.control == ETCD:
             others.append(ETCD_HOST)
@@ -178,6 +184,7 @@ class Lab:
         self._fabric = network.open(self._service, self._names, others, mtu=MTU)
         for name in self._gateways:
             self._fabric.add_host(name, self._fabric.infra[OTHER_GATEWAYS[name]])
+        self._fabric.rules = self._options.rules
         self._launcher.fabric = self._fabric
         self._router_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 

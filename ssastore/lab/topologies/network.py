@@ -28,6 +28,9 @@ class Ground:
 class Network(Fabric):
     """Hosts on a link with a router, and what leads addresses of slices to them."""
 
+    rules = ""
+    "The service record that everybody keeps; empty: none was given."
+
     @classmethod
     def open(cls, service: IPv6Network, nodes: list[str], others: list[str], *, mtu: int) -> Self:
         """Make the calling thread's network namespace the router, and connect new hosts.
