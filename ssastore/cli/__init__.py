@@ -45,6 +45,7 @@ _COMMANDS = {
     "quota": ("quota", "How much a bucket may hold."),
     "dns": ("dns", "The name of a service in DNS: write it, check it, serve it."),
     "filter": ("filter", "Judge packets by the rule of their addresses, in the kernel."),
+    "doctor": ("doctor", "What this host lacks, and the command that mends it."),
     "rule": ("rule", "Rules for addresses: compute one, check one."),
     "bench": ("bench", "Measure a cluster under load."),
     "s3": ("s3", "Settings for S3 tools."),

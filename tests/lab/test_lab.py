@@ -260,6 +260,27 @@ def test_routes_that_somebody_took_away_come_back(lab: RunningLab, docs: str) ->
     assert "proto static" in kept
 
 
+def test_doctor_sees_control_store_and_routes_of_a_node(lab: RunningLab) -> None:
+    """On a host of the lab, with the node's own settings; and with those of a node that it lacks."""
+    settings = lab.data / "config" / "n1.toml"
+
+    def look(path: Path) -> tuple[int, dict[str, dict[str, str]]]:
+        doctor = [PYTHON, "-m", "ssastore", "doctor", "--json", "--config", str(path)]
+        done = lab.cli("exec", "--host", "n1", "--", *doctor, check=False)
+        return done.returncode, {row["name"]: row for row in json.loads(done.stdout)["findings"]}
+
+    code, found = look(settings)
+    assert code == 0, found
+    names = ("control store", "node", "routes", "anyip", "lane steering", "flush")
+    assert {name: found[name]["state"] for name in names} == dict.fromkeys(names, "ok"), found
+    assert "each with its `local` route" in found["routes"]["found"]
+    other = settings.with_name("nobody.toml")
+    other.write_text(settings.read_text().replace('name = "n1"', 'name = "n99"'))
+    code, found = look(other)
+    other.unlink()
+    assert code == 1 and found["node"]["state"] == "bad" and "n99" in found["node"]["found"]
+
+
 # -- S3 ---------------------------------------------------------------------------------------------
 
 
