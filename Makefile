@@ -103,12 +103,12 @@ soak: setup
 	SSASTORE_SOAK_CUT_S=$(CUT_S) SSASTORE_SOAK_PAIRS=12 \
 	SSASTORE_SOAK_EPOCHS=100 SSASTORE_SOAK_RACES=$(RACES) SSASTORE_SOAK_COUNTS=25 SSASTORE_SOAK_LOST=$(RACES) \
 	SSASTORE_TEST_POWERCUTS=$(POWERCUTS) SSASTORE_TEST_KILLS=50 SSASTORE_SOAK_DELETES=100000 SSASTORE_SOAK_OBJECTS=20000 \
-	SSASTORE_SOAK_MATRIX=3 SSASTORE_SOAK_CONTROL_S=60 SSASTORE_SOAK_FUZZ=100000 SSASTORE_SOAK_IDLE=10000 SSASTORE_SOAK_FLAP_S=120 \
+	SSASTORE_SOAK_MATRIX=3 SSASTORE_SOAK_CONTROL_S=60 SSASTORE_SOAK_FUZZ=100000 SSASTORE_SOAK_IDLE=10000 SSASTORE_SOAK_FLAP_S=120 SSASTORE_SOAK_CLIENTS=10000 \
 	$(BIN)/python -m pytest -s tests/lab/test_crashes.py tests/lab/test_partitions.py tests/lab/test_races.py \
 		tests/lab/test_full_disks.py tests/lab/test_kill.py tests/lab/test_forgetting.py tests/lab/test_apply.py \
 		tests/lab/test_kills.py tests/lab/test_etcd.py tests/sim/test_kill_matrix.py tests/sim/test_absence.py \
 		tests/contract/test_store_powercut.py tests/integration/test_powercut_wire.py \
-		tests/lab/test_idle.py tests/lab/test_bgp.py tests/lab/test_rules.py tests/s3/test_fuzz.py $(PYTEST_ARGS)
+		tests/lab/test_idle.py tests/lab/test_bgp.py tests/lab/test_rules.py tests/lab/test_front.py tests/s3/test_fuzz.py $(PYTEST_ARGS)
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench
