@@ -115,6 +115,7 @@ class FrontKeeper:
         try:
             async with asyncio.timeout(_LEAVE_S):
                 await self._leased.change(self._gate.encode())
+                self._view.news.set()
                 await self._left.wait()
                 if self._sent_on:
                     await asyncio.sleep(_LAST_S)
