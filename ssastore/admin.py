@@ -1,16 +1,22 @@
 """Health, status and metrics of a cluster, as a gateway sees it: JSON and Prometheus text over HTTP.
 
-/livez     this process answers
-/readyz    every worker of every node answers at an address of its own; one that has none has a lease
-/status    the same with figures
-/metrics   the gateway's counters
-/scrub     POST: every worker begins a scrub pass; /status says how far it is
+/livez             this process answers
+/readyz            every worker of every node answers at an address of its own; one that has none has a lease.
+                   With ?verbose a line for each check
+/healthz/cluster   200 while every group has a majority of its planes, else 503. With ?without=NODE 412 when
+                   that is so with the node alone
+/status            what nodes say of themselves
+/metrics           the gateway's counters
+/scrub             POST: every worker begins a scrub pass; /status says how far it is
+
+What answers for a method and path is a ``Handler`` in a table: ``admin_server`` joins tables, so that others
+bring their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +28,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.election import coordinator_of
 from ssastore.core.front import UNITS
 from ssastore.core.frontview import FrontView
+from ssastore.core.majorities import Planes, Worker, part_name
 from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, Randomness
@@ -31,6 +38,32 @@ from ssastore.messages import Report, StartScrub
 from ssastore.probing import ASK_MS, Prober, worker_iids
 from ssastore.rules.verdict import Verdict
 from ssastore.transport.connection import Identity
+
+_LOST_NAMED = 16
+"Groups without a majority that are named."
+
+
+class _Owned:
+    """What one node has by the records."""
+
+    def __init__(self, record: NodeRecord, cluster: Cluster) -> None:
+        slices, network = owned_slices(cluster.groups, record.name), cluster.record.network
+        self.record = record
+        self.slices = len(slices)
+        self.prefixes = [str(piece.network(network)) for piece in minimal_cover(slices)]
+        self.iids = worker_iids(cluster, record)
+        "By worker, where it is asked."
+
+
+class _Layout:
+    """What follows from the cluster's records alone: tens of milliseconds a node, so once for each change."""
+
+    def __init__(self, view: ClusterView) -> None:
+        cluster = view.cluster()
+        self.changes = view.changes
+        self.record = cluster.record
+        self.nodes = {record.name: _Owned(record, cluster) for record in cluster.nodes}
+        self.planes = Planes(cluster)
 
 
 class ClusterWatch:
@@ -49,21 +82,27 @@ class ClusterWatch:
         self._control = control
         self._prober = Prober(view, identity, links, randomness)
         self._front = front
+        self._known: _Layout | None = None
 
     async def close(self) -> None:
         """Close the connections."""
         await self._prober.close()
 
+    def _layout(self) -> _Layout:
+        if self._known is None or self._known.changes != self._view.changes:
+            self._known = _Layout(self._view)
+        return self._known
+
     async def report(self) -> dict[str, Any]:
         """What every node says; ``ready`` is true when all workers answered as themselves."""
-        cluster = self._view.cluster()
+        layout = self._layout()
         (presence, coordinator), *nodes = await asyncio.gather(
-            self._presence(), *[self._node(node, cluster) for node in cluster.nodes]
+            self._presence(), *[self._node(owned) for owned in layout.nodes.values()]
         )
         for node in nodes:
             _add_presence(node, presence)
         missing = [f"{n['name']} worker {w['worker']}" for n in nodes for w in n["workers"] if not w["ok"]]
-        record = cluster.record
+        record = layout.record
         return {
             "schema": "ssastore.status/1",
             "ready": not missing,
@@ -77,6 +116,27 @@ class ClusterWatch:
             "front": front_report(self._front),
         }
 
+    def health(self, report: dict[str, Any], without: str | None = None) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of ``/healthz/cluster``, by what every node says in ``report``."""
+        layout = self._layout()
+        if without is not None and without not in layout.nodes:
+            return 404, {"schema": "ssastore.health/1", "healthy": False, "reason": f"no node {without!r}"}
+        voting = layout.planes.voters(silent_slices(report))
+        found, code = layout.planes.majorities(voting), 503
+        if without is not None and not found.lost:
+            found, code = layout.planes.majorities({worker for worker in voting if worker[0] != without}), 412
+        lost = [part_name(part) for part in found.lost]
+        return 200 if not lost else code, {
+            "schema": "ssastore.health/1",
+            "healthy": not lost,
+            "without": without,
+            "groups": found.parts,
+            "degraded": found.degraded,
+            "lost": len(lost),
+            "first_lost": lost[:_LOST_NAMED],
+            "reason": f"{len(lost)} groups without a majority" if lost else "",
+        }
+
     async def _presence(self) -> tuple[Presence | None, str | None]:
         """Who has a lease, and which node coordinates; None when the control store does not say: then nobody
         is missed for that."""
@@ -88,17 +148,17 @@ class ClusterWatch:
 
     async def start_scrub(self) -> dict[str, Any]:
         """Have every worker begin a scrub pass: its number at each, and who did not answer."""
-        cluster = self._view.cluster()
+        layout = self._layout()
         wanted = [
-            (node.name, index, iid)
-            for node in cluster.nodes
-            for index, iid in sorted(worker_iids(cluster, node).items())
+            (name, index, iid)
+            for name, owned in layout.nodes.items()
+            for index, iid in sorted(owned.iids.items())
         ]
         begun = await asyncio.gather(*[self._begin_scrub(iid) for *_, iid in wanted])
         numbers = {f"{name} worker {at}": number for (name, at, _), number in zip(wanted, begun, strict=True)}
         return {
             "schema": "ssastore.scrub/1",
-            "cluster_id": cluster.record.cluster_id,
+            "cluster_id": layout.record.cluster_id,
             "passes": {worker: number for worker, number in numbers.items() if number},
             "silent": [worker for worker, number in numbers.items() if not number],
         }
@@ -112,18 +172,16 @@ class ClusterWatch:
         number = header[2]
         return number if type(number) is int else 0
 
-    async def _node(self, record: NodeRecord, cluster: Cluster) -> dict[str, Any]:
-        name, network = record.name, cluster.record.network
-        slices = owned_slices(cluster.groups, name)
-        iids = worker_iids(cluster, record)
+    async def _node(self, owned: _Owned) -> dict[str, Any]:
+        name = owned.record.name
         asked = await asyncio.gather(
-            *[self._worker(name, index, iids.get(index)) for index in range(record.workers)]
+            *[self._worker(name, index, owned.iids.get(index)) for index in range(owned.record.workers)]
         )
         return {
             "name": name,
-            "address": record.address,
-            "slices": len(slices),
-            "prefixes": [str(piece.network(network)) for piece in minimal_cover(slices)],
+            "address": owned.record.address,
+            "slices": owned.slices,
+            "prefixes": owned.prefixes,
             "workers": asked,
         }
 
@@ -153,6 +211,16 @@ def _add_presence(node: dict[str, Any], presence: Presence | None) -> None:
     for worker in node["workers"]:
         if worker.get("idle"):
             worker |= {"ok": False, "error": "no sign of life"}
+
+
+def silent_slices(report: dict[str, Any]) -> dict[Worker, dict[str, int]]:
+    """Of every worker that answers: how many of its slices do not vote, by state."""
+    return {
+        (node["name"], worker["worker"]): worker.get("silent", {})
+        for node in report["nodes"]
+        for worker in node["workers"]
+        if worker["ok"]
+    }
 
 
 def front_report(view: FrontView) -> dict[str, Any]:
@@ -188,25 +256,80 @@ class Counters:
     "On connections, by the rule of the front plane."
 
 
-def admin_server(watch: ClusterWatch, counters: Counters) -> web.Server:
-    """The protocol factory for ``loop.create_server``."""
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Routes = Mapping[tuple[str, str], Handler]
+"By method and path; what answers GET answers HEAD, too."
+
+
+def admin_server(*tables: Routes) -> web.Server:
+    """The protocol factory for ``loop.create_server``; a path is in one of the tables."""
+    handlers: dict[tuple[str, str], Handler] = {}
+    for table in tables:
+        assert not handlers.keys() & table.keys(), "two handlers for one path"
+        handlers |= table
+    paths = {path for _, path in handlers}
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
-        if (http.method, http.path) == ("POST", "/scrub"):
-            return web.json_response(await watch.start_scrub())
-        if http.method not in ("GET", "HEAD"):
-            return web.Response(status=405)
-        if http.path == "/livez":
-            return web.json_response({"alive": True})
-        if http.path in ("/readyz", "/status"):
-            report = await watch.report()
-            is_refused = http.path == "/readyz" and not report["ready"]
-            return web.json_response(report, status=503 if is_refused else 200)
-        if http.path == "/metrics":
-            return web.Response(text=_metrics(counters), content_type="text/plain")
-        return web.Response(status=404)
+        method = "GET" if http.method == "HEAD" else http.method
+        handler = handlers.get((method, http.path))
+        if handler is None:
+            return web.Response(status=405 if http.path in paths else 404)
+        return await handler(http)
 
     return web.Server(handle, access_log=None)
+
+
+def status_routes(watch: ClusterWatch, counters: Counters) -> Routes:
+    """Health, status and metrics."""
+
+    async def livez(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"alive": True})
+
+    async def readyz(http: web.BaseRequest) -> web.StreamResponse:
+        report = await watch.report()
+        status = 200 if report["ready"] else 503
+        if "verbose" in http.query:
+            return web.Response(text=verbose(report), status=status)
+        return web.json_response(report, status=status)
+
+    async def status(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(await watch.report())
+
+    async def cluster_health(http: web.BaseRequest) -> web.StreamResponse:
+        code, said = watch.health(await watch.report(), http.query.get("without"))
+        return web.json_response(said, status=code)
+
+    async def metrics(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=_metrics(counters), content_type="text/plain")
+
+    async def scrub(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(await watch.start_scrub())
+
+    return {
+        ("GET", "/livez"): livez,
+        ("GET", "/readyz"): readyz,
+        ("GET", "/healthz/cluster"): cluster_health,
+        ("GET", "/status"): status,
+        ("GET", "/metrics"): metrics,
+        ("POST", "/scrub"): scrub,
+    }
+
+
+def verbose(report: dict[str, Any]) -> str:
+    """A line for each check of ``/readyz``, as other servers of clusters write them."""
+    checks = [
+        ("control store", "" if report["coordinator"] is not None else "does not answer in time"),
+        *[
+            (
+                f"{node['name']} worker {worker['worker']}",
+                "" if worker["ok"] else worker.get("error", "is another"),
+            )
+            for node in report["nodes"]
+            for worker in node["workers"]
+        ],
+    ]
+    lines = [f"[-] {name} failed: {why}" if why else f"[+] {name} ok" for name, why in checks]
+    return "\n".join([*lines, f"readyz check {'passed' if report['ready'] else 'failed'}"]) + "\n"
 
 
 def _metrics(counters: Counters) -> str:

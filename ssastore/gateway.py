@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 
-from ssastore.admin import ClusterWatch, Counters, admin_server
+from ssastore.admin import ClusterWatch, Counters, admin_server, status_routes
 from ssastore.client import AsyncClient
 from ssastore.config import (
     GatewayConfig,
@@ -119,7 +119,7 @@ async def _serve(
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)
         counters = Counters(lambda: s3.requests, lambda: guard.verdicts if guard else {})
-        admin = await loop.create_server(admin_server(watch, counters), sock=admin_socket)
+        admin = await loop.create_server(admin_server(status_routes(watch, counters)), sock=admin_socket)
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()
     if gate is not None:
