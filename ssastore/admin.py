@@ -6,7 +6,7 @@
 /healthz/cluster   200 while every group has a majority of its planes, else 503. With ?without=NODE 412 when
                    that is so with the node alone
 /status            what nodes say of themselves
-/metrics           the gateway's counters
+/metrics           the gateway's counters, and those of all workers, for Prometheus (docs/monitoring.md)
 /scrub             POST: every worker begins a scrub pass; /status says how far it is
 
 What answers for a method and path is a ``Handler`` in a table: ``admin_server`` joins tables, so that others
@@ -23,18 +23,22 @@ from typing import Any
 import msgpack
 from aiohttp import web
 
+from ssastore import __version__
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.election import coordinator_of
 from ssastore.core.front import UNITS
 from ssastore.core.frontview import FrontView
-from ssastore.core.majorities import Planes, Worker, part_name
+from ssastore.core.majorities import Majorities, Planes, Worker, part_name
 from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import minimal_cover
 from ssastore.messages import Report, StartScrub
+from ssastore.metrics.page import metrics_page
+from ssastore.metrics.requests import RequestCounts
+from ssastore.metrics.text import CONTENT_TYPE
 from ssastore.probing import ASK_MS, Prober, worker_iids
 from ssastore.rules.verdict import Verdict
 from ssastore.transport.connection import Identity
@@ -115,6 +119,11 @@ class ClusterWatch:
             "nodes": nodes,
             "front": front_report(self._front),
         }
+
+    def majorities(self, report: dict[str, Any]) -> Majorities:
+        """Of all groups, by what every node says in ``report``."""
+        planes = self._layout().planes
+        return planes.majorities(planes.voters(silent_slices(report)))
 
     def health(self, report: dict[str, Any], without: str | None = None) -> tuple[int, dict[str, Any]]:
         """HTTP status and body of ``/healthz/cluster``, by what every node says in ``report``."""
@@ -250,8 +259,7 @@ def front_report(view: FrontView) -> dict[str, Any]:
 class Counters:
     """What a gateway counts."""
 
-    requests: Callable[[], Mapping[tuple[str, int], int]]
-    "By operation and HTTP status."
+    s3: RequestCounts
     verdicts: Callable[[], Mapping[Verdict, int]]
     "On connections, by the rule of the front plane."
 
@@ -293,14 +301,16 @@ def status_routes(watch: ClusterWatch, counters: Counters) -> Routes:
         return web.json_response(report, status=status)
 
     async def status(_: web.BaseRequest) -> web.StreamResponse:
-        return web.json_response(await watch.report())
+        return web.json_response(await watch.report() | {"gateway": counters.s3.describe()})
 
     async def cluster_health(http: web.BaseRequest) -> web.StreamResponse:
         code, said = watch.health(await watch.report(), http.query.get("without"))
         return web.json_response(said, status=code)
 
     async def metrics(_: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(text=_metrics(counters), content_type="text/plain")
+        report = await watch.report()
+        text = metrics_page(__version__, counters.s3, counters.verdicts(), report, watch.majorities(report))
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def scrub(_: web.BaseRequest) -> web.StreamResponse:
         return web.json_response(await watch.start_scrub())
@@ -330,19 +340,3 @@ def verbose(report: dict[str, Any]) -> str:
     ]
     lines = [f"[-] {name} failed: {why}" if why else f"[+] {name} ok" for name, why in checks]
     return "\n".join([*lines, f"readyz check {'passed' if report['ready'] else 'failed'}"]) + "\n"
-
-
-def _metrics(counters: Counters) -> str:
-    lines = [
-        "# HELP ssastore_s3_requests_total S3 requests answered, by operation and HTTP status.",
-        "# TYPE ssastore_s3_requests_total counter",
-    ]
-    for (name, status), count in sorted(counters.requests().items()):
-        lines.append(f'ssastore_s3_requests_total{{op="{name}",code="{status}"}} {count}')
-    lines += [
-        "# HELP ssastore_front_connections_total Connections by the verdict of the front plane's rule.",
-        "# TYPE ssastore_front_connections_total counter",
-    ]
-    for verdict, count in sorted(counters.verdicts().items()):
-        lines.append(f'ssastore_front_connections_total{{verdict="{verdict}"}} {count}')
-    return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -465,6 +465,7 @@ class Engine:
                 "records": usage.records,
                 "used_bytes": usage.used_bytes,
                 "limit_bytes": usage.limit_bytes,
+                **({"log": asdict(usage.log)} if usage.log else {}),
                 "heat": service.heat.describe(self.acceptor.served.slice_at),
                 "largest": self.upkeep.scrub.largest,
                 "scrub": self.upkeep.scrub.report(),

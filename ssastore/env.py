@@ -83,6 +83,23 @@ class StoreUsage:
     used_bytes: int
     limit_bytes: int
     records: int
+    log: LogUsage | None = None
+    "Of a store that has a log."
+
+
+@dataclass(frozen=True, slots=True)
+class LogUsage:
+    """What went through the log of a store since it was opened."""
+
+    records: int
+    "Those that it holds now."
+    writes: int
+    "Batches, each durable."
+    write_s: float
+    "How long these took together."
+    checkpoints: int
+    direct: int
+    "Commits that passed by it."
 
 
 class Store(Protocol):

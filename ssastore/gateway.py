@@ -118,7 +118,7 @@ async def _serve(
     admin: asyncio.Server | None = None
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)
-        counters = Counters(lambda: s3.requests, lambda: guard.verdicts if guard else {})
+        counters = Counters(s3.counts, lambda: guard.verdicts if guard else {})
         admin = await loop.create_server(admin_server(status_routes(watch, counters)), sock=admin_socket)
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from aiohttp import HttpVersion11, web
 
 from ssastore.limits import STALL_TIMEOUT_MS
+from ssastore.metrics.requests import RequestCounts
 from ssastore.wire import Body
 
 _STALL_S = STALL_TIMEOUT_MS / 1000
@@ -47,6 +48,7 @@ class Answer(web.StreamResponse):
 
     Args:
         length: bytes of the body, those that an answer to HEAD does not send included.
+        counts: where what is sent is counted.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Answer(web.StreamResponse):
         length: int,
         *,
         closes: bool = False,
+        counts: RequestCounts,
     ) -> None:
         """Raises ValueError for a header that would end its own line: nothing of it may be sent."""
         super().__init__(status=status)
         self._http = http
+        self._counts = counts
         self._stays = http.keep_alive and not closes
         self._head = _head(http, status, headers, length, self._stays)
 
@@ -92,6 +96,7 @@ class Answer(web.StreamResponse):
             await self._write(piece)
 
     async def _write(self, data: Body) -> None:
+        self._counts.sent_bytes += len(data)
         for at in range(0, len(data), _AT_ONCE_BYTES):
             transport = self._http.transport
             if transport is None or transport.is_closing():

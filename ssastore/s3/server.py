@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
+from time import perf_counter
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -22,6 +23,7 @@ from ssastore.core.users import ANYBODY, ROOT, AccessKey, Users
 from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX
+from ssastore.metrics.requests import RequestCounts
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
 from ssastore.s3.answers import Answer
@@ -57,8 +59,9 @@ _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 class HttpBody:
     """The body of an aiohttp request, with a limit on how long it may stall."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, counts: RequestCounts) -> None:
         self._request = request
+        self._counts = counts
         self.length = _content_length(request)
         self._is_awaited = request.headers.get("Expect", "").lower() == "100-continue"
 
@@ -91,6 +94,7 @@ class HttpBody:
             if not piece:
                 break
             received += len(piece)
+            self._counts.received_bytes += len(piece)
             recent += len(piece)
             if recent >= _BODY_BYTES_MIN:
                 left_s, recent = _BODY_STALL_S, 0
@@ -145,6 +149,16 @@ class _RefusalLog(logging.LoggerAdapter[logging.Logger]):
             self.logger.warning("request.refused", extra={"reason": type(exc_info).__name__})
 
 
+class _Call:
+    """One request, as it is counted at its end."""
+
+    __slots__ = ("operation",)
+
+    def __init__(self) -> None:
+        self.operation = "-"
+        "Not known yet."
+
+
 class S3Server:
     """S3 for one service."""
 
@@ -173,7 +187,7 @@ class S3Server:
         self._buckets = objects.buckets
         self._users = Users(objects.registers, clock, randomness)
         self._access = Access(objects, self._users)
-        self.requests: dict[tuple[str, int], int] = {}
+        self.counts = RequestCounts()
         self._operations = operations(
             objects,
             self._access,
@@ -206,15 +220,25 @@ class S3Server:
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """One request from its headers to the last byte of its response."""
         request_id = self._randomness.bytes(8).hex().upper()
-        name = "-"
         hold_to_buckets(is_wanted=False)  # Requests of one connection follow each other in one task.
+        call, counts = _Call(), self.counts
+        began_s = perf_counter()  # The loop's own clock stands still while a turn runs.
+        counts.in_flight += 1
+        try:
+            return await self._handle(http, request_id, call)
+        finally:
+            counts.ended(call.operation, perf_counter() - began_s)
+
+    async def _handle(self, http: web.BaseRequest, request_id: str, call: _Call) -> web.StreamResponse:
         try:
             if http.method == "OPTIONS":
-                name = "Preflight"
+                name = call.operation = "Preflight"
                 headers = preflight_headers(await self._cors_rules(http), http.headers)
                 return await self._respond(http, request_id, name, Response(200, b"", headers))
             request = await self._authenticate(http, request_id)
-            name = route(request.method, request.bucket, request.key, request.query, request.headers)
+            name = call.operation = route(
+                request.method, request.bucket, request.key, request.query, request.headers
+            )
             if name != "PostObject":  # A form says who asks: its own operation reads it first.
                 await self._access.check(request, name)
             check_headers(name, request.headers, request.query)
@@ -227,15 +251,17 @@ class S3Server:
         except SsaStoreError as error:
             failure = from_store_error(error)
             if failure.status >= 500:
-                log.warning("request.failed", extra={"op": name, "id": request_id, "reason": str(error)})
+                log.warning(
+                    "request.failed", extra={"op": call.operation, "id": request_id, "reason": str(error)}
+                )
         except ConnectionError:
             raise
         except Exception:
-            log.exception("request.crashed", extra={"op": name, "id": request_id})
+            log.exception("request.crashed", extra={"op": call.operation, "id": request_id})
             failure = S3Error("InternalError")
         if http.method != "OPTIONS":
             failure.headers |= await self._cors_headers(http)
-        return await self._fail(http, request_id, name, failure)
+        return await self._fail(http, request_id, call.operation, failure)
 
     # -- steps --------------------------------------------------------------------------------------
 
@@ -276,7 +302,7 @@ class S3Server:
             headers,
             principal,
             request_id,
-            HttpBody(http),
+            HttpBody(http, self.counts),
             user,
             http.remote or "",
             self._clock.now_ms(),
@@ -322,9 +348,6 @@ class S3Server:
             "X-Content-Type-Options": "nosniff",
         }
 
-    def _count(self, name: str, status: int) -> None:
-        self.requests[name, status] = self.requests.get((name, status), 0) + 1
-
     async def _respond(
         self, http: web.BaseRequest, request_id: str, name: str, response: Response
     ) -> web.StreamResponse:
@@ -332,8 +355,10 @@ class S3Server:
         if response.stream is None:
             is_head = http.method == "HEAD"
             length = response.length if is_head else len(response.body)
-            answer = Answer(http, response.status, headers, length, closes=self._ends(http))
-            self._count(name, response.status)
+            answer = Answer(
+                http, response.status, headers, length, closes=self._ends(http), counts=self.counts
+            )
+            self.counts.answered(name, response.status)
             return await self._say(http, name, answer, b"" if is_head else response.body)
         return await self._stream(http, name, response, headers)
 
@@ -345,8 +370,10 @@ class S3Server:
             # The first chunk before the status line: what is missing or cannot be reached is an error
             # that the client can read, not a connection that breaks.
             first = await anext(response.stream, b"")
-            answer = Answer(http, response.status, headers, response.length, closes=self._ends(http))
-            self._count(name, response.status)
+            answer = Answer(
+                http, response.status, headers, response.length, closes=self._ends(http), counts=self.counts
+            )
+            self.counts.answered(name, response.status)
             try:
                 await answer.send(first)
                 async for piece in response.stream:
@@ -368,13 +395,14 @@ class S3Server:
     async def _fail(
         self, http: web.BaseRequest, request_id: str, name: str, failure: S3Error
     ) -> web.StreamResponse:
-        self._count(name, failure.status)
+        self.counts.answered(name, failure.status)
+        self.counts.failed(failure.code)
         headers = self._headers(request_id) | failure.headers | {"Content-Type": "application/xml"}
         if failure.status == 503:
             headers.setdefault("Retry-After", "1")
         body = xml.error(failure, resource=http.path[:1024], request_id=request_id)
         closes = not await self._discard(http) or self._ends(http)
-        answer = Answer(http, failure.status, headers, len(body), closes=closes)
+        answer = Answer(http, failure.status, headers, len(body), closes=closes, counts=self.counts)
         return await self._say(http, name, answer, b"" if http.method == "HEAD" else body)
 
     @staticmethod
@@ -401,8 +429,3 @@ class S3Server:
         except (TimeoutError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
             return False
         return True
-
-
-def figures(server: S3Server) -> dict[str, Any]:
-    """Requests by operation and status, for status and metrics."""
-    return {f"{name} {status}": count for (name, status), count in sorted(server.requests.items())}

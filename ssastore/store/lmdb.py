@@ -33,7 +33,7 @@ from weakref import WeakSet
 
 import lmdb
 
-from ssastore.env import StoreUsage, WriteTxn
+from ssastore.env import LogUsage, StoreUsage, WriteTxn
 from ssastore.errors import ConfigError, DataDirError
 from ssastore.limits import DISK_RESERVE_BYTES, MAP_BYTES_DEFAULT, STORE_READERS_MAX
 from ssastore.store.changes import Change, Submitted, Then, submit
@@ -145,13 +145,18 @@ class LmdbStore:
         entries, markers = snapshot.counts()
         records = entries - markers - _OWN_RECORDS - (self._log is not None)
         used = snapshot.used_bytes()
-        for key, sealed in self._state.merged().items():
+        logged = self._state.merged()
+        for key, sealed in logged.items():
             # What only the log holds counts by its length, and what it replaces does not count any more.
             for value, sign in ((sealed, 1), (snapshot.sealed(key), -1)):
                 if value is not None:
                     records += sign
                     used += sign * (len(key) + len(value))
-        return StoreUsage(used, self._limit_bytes, records)
+        writer = self._writer
+        usage = LogUsage(
+            len(logged), writer.writes, round(writer.write_s, 6), writer.checkpoints, writer.direct_commits
+        )
+        return StoreUsage(used, self._limit_bytes, records, usage)
 
     async def close(self) -> None:
         """See ``env.Store.close``. No read transaction may be open. May be called again."""

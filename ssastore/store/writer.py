@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
+from time import perf_counter
 from typing import TypeAlias
 
 from ssastore.errors import EnvironmentProblem, SsaStoreError
@@ -82,6 +83,13 @@ class GroupWriter:
         "What LMDB may need for both tables and the batch in flight."
         self._frozen_cost = 0
         self._cost_max = 0
+        self._wrote_at_s = 0.0
+        self.writes = 0
+        "Batches that are durable in the log."
+        self.write_s = 0.0
+        "How long they took."
+        self.checkpoints = 0
+        self.direct_commits = 0
         self._drained: asyncio.Future[None] | None = None
         "Made by close, which waits for it; nothing is accepted from then on."
         self._lmdb_thread = WorkThread(f"store-lmdb {name}", die)
@@ -187,6 +195,7 @@ class GroupWriter:
         self._batch, self._ran = None, []
         self._in_flight = batch.records
         self._logged_cost += batch.cost
+        self._wrote_at_s = perf_counter()
         log.write(batch.records, partial(self._durable, ran))
         if self._waiting:
             self._run()
@@ -195,6 +204,8 @@ class GroupWriter:
         """A batch is in the log."""
         log = self._log
         assert self._in_flight is not None and log is not None
+        self.writes += 1
+        self.write_s += perf_counter() - self._wrote_at_s
         self._state.apply(self._in_flight)
         self._in_flight = None
         is_enough = log.is_half_full or self._logged_cost > self._cost_max // 4
@@ -236,6 +247,7 @@ class GroupWriter:
         checkpoint, self._checkpoint = self._checkpoint, None
         assert checkpoint is not None
         if checkpoint.error is None:
+            self.checkpoints += 1
             self._state.frozen = None
             self._logged_cost -= self._frozen_cost
             self._renew()
@@ -259,6 +271,7 @@ class GroupWriter:
     def _end_direct(self, submitted: list[Submitted], done: tuple[list[Outcome], bool]) -> None:
         outcomes, is_covered = done
         self._is_direct = False
+        self.direct_commits += 1
         if is_covered and self._state.is_logged:
             assert self._log is not None
             self._log.switch()

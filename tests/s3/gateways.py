@@ -167,8 +167,8 @@ class Gateway:
 
     def answered(self) -> Counter[tuple[str, int]]:
         """Requests so far by operation and status."""
-        return Counter(self.server.requests)
+        return Counter(self.server.counts.answers)
 
     def crashes(self) -> int:
         """Requests so far that were answered 500."""
-        return sum(count for (_, status), count in self.server.requests.items() if status == 500)
+        return sum(count for (_, status), count in self.server.counts.answers.items() if status == 500)

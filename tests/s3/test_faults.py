@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import random
 import socket
 import struct
@@ -27,7 +26,7 @@ from ssastore.core.objects import ObjectReader
 from ssastore.core.place import Place
 from ssastore.keyspace import iid_of, position_of_blob, slice16_of
 from ssastore.limits import CHUNK_BYTES, MIB
-from ssastore.s3 import answers, server
+from ssastore.s3 import answers
 from ssastore.store.memory import MemoryStore
 from ssastore.wire import Body
 from tests.cluster import SmallNode
@@ -573,10 +572,28 @@ class TestRaces:
 
 
 def test_what_was_answered_is_counted(faulty: Gateway) -> None:
+    counts = faulty.server.counts
+    received, sent = counts.received_bytes, counts.sent_bytes
     broken = Broken(faulty)
     broken.raw("GET", "none")
-    broken.raw("PUT", "k", b"x")
-    counted = json.loads(json.dumps(server.figures(faulty.server)))
-    assert (
-        counted["GetObject 404"] == 1 and counted["PutObject 200"] == 1 and counted["CreateBucket 200"] == 1
-    )
+    broken.raw("PUT", "k", b"x" * 1000)
+    assert broken.raw("GET", "k").body == b"x" * 1000
+    answers = counts.answers
+    assert (answers["GetObject", 404], answers["PutObject", 200], answers["CreateBucket", 200]) == (1, 1, 1)
+    assert counts.errors["NoSuchKey"] == 1
+    # What is sent has headers too.
+    assert counts.received_bytes - received == 1000 and 1000 < counts.sent_bytes - sent < 5000
+    assert {name: sum(found.counts) for name, found in counts.durations.items()} == {
+        "CreateBucket": 1,
+        "GetObject": 2,
+        "PutObject": 1,
+    }
+    assert 0 < counts.durations["PutObject"].seconds < 5 and counts.in_flight == 0
+
+
+def test_a_request_that_is_broken_off_is_in_flight_until_then(faulty: Gateway) -> None:
+    counts = faulty.server.counts
+    with socket.create_connection(("127.0.0.1", faulty.port)) as client:
+        client.sendall(b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        wait_until(lambda: counts.in_flight == 1)
+    wait_until(lambda: counts.in_flight == 0)

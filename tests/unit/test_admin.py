@@ -18,6 +18,7 @@ from ssastore.core.membership import alive_key
 from ssastore.env import Write
 from ssastore.errors import Unavailable
 from ssastore.keyspace import service_network
+from ssastore.metrics.requests import RequestCounts
 from ssastore.rebalance import form_cluster
 from ssastore.rules.verdict import Verdict
 from ssastore.transport.connection import Identity
@@ -71,7 +72,9 @@ async def admin() -> AsyncIterator[Admin]:
     await view.load()
     watch = Watch(view, control)
     watch.answers = {key: {} for key in ("n1", "n2", "n3")}
-    counters = Counters(lambda: {("GetObject", 200): 3}, lambda: {Verdict.KEPT: 2})
+    counts = RequestCounts()
+    counts.answered("GetObject", 200)
+    counters = Counters(counts, lambda: {Verdict.KEPT: 2})
     server = await asyncio.get_running_loop().create_server(
         admin_server(status_routes(watch, counters)), "127.0.0.1", 0
     )

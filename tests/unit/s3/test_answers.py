@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from aiohttp import HttpVersion10, HttpVersion11, web
 
+from ssastore.metrics.requests import RequestCounts
 from ssastore.s3 import answers
 from ssastore.s3.answers import Answer
 
@@ -44,7 +45,7 @@ class Wire:
 
 
 async def sent_by(wire: Wire, status: int, headers: dict[str, str], body: bytes, **options: bool) -> bytes:
-    answer = Answer(wire.request, status, headers, len(body), **options)
+    answer = Answer(wire.request, status, headers, len(body), counts=RequestCounts(), **options)
     await answer.send(body)
     return b"".join(wire.sent)
 
@@ -70,7 +71,7 @@ async def test_what_has_no_body_says_no_length(status: int) -> None:
 
 async def test_an_answer_to_head_says_the_length_of_what_it_leaves_out() -> None:
     wire = Wire()
-    await Answer(wire.request, 200, {}, 7).send(b"")
+    await Answer(wire.request, 200, {}, 7, counts=RequestCounts()).send(b"")
     assert b"Content-Length: 7\r\n" in wire.sent[0]
     assert wire.sent[0].endswith(b"\r\n\r\n")
 
@@ -89,7 +90,7 @@ async def test_whether_the_connection_stays_is_said_where_it_is_not_the_rule(
     version: Any, keep_alive: bool, closes: bool, line: bytes | None
 ) -> None:
     wire = Wire(version=version, keep_alive=keep_alive)
-    answer = Answer(wire.request, 200, {}, 0, closes=closes)
+    answer = Answer(wire.request, 200, {}, 0, closes=closes, counts=RequestCounts())
     await answer.send(b"")
     found = [part for part in wire.sent[0].split(b"\r\n") if part.startswith(b"Connection: ")]
     assert found == ([] if line is None else [b"Connection: " + line])
@@ -101,7 +102,9 @@ async def test_whether_the_connection_stays_is_said_where_it_is_not_the_rule(
 async def test_a_header_cannot_end_its_line(value: str, is_name: bool) -> None:
     wire = Wire()
     with pytest.raises(ValueError, match="end of a line"):
-        Answer(wire.request, 200, {value: "x"} if is_name else {"x-amz-meta-a": value}, 0)
+        Answer(
+            wire.request, 200, {value: "x"} if is_name else {"x-amz-meta-a": value}, 0, counts=RequestCounts()
+        )
     assert not wire.sent
 
 
@@ -111,7 +114,7 @@ async def test_bytes_that_were_no_text_go_back_as_they_came() -> None:
 
 async def test_a_large_body_waits_for_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire()
-    answer = Answer(wire.request, 200, {}, 1 << 20)
+    answer = Answer(wire.request, 200, {}, 1 << 20, counts=RequestCounts())
     sending = asyncio.create_task(answer.send(bytes(1 << 20)))
     await asyncio.sleep(0.01)
     assert 0 < wire.waiting < 600_000
@@ -123,13 +126,13 @@ async def test_a_large_body_waits_for_its_reader(monkeypatch: pytest.MonkeyPatch
 async def test_who_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_STALL_S", 0.01)
     with pytest.raises(TimeoutError):
-        await Answer(Wire().request, 200, {}, 1 << 20).send(bytes(1 << 20))
+        await Answer(Wire().request, 200, {}, 1 << 20, counts=RequestCounts()).send(bytes(1 << 20))
 
 
 @pytest.mark.parametrize("is_closing", [True, False])
 async def test_nothing_is_sent_to_who_has_gone(is_closing: bool) -> None:
     wire = Wire()
-    answer = Answer(wire.request, 200, {}, 0)
+    answer = Answer(wire.request, 200, {}, 0, counts=RequestCounts())
     wire.has_gone = is_closing
     wire.transport = wire if is_closing else None
     with pytest.raises(ConnectionError):
