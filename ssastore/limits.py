@@ -444,6 +444,9 @@ USER_METADATA_BYTES_MAX = 2 * KIB
 "S3's bound on the sum of user metadata names and values."
 CLOCK_SKEW_MS = 15 * 60 * 1000
 
+SHARED_READS_MAX = 4
+"""Reads of one name that one client has under way; who comes then waits for the next one, and shares it.
+With one, two callers would wait for each other all the time."""
 SHARED_READ_WAIT_MS = 20
 "How long callers wait for a read that is under way, before one for all of them begins beside it."
 

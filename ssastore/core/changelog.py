@@ -12,13 +12,13 @@ lives in memory: after a restart nobody knows the session any more, with the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from ssastore.core.numbers import WHOLE_SLICES
 from ssastore.core.records import slice_range
-from ssastore.core.totals import RunningTotals
+from ssastore.core.totals import KeptTotals, RunningTotal
 from ssastore.env import ReadTxn, Store, StoreUsage, WriteTxn
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class ChangeLog:
 class _NotedTxn:
     """A write transaction whose changes are noted."""
 
-    def __init__(self, txn: WriteTxn, logs: list[ChangeLog], totals: list[RunningTotals]) -> None:
+    def __init__(self, txn: WriteTxn, logs: tuple[ChangeLog, ...], totals: KeptTotals) -> None:
         self._txn = txn
         self._logs = logs
         self._totals = totals
@@ -80,19 +80,24 @@ class _NotedTxn:
 
     def put(self, key: bytes, *parts: bytes | memoryview, use_reserve: bool = False) -> None:
         """See ``env.WriteTxn.put``."""
-        for totals in self._totals:
-            totals.change(self._txn, key, parts)
+        total = self._totals.of_key(key)
+        counted = None if total is None else total.after(self._txn, key, parts)
         self._txn.put(key, *parts, use_reserve=use_reserve)
+        if total is not None and counted is not None:
+            total.write(self._txn, counted)
         for log in self._logs:
             log.note(key)
 
     def delete(self, key: bytes) -> bool:
         """See ``env.WriteTxn.delete``."""
-        for totals in self._totals:
-            totals.change(self._txn, key, None)
+        total = self._totals.of_key(key)
+        counted = None if total is None else total.after(self._txn, key, None)
         for log in self._logs:
             log.note(key)
-        return self._txn.delete(key)
+        was_there = self._txn.delete(key)
+        if total is not None and counted is not None:
+            total.write(self._txn, counted)
+        return was_there
 
 
 class NotedStore:
@@ -103,8 +108,10 @@ class NotedStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._logs: list[ChangeLog] = []
-        self._totals: list[RunningTotals] = []
+        # Never changed but replaced: a change may run on another thread (``store.writer``), and must not
+        # lose one because another one goes.
+        self._logs: tuple[ChangeLog, ...] = ()
+        self._totals = KeptTotals({})
         self.do: Callable[..., None] = store.do
         self.submit: Callable[..., asyncio.Future[Any]] = store.submit
 
@@ -123,35 +130,58 @@ class NotedStore:
     async def begin(self, slices: Iterable[int], keys_max: int) -> ChangeLog:
         """A log of all that is changed from now on; what was changed before is in the store afterwards."""
         log = ChangeLog(slices, keys_max)
-        self._logs.append(log)
+        self._logs = (*self._logs, log)
         self._note_all()
         await self._store.submit(lambda txn: None)
         return log
 
     def end(self, log: ChangeLog) -> None:
         """Note no more for a log."""
-        self._logs.remove(log)
+        self._logs = tuple(known for known in self._logs if known is not log)
         self._note_no_more()
 
-    def begin_totals(self, slices: Iterable[int], plane: int | None = None) -> RunningTotals:
-        """Totals of slices that are right whatever is changed from now on; nothing is counted yet."""
-        totals = RunningTotals(slices, plane)
-        self._totals.append(totals)
+    def begin_totals(self, slices: Iterable[int], plane: int | None = None) -> dict[int, RunningTotal]:
+        """Totals of slices that are right whatever is changed from now on; nothing is counted yet.
+
+        A slice has one: what was kept of it before is ended.
+        """
+        begun = {number: RunningTotal(number, plane) for number in slices}
+        self._end_for_good(
+            self._totals.by_slice[number] for number in begun if number in self._totals.by_slice
+        )
+        self._totals = KeptTotals({**self._totals.by_slice, **begun})
         self._note_all()
-        self._store.do(totals.clear, _ignore)
-        return totals
+        self._clear(begun.values())
+        return begun
 
-    def end_totals(self, totals: RunningTotals) -> None:
-        """Keep totals no more."""
-        self._totals.remove(totals)
+    def end_totals(self, totals: Iterable[RunningTotal]) -> None:
+        """Keep totals no more; those that others have replaced are gone already."""
+        ended = [total for total in totals if self._totals.by_slice.get(total.number) is total]
+        self._end_for_good(ended)
+        gone = {total.number for total in ended}
+        kept = {number: total for number, total in self._totals.by_slice.items() if number not in gone}
+        self._totals = KeptTotals(kept)
         self._note_no_more()
-        self._store.do(totals.clear, _ignore)
+        self._clear(ended)
+
+    @staticmethod
+    def _end_for_good(totals: Iterable[RunningTotal]) -> None:
+        for total in totals:
+            total.is_ended = True
+
+    def _clear(self, totals: Collection[RunningTotal]) -> None:
+        def clear(txn: WriteTxn) -> None:
+            for total in totals:
+                total.clear(txn)
+
+        if totals:
+            self._store.do(clear, _ignore)
 
     def _note_all(self) -> None:
         self.do, self.submit = self._do_noted, self._submit_noted
 
     def _note_no_more(self) -> None:
-        if not self._logs and not self._totals:
+        if not self._logs and not self._totals.by_slice:
             self.do, self.submit = self._store.do, self._store.submit
 
     def _do_noted(

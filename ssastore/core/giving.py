@@ -45,7 +45,7 @@ from ssastore.core.records import slice_range
 from ssastore.core.replies import Refusal, Reply
 from ssastore.core.standing import Standing, State, pack_parts, unpack_stands
 from ssastore.core.survey import walk
-from ssastore.core.totals import RunningTotals, SliceTotal, pack_totals
+from ssastore.core.totals import RunningTotal, SliceTotal, pack_totals
 from ssastore.env import Compare, ControlStore, Write, WriteTxn
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import plane_of
@@ -87,7 +87,7 @@ class Giver:
         self._drain_s = drain_ms / 1000
         self._logs: dict[int, ChangeLog] = {}
         "By session."
-        self._totals: dict[int, RunningTotals] = {}
+        self._totals: dict[int, RunningTotal] = {}
         "By slice."
         self._sessions = custody.environment.boot << 32
         self._since: dict[tuple[int, int, State], float] = {}
@@ -110,7 +110,7 @@ class Giver:
         if isinstance(request, Changes):
             return await self._changes(request)
         if isinstance(request, CountSlices):
-            return [await self._count(moves, _COUNTED_AT_ONCE_S)], b""
+            return [await self._count(moves, _COUNTED_AT_ONCE_S, is_sealed=False)], b""
         if isinstance(request, Total):
             return await self._total(moves)
         return self._fetch(request, moves)
@@ -143,6 +143,7 @@ class Giver:
         for session, known in list(self._logs.items()):
             if not known.slices.isdisjoint(moves):
                 self._end_session(session)
+        self._end_totals(moves)  # Whatever was wrong with the attempt before.
         self._sessions += 1
         session = self._sessions
         self._logs[session] = await self._store.begin(moves, MOVE_CHANGES_MAX)
@@ -179,29 +180,44 @@ class Giver:
             held = self._custody.held(number)
             if held is None or self._custody.standing(number).seal != h:
                 raise Refusal(Status.SILENT, f"slice {slice_name(number)} is not sealed")
-            await self._count([number], SEALED_MS_MAX / 1000)
-            kept = self._totals.get(number)
+            if self._counted(number) is None:
+                await self._count([number], SEALED_MS_MAX / 1000, is_sealed=True)
+            counted = self._counted(number)
             with self._store.read() as txn:
-                counted = None if kept is None else kept.of(txn, number)
                 floor = read_floor(txn, slice_range(number)[0])
             if counted is None:
                 raise Refusal(Status.SILENT, f"slice {slice_name(number)} is not counted")
             totals.append((part_of_slice(number), SliceTotal(*counted, floor, held.record.cfg)))
         return [], pack_totals(totals)
 
-    async def _count(self, slices: Collection[int], within_s: float) -> bool:
-        """Count on, for so long; whether the slices are counted to their ends."""
+    def _counted(self, number: int) -> tuple[int, int] | None:
+        """What a slice holds, if it is counted."""
+        kept = self._totals.get(number)
+        if kept is None:
+            return None
+        with self._store.read() as txn:
+            return kept.of(txn)
+
+    async def _count(self, slices: Collection[int], within_s: float, *, is_sealed: bool) -> bool:
+        """Count on, for so long; whether the slices are counted to their ends.
+
+        Half of the time, while clients write to them.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
-        new = [number for number in slices if number not in self._totals]
-        if new:
-            self._totals.update(dict.fromkeys(new, self._store.begin_totals(new)))
-        steps = [partial(self._totals[number].step, number=number) for number in slices]
-        for step in steps:
-            while await self._store.submit(step):
-                if loop.time() > until:
+        self._totals |= self._store.begin_totals([n for n in slices if n not in self._totals])
+        for total in [self._totals[number] for number in slices]:
+            begun = loop.time()
+            while await self._store.submit(total.step):
+                now = loop.time()
+                if now > until:
                     return False
+                await asyncio.sleep(0 if is_sealed else now - begun)
+                begun = loop.time()
         return True
+
+    def _end_totals(self, slices: Iterable[int]) -> None:
+        self._store.end_totals([self._totals.pop(number) for number in slices if number in self._totals])
 
     def _fetch(self, request: Fetch, moves: dict[int, int]) -> Reply:
         if not any(first <= request.key < end for first, end in map(slice_range, moves)):
@@ -236,15 +252,8 @@ class Giver:
         for session, known in list(self._logs.items()):
             if known.is_overrun or not any(number in self._custody.outgoing for number in known.slices):
                 self._end_session(session)
-        for totals in set(self._totals.values()):
-            if self._custody.outgoing.keys().isdisjoint(totals.slices):
-                self._end_totals(totals)
+        self._end_totals(self._totals.keys() - self._custody.outgoing.keys())
         await self._look_after_outgoing()
-
-    def _end_totals(self, totals: RunningTotals) -> None:
-        for number in totals.slices:
-            del self._totals[number]
-        self._store.end_totals(totals)
 
     async def _look_after_outgoing(self) -> None:
         now = asyncio.get_running_loop().time()

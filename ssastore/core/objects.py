@@ -206,7 +206,7 @@ def _info(key: str, found: Found) -> ObjectInfo:
     version = id_of(name_in(found)) if known.version else ""
     modified_ms = shown_ms(found)
     return ObjectInfo(
-        key, known.size, known.etag, modified_ms, known.headers, known.user, known.extra, version
+        key, known.size, known.etag, modified_ms, {**known.headers}, {**known.user}, {**known.extra}, version
     )
 
 

@@ -128,8 +128,7 @@ class Registers:
                 return await self._state(place, kind, key, head_only)
             finally:
                 reads.end(name)
-        found = await reads.next(name, partial(self._state, place, kind, key, head_only))
-        return await self._state(place, kind, key, head_only) if found is None else found
+        return await reads.next(name, partial(self._state, place, kind, key, head_only))
 
     async def _state(self, place: Place, kind: Kind, key: bytes, head_only: bool) -> Found:
         position = expected_position(place.bucket, place.shards, key)

@@ -28,7 +28,7 @@ from ssastore.core.pace import SharedPace, Stint
 from ssastore.core.pages import KIND_AT, Page, stored_key_of
 from ssastore.core.records import slice_range
 from ssastore.core.standing import Standing, pack_stands, unpack_parts
-from ssastore.core.totals import RunningTotals, SliceTotal, unpack_totals
+from ssastore.core.totals import RunningTotal, SliceTotal, unpack_totals
 from ssastore.env import ControlStore, WriteTxn, spawn
 from ssastore.errors import BadFrame, CorruptObject, Unavailable
 from ssastore.keyspace import ANY_TAIL, GROUP_BITS
@@ -131,6 +131,7 @@ class Taker:
         try:
             await self._count(copying, totals)
             await self._catch_up(copying)
+            await self._count(copying, totals)  # Should some of it have to be counted again.
             self.sealed.update(slices)
             copying.is_sealed = True
             await self._seal(copying)
@@ -138,7 +139,7 @@ class Taker:
             await self._compare(copying, totals)
         finally:
             self.sealed.difference_update(slices)
-            self._store.end_totals(totals)
+            self._store.end_totals(totals.values())
 
     async def _copy(self, copying: _Copying) -> None:
         """Take all pages. In a hurry, the next one is asked for while one is stored, and a few are on their
@@ -227,7 +228,7 @@ class Taker:
             count += taken
         return count
 
-    async def _count(self, copying: _Copying, totals: RunningTotals) -> None:
+    async def _count(self, copying: _Copying, totals: Mapping[int, RunningTotal]) -> None:
         """Let both count what they hold, so that nobody waits for that when the source votes no more.
 
         Changes are taken meanwhile: the source can remember so many.
@@ -236,21 +237,23 @@ class Taker:
         try:
             is_counted = False
             while not is_counted:
+                if counting.done():
+                    counting.result()  # Raises what it has failed with: then the source need not go on.
                 header, _ = await self._ask(CountSlices(copying.iid, copying.moves), (bool,))
                 is_counted = header[0]
                 await self._take_backlog(copying)
             while not counting.done():
                 await asyncio.wait([counting], timeout=_BACKLOG_EVERY_S)
                 await self._take_backlog(copying)
-            await counting
         finally:
             counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
+        counting.result()
 
-    async def _count_own(self, copying: _Copying, totals: RunningTotals) -> None:
+    async def _count_own(self, copying: _Copying, totals: Mapping[int, RunningTotal]) -> None:
         """Count the slices here to their ends."""
-        for part in copying.held:
-            step = partial(totals.step, number=slice_number(copying.into, part))
-            while await self._store.submit(step):
+        for total in totals.values():
+            while await self._store.submit(total.step):
                 await copying.stint.rest()
 
     async def _catch_up(self, copying: _Copying) -> None:
@@ -284,13 +287,13 @@ class Taker:
         if not copying.held.keys() <= set(unpack_parts(header[0])):
             raise Unavailable("not all slices are sealed")
 
-    async def _compare(self, copying: _Copying, running: RunningTotals) -> None:
+    async def _compare(self, copying: _Copying, running: Mapping[int, RunningTotal]) -> None:
         """Let FILLED be durable, if what is here is what the source has."""
         message = Total(copying.iid, copying.moves)
         _, body = await self._ask(message, (), within_ms=_TOTAL_BUDGET_MS)
         totals = unpack_totals(body)
         with self._store.read() as txn:
-            own = {part: running.of(txn, slice_number(copying.into, part)) for part in copying.held}
+            own = {part: running[slice_number(copying.into, part)].of(txn) for part in copying.held}
         for part, held in copying.held.items():
             total = totals.get(part)
             if total is None or (total.records, total.sum) != own[part] or total.cfg != held.record.cfg:

@@ -16,7 +16,7 @@ again, and takes them back, and the total must go with them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from xxhash import xxh3_128_intdigest
@@ -45,38 +45,41 @@ class SliceTotal(NamedTuple):
     cfg: int
 
 
-class _Counted(NamedTuple):
+class Counted(NamedTuple):
+    """How far a slice is counted."""
+
     records: int
     sum: int
     first: bytes
     "The first stored key that is not counted yet."
 
 
-class RunningTotals:
-    """What some slices hold, counted while they are written.
+class RunningTotal:
+    """What one slice holds, counted while it is written.
 
-    Every change of them from ``clear`` on, in the order of the transactions, has to be told to ``change``.
+    From ``clear`` on every change of the slice has to come by way of ``after``, in the order of transactions.
 
     Args:
-        plane: the sums are of the keys that the records have in it; None for that of the slices.
+        plane: the sum is of the keys that the records have in it; None for that of the slice.
     """
 
-    def __init__(self, slices: Iterable[int], plane: int | None = None) -> None:
-        self.slices = frozenset(slices)
-        self._plane = plane_of_slice(min(self.slices)) if plane is None else plane
-        self._whole = {slice_range(number)[0]: number for number in self.slices if number < WHOLE_SLICES}
-        self._parts = [(*slice_range(number), number) for number in self.slices if number >= WHOLE_SLICES]
+    def __init__(self, number: int, plane: int | None = None) -> None:
+        self.number = number
+        self.is_ended = False
+        "Another one may be kept in the same place: this one knows nothing any more, and writes nothing."
+        self._plane = plane_of_slice(number) if plane is None else plane
+        self._first, self._end = slice_range(number)
+        self._stored_at = total_key(number)
 
     def clear(self, txn: WriteTxn) -> None:
         """Nothing is counted, and nothing is left behind."""
-        for number in self.slices:
-            txn.delete(total_key(number))
+        txn.delete(self._stored_at)
 
-    def step(self, txn: WriteTxn, number: int) -> bool:
-        """Count some more of a slice; whether there is more. Raises CorruptObject."""
-        known = self._known(txn, number)
-        first, end = known.first, slice_range(number)[1]
-        if first == end:
+    def step(self, txn: WriteTxn) -> bool:
+        """Count some more; whether there is more. Raises CorruptObject."""
+        known = self._known(txn)
+        first, end = known.first, self._end
+        if self.is_ended or first == end:
             return False
         records, total, size = known.records, known.sum, 0
         stop = records + _STEP_RECORDS
@@ -89,52 +92,48 @@ class RunningTotals:
                 break
         else:
             first = end
-        _write(txn, number, _Counted(records, total, first))
+        self.write(txn, Counted(records, total, first))
         return first != end
 
-    def change(self, txn: WriteTxn, key: bytes, parts: tuple[bytes | memoryview, ...] | None) -> None:
-        """A key is about to have another value, or none."""
-        number = self._number_of(key)
-        if number is None:
-            return
-        known = self._known(txn, number)
+    def after(self, txn: ReadTxn, key: bytes, parts: tuple[bytes | memoryview, ...] | None) -> Counted | None:
+        """What is to be written when a key of the slice gets another value, or none; None: nothing.
+
+        To be asked before the change, and written after it: a change that is refused must have left nothing.
+        """
+        known = self._known(txn)
         if key >= known.first:
-            return  # Its turn is yet to come.
+            return None  # Its turn is yet to come.
         try:
             before = txn.get(key)
         except CorruptObject:
             # What was counted of it is not known any more.
-            txn.delete(total_key(number))
-            return
+            return Counted(0, 0, self._first)
         records, total = known.records, known.sum
         if before is not None:
             records, total = records - 1, total ^ self._digest(key, (before,))
         if parts is not None:
             records, total = records + 1, total ^ self._digest(key, parts)
-        _write(txn, number, _Counted(records, total, known.first))
+        return Counted(records, total, known.first)
 
-    def of(self, txn: ReadTxn, number: int) -> tuple[int, int] | None:
-        """Records and sum of a slice; None while it is not counted to its end."""
-        known = self._known(txn, number)
-        return (known.records, known.sum) if known.first == slice_range(number)[1] else None
+    def write(self, txn: WriteTxn, counted: Counted) -> None:
+        """Let this be what is known."""
+        head = _RECORD.pack(counted.records, counted.sum.to_bytes(16, "big"))
+        txn.put(self._stored_at, head, counted.first, use_reserve=True)
 
-    def _known(self, txn: ReadTxn, number: int) -> _Counted:
+    def of(self, txn: ReadTxn) -> tuple[int, int] | None:
+        """Records and sum of the slice; None while it is not counted to its end."""
+        known = self._known(txn)
+        return (known.records, known.sum) if known.first == self._end and not self.is_ended else None
+
+    def _known(self, txn: ReadTxn) -> Counted:
         try:
-            stored = txn.get(total_key(number))
+            stored = txn.get(self._stored_at)
         except CorruptObject:
             stored = None
         if stored is None:
-            return _Counted(0, 0, slice_range(number)[0])
+            return Counted(0, 0, self._first)
         records, total = _RECORD.unpack_from(stored)
-        return _Counted(records, int.from_bytes(total, "big"), bytes(stored[_RECORD.size :]))
-
-    def _number_of(self, key: bytes) -> int | None:
-        number = self._whole.get(key[:2])
-        if number is None:
-            for first, end, part in self._parts:
-                if first <= key < end:
-                    return part
-        return number
+        return Counted(records, int.from_bytes(total, "big"), bytes(stored[_RECORD.size :]))
 
     def _digest(self, key: bytes, parts: tuple[bytes | memoryview, ...]) -> int:
         named = key if key[0] >> 4 == self._plane else in_plane(key, self._plane)
@@ -142,9 +141,22 @@ class RunningTotals:
         return xxh3_128_intdigest(b"".join((len(named).to_bytes(2, "big"), named, *content)))
 
 
-def _write(txn: WriteTxn, number: int, counted: _Counted) -> None:
-    head = _RECORD.pack(counted.records, counted.sum.to_bytes(16, "big"))
-    txn.put(total_key(number), head, counted.first, use_reserve=True)
+class KeptTotals:
+    """The totals that a store keeps, by slice. Never changed: a thread may look while others come and go."""
+
+    def __init__(self, by_slice: Mapping[int, RunningTotal]) -> None:
+        self.by_slice = by_slice
+        self._whole = {slice_range(n)[0]: total for n, total in by_slice.items() if n < WHOLE_SLICES}
+        self._parts = [(*slice_range(n), total) for n, total in by_slice.items() if n >= WHOLE_SLICES]
+
+    def of_key(self, key: bytes) -> RunningTotal | None:
+        """That of the slice of a stored key."""
+        found = self._whole.get(key[:2])
+        if found is None:
+            for first, end, total in self._parts:
+                if first <= key < end:
+                    return total
+        return found
 
 
 def pack_totals(totals: Iterable[tuple[int, SliceTotal]]) -> bytes:

@@ -19,7 +19,7 @@ from ssastore.core.place import Served
 from ssastore.core.register import NO_BALLOT, decode_slot
 from ssastore.core.standing import Standing
 from ssastore.core.taking import Taker
-from ssastore.core.totals import RunningTotals, SliceTotal, unpack_totals
+from ssastore.core.totals import SliceTotal, unpack_totals
 from ssastore.env import WriteTxn
 from ssastore.messages import RECORD_KINDS, Kind, PutBlob, Total
 from ssastore.sim.mutants import Mutant, Put
@@ -28,7 +28,7 @@ _SCENARIO = "move"
 
 
 def _nothing_compared(put: Put) -> None:
-    async def believe(self: Taker, copying: Any, running: RunningTotals) -> None:
+    async def believe(self: Taker, copying: Any, running: Any) -> None:
         _, body = await self._ask(Total(copying.iid, copying.moves), ())
         totals: Mapping[int, SliceTotal] = unpack_totals(body)
         standings = {

@@ -132,8 +132,10 @@ def test_nobody_rests_between_rounds_of_changes() -> None:
         source = Source()
         source.write(5000)
         await take_from(source)
-        rounds_s, (sealed_s,) = source.times_of(Changes), source.times_of(Seal)
-        assert sealed_s - rounds_s[0] == pytest.approx(len(rounds_s) * CALL_S)
+        (begun_s, *_), (sealed_s,) = source.times_of(Changes), source.times_of(Seal)
+        asked = [kind for kind, when in source.calls if begun_s <= when < sealed_s]
+        assert set(asked) == {Changes, CountSlices}
+        assert sealed_s - begun_s == pytest.approx(len(asked) * CALL_S)
         assert source.left == 0
 
     run_virtually(scenario)
@@ -196,7 +198,8 @@ def test_what_changes_while_slices_are_counted_is_not_too_much_for_the_source() 
         source = Source(changed_per_s=5000, counts=400)
         await take_from(source)
         counted = source.times_of(CountSlices)
-        assert len(counted) == 400 and (counted[-1] - counted[0]) * 5000 > 2 * ROOM
+        assert len(counted) == 401, "and once more before the seal"
+        assert (counted[-1] - counted[0]) * 5000 > 2 * ROOM
         assert counted[-1] < source.times_of(Seal)[0]
         assert source.left <= 5000 * CALL_S
 
