@@ -203,6 +203,8 @@ class ClusterWatch:
         except SsaStoreError as error:
             return {"worker": index, "ok": False, "error": str(error)}
         is_itself = found.get("node") == name and found.get("worker") == index
+        if not is_itself:
+            found["error"] = f"{found.get('node')} worker {found.get('worker')} answered"
         return {**found, "ok": is_itself}
 
 

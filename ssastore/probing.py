@@ -13,10 +13,11 @@ import msgpack
 
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.planner import owned_slices
+from ssastore.core.groups import ACTIVE
+from ssastore.core.numbers import numbered_slice, slice_number
 from ssastore.env import Links, Randomness
 from ssastore.errors import SsaStoreError
-from ssastore.keyspace import ANY_TAIL
+from ssastore.keyspace import ANY_TAIL, LANES
 from ssastore.messages import Report
 from ssastore.transport.connection import Identity
 from ssastore.transport.pool import Pool
@@ -27,11 +28,26 @@ _AT_ONCE = 64
 
 
 def worker_iids(cluster: Cluster, node: NodeRecord) -> dict[int, int]:
-    """By worker of a node, an IID that it should answer at; nothing for those that own nothing."""
+    """By worker of a node, an IID that it should answer at; nothing for those that own nothing.
+
+    Of a slice that is not on its way to another node, where there is one: at the address of one that has just
+    arrived there the other node answers.
+    """
     found: dict[int, int] = {}
-    for piece in owned_slices(cluster.groups, node.name):
-        found.setdefault(piece.lane % node.workers, piece.first | ANY_TAIL)
-    return found
+    leaving: dict[int, int] = {}
+    for group in cluster.groups:
+        worker = group.group % LANES % node.workers
+        if worker in found:
+            continue
+        for view in group.views():
+            for plane, known in enumerate(view.planes):
+                if known.owner == node.name:
+                    piece = numbered_slice(slice_number(plane, view.part))
+                    chosen = found if known.state == ACTIVE else leaving
+                    chosen.setdefault(worker, piece.first | ANY_TAIL)
+        if len(found) == node.workers:
+            break
+    return leaving | found
 
 
 async def _serial(pool: Pool, node: str, worker: int, iid: int) -> int | None:

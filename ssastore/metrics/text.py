@@ -41,6 +41,10 @@ class Metric:
     labels: tuple[str, ...] = ()
     unit: str = ""
 
+    def __str__(self) -> str:
+        """As a query names it."""
+        return self.name
+
     def __post_init__(self) -> None:
         assert _NAME.fullmatch(self.name), self.name
         assert self.unit in _UNITS and all(map(_LABEL.fullmatch, self.labels)), self.name

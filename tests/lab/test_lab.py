@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from ipaddress import IPv6Network
@@ -19,6 +22,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 
 from ssastore.keyspace import address_of, group_of, iid_of, position_of_key
@@ -220,8 +224,65 @@ def test_status_and_ready_tell_of_every_node(lab: RunningLab) -> None:
     assert all(f"\n{node['name']} " in text and node["prefixes"][0] in text for node in status["nodes"])
     assert lab.cli("ready").stdout == f"ready: 4 nodes of {status['service']}\n"
     assert json.loads(lab.cli("ready", "--json").stdout)["ready"] is True
-    with urllib.request.urlopen(f"http://127.0.0.1:{lab.admin_port}/metrics") as answer:
-        assert b"ssastore_s3_requests_total" in answer.read()
+
+
+def test_what_monitoring_asks_for_is_measured(lab: RunningLab, docs: str) -> None:
+    """Every name in the queries of dashboard and alert rules has samples in a live scrape."""
+    dashboard = json.loads(lab.cli("metrics", "dashboard").stdout)
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    alerts = yaml.safe_load(lab.cli("metrics", "alerts").stdout)["groups"][0]["rules"]
+    wanted = set(
+        re.findall(r"\b(?:ssastore|process)_\w+", " ".join(queries + [rule["expr"] for rule in alerts]))
+    )
+    assert len(queries) > 40 and len(alerts) > 15 and len(wanted) > 40
+    assert lab.cli("mb", docs, check=False).returncode == 1
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{lab.s3_port}/{docs}/a.txt")
+    url = f"http://127.0.0.1:{lab.admin_port}/metrics"
+    with urllib.request.urlopen(url) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = answer.read().decode()
+    sampled = set(re.findall(r"^([a-z0-9_]+)[ {]", text, re.MULTILINE))
+    assert wanted - sampled <= ONLY_WITH_RULES
+    declared = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    assert wanted - sampled <= declared
+    for name in ("n1", "n2", "n3", "n4"):
+        assert f'ssastore_worker_up{{node="{name}",worker="0"}} 1\n' in text
+
+
+ONLY_WITH_RULES = {"ssastore_front_connections_total", "ssastore_worker_rule_verdicts_total"}
+"Declared in every scrape, and counted where the service has a rule of addresses (test_front.py)."
+
+
+def test_health_says_which_node_is_needed(lab: RunningLab) -> None:
+    """With one replica each of them is."""
+    url = f"http://127.0.0.1:{lab.admin_port}/healthz/cluster"
+    with urllib.request.urlopen(url) as answer:
+        assert json.loads(answer.read())["healthy"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{url}?without=n2")
+    assert refused.value.code == 412 and json.loads(refused.value.read())["lost"] == 1024
+
+
+def test_top_and_watch_see_the_lab(lab: RunningLab, docs: str) -> None:
+    lines = lab.cli("top", "--once", "--interval", "0.5").stdout.splitlines()
+    assert "all workers answer" in lines[0] and [line.split()[0] for line in lines[4:]] == [
+        "n1",
+        "n2",
+        "n3",
+        "n4",
+    ]
+    found = json.loads(lab.cli("top", "--once", "--interval", "0.5", "--json").stdout)
+    assert all(row["requests_per_s"] > 0 for row in found["workers"])
+    command = [PYTHON, "-m", "ssastore", "--context", lab.name, "watch", "--json", "--interval", "0.2"]
+    with subprocess.Popen(command, env=lab.environment, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        assert json.loads(watch.stdout.readline())["nodes"] == ["n1", "n2", "n3", "n4"]
+        os.kill(lab.worker_pid("n3"), signal.SIGKILL)
+        seen = []
+        while "worker.started" not in seen and "worker.answered" not in seen:
+            seen.append(json.loads(watch.stdout.readline())["event"])
+        watch.kill()
 
 
 def test_s3_env_is_what_a_shell_evaluates(lab: RunningLab) -> None:

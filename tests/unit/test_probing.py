@@ -14,6 +14,8 @@ from ssastore import probing as module
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import CLUSTER_KEY, NodeRecord
 from ssastore.core.clusterview import ClusterView
+from ssastore.core.groups import MOVING
+from ssastore.core.numbers import numbered_slice
 from ssastore.core.renumbering import order_renumbering, switched
 from ssastore.env import Links, Write
 from ssastore.errors import Unavailable
@@ -133,6 +135,22 @@ async def test_the_lowest_serial_of_a_nodes_workers_counts(
 
 def _in_order(cluster: Any, node: NodeRecord) -> dict[int, int]:
     return dict(sorted(worker_iids(cluster, node).items()))
+
+
+async def test_a_worker_is_asked_at_a_slice_that_stays_with_it(world: World) -> None:
+    """The address of one that moves leads to somebody else before the gateway knows it."""
+    (node,), cluster = [world.view.nodes["n1"]], world.view.cluster()
+    first = next(group for group in cluster.groups if group.owners == ("n1",))
+    plane = replace(first.planes[0], epoch=2, since=1, state=MOVING, target="n2", target_env=7)
+    world.view.groups[first.group] = replace(first, planes=(plane,), cfg=2)
+    asked = worker_iids(world.view.cluster(), node)[0]
+    assert (
+        numbered_slice(first.group).first <= worker_iids(cluster, node)[0] < numbered_slice(first.group).end
+    )
+    assert asked >= numbered_slice(first.group + 1).first
+    # If all of them move there is no other.
+    alone = replace(cluster, groups=(world.view.groups[first.group],))
+    assert worker_iids(alone, node) == worker_iids(cluster, node)
 
 
 async def test_it_asks_where_the_service_is_now(world: World) -> None:
