@@ -142,7 +142,9 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         "SsastoreDiskNearlyFull",
         f"{_BY_WORKER}({m.DISK_FREE}) < {4 * DISK_RESERVE_BYTES} or "
-        f"{_BY_WORKER}(predict_linear({m.DISK_FREE}[6h], {_DAY_S})) < 0",
+        # A line through the samples of six hours, where there are so many.
+        f"({_BY_WORKER}(predict_linear({m.DISK_FREE}[6h], {_DAY_S})) < 0 "
+        f"and {_BY_WORKER}({m.DISK_FREE} offset 6h))",
         "15m",
         "warning",
         "The disk of {{ $labels.node }} is full, or will be within a day.",
