@@ -34,7 +34,7 @@ from ssastore.core.membership import Presence, read_presence
 from ssastore.core.planner import owned_slices
 from ssastore.env import ControlStore, Links, Randomness
 from ssastore.errors import SsaStoreError
-from ssastore.keyspace import minimal_cover
+from ssastore.keyspace import ANY_TAIL, minimal_cover
 from ssastore.messages import Report, StartScrub
 from ssastore.metrics.page import metrics_page
 from ssastore.metrics.requests import RequestCounts
@@ -57,6 +57,8 @@ class _Owned:
         self.prefixes = [str(piece.network(network)) for piece in minimal_cover(slices)]
         self.iids = worker_iids(cluster, record)
         "By worker, where it is asked."
+        self.last_iids = {piece.lane % record.workers: piece.first | ANY_TAIL for piece in slices}
+        "And where it is asked again: at the other end, because slices move from the first one on."
 
 
 class _Layout:
@@ -186,6 +188,9 @@ class ClusterWatch:
         asked = await asyncio.gather(
             *[self._worker(name, index, owned.iids.get(index)) for index in range(owned.record.workers)]
         )
+        for index, found in enumerate(asked):
+            if not found["ok"] and "error" not in found:  # Another answered: the slice may just have moved.
+                asked[index] = await self._worker(name, index, owned.last_iids[index])
         return {
             "name": name,
             "address": owned.record.address,

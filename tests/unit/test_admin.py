@@ -107,6 +107,23 @@ async def test_ready_takes_every_worker_and_says_each_check(admin: Admin) -> Non
     assert (code, report["reason"]) == (503, "no answer from n2 worker 0")
 
 
+@pytest.mark.parametrize(("gone_to", "code"), [("first", 200), ("both", 503)])
+async def test_who_just_gave_its_first_slice_away_is_asked_at_another(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch, gone_to: str, code: int
+) -> None:
+    asked: list[int] = []
+
+    async def worker(name: str, index: int, iid: int) -> dict[str, Any]:
+        if name == "n2":
+            asked.append(iid)
+        is_another = name == "n2" and (gone_to == "both" or len(asked) == 1)
+        return {"worker": index, "ok": not is_another, "silent": {}}
+
+    monkeypatch.setattr(admin.watch, "_worker", worker)
+    assert (await admin.get("/readyz"))[0] == code
+    assert len(asked) == 2 and asked[0] < asked[1]
+
+
 async def test_a_control_store_that_is_away_fails_its_check(
     admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
