@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 
 from ssastore.admin import ClusterWatch, Counters, admin_server, status_routes
 from ssastore.client import AsyncClient
@@ -21,9 +22,11 @@ from ssastore.config import (
     open_control,
     parse_listen,
 )
+from ssastore.console.desk import Console
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.front import GateRecord
 from ssastore.core.frontview import FrontView
+from ssastore.core.locate import Location
 from ssastore.env import ControlStore, Links, spawn
 from ssastore.frontgate import FrontGate
 from ssastore.observe import configure_logging
@@ -90,7 +93,7 @@ async def _serve(
         identity=identity,
     )
     client.pool.replicas, client.pool.prefixes.serial = record.replicas, record.serial
-    following = spawn("follow the prefix", _follow_prefix(view, client))
+    following = [spawn("follow the prefix", _follow_prefix(view, client))]
     clock, randomness = SystemClock(), SystemRandomness()
     s3 = S3Server(
         client.objects,
@@ -119,12 +122,16 @@ async def _serve(
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)
         counters = Counters(s3.counts, lambda: guard.verdicts if guard else {})
-        admin = await loop.create_server(admin_server(status_routes(watch, counters)), sock=admin_socket)
+        console = Console(view, front, watch.report, _locate(client), s3.recent, clock, randomness)
+        following.append(spawn("look for the console", console.run()))
+        tables = status_routes(watch, counters), console.routes()
+        admin = await loop.create_server(admin_server(*tables), sock=admin_socket)
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()
     if gate is not None:
         await gate.leave()
-    following.cancel()
+    for job in following:
+        job.cancel()
     if admin is not None:
         admin.close()
     await serving.close()
@@ -139,6 +146,13 @@ def _guard(config: GatewayConfig, view: ClusterView) -> Guard | None:
     if rules is None or not config.name:
         return None
     return Guard(*rules, lambda: view.record.networks, is_monitor=config.rules_monitor, is_front=True)
+
+
+def _locate(client: AsyncClient) -> Callable[[str, str], Awaitable[Location]]:
+    async def locate(bucket: str, key: str) -> Location:
+        return await client.bucket(bucket).locate(key)
+
+    return locate
 
 
 async def _follow_prefix(view: ClusterView, client: AsyncClient) -> None:

@@ -24,6 +24,7 @@ from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
 from ssastore.limits import OBJECT_BYTES_MAX
 from ssastore.metrics.requests import RequestCounts
+from ssastore.recent import Recent
 from ssastore.s3 import xml
 from ssastore.s3.access import Access
 from ssastore.s3.answers import Answer
@@ -188,6 +189,7 @@ class S3Server:
         self._users = Users(objects.registers, clock, randomness)
         self._access = Access(objects, self._users)
         self.counts = RequestCounts()
+        self.recent = Recent()
         self._operations = operations(
             objects,
             self._access,
@@ -225,7 +227,9 @@ class S3Server:
         began_s = perf_counter()  # The loop's own clock stands still while a turn runs.
         counts.in_flight += 1
         try:
-            return await self._handle(http, request_id, call)
+            response = await self._handle(http, request_id, call)
+            self.recent.note(perf_counter(), perf_counter() - began_s, response.status)
+            return response
         finally:
             counts.ended(call.operation, perf_counter() - began_s)
 

@@ -1,0 +1,255 @@
+"""The console over HTTP: its state and its questions. Nothing is changed.
+
+/                   the page
+/console/NAME       its scripts and styles
+/console/state      who owns what, moves, nodes, latency; with what the page has, only what is new
+/console/explain    ?path=BUCKET/KEY: from the name to the nodes, step by step
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ssastore import __version__
+from ssastore.console.files import HEADERS, Files, Handler, for_this_machine
+from ssastore.console.ownership import STATES, Ownership
+from ssastore.core.clusterview import ClusterView
+from ssastore.core.frontview import FrontView
+from ssastore.core.groups import GroupRecord
+from ssastore.core.locate import Location
+from ssastore.core.numbers import numbered_slice, slice_name, slice_number
+from ssastore.env import Clock, Randomness, spawn
+from ssastore.errors import SsaStoreError
+from ssastore.keyspace import TAIL_BITS, iid_of
+from ssastore.recent import SECONDS, Recent
+
+_ASK_EVERY_S = 2.0
+"Nodes are asked at most so often, and only while somebody looks."
+_MARKS = 1000
+_PREFIXES_TOLD = 24
+"Of one node; the rest is a number."
+Locate = Callable[[str, str], Awaitable[Location]]
+"From bucket and key. Raises SsaStoreError."
+
+
+class Console:
+    """What a gateway knows, for people. ``run`` it, so that what happens while nobody looks is noted too."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        front: FrontView,
+        report: Callable[[], Awaitable[dict[str, Any]]],
+        locate: Locate,
+        recent: Recent,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._view, self._front = view, front
+        self._report, self._locate = report, locate
+        self._recent, self._clock = recent, clock
+        self._files = Files()
+        self._ownership = Ownership()
+        self._instance = randomness.bytes(8).hex()
+        self._changes = -1
+        self._marks: deque[tuple[int, list[Any]]] = deque(maxlen=_MARKS)
+        "Each with a number, and when it was seen."
+        self._mark_count = 0
+        self._asked: asyncio.Task[None] | None = None
+        self._asked_at_s = float("-inf")
+        self._told: dict[str, Any] = {"number": 0, "at_ms": 0, "nodes": []}
+
+    async def run(self) -> None:
+        """Look every second, for ever."""
+        while True:
+            self._look()
+            self._recent.rows(time.perf_counter(), 1 << 62)
+            await asyncio.sleep(1)
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """What answers, by method and path: there is no path but these."""
+
+        async def file(http: web.BaseRequest) -> web.Response:
+            return self._files.answer(http)
+
+        async def state(http: web.BaseRequest) -> web.Response:
+            return _json(self.state(http.query))
+
+        async def explain(http: web.BaseRequest) -> web.Response:
+            return await self._explain(http.query.get("path", ""))
+
+        found = {("GET", path): for_this_machine(file) for path in self._files.paths}
+        found["GET", "/console/state"] = for_this_machine(state)
+        found["GET", "/console/explain"] = for_this_machine(explain)
+        return found
+
+    # -- the state ----------------------------------------------------------------------------------
+
+    def state(self, known: Mapping[str, str]) -> dict[str, Any]:
+        """What is new for a page that has ``known``: instance, version, second, mark and report of before."""
+        self._look()
+        self._ask_nodes()
+        is_whole = known.get("instance") != self._instance
+        numbers = {
+            name: 0 if is_whole else _number(known.get(name)) for name in ("version", "mark", "report")
+        }
+        now_s = time.perf_counter()
+        second = int(now_s) - SECONDS if is_whole else _number(known.get("second"))
+        record, told = self._view.record, self._told
+        return {
+            "schema": "ssastore.console/1",
+            "software": __version__,
+            "instance": self._instance,
+            "is_whole": is_whole,
+            "version": self._ownership.version,
+            "service": record.service,
+            "cluster_id": record.cluster_id,
+            "replicas": record.replicas,
+            "now_ms": self._clock.now_ms(),
+            "now_s": now_s,
+            "states": STATES,
+            **self._ownership.since(numbers["version"]),
+            "front": self._front_parts(),
+            "names": self._ownership.names,
+            "marks": [mark for number, mark in self._marks if number > numbers["mark"]],
+            "mark": self._mark_count,
+            "seconds": self._recent.rows(now_s, second),
+            "report": told if told["number"] != numbers["report"] else None,
+        }
+
+    def _look(self) -> None:
+        if self._view.changes == self._changes:
+            return
+        self._changes = self._view.changes
+        now_ms = self._clock.now_ms()
+        for name in sorted(self._view.nodes):
+            self._ownership.place_of(name)
+        for mark, count in self._ownership.take(self._view.groups).items():
+            self._mark_count += 1
+            self._marks.append((self._mark_count, [now_ms, *mark, count]))
+
+    def _front_parts(self) -> list[list[int]]:
+        """What the gateways own, as parts; their names are told from nodes' by what stands before them."""
+        return [
+            [piece.first >> TAIL_BITS, piece.depth, self._ownership.place_of(f"gateway {name}"), 0, -1]
+            for name in sorted(self._view_gates())
+            for piece in self._front.front.slices_of(name)
+        ]
+
+    def _view_gates(self) -> set[str]:
+        return {*self._front.gates, *self._front.front.names()}
+
+    def _ask_nodes(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._asked is None and now_s - self._asked_at_s >= _ASK_EVERY_S:
+            self._asked_at_s = now_s
+            self._asked = spawn("ask nodes for the console", self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            report = await self._report()
+        finally:
+            self._asked = None
+        self._told = {
+            "number": self._told["number"] + 1,
+            "at_ms": self._clock.now_ms(),
+            "coordinator": report["coordinator"],
+            "nodes": [condensed(node) for node in report["nodes"]],
+        }
+
+    # -- questions ----------------------------------------------------------------------------------
+
+    async def _explain(self, path: str) -> web.Response:
+        bucket, _, key = path.removeprefix("s3://").removeprefix("/").partition("/")
+        if not bucket or not key:
+            return _json({"error": "write BUCKET/KEY, like photos/cat.jpg"}, status=400)
+        began = time.perf_counter()
+        try:
+            location = await self._locate(bucket, key)
+        except SsaStoreError as error:
+            return _json({"error": str(error)}, status=404)
+        except ValueError as error:
+            return _json({"error": str(error)}, status=400)
+        took_us = round((time.perf_counter() - began) * 1e6)
+        record = self._view.groups[location.group]
+        planes = [_owner_at(record, location.position, plane) for plane in range(len(location.addresses))]
+        return _json({**location.as_json(), "bucket": bucket, "took_us": took_us, "planes": planes})
+
+
+def condensed(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a node in a status report what the page shows."""
+    workers = node["workers"]
+    prefixes = node["prefixes"]
+
+    def total(name: str, part: str = "") -> int:
+        return sum((worker.get(part, {}) if part else worker).get(name, 0) for worker in workers)
+
+    return {
+        "name": node["name"],
+        "address": node["address"],
+        "slices": node["slices"],
+        "prefixes": prefixes[:_PREFIXES_TOLD],
+        "prefixes_left": max(0, len(prefixes) - _PREFIXES_TOLD),
+        "alive": node.get("alive"),
+        "says": node.get("says", ""),
+        "workers": [bool(worker["ok"]) for worker in workers],
+        "silent": sorted({worker.get("error", "another answers") for worker in workers if not worker["ok"]}),
+        "not_voting": sum(sum(worker.get("silent", {}).values()) for worker in workers),
+        "records": total("records"),
+        "used_bytes": total("used_bytes"),
+        "limit_bytes": total("limit_bytes"),
+        "connections": total("connections"),
+        "cpu_s": round(total("cpu_s"), 2),
+        "coming": total("coming", "moves"),
+        "going": total("going", "moves"),
+        "moved_bytes": total("bytes", "moves"),
+        "waiting": sorted({found for worker in workers if (found := worker.get("moves", {}).get("waiting"))}),
+        "paused": any(worker.get("moves", {}).get("paused") for worker in workers),
+        "scrub": [_scrub(worker) for worker in workers if not worker.get("idle")],
+    }
+
+
+def _scrub(worker: Mapping[str, Any]) -> dict[str, Any]:
+    """A worker that does not answer has verified nothing."""
+    found = worker.get("scrub")
+    if found is None:
+        return {"health": "no answer", "left": 0, "repaired": 0, "share": None, "ended_ms": None}
+    under_way, last = found["pass"], found["last"]
+    return {
+        "health": found["health"],
+        "left": found["left"]["here"] + found["left"]["elsewhere"],
+        "repaired": found["repaired"],
+        "share": None if under_way is None else under_way["slices_done"] / max(1, under_way["slices"]),
+        "ended_ms": None if last is None else last["ended_ms"],
+    }
+
+
+def _owner_at(record: GroupRecord, position: int, plane: int) -> dict[str, Any]:
+    """Who answers for a position in a plane, and the slice that is looked up by the longest prefix."""
+    for part in record.parts:
+        number = slice_number(plane, part.part)
+        if iid_of(position, plane) in numbered_slice(number) and plane < len(part.planes):
+            found = part.planes[plane]
+            return {
+                "slice": slice_name(number),
+                "owner": found.owner,
+                "state": found.state,
+                "target": found.target,
+            }
+    return {"slice": "", "owner": "", "state": "", "target": ""}
+
+
+def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
+    text = json.dumps(body, separators=(",", ":"))
+    return web.Response(text=text, status=status, content_type="application/json", headers=HEADERS)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 16 else 0

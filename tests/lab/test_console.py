@@ -1,0 +1,191 @@
+"""The console in a real browser, beside a cluster on which slices move."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser import chromium
+from tests.lab.shared import module_lab
+from tests.labs import RunningLab
+
+WAIT_MS = 60_000
+"A busy machine starts a node in ten seconds."
+POINTS = """async () => {
+    const { point, cell } = await import("/console/hilbert.js");
+    const found = [];
+    for (let d = 0; d < 65536; d += 1) {
+        const [x, y] = point(8, d);
+        if (cell(8, x, y) !== d) throw new Error(`cell of point ${d}`);
+        found.push([x, y]);
+    }
+    return JSON.stringify(found);
+}"""
+RECTANGLES = """async (asked) => {
+    const { rectangle } = await import("/console/hilbert.js");
+    return asked.map(([locator, depth]) => rectangle(locator, depth));
+}"""
+PREFIXES = """async ([service, texts]) => {
+    const { parsePrefix, prefixText } = await import("/console/model.js");
+    return texts.map((text) => {
+        const found = parsePrefix(service, text);
+        return found && prefixText(service, found.locator, found.depth);
+    });
+}"""
+COLOURS = """() => {
+    const canvas = document.getElementById("map");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const at = (x, y) => Array.from(data.slice(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 3));
+    const found = [];
+    for (let y = 0; y < 256; y += 1) for (let x = 0; x < 256; x += 1) found.push(at(4 * x + 3, 4 * y + 3));
+    return JSON.stringify(found);
+}"""
+
+
+@cache
+def hilbert(order: int, d: int) -> tuple[int, int]:
+    """The curve by its definition: four smaller ones, the first and last mirrored."""
+    if order == 0:
+        return 0, 0
+    side = 1 << (order - 1)
+    quarter, rest = divmod(d, side * side)
+    x, y = hilbert(order - 1, rest)
+    return [(y, x), (x, side + y), (side + x, side + y), (2 * side - 1 - y, side - 1 - x)][quarter]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    with module_lab(tmp_path_factory, "console", "--nodes", "2") as lab:
+        lab.cli("mb", "photos")
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def complaints() -> list[str]:
+    """What the page wrote to the browser's console."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(lab: RunningLab, complaints: list[str]) -> Iterator[Page]:
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1500, "height": 1100}, color_scheme="dark")
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+        page.goto(f"http://localhost:{lab.admin_port}/")
+        page.wait_for_selector("#nodes .good", timeout=WAIT_MS)
+        yield page
+
+
+def test_slices_follow_each_other_on_the_map(page: Page) -> None:
+    assert json.loads(page.evaluate(POINTS)) == [list(hilbert(8, d)) for d in range(65536)]
+
+
+@pytest.mark.parametrize("depth", range(33))
+def test_a_prefix_is_a_rectangle_that_its_halves_fill(page: Page, depth: int) -> None:
+    locator = 0xC0FFEE42 >> (32 - depth) << (32 - depth)
+    asked = [
+        [locator, depth],
+        *([[locator | half << (31 - depth), depth + 1] for half in (0, 1)] if depth < 32 else []),
+    ]
+    whole, *halves = page.evaluate(RECTANGLES, asked)
+    assert whole[2] * whole[3] == 2.0**-depth and whole[2] / whole[3] in (1, 2, 0.5)
+    for x, y, width, height in halves:
+        assert whole[0] <= x and x + width <= whole[0] + whole[2]
+        assert whole[1] <= y and y + height <= whole[1] + whole[3]
+        assert width * height * 2 == whole[2] * whole[3]
+
+
+def test_what_is_typed_to_be_looked_at(page: Page) -> None:
+    service = "fd5a:1:2:3::/64"
+    asked = {
+        "1a3f": "fd5a:1:2:3:1a3f::/80",
+        "1/68": "fd5a:1:2:3:1000::/68",
+        "1a3f8/82": "fd5a:1:2:3:1a3f:8000::/82",
+        "fd5a:1:2:3:1a3f::/80": "fd5a:1:2:3:1a3f::/80",
+        "fd5a:1:2:3:1a3f:12:0:9": "fd5a:1:2:3:1a3f:12::/96",
+        service: "fd5a:1:2:3::/64",
+        "fd5a:1:2:4::/80": None,
+        "1a3f/63": None,
+        "1a3f/97": None,
+        "": None,
+        "x": None,
+        "1::2::3": None,
+    }
+    assert page.evaluate(PREFIXES, [service, list(asked)]) == list(asked.values())
+
+
+def test_the_map_shows_every_slice_in_the_colour_of_its_owner(page: Page, lab: RunningLab) -> None:
+    def colours() -> list[tuple[int, ...]]:
+        found = json.loads(page.evaluate(COLOURS))
+        return [tuple(found[y * 256 + x]) for x, y in (hilbert(8, number) for number in range(65536))]
+
+    state: dict[str, Any] = page.evaluate("async () => (await fetch('/console/state')).json()")
+    owner_of = {first + at: owner for first, count, owner, *_ in state["runs"] for at in range(count)}
+    seen = colours()
+    nobodys = {seen[number] for number in range(1 << 12, 15 << 12) if number % 16 not in (0, 15)}
+    # Names of fields are written over some slices, and lines over others.
+    most: dict[int, tuple[int, ...]] = {}
+    for owner in set(owner_of.values()):
+        own = Counter(seen[number] for number, found in owner_of.items() if found == owner)
+        (most[owner], alike), *_ = own.most_common()
+        assert alike > 0.9 * own.total()
+    assert len(set(most.values())) == 2
+    assert not nobodys & set(most.values())
+
+
+def test_the_keyboard_reaches_every_slice(page: Page) -> None:
+    page.focus("#field")
+    page.keyboard.press("ArrowRight")
+    told = page.inner_text("#under")
+    page.keyboard.press("ArrowDown")
+    assert told != page.inner_text("#under") and "/80 · n1" in told
+    page.keyboard.press("+")
+    assert page.inner_text("#seen").endswith("/66")
+    page.keyboard.press("Escape")
+    assert page.inner_text("#seen").endswith("/64")
+
+
+def test_a_key_is_explained_as_the_command_does(page: Page, lab: RunningLab) -> None:
+    page.fill("#path", "photos/cat.jpg")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#steps li:nth-child(4)", timeout=WAIT_MS)
+    steps = page.inner_text("#steps")
+    assert "ssastore explain photos/cat.jpg" in page.inner_text("#explain-cli")
+    told = lab.cli("explain", "photos/cat.jpg").stdout
+    address = next(line.split()[2] for line in told.splitlines() if line.startswith("plane 0"))
+    assert address in steps
+
+
+def test_a_move_appears_while_it_is_under_way(page: Page, lab: RunningLab) -> None:
+    lab.cli("node", "add", "n3")
+    plan = str(lab.data / "plan.json")
+    lab.cli("plan", "--out", plan)
+    lab.cli("apply", plan, "--no-wait")
+    page.locator("#moving", has_text="under way").wait_for(timeout=WAIT_MS)
+    page.locator("#story", has_text="to n3").wait_for(timeout=WAIT_MS)
+    page.wait_for_selector("#nodes tr:nth-child(3) .good", timeout=WAIT_MS)
+
+
+def test_a_theme_is_chosen_and_kept(page: Page) -> None:
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.select_option("#theme", "light")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.reload()
+    page.wait_for_selector("#nodes .good", timeout=WAIT_MS)
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+def test_it_says_when_nobody_answers(page: Page, lab: RunningLab, complaints: list[str]) -> None:
+    assert complaints == []
+    page.route("**/console/state*", lambda route: route.abort())
+    page.wait_for_selector("#live.bad", timeout=WAIT_MS)
+    page.unroute("**/console/state*")
+    page.wait_for_selector("#live.good", timeout=WAIT_MS)
