@@ -189,7 +189,7 @@ class ClusterWatch:
             *[self._worker(name, index, owned.iids.get(index)) for index in range(owned.record.workers)]
         )
         for index, found in enumerate(asked):
-            if not found["ok"] and "error" not in found:  # Another answered: the slice may just have moved.
+            if "answered_by" in found:  # The slice may just have moved.
                 asked[index] = await self._worker(name, index, owned.last_iids[index])
         return {
             "name": name,
@@ -207,10 +207,11 @@ class ClusterWatch:
             found = msgpack.unpackb(body, strict_map_key=False)
         except SsaStoreError as error:
             return {"worker": index, "ok": False, "error": str(error)}
-        is_itself = found.get("node") == name and found.get("worker") == index
-        if not is_itself:
-            found["error"] = f"{found.get('node')} worker {found.get('worker')} answered"
-        return {**found, "ok": is_itself}
+        if (found.get("node"), found.get("worker")) != (name, index):
+            # Its figures are not this worker's.
+            other = f"{found.get('node')} worker {found.get('worker')}"
+            return {"worker": index, "ok": False, "answered_by": other, "error": f"{other} answered"}
+        return {**found, "ok": True}
 
 
 def _add_presence(node: dict[str, Any], presence: Presence | None) -> None:
@@ -339,7 +340,7 @@ def verbose(report: dict[str, Any]) -> str:
         *[
             (
                 f"{node['name']} worker {worker['worker']}",
-                "" if worker["ok"] else worker.get("error", "is another"),
+                "" if worker["ok"] else worker["error"],
             )
             for node in report["nodes"]
             for worker in node["workers"]

@@ -327,8 +327,7 @@ def absence(node: dict[str, Any]) -> str:
 
 def _row(node: dict[str, Any], worker: dict[str, Any]) -> str:
     if not worker["ok"]:
-        why = worker.get("error", "somebody else did")
-        return f"{node['name']:8} {worker['worker']:6} does not answer: {why}"
+        return f"{node['name']:8} {worker['worker']:6} does not answer: {worker['error']}"
     requests = sum(worker.get("requests", {}).values())
     figures = (
         f"{node['name']:8} {worker['worker']:6} {worker.get('slices', 0):6} {worker.get('records', 0):9} "

@@ -73,7 +73,7 @@ def table(found: dict[str, Any]) -> list[str]:
 def _row(worker: dict[str, Any]) -> str:
     name = f"{worker['node']:12} {worker['worker']:6}"
     if not worker["ok"]:
-        return f"{name} does not answer: {worker['error'] or 'somebody else did'}"
+        return f"{name} does not answer: {worker['error']}"
     if worker["idle"]:
         return f"{name} owns nothing"
     cpu = "-" if worker["cpu"] is None else f"{100 * worker['cpu']:.0f}%"

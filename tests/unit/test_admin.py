@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
+import msgpack
 import pytest
 from aiohttp import ClientSession, web
 
@@ -18,6 +20,7 @@ from ssastore.core.membership import alive_key
 from ssastore.env import Write
 from ssastore.errors import Unavailable
 from ssastore.keyspace import service_network
+from ssastore.messages import Report
 from ssastore.metrics.requests import RequestCounts
 from ssastore.rebalance import form_cluster
 from ssastore.rules.verdict import Verdict
@@ -111,17 +114,26 @@ async def test_ready_takes_every_worker_and_says_each_check(admin: Admin) -> Non
 async def test_who_just_gave_its_first_slice_away_is_asked_at_another(
     admin: Admin, monkeypatch: pytest.MonkeyPatch, gone_to: str, code: int
 ) -> None:
+    nodes = admin.watch._layout().nodes
+    names = {iid: name for name, owned in nodes.items() for iid in owned.iids.values()}
     asked: list[int] = []
 
-    async def worker(name: str, index: int, iid: int) -> dict[str, Any]:
+    async def ask(message: Report) -> tuple[list[Any], bytes]:
+        name = names.get(message.iid, "n2")
         if name == "n2":
-            asked.append(iid)
-        is_another = name == "n2" and (gone_to == "both" or len(asked) == 1)
-        return {"worker": index, "ok": not is_another, "silent": {}}
+            asked.append(message.iid)
+            name = "n3" if gone_to == "both" or len(asked) == 1 else name
+        return [], msgpack.packb({"node": name, "worker": 0, "silent": {}, "records": 7})
 
-    monkeypatch.setattr(admin.watch, "_worker", worker)
-    assert (await admin.get("/readyz"))[0] == code
+    monkeypatch.setattr(admin.watch, "_worker", partial(ClusterWatch._worker, admin.watch))
+    monkeypatch.setattr(admin.watch._prober, "ask", ask)
+    found, report = await admin.get("/readyz")
+    assert found == code
     assert len(asked) == 2 and asked[0] < asked[1]
+    worker = report["nodes"][1]["workers"][0]
+    # What the other one has is nothing of this one's.
+    assert worker.get("records") == (7 if code == 200 else None)
+    assert worker.get("error") == (None if code == 200 else "n3 worker 0 answered")
 
 
 async def test_a_control_store_that_is_away_fails_its_check(
