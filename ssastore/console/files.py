@@ -48,9 +48,13 @@ class Files:
         """Of all of them."""
         return sorted(self._found)
 
+    def content(self, path: str) -> tuple[bytes, str, str]:
+        """Of one of ``paths``: its bytes, kind and ETag."""
+        return self._found[path]
+
     def answer(self, http: web.BaseRequest) -> web.Response:
         """One of ``paths``."""
-        content, kind, tag = self._found[http.path]
+        content, kind, tag = self.content(http.path)
         headers = {**HEADERS, "ETag": tag}
         if tag in http.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)

@@ -24,6 +24,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 let silentSince = 0;
 
 async function ask() {
+  const began = performance.now();
   try {
     const response = await fetch(`/console/state?${model.known()}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
     if (!response.ok) throw new Error(`status ${response.status}`);
@@ -33,7 +34,7 @@ async function ask() {
     silentSince ||= Date.now();
     say(at("live"), `No answer from the gateway for ${Math.round((Date.now() - silentSince) / 1000)} s: all below is old`, "bad");
   }
-  setTimeout(ask, document.hidden ? HIDDEN_MS : EVERY_MS);
+  setTimeout(ask, Math.max(0, (document.hidden ? HIDDEN_MS : EVERY_MS) - (performance.now() - began)));
 }
 
 function tick(answer) {
