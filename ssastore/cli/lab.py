@@ -119,6 +119,7 @@ def _banner(found: Context, options: dict[str, Any]) -> None:
         f"{options['replicas']} replica(s) · "
         f"{found.service}{simulated}\n"
         f'  S3      http://127.0.0.1:{found.s3_port}    keys: eval "$(ssastore s3 env)"\n'
+        f"  console http://127.0.0.1:{found.admin_port}/\n"
         f"  status  ssastore status    http://127.0.0.1:{found.admin_port}/status\n"
         f"  data    {kept}\n"
         f"{by_name}"

@@ -38,6 +38,8 @@ PREFIXES = """async ([service, texts]) => {
         return found && prefixText(service, found.locator, found.depth);
     });
 }"""
+LEGEND = """() => [...document.querySelectorAll("#legend li")].map(
+    (item) => `${item.textContent} ${item.querySelector(".sample").style.background}`)"""
 COLOURS = """() => {
     const canvas = document.getElementById("map");
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -109,6 +111,8 @@ def test_what_is_typed_to_be_looked_at(page: Page) -> None:
         "1a3f": "fd5a:1:2:3:1a3f::/80",
         "1/68": "fd5a:1:2:3:1000::/68",
         "1a3f8/82": "fd5a:1:2:3:1a3f:8000::/82",
+        "1a3f0/84": "fd5a:1:2:3:1a3f::/84",
+        "0000": "fd5a:1:2:3::/80",
         "fd5a:1:2:3:1a3f::/80": "fd5a:1:2:3:1a3f::/80",
         "fd5a:1:2:3:1a3f:12:0:9": "fd5a:1:2:3:1a3f:12::/96",
         service: "fd5a:1:2:3::/64",
@@ -132,13 +136,14 @@ def test_the_map_shows_every_slice_in_the_colour_of_its_owner(page: Page, lab: R
     seen = colours()
     nobodys = {seen[number] for number in range(1 << 12, 15 << 12) if number % 16 not in (0, 15)}
     # Names of fields are written over some slices, and lines over others.
-    most: dict[int, tuple[int, ...]] = {}
+    legend: list[str] = page.evaluate(LEGEND)
     for owner in set(owner_of.values()):
         own = Counter(seen[number] for number, found in owner_of.items() if found == owner)
-        (most[owner], alike), *_ = own.most_common()
+        ((red, green, blue), alike), *_ = own.most_common()
         assert alike > 0.9 * own.total()
-    assert len(set(most.values())) == 2
-    assert not nobodys & set(most.values())
+        assert legend[owner] == f"{state['names'][owner]} rgb({red}, {green}, {blue})"
+        assert (red, green, blue) not in nobodys
+    assert len(set(owner_of.values())) == 2
 
 
 def test_the_keyboard_reaches_every_slice(page: Page) -> None:

@@ -137,7 +137,7 @@ export function prefixText(service, locator, depth) {
   const groups = hextets(service);
   const high = Math.floor(locator / 65536);
   const low = locator % 65536;
-  const words = depth > 16 ? [high, low] : depth > 0 ? [high] : [];
+  const words = low ? [high, low] : high ? [high] : [];
   return `${groups.join(":")}:${words.map((word) => word.toString(16)).join(":")}${words.length ? "::" : ":"}/${64 + depth}`;
 }
 

@@ -17,7 +17,7 @@ from ssastore.keyspace import GROUP_BITS
 
 ZONES = {f"n{at}": "" for at in range(1, 6)}
 CELLS = st.dictionaries(
-    st.integers(0, 65535), st.tuples(st.integers(-1, 2), st.integers(0, 2), st.just(-1)), max_size=60
+    st.integers(0, 80), st.tuples(st.integers(-1, 2), st.integers(0, 2), st.just(-1)), max_size=60
 )
 
 
