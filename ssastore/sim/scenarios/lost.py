@@ -180,7 +180,8 @@ async def _point_elsewhere(
     pointed = []
     for move in moves:
         found = await _plane(stage, move.number)
-        if move.target == gone[-1].name and found.state != ACTIVE:
+        is_begun = found.state != ACTIVE
+        if move.target == gone[-1].name and (is_begun or found.owner == move.lost):
             record = await _record(stage, group_of_slice(move.number))
             target = draw.choice([name for name in names if name not in record.owners])
             pointed.append(Move(move.number, target, found.owner))
@@ -196,7 +197,8 @@ async def _point_back(
     again = []
     for move in pointed:
         found = await _plane(stage, move.number)
-        if move.target == other.name and found.state != ACTIVE and found.owner != target.name:
+        is_left = found.state != ACTIVE or found.owner == move.lost
+        if move.target == other.name and is_left and found.owner != target.name:
             again.append(Move(move.number, target.name, found.owner))
     await order_moves(stage.cluster.control, again)
     return []
