@@ -28,6 +28,7 @@ from ssastore.core.front import GateRecord
 from ssastore.core.frontview import FrontView
 from ssastore.core.locate import Location
 from ssastore.env import ControlStore, Links, spawn
+from ssastore.errors import ConfigError
 from ssastore.frontgate import FrontGate
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
@@ -55,7 +56,13 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
         cluster, view = await read_cluster(control), ClusterView(control)
         await view.load()
         front = FrontView(control, view)
-        await front.load()
+        try:
+            await front.load()
+        except ConfigError as error:
+            if config.name:
+                raise
+            # It has no part in the front plane, and shows nothing of it in its status.
+            log.error("front.record_not_understood", extra={"reason": str(error)})
         following = [spawn("follow the cluster", view.run()), spawn("follow the front plane", front.run())]
         links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
         rules = load_rules(config.rules, config.secrets_file)

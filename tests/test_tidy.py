@@ -10,6 +10,7 @@ import ast
 import io
 import os
 import re
+import subprocess
 import sys
 import tokenize
 import tomllib
@@ -239,6 +240,26 @@ def test_repository_is_found() -> None:
     paths = {source.path.as_posix() for source in repository()}
     assert paths >= {"Makefile", ".ci/run", "pyproject.toml", "ssastore/keyspace.py", "tests/test_tidy.py"}
     assert not any(path.startswith(".venv") for path in paths)
+
+
+def ignored_and_tracked(repository: Path) -> list[str]:
+    """Files that git tracks although a .gitignore names them."""
+    command = ["git", "-C", str(repository), "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout, but an archive of one")
+def test_nothing_is_tracked_that_is_to_be_ignored() -> None:
+    """Secrets that a command has made, wheels, results."""
+    assert ignored_and_tracked(ROOT) == []
+
+
+def test_a_tracked_secret_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text("{}")
+    (tmp_path / ".gitignore").write_text("secrets.json\n")
+    for command in (["init", "-q"], ["add", "-f", "secrets.json"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    assert ignored_and_tracked(tmp_path) == ["secrets.json"]
 
 
 def names_in_glossary(text: str) -> set[str]:

@@ -150,11 +150,16 @@ class FrontRecord:
         """The fewest prefixes that routers send to a gateway; ``accepted``: that it is to accept."""
         return [
             piece
-            for first, end in _runs(
+            for first, end in runs_of(
                 arc for arc in self.arcs if arc.owner == name or (accepted and arc.target == name)
             )
             for piece in Arc(first, end).slices
         ]
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether some arc has two gateways with connections."""
+        return any(arc.is_accepted for arc in self.arcs)
 
     def names(self) -> set[str]:
         """Of all gateways that it has something for."""
@@ -177,15 +182,15 @@ def _merged(arcs: Iterable[Arc]) -> Iterator[Arc]:
         yield last
 
 
-def _runs(arcs: Iterable[Arc]) -> Iterator[tuple[int, int]]:
-    """Of arcs in order, what is contiguous."""
+def runs_of(arcs: Iterable[Arc]) -> Iterator[tuple[int, int]]:
+    """Of arcs in order of their first units, what is contiguous; they may overlap."""
     first = end = -1
     for arc in arcs:
-        if arc.first != end:
+        if arc.first > end or end < 0:
             if end >= 0:
                 yield first, end
             first = arc.first
-        end = arc.end
+        end = max(end, arc.end)
     if end >= 0:
         yield first, end
 
@@ -221,8 +226,8 @@ def _without_the_gone(arc: Arc, there: Collection[str]) -> Arc:
 
 
 def _moved(arc: Arc, holder: str) -> Arc:
-    """The arc on its way to a holder."""
-    if holder == arc.holder:
+    """The arc on its way to a holder. One that drains goes on: its target has connections already."""
+    if arc.is_accepted or holder == arc.holder:
         return arc
     if arc.owner in (NOBODY, holder):
         return replace(arc, owner=holder, target=NOBODY, is_accepted=False)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 
-from ssastore.core.front import FRONT_KEY, Arc, FrontRecord, GateRecord, gate_key, planned
+from ssastore.core.front import FRONT_KEY, Arc, FrontRecord, GateRecord, gate_key, planned, runs_of
 from ssastore.core.frontview import FrontView
 from ssastore.core.membership import Leased
 from ssastore.env import Compare, ControlStore, Write, spawn
@@ -55,8 +55,9 @@ class Hands:
 
     accepts_all: Callable[[], bool]
     "Whether the host accepts all addresses that the view says, as it is now."
-    send_on: Callable[[SentOn], Awaitable[None]]
-    "Let new connections to these go to others, and nothing else: an empty mapping ends it."
+    send_on: Callable[[SentOn], Awaitable[bool]]
+    """Let new connections to these go to others, and nothing else: an empty mapping ends it. Whether that is
+    so now; False: it is to be tried again."""
     retire: Callable[[Collection[IPv6Network]], Collection[IPv6Network]]
     "Let connections to these end with their next answer, and others go on; which of them still have some."
 
@@ -75,6 +76,7 @@ class FrontKeeper:
         self._known_s = 0.0
         "The gateways that are there, and since when they are the same."
         self._is_planned = False
+        self._was_draining = False
         self._draining: dict[Arc, float] = {}
         "Since when."
         self._busy: Collection[IPv6Network] = ()
@@ -161,16 +163,16 @@ class FrontKeeper:
         self._draining = {arc: self._draining.get(arc, now_s) for arc in draining}
         self._given = {arc: until_s for arc, until_s in self._given.items() if until_s > now_s}
         sent_on = {network: arc.target for arc in draining for network in self._networks(arc)}
-        for given in self._given:
+        # What was given away twice is sent on once: nft takes no prefixes that overlap.
+        for given_first, given_end in runs_of(sorted(self._given, key=lambda arc: arc.first)):
             for arc in front.arcs:
-                common = replace(arc, first=max(arc.first, given.first), end=min(arc.end, given.end))
+                common = replace(arc, first=max(arc.first, given_first), end=min(arc.end, given_end))
                 if arc.owner != name and common.first < common.end:
                     sent_on |= dict.fromkeys(self._networks(common), arc.owner)
         gates = self._view.gates
         addresses = {network: gates[to].address for network, to in sent_on.items() if to in gates}
         if addresses != self._sent_on:
-            await self._hands.send_on(addresses)
-            self._sent_on = addresses
+            self._sent_on = addresses if await self._hands.send_on(addresses) else None
         self._busy = self._hands.retire([network for arc in draining for network in self._networks(arc)])
 
     def _next(self, arc: Arc, now_s: float) -> Arc:
@@ -188,6 +190,10 @@ class FrontKeeper:
         gates = tuple(sorted(self._view.gates.values(), key=lambda gate: gate.name))
         if gates != self._known:
             self._known, self._known_s, self._is_planned = gates, now_s, False
+        # What drains is not moved elsewhere: when it is done, the rest of the plan may be.
+        if self._was_draining and not front.is_draining:
+            self._is_planned = False
+        self._was_draining = front.is_draining
         is_whole = all(arc.owner for arc in front.arcs)
         if (self._is_planned and is_whole) or now_s - self._known_s < _SETTLE_S:
             return front

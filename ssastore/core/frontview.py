@@ -62,12 +62,19 @@ class FrontView:
 
         Raises:
             Unavailable: the control store does not answer.
-            ConfigError: a record is not understood.
+            ConfigError: the record of the plane is not understood; all stays as it was.
         """
-        items, self._followed = await self._control.list(_FRONT_PREFIX)
-        self.front, self.revision, self.gates = FrontRecord(), 0, {}
+        items, followed = await self._control.list(_FRONT_PREFIX)
+        front, revision = FrontRecord(), 0
+        gates: dict[str, GateRecord] = {}
         for item in items:
-            self._take(item.key, item.value, item.revision)
+            if item.key == FRONT_KEY:
+                front, revision = FrontRecord.decode(item.value), item.revision
+            elif item.key.startswith(GATE_PREFIX):
+                name = item.key.removeprefix(GATE_PREFIX)
+                gate = self._understood(name, item.value)
+                gates |= {} if gate is None else {name: gate}
+        self.front, self.revision, self.gates, self._followed = front, revision, gates, followed
         self._tell()
 
     async def run(self) -> None:
@@ -111,13 +118,21 @@ class FrontView:
                 self._tell()
 
     def _take(self, key: str, value: bytes | None, revision: int) -> None:
-        name = key.removeprefix(GATE_PREFIX)
         if key == FRONT_KEY:
             self.front, self.revision = (FrontRecord.decode(value), revision) if value else (FrontRecord(), 0)
         elif key.startswith(GATE_PREFIX):
-            self.gates = {known: gate for known, gate in self.gates.items() if known != name}
-            if value is not None:
-                self.gates[name] = GateRecord.decode(value)
+            name = key.removeprefix(GATE_PREFIX)
+            gate = None if value is None else self._understood(name, value)
+            others = {known: found for known, found in self.gates.items() if known != name}
+            self.gates = others if gate is None else {**others, name: gate}
+
+    def _understood(self, name: str, value: bytes) -> GateRecord | None:
+        """The record of a gateway; of one that is damaged, or of a newer program, what was known of it."""
+        try:
+            return GateRecord.decode(value)
+        except ConfigError as error:
+            log.error("front.record_not_understood", extra={"gateway": name, "reason": str(error)})
+            return self.gates.get(name)
 
     def _tell(self) -> None:
         self.changed.set()

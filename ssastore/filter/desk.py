@@ -67,8 +67,7 @@ class Desk:
         self._socket.close()
 
     def _answer(self, asking: socket.socket) -> None:
-        credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if unpack("=3i", credentials)[1] != 0:
+        if _user_of(asking) != 0:
             return  # Nobody else is waited for.
         try:
             asking.settimeout(_PATIENCE_S)
@@ -130,6 +129,12 @@ def _seconds(request: dict[str, Any]) -> float:
     return for_s
 
 
+def _user_of(connected: socket.socket) -> int:
+    """Who is at the other end; in a user namespace that is none of ours, nobody."""
+    user: int = unpack("=3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return user
+
+
 def ask(interface: str, request: dict[str, Any]) -> dict[str, Any]:
     """Send a request to the filter that runs at an interface; its answer.
 
@@ -142,6 +147,9 @@ def ask(interface: str, request: dict[str, Any]) -> dict[str, Any]:
         asking.settimeout(_ASKER_PATIENCE_S)
         try:
             asking.connect(_address(interface))
+            # Anybody in the network namespace may have taken the name, where no filter runs.
+            if _user_of(asking) != 0:
+                raise FilterRefused(f"what answers for the filter at {interface} is no process of root's")
             asking.sendall(json.dumps(request).encode())
             text = b""
             while len(text) < _ANSWER_BYTES_MAX and (piece := asking.recv(65536)):

@@ -71,6 +71,7 @@ class Session:
         self._alive_at = math.inf
         "When the peer has to hear from us."
         self._told: set[IPv6Network] = set()
+        self._is_asked_for_all = False
         self._wanted: set[IPv6Network] = set()
         self._out = bytearray(bgp.encode_open(peering.number, peering.hold_s, peering.identifier))
 
@@ -98,6 +99,11 @@ class Session:
                 self._message(kind, payload, now)
                 if self.is_over():
                     return
+            if self._is_asked_for_all:
+                # Once, however often it asked in what came together.
+                self._is_asked_for_all = False
+                self._told.clear()
+                self._update()
         except BadMessage as error:
             self._end(error.code, error.subcode, str(error), error.data)
 
@@ -140,8 +146,7 @@ class Session:
             self._update()
             self._out += bgp.encode_end()
         elif kind == bgp.ROUTE_REFRESH:
-            self._told.clear()
-            self._update()
+            self._is_asked_for_all = True
 
     def _opened(self, payload: bytes, now: float) -> None:
         peer, ours = bgp.decode_open(payload), self._peering

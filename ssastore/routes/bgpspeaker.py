@@ -187,6 +187,7 @@ class _Link:
         except BaseException:
             sock.close()
             raise
+        self.tell(prefixes)  # As they are now: they may have changed while this waited.
         try:
             return await self._talk.ended
         finally:

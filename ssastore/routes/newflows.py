@@ -32,19 +32,25 @@ _NOTHING = f"table ip6 {TABLE} {{}}\ndelete table ip6 {TABLE}\n"
 def rules(port: int, sent_on: Mapping[IPv6Network, str]) -> str:
     """What nft is told, all at once: nothing of what was there before, and these.
 
-    ``socket wildcard 0`` is true of a connection, and false of the listener, which has all addresses.
+    ``socket wildcard 1`` is true of the listener, which has all addresses: what finds nothing else is new.
+    The kernel asks that of full sockets alone; half-open ones are found by ``socket transparent``.
     """
     if not sent_on:
         return _NOTHING
     addresses = ", ".join(map(str, sent_on))
     targets = ", ".join(f"{network} : {address}" for network, address in sent_on.items())
     return f"""{_NOTHING}table ip6 {TABLE} {{
+    chain new {{
+        dup to ip6 daddr map {{ {targets} }} drop
+    }}
     chain given {{
         type filter hook prerouting priority mangle; policy accept;
         ip6 daddr != {{ {addresses} }} accept
         tcp dport != {port} accept
-        socket wildcard 0 accept
-        dup to ip6 daddr map {{ {targets} }} drop
+        socket wildcard 1 goto new
+        socket transparent 0 accept
+        socket transparent 1 accept
+        goto new
     }}
 }}
 """
@@ -79,19 +85,21 @@ class NewFlows:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._is_told = False
+        self._told = ""
 
-    async def send_on(self, sent_on: Mapping[IPv6Network, str]) -> None:
-        """Let new connections to these prefixes go to these hosts, and no others.
+    async def send_on(self, sent_on: Mapping[IPv6Network, str]) -> bool:
+        """Let new connections to these prefixes go to these hosts, and no others; False: it was refused.
 
-        Where that cannot be had it is said once, and what is new comes here until routers know better.
+        Where there is no nft that is said once, and what is new comes here until routers know better.
         """
+        is_absent = False
         try:
             process = await asyncio.create_subprocess_exec("nft", "-f", "-", stdin=PIPE, stderr=PIPE)
             _, said = await process.communicate(rules(self._port, sent_on).encode())
             failure = said.decode(errors="replace").strip().partition("\n")[0] if process.returncode else ""
         except OSError as error:
-            failure = f"nft: {error.strerror}"
-        if failure and not self._is_told:
+            failure, is_absent = f"nft: {error.strerror}", True
+        if failure != self._told and failure:
             log.warning("flows.not_sent_on", extra={"reason": failure})
-            self._is_told = True
+        self._told = failure
+        return not failure or is_absent

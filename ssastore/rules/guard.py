@@ -52,7 +52,8 @@ class Guard:
         # None: it was gone before anybody looked.
         if peer is not None and ":" in peer[0]:
             source, reached = (IPv6Address(name[0].partition("%")[0]) for name in (peer, own))
-            if not source.is_loopback:
+            # A socket on [::] has IPv4 clients by mapped addresses.
+            if not source.is_loopback and source.ipv4_mapped is None:
                 verdict = self._verdict(int(source) >> 64, reached, now_ms)
         self.verdicts[verdict] += 1
         return verdict

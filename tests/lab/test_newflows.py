@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Network
@@ -76,6 +77,36 @@ def test_what_is_open_stays_and_what_is_new_goes_on(inside: Callable[..., Any]) 
         net.send_on({})
         echo(*net.dial(GIVEN, "old"))
         echo(*open_before)
+
+    inside(work)
+
+
+ACK_IS_LATE = f"""table ip6 late {{
+    chain out {{
+        type filter hook output priority 0;
+        tcp dport {PORT} tcp flags & (syn | ack | rst) == ack drop
+    }}
+}}"""
+
+
+def nft(text: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+
+
+def test_a_connection_that_is_half_open_stays(inside: Callable[..., Any]) -> None:
+    """Its client has the answer, and the client's own is on its way when the rule is set."""
+
+    def work() -> None:
+        net = Net()
+        with in_namespace(net.fabric.namespace_fd("client")):
+            nft(ACK_IS_LATE)
+            near = socket.create_connection((str(GIVEN[5]), PORT), timeout=5)
+            net.send_on({GIVEN: str(net.fabric.address_of("new"))})
+            nft("delete table ip6 late")
+            near.sendall(b"GET")
+        far = net.listeners["old"].accept()[0]
+        assert far.recv(9) == b"GET"
+        echo(*net.dial(GIVEN, "new"))
 
     inside(work)
 

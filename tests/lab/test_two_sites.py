@@ -87,7 +87,9 @@ def owned_by(lab: RunningLab, node: str, service: str) -> str:
 @contextmanager
 def load(lab: RunningLab, url: str, stop: Path, name: str) -> Iterator[dict[str, Any]]:
     said: dict[str, Any] = {}
-    process = lab.start(PYTHON, "-c", LOAD, url, str(stop), name)
+    # ``exec`` names the lab's own name server, which does not know this name.
+    server = "SSASTORE_NAME_SERVER=[::1]:53"
+    process = lab.start("env", server, PYTHON, "-c", LOAD, url, str(stop), name)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     try:
         yield said
@@ -129,31 +131,30 @@ def test_a_site_is_lost_and_clients_keep_their_url(
     """Clients have the lost site's prefix, the service's name, the other prefix. None fails or takes 5 s."""
     first, second = sites_of(lab)
     stop = tmp_path / "stop"
-    with name_server(lab):
-        lab.environment["SSASTORE_NAME_SERVER"] = "[::1]:53"
-        with (
-            load(lab, url_of(first), stop, "literal") as literal,
-            load(lab, f"ssa://{NAME}/", stop, "name") as named,
-            load(lab, url_of(second), stop, "other") as other,
-        ):
-            time.sleep(1)
-            assert f"via {core_address(lab, 's1')} " in ip(lab, "router", "-6", "route", "show", first)
-            ip(lab, "router", "link", "set", "s1", "down")
-            ip(lab, "s1", "link", "set", "s2", "down")
-            began = time.monotonic()
-            wait_until(
-                lambda: f"via {core_address(lab, 's2')} " in ip(lab, "router", "-6", "route", "show", first),
-                "the other site takes the whole /64 over",
-            )
-            taken_over_s = time.monotonic() - began
-            time.sleep(2)
-            ip(lab, "router", "link", "set", "s1", "up")
-            ip(lab, "s1", "link", "set", "s2", "up")
-            wait_until(
-                lambda: f"via {core_address(lab, 's1')} " in ip(lab, "router", "-6", "route", "show", first),
-                "it has it back",
-            )
-            time.sleep(1)
+    with (
+        name_server(lab),
+        load(lab, url_of(first), stop, "literal") as literal,
+        load(lab, f"ssa://{NAME}/", stop, "name") as named,
+        load(lab, url_of(second), stop, "other") as other,
+    ):
+        time.sleep(1)
+        assert f"via {core_address(lab, 's1')} " in ip(lab, "router", "-6", "route", "show", first)
+        ip(lab, "router", "link", "set", "s1", "down")
+        ip(lab, "s1", "link", "set", "s2", "down")
+        began = time.monotonic()
+        wait_until(
+            lambda: f"via {core_address(lab, 's2')} " in ip(lab, "router", "-6", "route", "show", first),
+            "the other site takes the whole /64 over",
+        )
+        taken_over_s = time.monotonic() - began
+        time.sleep(2)
+        ip(lab, "router", "link", "set", "s1", "up")
+        ip(lab, "s1", "link", "set", "s2", "up")
+        wait_until(
+            lambda: f"via {core_address(lab, 's1')} " in ip(lab, "router", "-6", "route", "show", first),
+            "it has it back",
+        )
+        time.sleep(1)
     with capsys.disabled():
         print(f"\n  taken over in {taken_over_s:.1f} s; {literal}; {named}; {other} ")
     for said in (literal, named, other):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
+from itertools import permutations
 from typing import Any
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.front import FRONT_KEY, FrontRecord, GateRecord
+from ssastore.core.front import FRONT_KEY, FrontRecord, GateRecord, gate_key
 from ssastore.core.frontkeeper import FrontKeeper, Hands
 from ssastore.core.frontview import FrontView, accepted_by_gate, announced_gates
 from ssastore.core.routekeeper import RouteKeeper
@@ -57,6 +59,8 @@ class Site:
         self.control = MemoryControlStore()
         self.router = MemoryRoutes(IPv6Network("fd00::/64"))
         self.gates: dict[str, Gate] = {}
+        self.overlaps: list[tuple[IPv6Network, ...]] = []
+        "Prefixes that were sent on together."
 
     async def begin(self) -> None:
         await form_cluster(
@@ -80,8 +84,11 @@ class Site:
         keeping = RouteKeeper(view, routes, accepted_by_gate(view, name), linger_ms=500)
         keeping.begin()
 
-        async def send_on(wanted: Mapping[IPv6Network, str]) -> None:
+        async def send_on(wanted: Mapping[IPv6Network, str]) -> bool:
+            # As nft has it: it takes no prefixes of which one is inside another.
+            self.overlaps += [pair for pair in permutations(wanted, 2) if pair[0].overlaps(pair[1])]
             gate.sent_on = dict(wanted)
+            return True
 
         def retire(networks: Collection[IPv6Network]) -> Collection[IPv6Network]:
             gate.ending = {own for own in gate.connected if any(own in network for network in networks)}
@@ -114,6 +121,7 @@ class Site:
         async with asyncio.timeout(within_s):
             while True:
                 assert [place for place in PLACES if self.reached(place) is None] == []
+                assert not self.overlaps
                 if claim():
                     return
                 await asyncio.sleep(0.1)
@@ -190,6 +198,63 @@ def test_what_is_open_is_served_by_the_former_owner_and_what_is_new_by_the_next(
         assert former.ending == set()
         await asyncio.sleep(40)
         assert former.sent_on == {}, "until the last router knows, and no longer"
+
+    at_site(work)
+
+
+def test_one_that_joins_during_a_drain_takes_nothing_that_another_has_begun_to_serve() -> None:
+    async def work(site: Site) -> None:
+        await site.started(1)
+        site.gates["g1"].connected = list(PLACES)
+        await site.join(2)
+        await asyncio.sleep(10)
+        begun = {place for place in PLACES if site.reached(place) is site.gates["g2"]}
+        assert begun
+        await site.join(3)
+        await asyncio.sleep(20)
+        assert {place for place in PLACES if site.reached(place) is site.gates["g2"]} >= begun
+        site.gates["g1"].connected = []
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+        shares = Counter(gate.name for place in PLACES if (gate := site.reached(place)))
+        assert len(shares) == 3 and min(shares.values()) > len(PLACES) / 4, "when it is done"
+
+    at_site(work)
+
+
+def test_gateways_that_come_and_go_in_a_row_send_on_each_address_once() -> None:
+    """What was given away twice within half a minute overlaps."""
+
+    async def work(site: Site) -> None:
+        await site.started(2)
+
+        async def leave(name: str) -> None:
+            gate = site.gates[name]
+            await gate.keeper.leave()
+            site.gates.pop(name).die()
+
+        await site.join(3)
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+        await leave("g3")
+        await site.until(lambda: site.is_settled("g1", "g2"))
+        await site.join(3)
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+        await leave("g2")
+        await site.until(lambda: site.is_settled("g1", "g3"))
+        await site.join(2)
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+
+    at_site(work)
+
+
+def test_a_gateway_that_knows_more_keeps_its_part() -> None:
+    async def work(site: Site) -> None:
+        await site.started(2)
+        before = site.record
+        await site.control.transact([], [Write(gate_key("g2"), b"from the future")])
+        await asyncio.sleep(20)
+        assert site.record == before
+        await site.gates["g1"].view.load()
+        assert site.gates["g1"].view.gates.keys() == {"g1", "g2"}, "also after a gap in what it follows"
 
     at_site(work)
 

@@ -47,6 +47,13 @@ def test_a_gateway_serves_the_front_plane_alone(iid: int, of_worker: Verdict, of
     assert guard(is_front=True).judge(PEER, own(iid), 0) is of_gateway
 
 
+@pytest.mark.parametrize("peer", ["10.0.0.1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::1"])
+def test_who_comes_by_ipv4_or_from_here_is_let_in(peer: str) -> None:
+    """Also where IPv4 comes to a socket for both: then it has mapped addresses."""
+    reached = ("10.0.0.2", 7482) if "." in peer and ":" not in peer else ("::ffff:10.0.0.2", 7482, 0, 0)
+    assert guard(is_front=True).judge((peer, 5), reached, 0) is Verdict.OPEN
+
+
 def test_a_client_follows_a_hundred_epochs_and_what_was_seen_is_dead_within_two() -> None:
     """``hop:5`` on a clock of its own, two clients' clocks up to an epoch apart from the gateway's."""
     judging = guard(is_front=True)
