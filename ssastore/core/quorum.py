@@ -56,9 +56,10 @@ def _largest(answers: list[tuple[int, T]], cfg_of: Callable[[T], int]) -> list[t
     return max(by_cfg.values(), key=len, default=[])
 
 
-async def _outcome(work: Awaitable[T]) -> Asked[T]:
+async def _outcome(ask: Callable[[int], Awaitable[T]], plane: int) -> Asked[T]:
+    """What came of asking; nothing is asked by a task that ends before it begins."""
     try:
-        return await work, None
+        return await ask(plane), None
     except SsaStoreError as error:
         return None, error
 
@@ -72,7 +73,7 @@ async def gather_majority(
         Unavailable: no majority answers; the first failure says why. OutOfStep: not under one cfg.
     """
     needed = replicas // 2 + 1
-    tasks = {spawn(f"plane {plane}", _outcome(ask(plane))): plane for plane in range(needed)}
+    tasks = {spawn(f"plane {plane}", _outcome(ask, plane)): plane for plane in range(needed)}
     waiting = set(tasks)
     answers: list[tuple[int, T]] = []
     failure: Exception | None = None
@@ -94,7 +95,7 @@ async def gather_majority(
             if is_short and not waiting:
                 more = max(more, 1)  # All that were asked have answered, and not under one cfg.
             for plane in range(len(tasks), min(len(tasks) + more, replicas)):
-                task = spawn(f"plane {plane}", _outcome(ask(plane)))
+                task = spawn(f"plane {plane}", _outcome(ask, plane))
                 tasks[task] = plane
                 waiting.add(task)
             if not waiting and is_short:
@@ -121,7 +122,7 @@ async def gather_reachable(
     Raises:
         Unavailable: no majority answers. OutOfStep: not under one cfg.
     """
-    tasks = [spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)]
+    tasks = [spawn(f"plane {plane}", _outcome(ask, plane)) for plane in range(replicas)]
     try:
         outcomes = [await task for task in tasks]
     finally:
@@ -220,7 +221,7 @@ async def every_plane(
         Unavailable: no majority answers. OutOfStep: not under one cfg.
     """
     needed = replicas // 2 + 1
-    waiting = {spawn(f"plane {plane}", _outcome(ask(plane))) for plane in range(replicas)}
+    waiting = {spawn(f"plane {plane}", _outcome(ask, plane)) for plane in range(replicas)}
     answers: list[tuple[int, T]] = []
     failures: list[Exception] = []
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ from ssastore.errors import (
     StoreFull,
     Unavailable,
 )
+from ssastore.sim.loop import VirtualLoop
 from tests.registermodel import run_virtually
 
 
@@ -267,3 +270,23 @@ async def test_without_a_majority_under_one_configuration_it_says_so() -> None:
         for gather in (gather_majority, gather_reachable, every_plane):
             with pytest.raises(OutOfStep):
                 await gather(Planes(*answers).ask, 3, cfg_of=cfg_of)
+
+
+@pytest.mark.parametrize("gather", [gather_majority, gather_reachable, every_plane])
+def test_who_ends_before_a_plane_was_asked_leaves_no_question_behind(gather: Callable[..., Any]) -> None:
+    """A coroutine that nobody runs is a warning, here an error, whenever the collector comes by."""
+    loop = VirtualLoop(1)
+    planes = Planes("a", "b", "c")
+
+    async def end_at_once() -> None:
+        loop.create_task(gather(planes.ask, 3))
+        loop.call_soon(loop.stop)
+
+    loop.create_task(end_at_once())
+    loop.run_forever()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        loop.retire()
+        gc.collect()
+    assert not planes.asked
+    assert not [str(warning.message) for warning in seen]
