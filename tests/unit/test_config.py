@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from ssastore import config
 from ssastore.client import AsyncClient, parse_url, secret_from
 from ssastore.config import (
     GatewayConfig,
     NodeConfig,
     add_wrapping_key,
+    keys,
     load,
     load_rules,
     load_secrets,
@@ -574,7 +574,7 @@ def test_what_somebody_else_writes_meanwhile_is_not_undone(tmp_path: Path) -> No
         return known
 
     with pytest.raises(ConfigError, match="meanwhile"):
-        config._change_wrapping_keys(path, edit)
+        keys._change_wrapping_keys(path, edit)
     assert Path(path).read_text() == edited
 
 

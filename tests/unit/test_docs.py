@@ -6,12 +6,13 @@ import ast
 import inspect
 import itertools
 import re
+import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 
-from ssastore import config, limits
+from ssastore import limits
 from ssastore.cli import _COMMANDS
 from ssastore.config import GatewayConfig, NodeConfig
 
@@ -24,7 +25,7 @@ def docstrings_of(kind: type) -> dict[str, str]:
     """Setting -> the text under it in the source."""
     (body,) = [
         node.body
-        for node in ast.parse(inspect.getsource(config)).body
+        for node in ast.parse(inspect.getsource(sys.modules[kind.__module__])).body
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     ]
     found = {}

@@ -1,0 +1,48 @@
+"""What settings must be, in the words of the one who set them."""
+
+from __future__ import annotations
+
+import re
+
+from ssastore.errors import ConfigError
+from ssastore.rules.record import record_from_text
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NAME_RULE = "letters, digits, dot, hyphen, underscore"
+
+
+def require(claim: bool, name: str, wanted: str) -> None:
+    """Raises ConfigError."""
+    if not claim:
+        raise ConfigError(f"{name} must be {wanted}")
+
+
+def check_rules(text: str) -> None:
+    """A service record, or nothing. Raises ConfigError."""
+    if text:
+        try:
+            record_from_text(text)
+        except ConfigError as error:
+            raise ConfigError(f"rules: {error}") from None
+
+
+def check_port(name: str, port: int) -> None:
+    """Raises ConfigError."""
+    require(1 <= port <= 65535, name, "1 to 65535")
+
+
+def check_listen(name: str, text: str) -> None:
+    """See ``parse_listen``. Raises ConfigError."""
+    try:
+        parse_listen(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """(host, port) of ``HOST:PORT``, IPv6 hosts in brackets. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"{text!r} must be HOST:PORT, as in [::1]:7482")
+    check_port("port", int(port))
+    return host.strip("[]"), int(port)

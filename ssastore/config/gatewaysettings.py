@@ -1,0 +1,69 @@
+"""Settings of a gateway."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ssastore.config.claims import NAME, NAME_RULE, check_listen, check_rules, require
+from ssastore.control.address import parse_control
+from ssastore.core.cluster import WEIGHT_MAX
+from ssastore.core.fields import is_node_address
+from ssastore.limits import CALL_DEADLINE_MS, CALL_DEADLINE_MS_MAX
+
+_DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+"Lower case; with the longest bucket name in front it is still a name of DNS (RFC 1035)."
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """``ssastore gateway --config FILE``."""
+
+    control: str
+    "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
+    secrets_file: str
+    "JSON with cluster_secret, access_keys and wrapping_keys; readable by its owner only."
+    name: str = ""
+    "Name of this gateway in the front plane; empty: it owns no part of it, and has no addresses there."
+    address: str = ""
+    "With a name: the address of this host, outside the service prefix, to which routers send its part."
+    weight: int = 1
+    "Share of the front plane, relative to other gateways."
+    s3_listen: str = "[::]:7482"
+    "Address and port of the S3 interface; with a name all addresses, `[::]`."
+    admin_listen: str = "[::1]:7481"
+    "Address and port of health, status and metrics; empty for none."
+    region: str = "us-east-1"
+    "Region that requests are signed for."
+    s3_domain: str = ""
+    "`s3.example.org` makes `BUCKET.s3.example.org` a bucket (virtual-host style); empty: path style alone."
+    rules: str = ""
+    "The published service record, as for nodes: it keeps the rule; with a name, who dials it has to as well."
+    rules_monitor: bool = False
+    "Connections that break the rule are counted and go on, as for nodes."
+    deadline_ms: int = 10_000
+    "Bound on one call to a node, retries included: S3 clients retry by themselves."
+    log_format: str = "text"
+    "text or json."
+
+    def check(self) -> None:
+        """Raise ConfigError for a value that no gateway can have."""
+        parse_control(self.control)
+        for name in ("s3_listen", "admin_listen"):
+            if text := getattr(self, name):
+                check_listen(name, text)
+        if self.name:
+            require(NAME.fullmatch(self.name) is not None, "name", NAME_RULE)
+            require(
+                is_node_address(self.address), "address", "a routable IPv6 address for a gateway with a name"
+            )
+            require(1 <= self.weight <= WEIGHT_MAX, "weight", f"1 to {WEIGHT_MAX}")
+            require(self.s3_listen.startswith("[::]:"), "s3_listen", "[::]:PORT for a gateway with a name")
+        is_domain = not self.s3_domain or _DOMAIN.fullmatch(self.s3_domain) is not None
+        require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
+        check_rules(self.rules)
+        require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
+        require(self.log_format in ("text", "json"), "log_format", "text or json")
+
+
+assert CALL_DEADLINE_MS <= CALL_DEADLINE_MS_MAX
