@@ -291,6 +291,10 @@ class AsyncBucket:
         self.name = name
         self._objects = client.objects
 
+    def use(self, objects: Objects) -> None:
+        """Reach the store by these conversations from now on: for who watches them."""
+        self._objects = objects
+
     async def put(
         self,
         key: str,

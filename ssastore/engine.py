@@ -462,6 +462,7 @@ class Engine:
                 "peer_errors": counters.peer_errors,
                 "requests": counters.requests,
                 "refusals": counters.refusals,
+                "told": list(service.told.parts),
                 "records": usage.records,
                 "used_bytes": usage.used_bytes,
                 "limit_bytes": usage.limit_bytes,

@@ -8,11 +8,15 @@ import sys
 import time
 from typing import Any
 
+from ssastore.core.requestid import REQUEST, name_of
+
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    """The fields of an event; a line that is written on behalf of a request has its ``id``."""
+    caused_by = {"id": name_of(upper)} if (upper := REQUEST.get()) else {}
+    return caused_by | {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
 
 class TextFormatter(logging.Formatter):

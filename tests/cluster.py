@@ -45,14 +45,16 @@ class SmallNode:
         self.ballots = Ballots(env_id, 1)
         acceptor = Acceptor(replicas=replicas, worker=0, workers=1, ballots=self.ballots)
         acceptor.activate(self.slices)
-        self.service = Service(
+        self.service: Service = Service(
             store=store,
             acceptor=acceptor,
             credentials=CREDENTIALS,
             cluster_id="ab" * 16,
             clock=SystemClock(),
             randomness=SystemRandomness(),
-            describe=lambda: msgpack.packb({"node": "small"}),
+            describe=lambda: msgpack.packb(
+                {"node": f"small{env_id}", "worker": 0, "told": list(self.service.told.parts)}
+            ),
         )
         self.service.coverage = encode_coverage(acceptor.owned, 1)
         self.mates: Pool | None = None

@@ -45,6 +45,7 @@ _COMMANDS = {
     "mb": ("objects", "Make a bucket."),
     "locate": ("objects", "Compute where a key lives."),
     "explain": ("objects", "Show step by step how a key is found."),
+    "trace": ("trace", "Read or write one object, and tell step by step how that went."),
     "quota": ("quota", "How much a bucket may hold."),
     "dns": ("dns", "The name of a service in DNS: write it, check it, serve it."),
     "filter": ("filter", "Judge packets by the rule of their addresses, in the kernel."),

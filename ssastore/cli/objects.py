@@ -80,7 +80,7 @@ def _split(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _need_key(path: str) -> tuple[str, str]:
+def need_key(path: str) -> tuple[str, str]:
     bucket, key = _split(path)
     if not bucket or not key:
         raise click.UsageError(f"{path!r} must be BUCKET/KEY")
@@ -95,7 +95,7 @@ def _shown(text: str) -> str:
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def _print(value: Any, as_json: bool, *lines: str) -> None:
+def print_found(value: Any, as_json: bool, *lines: str) -> None:
     print(json.dumps(value) if as_json else "\n".join(map(_shown, lines)))
 
 
@@ -160,7 +160,7 @@ async def _counted(source: IO[bytes], bar: _Bar) -> AsyncIterator[bytes]:
         yield piece
 
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 
 
@@ -170,7 +170,7 @@ _QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @click.option("--content-type", help="Kept and given back.")
 @click.option("--if-none-match", type=click.Choice(["*"]), help="Only when the object does not exist.")
 @click.option("--if-match", metavar="ETAG", help="Only when the object has this ETag.")
-@_JSON
+@json_option
 @_QUIET
 @click.pass_obj
 def put_command(
@@ -184,7 +184,7 @@ def put_command(
     quiet: bool,
 ) -> int:
     """Store FILE (or standard input) as TARGET, which is BUCKET/KEY. Returns when it is durable."""
-    bucket, key = _need_key(target)
+    bucket, key = need_key(target)
     if file == "-" and sys.stdin is None:
         raise click.UsageError("no FILE, and standard input is closed")
 
@@ -199,7 +199,7 @@ def put_command(
                     if_none_match=if_none_match,
                     if_match=if_match,
                 )
-        _print(_info(info), as_json, f"{target}  {info.size} bytes  ETag {info.etag}")
+        print_found(_info(info), as_json, f"{target}  {info.size} bytes  ETag {info.etag}")
 
     return run_with_client(context, work)
 
@@ -218,7 +218,7 @@ def get_command(
 
     FILE appears when it is complete: a transfer that fails leaves nothing behind.
     """
-    bucket, key = _need_key(source)
+    bucket, key = need_key(source)
     if file == "-" and sys.stdout is None:
         raise click.UsageError("no FILE, and standard output is closed")
 
@@ -256,7 +256,7 @@ def _destination(file: str) -> Iterator[IO[bytes]]:
 @click.command("ls")
 @click.argument("path", default="")
 @click.option("-r", "--recursive", is_flag=True, help="All keys below, not rolled up at /.")
-@_JSON
+@json_option
 @click.pass_obj
 def ls_command(context: str | None, path: str, recursive: bool, as_json: bool) -> int:
     """List buckets, or the objects of BUCKET/PREFIX in order of their keys."""
@@ -265,17 +265,17 @@ def ls_command(context: str | None, path: str, recursive: bool, as_json: bool) -
     async def work(client: AsyncClient) -> None:
         if not bucket:
             async for name in client.list_buckets():
-                _print({"bucket": name}, as_json, name)
+                print_found({"bucket": name}, as_json, name)
             return
         from ssastore.core.objects import CommonPrefix
 
         entries = client.bucket(bucket).list(prefix, delimiter="" if recursive else "/")
         async for entry in entries:
             if isinstance(entry, CommonPrefix):
-                _print({"prefix": entry.prefix}, as_json, f"{'':19} {'':>12}  {entry.prefix}")
+                print_found({"prefix": entry.prefix}, as_json, f"{'':19} {'':>12}  {entry.prefix}")
             else:
                 line = f"{_time(entry.modified_ms)} {entry.size:12}  {entry.key}"
-                _print(_info(entry), as_json, line)
+                print_found(_info(entry), as_json, line)
 
     return run_with_client(context, work)
 
@@ -284,7 +284,7 @@ def ls_command(context: str | None, path: str, recursive: bool, as_json: bool) -
 @click.argument("path")
 @click.option("-r", "--recursive", is_flag=True, help="All objects whose keys start with PATH.")
 @click.option("--bucket", "whole_bucket", is_flag=True, help="The bucket itself, which must be empty.")
-@_JSON
+@json_option
 @click.pass_obj
 def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bool, as_json: bool) -> int:
     """Delete the object BUCKET/KEY, or with -r all objects below, or with --bucket the empty bucket."""
@@ -294,7 +294,7 @@ def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bo
     if whole_bucket and key:
         raise click.UsageError(f"--bucket deletes a whole bucket, and {path!r} names a key")
     if not whole_bucket and not recursive:
-        _need_key(path)
+        need_key(path)
 
     async def work(client: AsyncClient) -> int:
         handle = client.bucket(bucket)
@@ -308,7 +308,7 @@ def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bo
                 raise ObjectNotFound(f"no object {path}")
         if whole_bucket:
             await client.delete_bucket(bucket)
-        _print({"deleted": count}, as_json, f"deleted {count} object(s)")
+        print_found({"deleted": count}, as_json, f"deleted {count} object(s)")
         return 0
 
     return run_with_client(context, work)
@@ -316,11 +316,11 @@ def rm_command(context: str | None, path: str, recursive: bool, whole_bucket: bo
 
 @click.command("stat")
 @click.argument("path")
-@_JSON
+@json_option
 @click.pass_obj
 def stat_command(context: str | None, path: str, as_json: bool) -> int:
     """Show size, ETag, time and metadata of BUCKET/KEY."""
-    bucket, key = _need_key(path)
+    bucket, key = need_key(path)
 
     async def work(client: AsyncClient) -> None:
         with _naming(path):
@@ -328,7 +328,7 @@ def stat_command(context: str | None, path: str, as_json: bool) -> int:
         lines = [f"key       {info.key}", f"size      {info.size}", f"ETag      {info.etag}"]
         lines.append(f"modified  {_time(info.modified_ms)}")
         lines += [f"{name}: {value}" for name, value in (info.headers | info.metadata).items()]
-        _print(_info(info), as_json, *lines)
+        print_found(_info(info), as_json, *lines)
 
     return run_with_client(context, work)
 
@@ -350,30 +350,30 @@ def mb_command(context: str | None, bucket: str, shards: int) -> int:
 
 @click.command("locate")
 @click.argument("path")
-@_JSON
+@json_option
 @click.pass_obj
 def locate_command(context: str | None, path: str, as_json: bool) -> int:
     """Compute where BUCKET/KEY lives. Asks no node but for the bucket's record."""
-    bucket, key = _need_key(path)
+    bucket, key = need_key(path)
 
     async def work(client: AsyncClient) -> None:
         location = await client.bucket(bucket).locate(key)
-        _print(location.as_json(), as_json, *location.addresses)
+        print_found(location.as_json(), as_json, *location.addresses)
 
     return run_with_client(context, work)
 
 
 @click.command("explain")
 @click.argument("path")
-@_JSON
+@json_option
 @click.pass_obj
 def explain_command(context: str | None, path: str, as_json: bool) -> int:
     """Show step by step how BUCKET/KEY is found: name, hash, address, slice, answer."""
-    bucket, key = _need_key(path)
+    bucket, key = need_key(path)
 
     async def work(client: AsyncClient) -> None:
         steps = await client.bucket(bucket).explain(key)
-        _print(steps, as_json, *_explained(steps))
+        print_found(steps, as_json, *_explained(steps))
 
     return run_with_client(context, work)
 

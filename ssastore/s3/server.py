@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ssastore.core.buckets import hold_to_buckets
 from ssastore.core.objects import Objects
+from ssastore.core.requestid import REQUEST, name_of, new_id, told
 from ssastore.core.users import ANYBODY, ROOT, AccessKey, Users
 from ssastore.env import Clock, Randomness
 from ssastore.errors import SsaStoreError
@@ -53,6 +54,8 @@ _BODY_BYTES_MIN = 16 * 1024
 _IDLE_S = 75.0
 "Between two requests."
 _DISCARD_BYTES_MAX = 256 * 1024
+_TOLD = "x-ssastore-trace"
+"A request with it, signed with a key of the secrets file, is told by the nodes (``core.requestid``)."
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 "Characters of a host and port (RFC 3986); no user, no path."
 
@@ -221,25 +224,28 @@ class S3Server:
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """One request from its headers to the last byte of its response."""
-        request_id = self._randomness.bytes(8).hex().upper()
+        REQUEST.set(new_id(self._randomness))
         hold_to_buckets(is_wanted=False)  # Requests of one connection follow each other in one task.
         call, counts = _Call(), self.counts
         began_s = perf_counter()  # The loop's own clock stands still while a turn runs.
         counts.in_flight += 1
         try:
-            response = await self._handle(http, request_id, call)
+            response = await self._handle(http, call)
             self.recent.note(perf_counter(), perf_counter() - began_s, response.status)
             return response
         finally:
             counts.ended(call.operation, perf_counter() - began_s)
 
-    async def _handle(self, http: web.BaseRequest, request_id: str, call: _Call) -> web.StreamResponse:
+    async def _handle(self, http: web.BaseRequest, call: _Call) -> web.StreamResponse:
         try:
             if http.method == "OPTIONS":
                 name = call.operation = "Preflight"
                 headers = preflight_headers(await self._cors_rules(http), http.headers)
-                return await self._respond(http, request_id, name, Response(200, b"", headers))
-            request = await self._authenticate(http, request_id)
+                return await self._respond(http, name, Response(200, b"", headers))
+            request = await self._authenticate(http)
+            if _TOLD in request.headers and request.user == ROOT:
+                REQUEST.set(told(REQUEST.get()))
+                request.request_id = name_of(REQUEST.get())
             name = call.operation = route(
                 request.method, request.bucket, request.key, request.query, request.headers
             )
@@ -249,23 +255,21 @@ class S3Server:
             response = await self._operations[name](request)
             if "Origin" in http.headers:
                 response.headers |= await self._cors_headers(http)
-            return await self._respond(http, request_id, name, response)
+            return await self._respond(http, name, response)
         except S3Error as error:
             failure = error
         except SsaStoreError as error:
             failure = from_store_error(error)
             if failure.status >= 500:
-                log.warning(
-                    "request.failed", extra={"op": call.operation, "id": request_id, "reason": str(error)}
-                )
+                log.warning("request.failed", extra={"op": call.operation, "reason": str(error)})
         except ConnectionError:
             raise
         except Exception:
-            log.exception("request.crashed", extra={"op": call.operation, "id": request_id})
+            log.exception("request.crashed", extra={"op": call.operation})
             failure = S3Error("InternalError")
         if http.method != "OPTIONS":
             failure.headers |= await self._cors_headers(http)
-        return await self._fail(http, request_id, call.operation, failure)
+        return await self._fail(http, call.operation, failure)
 
     # -- steps --------------------------------------------------------------------------------------
 
@@ -291,7 +295,7 @@ class S3Server:
             bucket = bucket_of_host(http.headers.get("Host", ""), self._domain)
         return SignedRequest(http.method, raw_path, raw_query, http.raw_headers, bucket)
 
-    async def _authenticate(self, http: web.BaseRequest, request_id: str) -> Request:
+    async def _authenticate(self, http: web.BaseRequest) -> Request:
         """Who asks; nothing of the request is acted on before. Raises S3Error."""
         _check_framing(http)
         signed = self._signed(http)
@@ -305,7 +309,7 @@ class S3Server:
             parse_query(signed.query),
             headers,
             principal,
-            request_id,
+            name_of(REQUEST.get()),
             HttpBody(http, self.counts),
             user,
             http.remote or "",
@@ -343,7 +347,8 @@ class S3Server:
                 raise
         return authenticate(signed, now_ms=now_ms, region=self._region, secret_of=secret_of), key.user
 
-    def _headers(self, request_id: str) -> dict[str, str]:
+    def _headers(self) -> dict[str, str]:
+        request_id = name_of(REQUEST.get())
         return {
             "x-amz-request-id": request_id,
             "x-amz-id-2": request_id,
@@ -352,10 +357,8 @@ class S3Server:
             "X-Content-Type-Options": "nosniff",
         }
 
-    async def _respond(
-        self, http: web.BaseRequest, request_id: str, name: str, response: Response
-    ) -> web.StreamResponse:
-        headers = self._headers(request_id) | response.headers
+    async def _respond(self, http: web.BaseRequest, name: str, response: Response) -> web.StreamResponse:
+        headers = self._headers() | response.headers
         if response.stream is None:
             is_head = http.method == "HEAD"
             length = response.length if is_head else len(response.body)
@@ -390,21 +393,19 @@ class S3Server:
             except ConnectionError:
                 raise
             except Exception as error:
-                log.exception("request.crashed", extra={"op": name, "id": headers["x-amz-request-id"]})
+                log.exception("request.crashed", extra={"op": name})
                 raise _broken(http) from error
             return answer
         finally:
             await response.stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
 
-    async def _fail(
-        self, http: web.BaseRequest, request_id: str, name: str, failure: S3Error
-    ) -> web.StreamResponse:
+    async def _fail(self, http: web.BaseRequest, name: str, failure: S3Error) -> web.StreamResponse:
         self.counts.answered(name, failure.status)
         self.counts.failed(failure.code)
-        headers = self._headers(request_id) | failure.headers | {"Content-Type": "application/xml"}
+        headers = self._headers() | failure.headers | {"Content-Type": "application/xml"}
         if failure.status == 503:
             headers.setdefault("Retry-After", "1")
-        body = xml.error(failure, resource=http.path[:1024], request_id=request_id)
+        body = xml.error(failure, resource=http.path[:1024], request_id=name_of(REQUEST.get()))
         closes = not await self._discard(http) or self._ends(http)
         answer = Answer(http, failure.status, headers, len(body), closes=closes, counts=self.counts)
         return await self._say(http, name, answer, b"" if http.method == "HEAD" else body)

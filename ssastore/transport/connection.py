@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Any
 
+from ssastore.core.requestid import NUMBER_BITS, REQUEST
 from ssastore.env import Randomness
 from ssastore.errors import AccessDenied, BadFrame, ConfigError, PeerError, UnexpectedMessage
 from ssastore.keyspace import HASH_NAME, PLANES_MAX, RULE_VERSION
@@ -23,6 +24,8 @@ from ssastore.wire import Body, Frame, Header
 log = logging.getLogger(__name__)
 
 Reply = tuple[Header, Body]
+
+_NUMBER_MAX = (1 << NUMBER_BITS) - 1
 
 _COVERAGES = ((int, int, int, int), (int, int, int, int, int, bytes))
 "Types of the items of COVERAGE: of a cluster that was never renumbered, and of one that was."
@@ -76,7 +79,7 @@ class Connection(FrameChannel):
         self._is_proved = False
         self._ahead_ms = 0.0
         "The node's clock against the time of the loop, less what the message took to come."
-        self._next_id = 1
+        self._next_number = 1
         self._pending: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._lost: Exception | None = None
 
@@ -169,8 +172,11 @@ class Connection(FrameChannel):
         Raises:
             ObjectTooLarge: fields or body do not fit a frame.
         """
-        request_id = self._next_id
-        self._next_id += 1
+        request_id = REQUEST.get() << NUMBER_BITS | self._next_number
+        self._next_number = self._next_number + 1 & _NUMBER_MAX
+        while request_id in self._pending:  # One that has waited while all other numbers were used.
+            request_id = request_id & ~_NUMBER_MAX | self._next_number
+            self._next_number = self._next_number + 1 & _NUMBER_MAX
         fields[1] = request_id
         future: asyncio.Future[Reply] = self._loop.create_future()
         if self._lost is not None or not self.is_open:

@@ -22,6 +22,7 @@ from ssastore.core.giving import GIVEN, Giver
 from ssastore.core.heat import Heat
 from ssastore.core.numbers import slice_name
 from ssastore.core.replies import Refusal, Reply
+from ssastore.core.requestid import REQUEST, TOLD, name_of, upper_of
 from ssastore.env import Clock, Randomness, Store, spawn
 from ssastore.errors import CorruptObject, PeerError, SsaStoreError, StoreFull, UnexpectedMessage
 from ssastore.keyspace import HASH_NAME, RULE_VERSION
@@ -50,6 +51,7 @@ from ssastore.messages import (
 from ssastore.rules.guard import Guard
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
+from ssastore.transport.told import Telling, Told
 from ssastore.wire import Body, Frame, Header
 
 log = logging.getLogger(__name__)
@@ -135,6 +137,7 @@ class Service:
         "The same, and buckets may have quotas."
         self.counters = Counters()
         self.heat = Heat()
+        self.told = Told()
         self.sessions: dict[Session, None] = {}
         "In the order of their beginning: a set would be walked in the order of memory addresses."
         self.emptied = asyncio.Event()
@@ -226,6 +229,7 @@ class Session(FrameChannel):
         self.role = ""
         self._inflight = 0
         self._inflight_bytes = 0
+        self._telling = Telling()
         self._is_reading = True
         self._is_stopping = False
         self._made_at = self._loop.time()
@@ -324,6 +328,8 @@ class Session(FrameChannel):
                 request_id, kind = header[1], header[0]
                 counts[kind] = counts.get(kind, 0) + 1
                 note(request.iid)
+                if request_id >= TOLD:
+                    self._telling.begin(request_id, request, now_ms)
                 try:
                     if kind in NODE_ONLY and self.role != "node":
                         raise Refusal(Status.DENIED, "only nodes may send this")
@@ -332,12 +338,12 @@ class Session(FrameChannel):
                     elif kind in WRITES:
                         self._submit(request_id, request, body, now_ms)
                     elif kind == Report.TYPE:
-                        self.send([Status.OK, request_id], service.describe())
+                        self._answer([Status.OK, request_id], service.describe())
                     elif kind == StartScrub.TYPE:
-                        self.send([Status.OK, request_id, service.start_scrub()])
+                        self._answer([Status.OK, request_id, service.start_scrub()])
                     else:
                         fields, data = service.acceptor.read(request, txn)
-                        self.send([0, request_id, *fields], data)
+                        self._answer([0, request_id, *fields], data)
                 except (Refusal, SsaStoreError) as error:
                     self._refuse(request_id, error)
         self._settle()
@@ -399,7 +405,10 @@ class Session(FrameChannel):
         """What takes more than one transaction: a conversation with other planes, a wait for a record."""
         self._inflight += 1
         self._inflight_bytes += size
+        # What it asks of other nodes belongs to the same request.
+        caused_by = REQUEST.set(upper_of(request_id))
         task = spawn("converse", work)
+        REQUEST.reset(caused_by)
         task.add_done_callback(partial(self._conversed, request_id, size))
 
     def _conversed(self, request_id: int, size: int, task: asyncio.Task[Reply]) -> None:
@@ -412,7 +421,7 @@ class Session(FrameChannel):
         self._inflight_bytes -= size
         if reply is not None:
             fields, data = reply
-            self.send([0, request_id, *fields], data)
+            self._answer([0, request_id, *fields], data)
         elif isinstance(error, asyncio.CancelledError):
             self.abort()  # The store has crashed under us, in a simulation: nobody knows an answer.
             return
@@ -433,13 +442,18 @@ class Session(FrameChannel):
             status, text = Status.FULL, str(error)
         elif isinstance(error, CorruptObject):
             status, text = Status.CORRUPT, str(error)
-            log.error("record.corrupt", extra={"reason": text})
+            log.error("record.corrupt", extra={"id": name_of(upper_of(request_id)), "reason": text})
         else:
             status, text = Status.INTERNAL, type(error).__name__
-            log.error("request.failed", exc_info=error)
+            log.error("request.failed", extra={"id": name_of(upper_of(request_id))}, exc_info=error)
         refusals = self._service.counters.refusals
         refusals[status] = refusals.get(status, 0) + 1
-        self.send([int(status), request_id, text])
+        self._answer([int(status), request_id, text])
+
+    def _answer(self, header: Header, body: Body = b"") -> None:
+        if self._telling:
+            self._telling.end(self._service.told, header[1], header[0])
+        self.send(header, body)
 
     # -- greeting -----------------------------------------------------------------------------------
 

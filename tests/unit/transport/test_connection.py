@@ -11,6 +11,7 @@ import pytest
 
 from ssastore.core.acceptor import encode_coverage
 from ssastore.core.numbers import number_of_slice
+from ssastore.core.requestid import NUMBER_BITS, REQUEST, new_id
 from ssastore.errors import AccessDenied, ConfigError, ObjectTooLarge
 from ssastore.keyspace import slice_of
 from ssastore.limits import ATTEMPT_TIMEOUT_MS, FLUSH_FRAMES, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX
@@ -440,3 +441,22 @@ async def test_request_has_a_deadline_though_others_are_answered(client: Client)
 
 async def test_secret_is_not_shown() -> None:
     assert "secret" not in repr(Identity("client", "KEY", b"secret"))
+
+
+async def test_requests_have_the_id_that_they_are_made_for_and_numbers_that_are_free() -> None:
+    client = Client()
+    await client.begin()
+    client.connection.request([16, None, 0])
+    upper = new_id(SeededRandomness())
+    caused_by = REQUEST.set(upper)
+    try:
+        client.connection.request([16, None, 0])
+        client.connection._next_number = 2
+        client.connection.request([16, None, 0])  # The number of one that still waits is passed over.
+        client.connection._next_number = (1 << NUMBER_BITS) - 1
+        client.connection.request([16, None, 0])
+        client.connection.request([16, None, 0])
+    finally:
+        REQUEST.reset(caused_by)
+    sent = [header[1] for header in await client.sent()]
+    assert sent == [1, *[upper << NUMBER_BITS | number for number in (2, 3, (1 << NUMBER_BITS) - 1, 0)]]

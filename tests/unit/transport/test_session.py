@@ -17,6 +17,7 @@ from ssastore.core.metadata import Metadata
 from ssastore.core.place import Place
 from ssastore.core.records import record_key
 from ssastore.core.register import LIVE, NO_BALLOT, NONE, Ballots
+from ssastore.core.requestid import NUMBER_BITS, TRACED
 from ssastore.errors import EnvironmentProblem
 from ssastore.keyspace import iid_of, locator_of, position_of_blob, slice16_of
 from ssastore.limits import (
@@ -316,10 +317,13 @@ async def test_rotten_record_is_corrupt(node: Node, caplog: pytest.LogCaptureFix
     transport.deliver(frames(put_of(b"k")))
     await answers(transport)
     node.store.poke(record_key(locator_of(iid_of_record(PLACE, b"k")), Kind.OBJECT, 7, b"k"), b"rotten")
-    transport.deliver(frames(get_of(b"k"), put_of(b"k", number=2), get_of(b"l")))
+    traced = TRACED | 0xABCDEF << NUMBER_BITS | 2
+    transport.deliver(frames(get_of(b"k")) + frames(put_of(b"k", number=2), first=traced))
+    transport.deliver(frames(get_of(b"l"), first=3))
     found = {header[1]: header[0] for header, _ in await answers(transport)}
-    assert found == {1: Status.CORRUPT, 2: Status.CORRUPT, 3: Status.OK}
-    assert sum(record.message == "record.corrupt" for record in caplog.records) == 2
+    assert found == {1: Status.CORRUPT, traced: Status.CORRUPT, 3: Status.OK}
+    ids = [record.__dict__["id"] for record in caplog.records if record.message == "record.corrupt"]
+    assert sorted(ids) == ["", "800000ABCDEF"], "the id that a gateway gave the request, where there is one"
 
 
 async def test_full_store_refuses_writes_and_takes_deletes() -> None:
