@@ -50,6 +50,7 @@ _COMMANDS = {
     "dns": ("dns", "The name of a service in DNS: write it, check it, serve it."),
     "filter": ("filter", "Judge packets by the rule of their addresses, in the kernel."),
     "doctor": ("doctor", "What this host lacks, and the command that mends it."),
+    "bundle": ("bundle", "One archive for a report of a fault, without secrets."),
     "rule": ("rule", "Rules for addresses: compute one, check one."),
     "bench": ("bench", "Measure a cluster under load."),
     "s3": ("s3", "Settings for S3 tools."),

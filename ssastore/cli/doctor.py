@@ -42,7 +42,7 @@ def doctor_command(
     from ssastore.doctor.findings import as_json as shown_as_json
 
     config = load(path, NodeConfig) if path else None
-    findings = _look(
+    findings = look(
         config, Path(data or (config.data_dir if config else ".")), port or (config.port if config else 7480)
     )
     if name:
@@ -54,7 +54,7 @@ def doctor_command(
     return 1 if any(finding.state is State.BAD for finding in findings) else 0
 
 
-def _look(config: NodeConfig | None, data: Path, port: int) -> list[Finding]:
+def look(config: NodeConfig | None, data: Path, port: int) -> list[Finding]:
     from functools import partial
 
     from ssastore.doctor import disk, host, network, service

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import time
 import urllib.error
@@ -343,6 +344,31 @@ def test_doctor_sees_control_store_and_routes_of_a_node(lab: RunningLab) -> None
 
 
 # -- S3 ---------------------------------------------------------------------------------------------
+
+
+def test_one_id_leads_from_the_answer_to_the_logs_of_nodes(lab: RunningLab, docs: str) -> None:
+    """``trace`` tells what the nodes write. This lab has one replica; several: test_requestpath.py."""
+    found = json.loads(lab.cli("trace", f"{docs}/traced", "--put", "-", "--json", input="some data").stdout)
+    assert found["outcome"].startswith("durable: 9 bytes")
+    assert lab.cli("get", f"{docs}/traced").stdout == "some data"
+    did = {part["node"]: part["op"] for part in found["parts"]}
+    (writer,) = [step["who"].split("/")[0] for step in found["connects"]]
+    assert did[writer] == "Put"
+    for name in did:
+        assert f"id='{found['id']}'" in (lab.data / "log" / f"{name}.log").read_text()
+
+
+def test_a_bundle_has_the_lab_and_none_of_its_secrets(lab: RunningLab, tmp_path: Path) -> None:
+    lab.cli("bundle", "-o", str(tmp_path / "bundle.tar.gz"))
+    with tarfile.open(tmp_path / "bundle.tar.gz") as tar:
+        files = {member.name.partition("/")[2]: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert files["missing.txt"] == b"nothing\n"
+    assert {"settings/n1.toml", "settings/gateway.toml", "logs/n4.log"} <= set(files)
+    assert json.loads(files["status.json"])["ready"] and b"ssastore_s3_requests" in files["metrics.txt"]
+    secrets = json.loads((lab.data / "secrets.json").read_text())
+    everything = b"".join(files.values())
+    for secret in (secrets["cluster_secret"], *secrets["access_keys"].values()):
+        assert secret.encode() not in everything
 
 
 def test_a_user_gets_a_key_and_loses_it(lab: RunningLab) -> None:
