@@ -248,6 +248,10 @@ class Route:
     via: str | None = None
 
 
+QUIET = "::1"
+"In the place of a next hop: ``local``, and routers are not to be told (``routes.announced``)."
+
+
 class Routes(Protocol):
     """The routes of one host that carry our protocol number; nothing else is touched."""
 

@@ -20,11 +20,9 @@ from ssastore.config import (
     load_secrets,
     load_wrapping_keys,
     open_control,
-    parse_listen,
 )
 from ssastore.console.desk import Console
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.front import GateRecord
 from ssastore.core.frontview import FrontView
 from ssastore.core.locate import Location
 from ssastore.env import ControlStore, Links, spawn
@@ -122,9 +120,7 @@ async def _serve(
         await serving.begin(listening(config.s3_listen))
     gate: FrontGate | None = None
     if config.name:
-        member = GateRecord(config.name, config.address, config.weight)
-        port = parse_listen(config.s3_listen)[1]
-        gate = FrontGate(member, port, control, front, serving.connections.retire)
+        gate = FrontGate(config, control, front, serving.connections.retire)
     admin: asyncio.Server | None = None
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)

@@ -39,9 +39,9 @@ from ssastore.limits import DRAIN_MS, GOAWAY_MS, LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.probing import Prober
 from ssastore.rebalance import read_cluster
-from ssastore.routes.announced import AnnouncedRoutes
-from ssastore.routes.bgpspeaker import BgpRoutes, parse_neighbours
-from ssastore.routes.netlink import ANNOUNCED, TABLE_MAIN, NetlinkRoutes
+from ssastore.routes.announced import AnnouncedRoutes, announcer
+from ssastore.routes.bgpspeaker import BgpRoutes
+from ssastore.routes.netlink import NetlinkRoutes
 from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
 from ssastore.traces import CopyKeeper
 from ssastore.transport.connection import Identity
@@ -243,7 +243,7 @@ class Supervisor:
     def _accept_addresses(self, view: ClusterView) -> None:
         """AnyIP for exactly the cover of what this node owns, from now on."""
         accepted = NetlinkRoutes()
-        announced = self._announced(view)
+        announced = announcer(self._config, IPv6Address(view.nodes[self._config.name].address))
         routes = accepted if announced is None else AnnouncedRoutes(accepted, announced)
         wanted = accepted_by(self._config.name)
         # A host that drops what is not its own would only make clients wait.
@@ -255,16 +255,6 @@ class Supervisor:
             if adapter is not None:
                 self._jobs[-1].add_done_callback(partial(_close, adapter))
         log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
-
-    def _announced(self, view: ClusterView) -> NetlinkRoutes | BgpRoutes | None:
-        """Where routers hear of what is accepted; None: they are told by somebody else."""
-        config = self._config
-        if config.announce == "kernel":
-            return NetlinkRoutes(TABLE_MAIN, ANNOUNCED)
-        if config.announce == "bgp":
-            source = IPv6Address(view.nodes[config.name].address)
-            return BgpRoutes(parse_neighbours(config.bgp_neighbours), number=config.bgp_as, source=source)
-        return None
 
     def _stand_for_coordinator(self, control: ControlStore, view: ClusterView) -> Prober:
         """From now on. The prober is to be closed at the end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ssastore.errors import ConfigError
+from ssastore.routes.bgpspeaker import AS_MAX, parse_neighbours
 from ssastore.rules.record import record_from_text
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -15,6 +16,17 @@ def require(claim: bool, name: str, wanted: str) -> None:
     """Raises ConfigError."""
     if not claim:
         raise ConfigError(f"{name} must be {wanted}")
+
+
+def check_announce(announce: str, number: int, neighbours: str) -> None:
+    """Raise ConfigError unless that is how routers can be told of a host's prefixes."""
+    require(announce in ("", "kernel", "bgp"), "announce", "kernel, bgp, or empty")
+    if announce == "bgp":
+        require(1 <= number <= AS_MAX, "bgp_as", f"1 to {AS_MAX}")
+        try:
+            parse_neighbours(neighbours)
+        except ConfigError as error:
+            raise ConfigError(f"bgp_neighbours: {error}") from None
 
 
 def check_rules(text: str) -> None:

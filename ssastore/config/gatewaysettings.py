@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ssastore.config.claims import NAME, NAME_RULE, check_listen, check_rules, require
+from ssastore.config.claims import NAME, NAME_RULE, check_announce, check_listen, check_rules, require
 from ssastore.control.address import parse_control
 from ssastore.core.cluster import WEIGHT_MAX
 from ssastore.core.fields import is_node_address
@@ -29,6 +29,12 @@ class GatewayConfig:
     "With a name: the address of this host, outside the service prefix, to which routers send its part."
     weight: int = 1
     "Share of the front plane, relative to other gateways."
+    announce: str = ""
+    "With a name, how routers hear of its part: `kernel` or `bgp`, as of nodes; empty: by others."
+    bgp_as: int = 0
+    'With `announce = "bgp"`: the autonomous system of this gateway.'
+    bgp_neighbours: str = ""
+    "And the routers that are told, as of nodes."
     s3_listen: str = "[::]:7482"
     "Address and port of the S3 interface; with a name all addresses, `[::]`."
     admin_listen: str = "[::1]:7481"
@@ -59,6 +65,8 @@ class GatewayConfig:
             )
             require(1 <= self.weight <= WEIGHT_MAX, "weight", f"1 to {WEIGHT_MAX}")
             require(self.s3_listen.startswith("[::]:"), "s3_listen", "[::]:PORT for a gateway with a name")
+        check_announce(self.announce, self.bgp_as, self.bgp_neighbours)
+        require(bool(self.name) or not self.announce, "announce", "empty without name")
         is_domain = not self.s3_domain or _DOMAIN.fullmatch(self.s3_domain) is not None
         require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
         check_rules(self.rules)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssastore.config.claims import NAME, NAME_RULE, check_port, check_rules, require
+from ssastore.config.claims import NAME, NAME_RULE, check_announce, check_port, check_rules, require
 from ssastore.control.address import parse_control
-from ssastore.errors import ConfigError
 from ssastore.limits import BLOB_GRACE_MS, MAP_BYTES_DEFAULT, MIB, TOMBSTONE_KEPT_MS
-from ssastore.routes.bgpspeaker import AS_MAX, parse_neighbours
 
 _YEAR_S = 366 * 24 * 3600
 _WORKERS_MAX = 16
@@ -71,16 +69,7 @@ class NodeConfig:
         require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
         require(1 <= self.lifecycle_day_s <= 24 * 3600, "lifecycle_day_s", "1 s to a day")
         check_rules(self.rules)
-        self._check_announce()
+        check_announce(self.announce, self.bgp_as, self.bgp_neighbours)
+        require(self.manage_routes or not self.announce, "announce", "empty without manage_routes")
         require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")
         require(self.log_format in ("text", "json"), "log_format", "text or json")
-
-    def _check_announce(self) -> None:
-        require(self.announce in ("", "kernel", "bgp"), "announce", "kernel, bgp, or empty")
-        require(self.manage_routes or not self.announce, "announce", "empty without manage_routes")
-        if self.announce == "bgp":
-            require(1 <= self.bgp_as <= AS_MAX, "bgp_as", f"1 to {AS_MAX}")
-            try:
-                parse_neighbours(self.bgp_neighbours)
-            except ConfigError as error:
-                raise ConfigError(f"bgp_neighbours: {error}") from None

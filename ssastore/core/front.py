@@ -146,15 +146,13 @@ class FrontRecord:
         merged = tuple(_merged(arcs))
         return self if merged == self.arcs else FrontRecord(self.epoch + 1, merged)
 
-    def slices_of(self, name: str, *, accepted: bool = False) -> list[Slice]:
-        """The fewest prefixes that routers send to a gateway; ``accepted``: that it is to accept."""
-        return [
-            piece
-            for first, end in runs_of(
-                arc for arc in self.arcs if arc.owner == name or (accepted and arc.target == name)
-            )
-            for piece in Arc(first, end).slices
-        ]
+    def slices_of(self, name: str) -> list[Slice]:
+        """The fewest prefixes that routers send to a gateway."""
+        return _slices(arc for arc in self.arcs if arc.owner == name)
+
+    def slices_for(self, name: str) -> list[Slice]:
+        """The fewest prefixes that it is to accept besides: those on their way to it."""
+        return _slices(arc for arc in self.arcs if arc.target == name)
 
     @property
     def is_draining(self) -> bool:
@@ -180,6 +178,10 @@ def _merged(arcs: Iterable[Arc]) -> Iterator[Arc]:
         last = arc
     if last is not None:
         yield last
+
+
+def _slices(arcs: Iterable[Arc]) -> list[Slice]:
+    return [piece for first, end in runs_of(arcs) for piece in Arc(first, end).slices]
 
 
 def runs_of(arcs: Iterable[Arc]) -> Iterator[tuple[int, int]]:

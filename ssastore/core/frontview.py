@@ -21,7 +21,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.front import FRONT_KEY, GATE_PREFIX, FrontRecord, GateRecord
 from ssastore.core.groups import GroupRecord
 from ssastore.core.routekeeper import Wanted
-from ssastore.env import ControlStore, Route, WatchCompacted, spawn
+from ssastore.env import QUIET, ControlStore, Route, WatchCompacted, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import Slice
 from ssastore.limits import RECOVERY_RETRY_MS
@@ -139,11 +139,16 @@ class FrontView:
         self.news.set()
 
 
-def accepted_by_gate(view: FrontView, name: str) -> Wanted:
-    """``local`` for the fewest prefixes that are exactly what a gateway owns, or is to own."""
-    return lambda services, groups, nodes: set(
-        _routes(services, view.front.slices_of(name, accepted=True), None)
-    )
+def accepted_by_gate(view: FrontView, name: str, *, announces: bool = False) -> Wanted:
+    """``local`` for the fewest prefixes that are exactly what a gateway owns, and for what it is to own.
+
+    ``announces``: routers are told what it owns, and of the rest nothing yet (``QUIET``).
+    """
+    on_its_way = QUIET if announces else None
+    return lambda services, groups, nodes: {
+        *_routes(services, view.front.slices_of(name), None),
+        *_routes(services, view.front.slices_for(name), on_its_way),
+    }
 
 
 def announced_gates(view: FrontView) -> Wanted:

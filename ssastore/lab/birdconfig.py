@@ -1,8 +1,9 @@
 """What BIRD 2 is told on a node and on the router of a lab; docs/bgp.md shows the same for machines. Pure.
 
-A node's daemon learns what ``announce = "kernel"`` left in table main, by our protocol number alone, and
-exports it by BGP; it takes nothing.  A router takes from each node what can be a node's, a prefix inside
-of a service /64 from a whole plane down to the smallest slice, first hand, and gives it to its kernel.
+The daemon of a host learns what ``announce = "kernel"`` of a node or gateway left in table main, by our
+protocol numbers alone, and exports it by BGP; it takes nothing.  A router takes from each what can be its
+own, a prefix inside of a service /64 from a whole plane down to the smallest slice, first hand, and gives it
+to its kernel.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from ssastore.errors import ConfigError
 from ssastore.keyspace import IID_BITS, PLANE_BITS, SLICE_DEPTH_MAX
-from ssastore.routes.netlink import ROUTE_PROTOCOL
+from ssastore.routes.netlink import FRONT_ROUTE_PROTOCOL, ROUTE_PROTOCOL
 
 AS_FIRST = 4_200_000_000
 "Private use (RFC 6996), one for the router and one for each node, as in RFC 7938."
@@ -43,7 +44,7 @@ _NODE = """
 protocol kernel announced {{
     learn;
     ipv6 {{
-        import where krt_source = {protocol};
+        import where krt_source ~ [ {protocols} ];
         export none;
     }};
 }}
@@ -270,7 +271,7 @@ def _slices_of(services: Iterable[IPv6Network]) -> str:
 
 
 def node_config(node: Speaker, *routers: Speaker) -> str:
-    """For a node, which announces what it accepts to its routers."""
+    """For the host of a node or gateway, which announces what it accepts to its routers."""
     sessions = [
         _UPSTREAM.format(
             number=number or "",
@@ -283,7 +284,9 @@ def node_config(node: Speaker, *routers: Speaker) -> str:
         )
         for number, router in enumerate(routers)
     ]
-    head = _HEAD.format(identifier=node.identifier) + _NODE.format(protocol=ROUTE_PROTOCOL)
+    head = _HEAD.format(identifier=node.identifier) + _NODE.format(
+        protocols=f"{ROUTE_PROTOCOL}, {FRONT_ROUTE_PROTOCOL}"
+    )
     return head + "".join(sessions)
 
 

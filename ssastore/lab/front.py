@@ -1,4 +1,4 @@
-"""What leads to the gateways of a lab: its router's routes, and a name in DNS, as the control store says.
+"""What leads to the gateways of a lab as the control store says: its router's routes, and a name in DNS.
 
 NAME.test    APL and TXT for clients that know of prefixes, AAAA with addresses of the front plane
 """
@@ -29,12 +29,27 @@ def domain_of(lab: str) -> str:
     return f"{lab.lower()}.test"
 
 
-async def keep_front(
+async def keep_name(
     control: ControlStore, domain: str, record: ServiceRecord, address: IPv6Address
 ) -> list[asyncio.Task[None]]:
-    """Send every gateway its part of the front plane, and answer for the name, from now on; the tasks for it.
+    """Answer for the name from now on, at an address of the router; the tasks for it.
 
-    To be called in the router's namespace, of which ``address`` is one.
+    To be called in the router's namespace.
+    """
+    cluster = ClusterView(control)
+    await cluster.load()
+    responder = Responder(_zone(cluster, domain, record))
+    await responder.start(str(address), _DNS_PORT)
+    return [
+        spawn("follow the cluster for its name", cluster.run()),
+        spawn("answer for the service's name", _answer(responder, cluster, domain, record)),
+    ]
+
+
+async def keep_front(control: ControlStore) -> list[asyncio.Task[None]]:
+    """Send every gateway its part of the front plane from now on; the tasks for it.
+
+    To be called in the router's namespace, where no gateway announces by itself.
     """
     cluster = ClusterView(control)
     await cluster.load()
@@ -45,13 +60,10 @@ async def keep_front(
     keeper.begin()
     keeping = spawn("keep the router's routes to gateways", keeper.run())
     keeping.add_done_callback(lambda _: routes.close())
-    responder = Responder(_zone(cluster, domain, record))
-    await responder.start(str(address), _DNS_PORT)
     return [
         keeping,
         spawn("follow the front plane", view.run()),
         spawn("follow the cluster for gateways", cluster.run()),
-        spawn("answer for the service's name", _answer(responder, cluster, domain, record)),
     ]
 
 

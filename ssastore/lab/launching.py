@@ -93,6 +93,7 @@ class Launcher:
         }
         if self.fabric is not None:
             settings |= {"name": host, "address": str(self.fabric.address_of(host))}
+            settings |= self.fabric.gateway_settings_of(host)
         return self._write_config(process, settings)
 
     def start_etcd(self) -> None:

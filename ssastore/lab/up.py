@@ -38,7 +38,7 @@ from ssastore.lab import context as contexts
 from ssastore.lab import members
 from ssastore.lab.context import Context
 from ssastore.lab.edge import keep_edge
-from ssastore.lab.front import domain_of, keep_front
+from ssastore.lab.front import domain_of, keep_front, keep_name
 from ssastore.lab.launching import (
     CLIENT_HOST,
     ETCD_HOST,
@@ -272,11 +272,14 @@ class Lab:
             if self._options.recover_after is not None:
                 wanted = RecoverySettings(self._options.recover_after).encode()
                 await control.transact([], [Write(RECOVERY_SETTINGS_KEY, wanted)])
+            gateways = [GATEWAY_HOST, *self._gateways]
+            if self._fabric is not None and not self._fabric.hear_gateways(gateways):
+                self._jobs += await keep_front(control)
             self._jobs += await keep_edge(control, self._fabric, self._names, self._ground, self._renumber)
             if self._fabric is not None:
                 record = record_from_text(self._options.rules) if self._options.rules else ServiceRecord()
                 domain = domain_of(self._options.name)
-                self._jobs += await keep_front(control, domain, record, self._fabric.router)
+                self._jobs += await keep_name(control, domain, record, self._fabric.router)
             for name in self._names:
                 self._launcher.start_node(name)
             self._launcher.start_gateway(s3, admin)

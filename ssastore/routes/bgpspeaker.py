@@ -105,6 +105,11 @@ class BgpRoutes:
         """Of the session with each neighbour."""
         return {link.neighbour.address: link.state for link in self._links}
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether some router is told now."""
+        return State.ESTABLISHED in self.states().values()
+
     def close(self) -> None:
         """End all sessions; the last words leave as far as the kernel takes them at once."""
         for task in self._tasks:

@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl import RTM_NEWROUTE, rt_type
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ssastore.core.routeplan import diff
-from ssastore.env import Route, Routes
+from ssastore.env import QUIET, Route, Routes
 from ssastore.errors import NamespaceRefused, RouteRefused
 from ssastore.lab.fabric import Fabric, infra_of
 from ssastore.lab.namespaces import in_new_namespaces
@@ -201,7 +201,22 @@ def test_nothing_is_announced_that_is_not_accepted() -> None:
     ]
 
 
-@pytest.mark.parametrize("wanted", [None, Route(NARROW), Route(NARROW, FIRST)])
+def test_what_is_on_its_way_is_accepted_and_not_announced_yet() -> None:
+    """Whose it becomes announces it, and who gives it up withdraws before it ends to accept."""
+    done: list[str] = []
+    accepted, announced = Watched("accepted", done), Watched("announced", done)
+    routes = AnnouncedRoutes(accepted, announced)
+    for route in (Route(NARROW, QUIET), Route(NARROW), Route(NARROW, QUIET)):
+        routes.add(route)
+        assert routes.installed() == {route}
+        assert announced.installed() == {route} - {Route(NARROW, QUIET)}
+    routes.remove(Route(NARROW, QUIET))
+    assert routes.installed() == set()
+    again = "+accepted local"
+    assert done == [again, again, "+announced local", "-announced local", again, "-accepted local"]
+
+
+@pytest.mark.parametrize("wanted", [None, Route(NARROW), Route(NARROW, FIRST), Route(NARROW, QUIET)])
 @pytest.mark.parametrize("accepts", [None, Route(NARROW), Route(NARROW, FIRST)])
 @pytest.mark.parametrize("announces", [False, True])
 def test_what_was_left_half_done_is_seen_and_mended(
@@ -215,11 +230,13 @@ def test_what_was_left_half_done_is_seen_and_mended(
         announced.add(Route(NARROW))
     routes = AnnouncedRoutes(accepted, announced)
     is_whole = announces == (accepts == Route(NARROW))
-    assert routes.installed() == ({accepts} - {None} if is_whole else {Route(NARROW, HALF)})
+    half = Route(NARROW, HALF if announces else QUIET)
+    assert routes.installed() == ({accepts} - {None} if is_whole else {half})
     goal = {wanted} if wanted is not None else set()
     for change in diff(goal, routes.installed()):
         change.apply(routes)
-    assert routes.installed() == goal == accepted.installed()
+    assert routes.installed() == goal
+    assert accepted.installed() == {Route(NARROW) if route.via == QUIET else route for route in goal}
     assert announced.installed() == {Route(NARROW)} & goal
 
 

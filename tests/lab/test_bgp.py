@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from ipaddress import IPv6Network
@@ -16,7 +17,8 @@ from ssastore.keyspace import GROUP_BITS
 from ssastore.rebalance import Move, MoveState, move_states, order_move
 from tests.birds import birdc, is_established, need_bird, prefixes_in
 from tests.faults import load_on
-from tests.lab.shared import ask, module_lab, wait_until
+from tests.lab.shared import ask, module_lab, processes_with, wait_until
+from tests.lab.test_front import gateway_on, gateways, is_settled, process_of, under_load
 from tests.lab.test_moving import COUNT, LOAD, PLANE, leads_to, node_address, owners
 from tests.labs import PYTHON, RunningLab
 
@@ -26,7 +28,7 @@ FLAP_S = float(os.environ.get("SSASTORE_SOAK_FLAP_S", "6"))
 FLAP_EVERY_S = 2.0
 DOWN_S = 1.0
 
-SHAPE = ("--nodes", "4", "--replicas", "3", "--workers", "1", "--topology", "bgp")
+SHAPE = ("--nodes", "4", "--replicas", "3", "--workers", "1", "--gateways", "2", "--topology", "bgp")
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +46,10 @@ def routes_of(lab: RunningLab, host: str, *what: str) -> set[str]:
 
 
 def covers(lab: RunningLab) -> set[str]:
-    """What nodes own, as they say themselves."""
-    return {prefix for node in lab.status()["nodes"] for prefix in node["prefixes"]}
+    """What nodes own, as they say themselves, and gateways."""
+    status = lab.status()
+    owners = [*status["nodes"], *status["front"]["gateways"]]
+    return {prefix for owner in owners for prefix in owner["prefixes"]}
 
 
 def test_the_router_has_what_nodes_own_from_bgp_and_nothing_else(lab: RunningLab) -> None:
@@ -93,6 +97,33 @@ def test_a_slice_moves_under_load_behind_bird_and_no_call_fails(
     with capsys.disabled():
         print(f"\n  {found['calls']} calls, {len(found['failed'])} failed, slowest {found['slowest_ms']} ms ")
     assert found["failed"] == [] and found["calls"] > 100
+
+
+def test_a_part_of_the_front_plane_moves_behind_bird_and_no_s3_client_notices(
+    lab: RunningLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Away from a gateway that ends, and to it again; the router knows by BGP alone. Nothing is repeated."""
+    config = lab.data / "config" / "gw2.toml"
+    hop = ("proto", "bird", "via", gateways(lab)["gw2"]["address"])
+    wait_until(lambda: is_settled(lab, ["gw", "gw2"]), "the front plane is shared out", 20)
+    wait_until(
+        lambda: routes_of(lab, "router", *hop) == set(gateways(lab)["gw2"]["prefixes"]), "it is led there"
+    )
+    assert routes_of(lab, "router", "proto", "75") == set()
+    with under_load(lab, "fronts", 0) as told:
+        os.kill(process_of(lab, "gw2"), signal.SIGTERM)
+        wait_until(lambda: not processes_with(str(config)), "gw2 has ended", 40)
+        assert routes_of(lab, "router", *hop) == set()
+        with gateway_on(lab, "gw2", config):
+            wait_until(lambda: is_settled(lab, ["gw", "gw2"]), "gw2 has its part again", 40)
+            wait_until(
+                lambda: routes_of(lab, "router", "proto", "bird") == covers(lab), "and it is led there"
+            )
+            assert routes_of(lab, "router", *hop)
+    with capsys.disabled():
+        print(f"\n  {told['done']} puts and gets, {len(told['failed'])} failed ")
+    assert told["failed"] == [] and told["done"] > 50
+    assert routes_of(lab, "gw2", "table", "all", "proto", "75") == set(), "who has ended leaves nothing"
 
 
 def test_a_session_that_flaps_spoils_nothing(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -25,6 +27,7 @@ from ssastore.system import run
 from tests.birds import ask_bird, bgpd, birdc, need_bird, need_frr, prefixes_in
 from tests.faults import load_on
 from tests.lab.shared import module_lab, wait_until
+from tests.lab.test_front import gateways, is_settled, process_of, under_load
 
 pytestmark = pytest.mark.lab
 
@@ -181,15 +184,28 @@ def test_frr_hears_the_same(tmp_path: Path, inside: Any) -> None:
 
 
 def test_a_lab_without_daemons_on_nodes_leads_to_them_and_away(tmp_path_factory: Any, tmp_path: Path) -> None:
-    """A node that is killed is withdrawn at once, a node that comes back is announced; clients work on."""
+    """What is killed is withdrawn at once, and announced when it is there again; clients work on."""
     need_bird()
-    options = ("--nodes", "4", "--replicas", "3", "--workers", "1", "--topology", "bgp-built-in")
+    options = (
+        "--nodes",
+        "4",
+        "--replicas",
+        "3",
+        "--workers",
+        "1",
+        "--gateways",
+        "2",
+        "--topology",
+        "bgp-built-in",
+    )
     with module_lab(tmp_path_factory, "speaker", *options) as lab:
 
         def led() -> set[str]:
             return prefixes_in(birdc(lab, "router", "show", "route", "where", "source", "=", "RTS_BGP"))
 
-        covers = {node["name"]: set(node["prefixes"]) for node in lab.status()["nodes"]}
+        wait_until(lambda: is_settled(lab, ["gw", "gw2"]), "the front plane is shared out", 20)
+        owners = [*lab.status()["nodes"], *gateways(lab).values()]
+        covers = {owner["name"]: set(owner["prefixes"]) for owner in owners}
         everything = set().union(*covers.values())
         wait_until(lambda: led() == everything, "all of it is led to nodes")
         with load_on(lab, tmp_path, name="speakers") as load:
@@ -199,3 +215,12 @@ def test_a_lab_without_daemons_on_nodes_leads_to_them_and_away(tmp_path_factory:
             wait_until(lambda: led() == everything, "it is back")
             found = load.stop()
         assert share_of_success(found) == 1.0, found
+        with under_load(lab, "fronts", 5) as told:
+            os.kill(process_of(lab, "gw2"), signal.SIGKILL)
+            wait_until(lambda: led() == everything - covers["gw2"], "the dead gateway's goes", 5)
+            wait_until(lambda: is_settled(lab, ["gw"]), "another one has its part", 20)
+            of_nodes = set().union(*[covers[node["name"]] for node in lab.status()["nodes"]])
+            wait_until(
+                lambda: led() == of_nodes | set(gateways(lab)["gw"]["prefixes"]), "and it is led there"
+            )
+        assert told["failed"] == [] and told["done"] > 50

@@ -59,11 +59,11 @@ LOAD = (
     S3
     + """
 import json, threading, time
-attempts, bucket = int(sys.argv[1]), sys.argv[2]
+attempts, bucket, endpoint = int(sys.argv[1]), *sys.argv[2:]
 done, failed, stopped = [0], [], threading.Event()
 
 def work(name):
-    client = s3("http://front.test:7482", retries={"max_attempts": attempts, "mode": "standard"})
+    client = s3(endpoint, retries={"max_attempts": attempts, "mode": "standard"})
     number = 0
     while not stopped.is_set():
         body, key = os.urandom(2000), f"{name}-{number % 50}"
@@ -75,7 +75,7 @@ def work(name):
             failed.append(repr(error))
         number += 1
 
-s3("http://front.test:7482").create_bucket(Bucket=bucket)
+s3(endpoint).create_bucket(Bucket=bucket)
 threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
 for thread in threads:
     thread.start()
@@ -209,8 +209,8 @@ class Owners:
 
 @contextmanager
 def under_load(lab: RunningLab, bucket: str, attempts: int) -> Iterator[dict[str, Any]]:
-    """Plain S3 clients work meanwhile; what they say is there afterwards."""
-    load = lab.start(PYTHON, "-c", LOAD, str(attempts), bucket)
+    """Plain S3 clients work meanwhile, by AAAA alone; what they say is there afterwards."""
+    load = lab.start(PYTHON, "-c", LOAD, str(attempts), bucket, f"http://{lab.name}.test:7482")
     assert load.stdout
     assert load.stdout.readline() == "begun\n"
     told: dict[str, Any] = {}

@@ -97,6 +97,15 @@ def test_announcing_by_itself_a_node_needs_to_know_whom(
     assert says in complaint(path, toml(**lines))
 
 
+def test_a_gateway_announces_as_a_node_does_when_it_has_a_name(path: Path) -> None:
+    lines = GATEWAY | {"announce": "bgp", "bgp_as": 65001, "bgp_neighbours": "2001:db8::1 as 65000"}
+    assert "announce must be empty without name" in complaint(path, toml(**lines), GatewayConfig)
+    lines |= {"name": "gw1", "address": "fd00::51"}
+    path.write_text(toml(**lines))
+    assert load(str(path), GatewayConfig).announce == "bgp"
+    assert "bgp_as must be" in complaint(path, toml(**lines | {"bgp_as": 0}), GatewayConfig)
+
+
 @pytest.mark.parametrize("kind", [NodeConfig, GatewayConfig])
 def test_every_setting_can_be_set(path: Path, kind: type) -> None:
     values = {

@@ -1,4 +1,4 @@
-"""One router that hears of the nodes' slices by BGP alone: BIRD 2 runs on it, and on each node or not.
+"""One router that hears of slices by BGP alone: BIRD 2 runs on it, and on each node and gateway or not.
 
     bgp            local routes + announced routes --learn--> bird ==BGP==> bird --> routes of the router
     bgp-built-in   local routes ============== the node itself speaks BGP ==> bird --> routes of the router
@@ -31,13 +31,21 @@ class Bgp(Network):
     _ground: Ground
     _services: tuple[IPv6Network, ...] = ()
     _nodes: tuple[str, ...] = ()
+    _gateways: tuple[str, ...] = ()
 
     def settings_of(self, node: str) -> dict[str, object]:
         return {"announce": "kernel"}
 
+    def hear_gateways(self, names: list[str]) -> bool:
+        self._gateways = tuple(names)
+        return True
+
+    def gateway_settings_of(self, host: str) -> dict[str, object]:
+        return self.settings_of(host)
+
     @property
     def daemons(self) -> list[str]:
-        return [f"bird-{name}" for name in (*self._nodes, self.router_name)]
+        return [f"bird-{name}" for name in (*self._nodes, *self._gateways, self.router_name)]
 
     @property
     def router_speaker(self) -> Speaker:
@@ -58,7 +66,7 @@ class Bgp(Network):
         self._services = view.record.networks
         self._nodes = tuple(nodes)
         self._start_router(self.router_name, self._router_text(), self.router_namespace)
-        for name in nodes:
+        for name in (*nodes, *self._gateways):
             self._start_node(name)
         return []
 
@@ -88,11 +96,14 @@ class Bgp(Network):
 
     def _router_text(self) -> str:
         return router_config(
-            self.router_speaker, [self.speaker(name) for name in self._nodes], self._services
+            self.router_speaker,
+            [self.speaker(name) for name in (*self._nodes, *self._gateways)],
+            self._services,
         )
 
     def speaker(self, name: str) -> Speaker:
-        return Speaker(name, self.address_of(name), self.area)
+        # BIRD has a keyword "gw".
+        return Speaker("gw1" if name == "gw" else name, self.address_of(name), self.area)
 
     def _start_node(self, name: str) -> None:
         self._write(name, node_config(self.speaker(name), *self.upstreams))
@@ -120,4 +131,4 @@ class BgpBuiltIn(Bgp):
         return [f"bird-{self.router_name}"]
 
     def _start_node(self, name: str) -> None:
-        """Nothing: the node does it."""
+        """Nothing: the node does it, or the gateway."""

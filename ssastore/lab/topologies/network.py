@@ -59,6 +59,14 @@ class Network(Fabric):
         """What a node's file has beside the settings that every lab's has."""
         return {}
 
+    def hear_gateways(self, names: list[str]) -> bool:
+        """From ``lead`` on, gateways on these hosts announce their parts themselves; False: they do not."""
+        return False
+
+    def gateway_settings_of(self, host: str) -> dict[str, object]:
+        """What the file of a gateway on a host has beside the settings that every lab's has."""
+        return {}
+
     @property
     def daemons(self) -> list[str]:
         """Names of the processes that it has started; they are ended after the nodes."""

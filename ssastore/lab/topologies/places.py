@@ -24,6 +24,12 @@ class Place(Bgp):
     "That nodes are on, anywhere."
     peers: Sequence[Peer] = ()
 
+    def hear_gateways(self, names: list[str]) -> bool:
+        return False
+
+    def gateway_settings_of(self, host: str) -> dict[str, object]:
+        return {}
+
     def lead(self, view: ClusterView, nodes: list[str], ground: Ground) -> list[asyncio.Task[None]]:
         return super().lead(view, [name for name in nodes if name in self._hosts], ground)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv6Address, IPv6Network
 from itertools import permutations
 from typing import Any
@@ -22,12 +23,17 @@ from ssastore.errors import RouteRefused
 from ssastore.keyspace import iid_of
 from ssastore.limits import LEASE_MS
 from ssastore.rebalance import form_cluster
+from ssastore.routes.announced import AnnouncedRoutes
 from ssastore.routes.memory import MemoryRoutes
 from tests.registermodel import Seeded, run_virtually
 
 SERVICE = IPv6Network("2001:db8:5a:1::/64")
 PLACES = [IPv6Address(int(SERVICE.network_address) + iid_of(at << 48, 15)) for at in range(8, 4096, 64)]
 "Addresses all over the front plane."
+
+
+HOSTS = IPv6Network("fd00::/64")
+network_of = cache(IPv6Network)
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Gate:
     address: str
     keeper: FrontKeeper
     routes: MemoryRoutes
+    announced: MemoryRoutes
     jobs: list[asyncio.Task[None]]
     view: FrontView
     sent_on: dict[IPv6Network, str] = field(default_factory=dict)
@@ -45,7 +52,7 @@ class Gate:
     ending: set[IPv6Address] = field(default_factory=set)
 
     def accepts(self, address: IPv6Address) -> bool:
-        return any(address in IPv6Network(route.prefix) for route in self.routes.installed())
+        return any(address in network_of(route.prefix) for route in self.routes.installed())
 
     def die(self) -> None:
         for job in self.jobs:
@@ -55,9 +62,12 @@ class Gate:
 class Site:
     """A control store, a router, and gateways."""
 
+    announces = False
+    "The router hears of the parts from gateways themselves."
+
     def __init__(self) -> None:
         self.control = MemoryControlStore()
-        self.router = MemoryRoutes(IPv6Network("fd00::/64"))
+        self.router = MemoryRoutes(HOSTS)
         self.gates: dict[str, Gate] = {}
         self.overlaps: list[tuple[IPv6Network, ...]] = []
         "Prefixes that were sent on together."
@@ -80,8 +90,10 @@ class Site:
 
     async def join(self, number: int, routes: MemoryRoutes | None = None) -> Gate:
         view, jobs = await self._view()
-        name, routes = f"g{number}", routes or MemoryRoutes(IPv6Network("fd00::/64"))
-        keeping = RouteKeeper(view, routes, accepted_by_gate(view, name), linger_ms=500)
+        name, routes, announced = f"g{number}", routes or MemoryRoutes(HOSTS), MemoryRoutes(HOSTS)
+        wanted = accepted_by_gate(view, name, announces=self.announces)
+        both = AnnouncedRoutes(routes, announced) if self.announces else routes
+        keeping = RouteKeeper(view, both, wanted, linger_ms=500)
         keeping.begin()
 
         async def send_on(wanted: Mapping[IPv6Network, str]) -> bool:
@@ -97,24 +109,37 @@ class Site:
         hands = Hands(lambda: keeping.has_all, send_on, retire)
         keeper = FrontKeeper(self.control, view, GateRecord(name, f"fd00::1:{number}"), hands)
         jobs += [spawn("routes", keeping.run()), spawn("keeper", keeper.run())]
-        gate = self.gates[name] = Gate(name, f"fd00::1:{number}", keeper, routes, jobs, view)
+        gate = self.gates[name] = Gate(name, f"fd00::1:{number}", keeper, routes, announced, jobs, view)
         return gate
 
     @property
     def record(self) -> FrontRecord:
         return next(iter(self.gates.values())).view.front
 
+    def led(self, address: IPv6Address) -> list[str]:
+        """Addresses of the gateways to which the router may send a packet."""
+        heard = [(route, route.via) for route in self.router.installed()]
+        if self.announces:
+            gates = self.gates.values()
+            heard = [(route, gate.address) for gate in gates for route in gate.announced.installed()]
+        around = [(network_of(route.prefix), via) for route, via in heard]
+        around = [(network, via) for network, via in around if address in network]
+        longest = max((network.prefixlen for network, _ in around), default=0)
+        return [via for network, via in around if via and network.prefixlen == longest]
+
     def reached(self, address: IPv6Address) -> Gate | None:
-        """The gateway that gets a new connection, by router, by what it sends on, and by what it accepts."""
+        """The gateway that gets a new connection, by router, by what it sends on, and by what it accepts;
+        None where somebody gets it who does not accept it."""
         by_address = {gate.address: gate for gate in self.gates.values()}
-        routes = [route for route in self.router.installed() if address in IPv6Network(route.prefix)]
-        if not routes or routes[0].via is None:
-            return None
-        gate = by_address[routes[0].via]
-        for network, target in gate.sent_on.items():
-            if address in network:
-                gate = by_address[target]
-        return gate if gate.accepts(address) else None
+        found = None
+        for hop in self.led(address):
+            found = by_address[hop]
+            for network, target in found.sent_on.items():
+                if address in network:
+                    found = by_address[target]
+            if not found.accepts(address):
+                return None
+        return found
 
     async def until(self, claim: Callable[[], bool], within_s: float = 30) -> None:
         """Wait, and see all the while that every address has a gateway."""
@@ -137,9 +162,15 @@ class Site:
         assert self.is_settled(*self.gates), self.record
 
 
-def at_site(work: Callable[[Site], Any]) -> None:
+class Announcing(Site):
+    """Where each gateway announces its own part."""
+
+    announces = True
+
+
+def at_site(work: Callable[[Site], Any], kind: type[Site] = Site) -> None:
     async def run() -> None:
-        await work(Site())
+        await work(kind())
 
     run_virtually(run)
 
@@ -200,6 +231,31 @@ def test_what_is_open_is_served_by_the_former_owner_and_what_is_new_by_the_next(
         assert former.sent_on == {}, "until the last router knows, and no longer"
 
     at_site(work)
+
+
+def test_each_announces_its_own_part_and_none_that_it_only_accepts() -> None:
+    """The router hears of what moves when it has moved, and nobody misses an address."""
+
+    async def work(site: Site) -> None:
+        await site.started(1)
+        former = site.gates["g1"]
+        former.connected = list(PLACES)
+        joined = await site.join(2)
+        await site.until(lambda: all(place in former.ending for place in PLACES if joined.accepts(place)))
+        await asyncio.sleep(5)
+        assert joined.routes.installed() and not joined.announced.installed()
+        former.connected = []
+        await site.until(lambda: site.is_settled("g1", "g2"))
+        await asyncio.sleep(2)
+        for gate in site.gates.values():
+            assert gate.announced.installed() == gate.routes.installed()
+        await site.join(3)
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+        left = spawn("leave", former.keeper.leave())
+        await site.until(left.done)
+        assert former.announced.installed() == set()
+
+    at_site(work, Announcing)
 
 
 def test_one_that_joins_during_a_drain_takes_nothing_that_another_has_begun_to_serve() -> None:
