@@ -24,6 +24,7 @@ import msgpack
 from aiohttp import web
 
 from ssastore import __version__
+from ssastore.core.blobcache import BlobCache
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.election import coordinator_of
@@ -268,6 +269,7 @@ class Counters:
     """What a gateway counts."""
 
     s3: RequestCounts
+    blobs: BlobCache
     verdicts: Callable[[], Mapping[Verdict, int]]
     "On connections, by the rule of the front plane."
 
@@ -317,7 +319,9 @@ def status_routes(watch: ClusterWatch, counters: Counters) -> Routes:
 
     async def metrics(_: web.BaseRequest) -> web.StreamResponse:
         report = await watch.report()
-        text = metrics_page(__version__, counters.s3, counters.verdicts(), report, watch.majorities(report))
+        text = metrics_page(
+            __version__, counters.s3, counters.blobs, counters.verdicts(), report, watch.majorities(report)
+        )
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def scrub(_: web.BaseRequest) -> web.StreamResponse:

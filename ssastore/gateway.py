@@ -97,6 +97,7 @@ async def _serve(
         links=links,
         identity=identity,
     )
+    client.objects.blobs.cache.limit_bytes = config.cache_bytes
     client.pool.replicas, client.pool.prefixes.serial = record.replicas, record.serial
     following = [spawn("follow the prefix", _follow_prefix(view, client))]
     clock, randomness = SystemClock(), SystemRandomness()
@@ -124,7 +125,7 @@ async def _serve(
     admin: asyncio.Server | None = None
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)
-        counters = Counters(s3.counts, lambda: guard.verdicts if guard else {})
+        counters = Counters(s3.counts, client.objects.blobs.cache, lambda: guard.verdicts if guard else {})
         console = Console(view, front, watch.report, _locate(client), s3.recent, clock, randomness)
         following.append(spawn("look for the console", console.run()))
         tables = status_routes(watch, counters), console.routes()

@@ -9,7 +9,7 @@ from ssastore.config.claims import NAME, NAME_RULE, check_announce, check_listen
 from ssastore.control.address import parse_control
 from ssastore.core.cluster import WEIGHT_MAX
 from ssastore.core.fields import is_node_address
-from ssastore.limits import CALL_DEADLINE_MS, CALL_DEADLINE_MS_MAX
+from ssastore.limits import CALL_DEADLINE_MS, CALL_DEADLINE_MS_MAX, MIB
 
 _DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 "Lower case; with the longest bucket name in front it is still a name of DNS (RFC 1035)."
@@ -49,6 +49,8 @@ class GatewayConfig:
     "Connections that break the rule are counted and go on, as for nodes."
     deadline_ms: int = 10_000
     "Bound on one call to a node, retries included: S3 clients retry by themselves."
+    cache_bytes: int = 64 * MIB
+    "Memory for parts of large objects that are read again and again; 0 keeps none."
     log_format: str = "text"
     "text or json."
 
@@ -71,6 +73,7 @@ class GatewayConfig:
         require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
         check_rules(self.rules)
         require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
+        require(0 <= self.cache_bytes <= 1 << 40, "cache_bytes", "0 to 1 TiB")
         require(self.log_format in ("text", "json"), "log_format", "text or json")
 
 

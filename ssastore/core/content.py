@@ -17,6 +17,7 @@ from functools import partial
 from blake3 import blake3
 
 from ssastore.core.approach import PLANE_BUDGET_MS
+from ssastore.core.blobcache import BlobCache
 from ssastore.core.caller import Caller
 from ssastore.core.ciphers import CIPHER_BYTES, PIECE_BYTES, Cipher, Piece
 from ssastore.core.counts import Counts
@@ -88,6 +89,7 @@ class Blobs:
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
         self._reach = Reach(caller)
         self._counts = Counts(caller)
+        self.cache = BlobCache()
 
     async def put(self, content: Body, reference: bytes = b"") -> bytes:
         """Store a blob of at most CHUNK_BYTES; its digest. The same content is stored once."""
@@ -147,6 +149,9 @@ class Blobs:
 
     async def get(self, digest: bytes) -> Body:
         """A blob, verified; from the next plane when one lacks it. Raises ObjectNotFound, CorruptObject."""
+        return await self.cache.get(digest, partial(self._fetch, digest))
+
+    async def _fetch(self, digest: bytes) -> Body:
         position = position_of_blob(digest)
         try:
             return await self._get(digest, position, await self._counts.at(position))

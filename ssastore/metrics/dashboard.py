@@ -102,6 +102,13 @@ ROWS: tuple[Row, ...] = (
                     (f"sum(rate({m.S3_SENT}[$__rate_interval]))", "sent"),
                 ),
             ),
+            Panel(
+                "Parts of large objects read",
+                "ops",
+                ((f"sum by (source)(rate({m.S3_BLOBS}[$__rate_interval]))", "{{source}}"),),
+                "Kept in the gateway's memory, shared with another request's fetch, or fetched from a node.",
+            ),
+            Panel("Parts in memory", "bytes", ((f"sum by (instance)({m.S3_KEPT})", "{{instance}}"),)),
             Panel("In flight", "short", ((f"sum by (instance)({m.S3_IN_FLIGHT})", "{{instance}}"),)),
             Panel(
                 "Connections by the front plane's rule",

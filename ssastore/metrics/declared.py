@@ -46,6 +46,12 @@ S3_IN_FLIGHT = _gauge("ssastore_s3_requests_in_flight", "S3 requests that are be
 S3_ERRORS = _counter("ssastore_s3_errors_total", "S3 requests that failed, by S3 error code.", "error")
 S3_RECEIVED = _counter("ssastore_s3_received_bytes_total", "Bytes of the bodies of requests.", unit="bytes")
 S3_SENT = _counter("ssastore_s3_sent_bytes_total", "Bytes of answers, their headers included.", unit="bytes")
+S3_BLOBS = _counter(
+    "ssastore_s3_blobs_total",
+    "Parts of large objects that were read, by where they came from: kept, shared, fetched.",
+    "source",
+)
+S3_KEPT = _gauge("ssastore_s3_kept_blob_bytes", "Parts of large objects in memory.", unit="bytes")
 FRONT_CONNECTIONS = _counter(
     "ssastore_front_connections_total", "Connections by the verdict of the front plane's rule.", "verdict"
 )

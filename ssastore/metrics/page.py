@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ssastore.core.blobcache import BlobCache
 from ssastore.core.majorities import Majorities
 from ssastore.form import form
 from ssastore.metrics import declared as m
@@ -18,6 +19,7 @@ from ssastore.rules.verdict import Verdict
 def metrics_page(
     version: str,
     s3: RequestCounts,
+    blobs: BlobCache,
     verdicts: Mapping[Verdict, int],
     report: dict[str, Any],
     found: Majorities,
@@ -42,6 +44,9 @@ def metrics_page(
     page.add(m.S3_IN_FLIGHT, s3.in_flight)
     page.add(m.S3_RECEIVED, s3.received_bytes)
     page.add(m.S3_SENT, s3.sent_bytes)
+    for source, count in (("kept", blobs.hits), ("shared", blobs.shared), ("fetched", blobs.fetches)):
+        page.add(m.S3_BLOBS, count, source)
+    page.add(m.S3_KEPT, blobs.kept_bytes)
     for verdict, count in sorted(verdicts.items()):
         page.add(m.FRONT_CONNECTIONS, count, verdict)
     for metric, value, labels in cluster_samples(report, found):

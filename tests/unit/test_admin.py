@@ -13,6 +13,7 @@ from aiohttp import ClientSession, web
 
 from ssastore.admin import ClusterWatch, Counters, admin_server, status_routes
 from ssastore.control.memory import MemoryControlStore
+from ssastore.core.blobcache import BlobCache
 from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.frontview import FrontView
@@ -77,7 +78,7 @@ async def admin() -> AsyncIterator[Admin]:
     watch.answers = {key: {} for key in ("n1", "n2", "n3")}
     counts = RequestCounts()
     counts.answered("GetObject", 200)
-    counters = Counters(counts, lambda: {Verdict.KEPT: 2})
+    counters = Counters(counts, BlobCache(), lambda: {Verdict.KEPT: 2})
     server = await asyncio.get_running_loop().create_server(
         admin_server(status_routes(watch, counters)), "127.0.0.1", 0
     )

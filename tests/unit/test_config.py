@@ -117,7 +117,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "rules_monitor": True, "announce": "",
         "bgp_as": 65001, "bgp_neighbours": "2001:db8::1 as 65000",
         "region": "eu", "s3_domain": "s3.example.org",
-        "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000,
+        "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000, "cache_bytes": 1,
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}
     path.write_text(toml(**mine))
@@ -167,6 +167,7 @@ def test_wrong_setting_of_a_node_names_its_line(path: Path, name: str, value: An
         ("admin_listen", "[::1]:http", "admin_listen: '[::1]:http' must be HOST:PORT"),
         ("deadline_ms", 99, "deadline_ms must be 100 to 60000"),
         ("deadline_ms", 60_001, "deadline_ms must be 100 to 60000"),
+        ("cache_bytes", -1, "cache_bytes must be 0 to 1 TiB"),
         ("log_format", "", "log_format must be text or json"),
         ("port", 7480, "unknown setting 'port'"),
         ("name", "a b", "name must be letters"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssastore.core.blobcache import BlobCache
 from ssastore.core.majorities import Majorities
 from ssastore.metrics import declared as m
 from ssastore.metrics.declared import METRICS
@@ -101,7 +102,9 @@ def test_a_page_has_a_sample_of_every_metric() -> None:
     counts.answered("GetObject", 404)
     counts.failed("NoSuchKey")
     counts.ended("GetObject", 0.003)
-    text = metrics_page("1.2.3", counts, {Verdict.KEPT: 2}, report(worker()), Majorities(4096, (), 0))
+    text = metrics_page(
+        "1.2.3", counts, BlobCache(), {Verdict.KEPT: 2}, report(worker()), Majorities(4096, (), 0)
+    )
     assert 'ssastore_build_info{version="1.2.3",form=' in text
     for metric in METRICS:
         assert (
