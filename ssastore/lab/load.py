@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections import Counter
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -127,20 +128,18 @@ async def call(bucket: AsyncBucket, key: str, op: Op) -> Op:
         return op
 
 
-async def client(load: Load, number: int, stop: asyncio.Event) -> None:
+async def client(load: Load, bucket: AsyncBucket, number: int, stop: asyncio.Event) -> None:
     """One client until the end."""
     settings = load.settings
     draw = random.Random(f"{settings.seed}/{settings.name}/{number}")  # noqa: S311  # a load, no secret
     seen: dict[str, str] = {}
-    async with AsyncClient.from_env(deadline_ms=settings.deadline_ms) as connected:
-        bucket = connected.bucket(load.bucket_name)
-        while not stop.is_set():
-            key = load.key_for(number, draw)
-            load.values += 1
-            op = await one(load, bucket, key, an_operation(draw, number, load.values, seen.get(key, "")))
-            if op is not None and op.outcome is Outcome.DONE and op.value:
-                seen[key] = op.value
-            await asyncio.sleep(draw.expovariate(1 / settings.think_s))
+    while not stop.is_set():
+        key = load.key_for(number, draw)
+        load.values += 1
+        op = await one(load, bucket, key, an_operation(draw, number, load.values, seen.get(key, "")))
+        if op is not None and op.outcome is Outcome.DONE and op.value:
+            seen[key] = op.value
+        await asyncio.sleep(draw.expovariate(1 / settings.think_s))
 
 
 def an_operation(draw: random.Random, number: int, count: int, seen: str) -> Op:
@@ -189,7 +188,7 @@ async def read_back(load: Load, bucket: AsyncBucket) -> None:
     async def read(key: str) -> None:
         async with gate:
             op = Op(FINAL, Kind.GET, 0, 0, Outcome.UNKNOWN)
-            assert await one(load, bucket, key, op) is not None, f"{key} cannot be read at the end"
+            assert await one(load, bucket, key, op) is not None, f"{key} cannot be read: {load.errors[-1:]}"
 
     await asyncio.gather(*[read(key) for key in sorted(load.counts)])
 
@@ -200,13 +199,16 @@ async def main(settings: Settings) -> dict[str, Any]:
     # To the file at once: what was acknowledged before a crash of this process counts too.
     with open(settings.history, "w", buffering=1, encoding="utf-8") as history:
         load = Load(settings, history)
-        async with AsyncClient.from_env() as connected:
-            try:
-                bucket = await connected.create_bucket(load.bucket_name)
-            except BucketAlreadyExists:
-                bucket = connected.bucket(load.bucket_name)
+        async with AsyncExitStack() as stack:
+            connected = [
+                await stack.enter_async_context(AsyncClient.from_env(deadline_ms=settings.deadline_ms))
+                for _ in range(settings.clients)
+            ]
+            buckets = [a_client.bucket(load.bucket_name) for a_client in connected]
+            with suppress(BucketAlreadyExists):
+                await connected[0].create_bucket(load.bucket_name)
             print("started", flush=True)
-            clients = [spawn(f"client {n}", client(load, n, stop)) for n in range(settings.clients)]
+            clients = [spawn(f"client {n}", client(load, b, n, stop)) for n, b in enumerate(buckets)]
             while not Path(settings.stop).read_text():
                 await asyncio.sleep(0.05)
                 for ended in clients:
@@ -215,7 +217,9 @@ async def main(settings: Settings) -> dict[str, Any]:
             stop.set()
             await asyncio.gather(*clients)
             if settings.reads_back:
-                await read_back(load, bucket)
+                # One that worked: who did nothing meanwhile has perhaps no connection left over which workers
+                # could have told it that the service is at another prefix.
+                await read_back(load, buckets[0])
     return {
         "answers": dict(load.answers),
         "keys": len(load.counts),
