@@ -51,10 +51,10 @@ def apply_command(
     command shows the progress again.
     """
     from ssastore.cli.lost import require_lost
-    from ssastore.cli.steer import set_rate, told
     from ssastore.core.planfile import decode_plan
     from ssastore.core.plans import RECOVER
     from ssastore.lab.context import find
+    from ssastore.operating import set_rate, told
     from ssastore.rebalance import merge_as_planned, order_plan
 
     plan = decode_plan(Path(plan_file).read_bytes())
@@ -158,16 +158,19 @@ def _wait_until(context: str | None, is_done: Callable[[ControlStore], Awaitable
 @click.pass_obj
 def moves_command(context: str | None, bytes_per_s: int | None, as_json: bool) -> int:
     """What is ordered and not done, what that costs, and how fast it may go on."""
-    from ssastore.cli.steer import report_of, set_rate, told
+    from ssastore.cli.steer import report_of
     from ssastore.lab.context import find
-    from ssastore.rebalance import ordered_moves
+    from ssastore.operating import left_estimate, set_rate, told
+    from ssastore.rebalance import ordered_moves, read_cluster
 
     lab = find(context)
     report = report_of(lab)
 
     async def look(control: ControlStore) -> tuple[MoveSettings, list[tuple[Move, str, MoveState]], Any]:
         settings, found = await set_rate(control, bytes_per_s), await ordered_moves(control)
-        return settings, found, await _left(control, report, found, settings) if found else None
+        if not found or report is None:  # Without it nobody knows how large slices are.
+            return settings, found, None
+        return settings, found, left_estimate(await read_cluster(control), report, found, settings)
 
     settings, found, left = with_control(lab, look)
     if as_json:
@@ -179,24 +182,6 @@ def moves_command(context: str | None, bytes_per_s: int | None, as_json: bool) -
     if settings.is_paused:
         print("moves are paused: ssastore resume")
     return 0
-
-
-async def _left(
-    control: ControlStore,
-    report: dict[str, Any] | None,
-    found: Sequence[tuple[Move, str, MoveState]],
-    settings: MoveSettings,
-) -> Estimate | None:
-    """What is left to be copied; None when nobody knows how large slices are."""
-    from ssastore.cli.steer import sizes_of, workers_of
-    from ssastore.core.estimate import estimate
-    from ssastore.rebalance import read_cluster
-
-    if report is None:
-        return None
-    cluster = await read_cluster(control)
-    slices = [(move.number, move.target) for move, _, _ in found]
-    return estimate(slices, sizes_of(cluster, report), workers_of(cluster), settings.bound, settings.slice_s)
 
 
 def _moves_json(
@@ -218,12 +203,7 @@ def _moves_json(
 @click.pass_obj
 def abort_command(context: str | None) -> int:
     """Call off every move that is not done: those slices stay where they are."""
-    from ssastore.rebalance import abort_moves, ordered_moves
-
-    async def abort(control: ControlStore) -> int:
-        moves = [move for move, _, _ in await ordered_moves(control)]
-        await abort_moves(control, moves)
-        return len(moves)
+    from ssastore.operating import abort
 
     print(f"{with_control(context, abort)} moves called off")
     return 0

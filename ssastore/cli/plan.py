@@ -13,8 +13,7 @@ from ssastore.cli.lost import accept_alive_option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ssastore.core.cluster import Cluster, NodeRecord
-    from ssastore.core.estimate import Estimate
+    from ssastore.core.cluster import Cluster
     from ssastore.core.plans import Plan
     from ssastore.core.settings import MoveSettings
     from ssastore.env import ControlStore
@@ -83,11 +82,11 @@ def plan_command(
     changed; a plan says for which ownership it was made, and is good for no other.
     """
     from ssastore.cli.lost import require_lost
-    from ssastore.cli.steer import sizes_of, told
     from ssastore.core.planfile import encode_plan
     from ssastore.core.settings import read_move_settings
     from ssastore.lab.context import find
     from ssastore.lab.status import fetch
+    from ssastore.operating import nodes_after, plan_estimate, sizes_of, told
     from ssastore.rebalance import plan_by_hand, plan_change, plan_lost, read_cluster
 
     found = find(context)
@@ -114,7 +113,7 @@ def plan_command(
         absent = [node["name"] for node in report["nodes"] if node["alive"] is False]
         plan = plan_lost(cluster, lost, absent=absent, sizes=sizes, accept_data_loss=accept_data_loss)
     else:
-        nodes = _nodes_after(cluster, set(drain), dict(_weight_of(text) for text in weight))
+        nodes = nodes_after(cluster, drain, dict(_weight_of(text) for text in weight))
         plan = plan_change(cluster, nodes, replicas=replicas, sizes=sizes)
     text = encode_plan(plan)
     if out is not None:
@@ -122,7 +121,7 @@ def plan_command(
     if as_json:
         print(text.decode(), end="")
     else:
-        _show(plan, out, told(_estimate(plan, cluster, sizes, settings), settings), cluster)
+        _show(plan, out, told(plan_estimate(plan, cluster, sizes, settings), settings), cluster)
     return 0
 
 
@@ -176,45 +175,6 @@ def _weight_of(text: str) -> tuple[str, int]:
     if not name or not weight.isdecimal():
         raise click.BadParameter(f"{text!r} is not NODE=N", param_hint="--weight")
     return name, int(weight)
-
-
-def _nodes_after(cluster: Cluster, leaving: set[str], weights: dict[str, int]) -> list[NodeRecord]:
-    """Who may own something. Raises ConfigError: a name that the cluster does not know."""
-    from dataclasses import replace
-
-    from ssastore.errors import ConfigError
-
-    known = [node.name for node in cluster.nodes]
-    if unknown := sorted((leaving | weights.keys()).difference(known)):
-        raise ConfigError(f"the cluster has no node {unknown[0]}; it has {', '.join(known)}")
-    return [
-        replace(node, weight=weights.get(node.name, node.weight))
-        for node in cluster.nodes
-        if node.name not in leaving
-    ]
-
-
-def _estimate(plan: Plan, cluster: Cluster, sizes: dict[int, int], settings: MoveSettings) -> Estimate:
-    """What is moved and what is rebuilt go on side by side, the latter never faster than recoveries."""
-    from ssastore.cli.steer import workers_of
-    from ssastore.core.estimate import Estimate, estimate
-    from ssastore.core.layout import layout_of
-    from ssastore.core.numbers import number_of_part, slice_number
-    from ssastore.core.plans import MOVE
-    from ssastore.limits import RECOVERY_BYTES_PER_S
-
-    moved: list[tuple[int, str]] = []
-    rebuilt: list[tuple[int, str]] = []
-    before = layout_of(cluster.groups).with_planes(plan.replicas[1])
-    for change, piece in plan.parts_of_changes(before):
-        found = slice_number(change.piece.plane, number_of_part(piece)), change.target
-        (moved if change.kind == MOVE else rebuilt).append(found)
-    workers = workers_of(cluster)
-    parts = (
-        estimate(moved, sizes, workers, settings.bound, settings.slice_s),
-        estimate(rebuilt, sizes, workers, min(settings.bound, RECOVERY_BYTES_PER_S), settings.slice_s),
-    )
-    return Estimate(sum(part.bytes for part in parts), max(part.seconds for part in parts))
 
 
 def _show_left(plan: Plan) -> None:

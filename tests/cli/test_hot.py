@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ssastore.cli.hot import cores, hottest, largest
-from ssastore.cli.steer import sizes_of
 from ssastore.core.cluster import Cluster, ClusterRecord, NodeRecord
 from ssastore.core.planner import initial_layout
 from ssastore.errors import ConfigError, Unavailable
 from ssastore.keyspace import slice_of
+from ssastore.operating import sizes_of
 
 NODES = tuple(NodeRecord(f"n{at}", f"fd00::{at}") for at in range(1, 5))
 CLUSTER = Cluster(
