@@ -7,7 +7,7 @@
                    that is so with the node alone
 /status            what nodes say of themselves
 /metrics           the gateway's counters, and those of all workers, for Prometheus (docs/monitoring.md)
-/scrub             POST: every worker begins a scrub pass; /status says how far it is
+/scrub             POST, with the admin token: every worker begins a scrub pass; /status says how far it is
 
 What answers for a method and path is a ``Handler`` in a table: ``admin_server`` joins tables, so that others
 bring their own.
@@ -297,8 +297,8 @@ def admin_server(*tables: Routes) -> web.Server:
     return web.Server(handle, access_log=None)
 
 
-def status_routes(watch: ClusterWatch, counters: Counters) -> Routes:
-    """Health, status and metrics."""
+def status_routes(watch: ClusterWatch, counters: Counters, acts: Callable[[Handler], Handler]) -> Routes:
+    """Health, status and metrics. ``acts``: makes a handler one for those who may change something."""
 
     async def livez(_: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"alive": True})
@@ -333,7 +333,7 @@ def status_routes(watch: ClusterWatch, counters: Counters) -> Routes:
         ("GET", "/healthz/cluster"): cluster_health,
         ("GET", "/status"): status,
         ("GET", "/metrics"): metrics,
-        ("POST", "/scrub"): scrub,
+        ("POST", "/scrub"): acts(scrub),
     }
 
 

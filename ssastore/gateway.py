@@ -21,11 +21,14 @@ from ssastore.config import (
     load_wrapping_keys,
     open_control,
 )
+from ssastore.console.actions import Actions
 from ssastore.console.desk import Console
+from ssastore.console.door import Door
+from ssastore.console.token import TokenFile, make_token, token_path
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.frontview import FrontView
 from ssastore.core.locate import Location
-from ssastore.env import ControlStore, Links, spawn
+from ssastore.env import ControlStore, Links, Randomness, spawn
 from ssastore.errors import ConfigError
 from ssastore.frontgate import FrontGate
 from ssastore.observe import configure_logging
@@ -126,9 +129,12 @@ async def _serve(
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)
         counters = Counters(s3.counts, client.objects.blobs.cache, lambda: guard.verdicts if guard else {})
-        console = Console(view, front, watch.report, _locate(client), s3.recent, clock, randomness)
+        door = Door(_tokens(config, randomness), clock, randomness)
+        actions = Actions(control, watch.report, watch.start_scrub)
+        given = view, front, watch.report, _locate(client), s3.recent, clock, randomness
+        console = Console(*given, door, actions)
         following.append(spawn("look for the console", console.run()))
-        tables = status_routes(watch, counters), console.routes()
+        tables = status_routes(watch, counters, door.acts), console.routes()
         admin = await loop.create_server(admin_server(*tables), sock=admin_socket)
     log.info("gateway.ready", extra={"service": record.service})
     await stopped.wait()
@@ -150,6 +156,17 @@ def _guard(config: GatewayConfig, view: ClusterView) -> Guard | None:
     if rules is None or not config.name:
         return None
     return Guard(*rules, lambda: view.record.networks, is_monitor=config.rules_monitor, is_front=True)
+
+
+def _tokens(config: GatewayConfig, randomness: Randomness) -> TokenFile:
+    """The admin token, made if it is not there. Where it cannot be, nobody can act through the console."""
+    path = token_path(config.secrets_file, config.admin_token_file)
+    try:
+        if not path.exists():
+            make_token(path, randomness)
+    except OSError as error:
+        log.warning("admin_token.not_made", extra={"file": str(path), "reason": error.strerror})
+    return TokenFile(path)
 
 
 def _locate(client: AsyncClient) -> Callable[[str, str], Awaitable[Location]]:

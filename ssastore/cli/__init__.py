@@ -49,6 +49,7 @@ _COMMANDS = {
     "quota": ("quota", "How much a bucket may hold."),
     "dns": ("dns", "The name of a service in DNS: write it, check it, serve it."),
     "filter": ("filter", "Judge packets by the rule of their addresses, in the kernel."),
+    "console": ("console", "A link that logs in to the console of a gateway."),
     "doctor": ("doctor", "What this host lacks, and the command that mends it."),
     "bundle": ("bundle", "One archive for a report of a fault, without secrets."),
     "rule": ("rule", "Rules for addresses: compute one, check one."),

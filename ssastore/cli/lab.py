@@ -113,13 +113,19 @@ def up_command(detach: bool, **options: Any) -> int:
 def _banner(found: Context, options: dict[str, Any]) -> None:
     simulated = "  (simulated network)" if found.is_simulated else ""
     by_name = f"  name    {found.domain}, on its hosts: http://{found.domain}:7482\n" if found.domain else ""
+    # A link that logs in is for a person, not for a file of what was said.
+    console = (
+        f"{found.login_url()}    logs in once; another one: ssastore console"
+        if sys.stdout.isatty()
+        else f"http://127.0.0.1:{found.admin_port}/    to act there: ssastore console"
+    )
     kept = found.data_dir if options["data_dir"] else "dropped at the end (keep it with --data DIR)"
     print(
         f"ssastore  {len(found.nodes)} nodes · {options['workers']} worker(s) each · "
         f"{options['replicas']} replica(s) · "
         f"{found.service}{simulated}\n"
         f'  S3      http://127.0.0.1:{found.s3_port}    keys: eval "$(ssastore s3 env)"\n'
-        f"  console http://127.0.0.1:{found.admin_port}/\n"
+        f"  console {console}\n"
         f"  status  ssastore status    http://127.0.0.1:{found.admin_port}/status\n"
         f"  data    {kept}\n"
         f"{by_name}"

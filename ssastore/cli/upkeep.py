@@ -42,11 +42,15 @@ def scrub_command(context: str | None, is_waiting: bool, as_json: bool) -> int:
     With --wait: exit code 0 when all is healthy, 1 when copies are not good, 5 when not everything could be
     read and compared. A pass goes on when the waiting is interrupted; `ssastore status` shows its result.
     """
+    from ssastore.errors import ConfigError
     from ssastore.lab.context import find
     from ssastore.lab.status import HEALTHY, NOT_GOOD, fetch, health_of
 
     found = find(context)
-    _, begun = fetch(found.admin_port, "/scrub", method="POST", timeout_s=_SILENT_S_MAX)
+    token = found.admin_token()
+    status, begun = fetch(found.admin_port, "/scrub", method="POST", timeout_s=_SILENT_S_MAX, token=token)
+    if status != 200:
+        raise ConfigError(f"the gateway says: {begun.get('error', status)}")
     silent = begun["silent"]
     if not is_waiting:
         said = f"begun by {len(begun['passes'])} workers; `ssastore status` shows what comes of it"

@@ -39,6 +39,8 @@ class GatewayConfig:
     "Address and port of the S3 interface; with a name all addresses, `[::]`."
     admin_listen: str = "[::1]:7481"
     "Address and port of health, status and metrics; empty for none."
+    admin_token_file: str = ""
+    "File of the console's admin token, made if need be; empty: `admin-token` beside the secrets file."
     region: str = "us-east-1"
     "Region that requests are signed for."
     s3_domain: str = ""

@@ -1,15 +1,17 @@
-"""The console over HTTP: its state and its questions. Nothing is changed.
+"""The console over HTTP: its state and its questions. What changes something is in ``actions``.
 
-/                   the page
-/console/NAME       its scripts and styles
+/                   the page                                                          for everybody
+/console/NAME       its scripts and styles                                            for everybody
+/console/login      POST: a session (``door``)                                        for everybody
+/console/logout     POST: its end                                                     for everybody
 /console/state      who owns what, moves, nodes, latency; with what the page has, only what is new
 /console/explain    ?path=BUCKET/KEY: from the name to the nodes, step by step
+/console/act        POST: what is to be done (``actions``)                            for who has logged in
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +20,9 @@ from typing import Any
 from aiohttp import web
 
 from ssastore import __version__
-from ssastore.console.files import HEADERS, Files, Handler, for_this_machine
+from ssastore.console.actions import Actions
+from ssastore.console.door import Door
+from ssastore.console.files import Files, Handler, json_answer
 from ssastore.console.ownership import STATES, Ownership
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.frontview import FrontView
@@ -51,7 +55,10 @@ class Console:
         recent: Recent,
         clock: Clock,
         randomness: Randomness,
+        door: Door,
+        actions: Actions,
     ) -> None:
+        self._door, self._actions = door, actions
         self._view, self._front = view, front
         self._report, self._locate = report, locate
         self._recent, self._clock = recent, clock
@@ -80,15 +87,21 @@ class Console:
             return self._files.answer(http)
 
         async def state(http: web.BaseRequest) -> web.Response:
-            return _json(self.state(http.query))
+            may_act = self._door.session(http) is not None
+            return json_answer(self.state(http.query) | {"may_act": may_act})
 
         async def explain(http: web.BaseRequest) -> web.Response:
             return await self._explain(http.query.get("path", ""))
 
-        found = {("GET", path): for_this_machine(file) for path in self._files.paths}
-        found["GET", "/console/state"] = for_this_machine(state)
-        found["GET", "/console/explain"] = for_this_machine(explain)
-        return found
+        door = self._door
+        return {
+            **{("GET", path): file for path in self._files.paths},
+            ("POST", "/console/login"): door.log_in,
+            ("POST", "/console/logout"): door.log_out,
+            ("GET", "/console/state"): door.looks(state),
+            ("GET", "/console/explain"): door.looks(explain),
+            ("POST", "/console/act"): door.acts(self._actions.act),
+        }
 
     # -- the state ----------------------------------------------------------------------------------
 
@@ -169,18 +182,18 @@ class Console:
     async def _explain(self, path: str) -> web.Response:
         bucket, _, key = path.removeprefix("s3://").removeprefix("/").partition("/")
         if not bucket or not key:
-            return _json({"error": "write BUCKET/KEY, like photos/cat.jpg"}, status=400)
+            return json_answer({"error": "write BUCKET/KEY, like photos/cat.jpg"}, status=400)
         began = time.perf_counter()
         try:
             location = await self._locate(bucket, key)
         except SsaStoreError as error:
-            return _json({"error": str(error)}, status=404)
+            return json_answer({"error": str(error)}, status=404)
         except ValueError as error:
-            return _json({"error": str(error)}, status=400)
+            return json_answer({"error": str(error)}, status=400)
         took_us = round((time.perf_counter() - began) * 1e6)
         record = self._view.groups[location.group]
         planes = [_owner_at(record, location.position, plane) for plane in range(len(location.addresses))]
-        return _json({**location.as_json(), "bucket": bucket, "took_us": took_us, "planes": planes})
+        return json_answer({**location.as_json(), "bucket": bucket, "took_us": took_us, "planes": planes})
 
 
 def condensed(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,11 +257,6 @@ def _owner_at(record: GroupRecord, position: int, plane: int) -> dict[str, Any]:
                 "target": found.target,
             }
     return {"slice": "", "owner": "", "state": "", "target": ""}
-
-
-def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
-    text = json.dumps(body, separators=(",", ":"))
-    return web.Response(text=text, status=status, content_type="application/json", headers=HEADERS)
 
 
 def _number(text: str | None) -> int:

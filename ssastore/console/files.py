@@ -1,14 +1,14 @@
-"""The page's files over HTTP, and who may have them.
+"""The page's files over HTTP, for everybody: there is nothing in them but the page. Answers in JSON.
 
-Who looks needs no login, so only this machine may: peers and host names other than loopback are refused, the
-second so that no page of another site can read it by pointing a name of its own here (DNS rebinding).
+What the page may load is its own files alone, and what it may ask is this port.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from ipaddress import ip_address
+from typing import Any
 
 from aiohttp import web
 from blake3 import blake3
@@ -24,11 +24,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-_REFUSED = (
-    "The console asks for no login, so it answers on this machine only, as localhost or a loopback address.\n"
-    "From elsewhere: ssh -L 7481:localhost:7481 HOST, then http://localhost:7481/\n"
-)
-
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -61,27 +56,7 @@ class Files:
         return web.Response(body=content, content_type=kind, charset="utf-8", headers=headers)
 
 
-def for_this_machine(handler: Handler) -> Handler:
-    """The handler, but others are refused."""
-
-    async def guarded(http: web.BaseRequest) -> web.StreamResponse:
-        if not (_is_loopback(http.remote or "") and _is_own_name(http.host)):
-            return web.Response(status=403, text=_REFUSED, headers=HEADERS)
-        return await handler(http)
-
-    return guarded
-
-
-def _is_loopback(peer: str) -> bool:
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def _is_own_name(host: str) -> bool:
-    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-    name = name.lower().strip("[]")
-    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+def json_answer(body: Mapping[str, Any], status: int = 200) -> web.Response:
+    """An answer that no cache keeps and no other site can read."""
+    text = json.dumps(body, separators=(",", ":"))
+    return web.Response(text=text, status=status, content_type="application/json", headers=HEADERS)

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ssastore.config import GatewayConfig, load, load_secrets, open_control, parse_listen, write_private
+from ssastore.console.token import login_code, read_token, token_path
 from ssastore.core.cluster import ClusterRecord, NodeRecord
 from ssastore.core.clusterreading import read_nodes, read_record
 from ssastore.errors import ConfigError
 from ssastore.lab.namespaces import join
+from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -61,6 +63,8 @@ class Context:
     "The service's name in the DNS of the lab, where it has a network."
     name_server: str = ""
     "Address of who answers for that name."
+    admin_token_file: str = ""
+    "Where the gateway's admin token is; empty: beside the secrets file."
 
     @property
     def url(self) -> str:
@@ -87,6 +91,20 @@ class Context:
         for name, secret in load_secrets(self.secrets_file).access_keys.items():
             return name, secret.decode()
         raise ConfigError(f"{self.secrets_file}: holds no access key")
+
+    @property
+    def token_path(self) -> Path:
+        """Where the admin token of the gateway is."""
+        return token_path(self.secrets_file, self.admin_token_file)
+
+    def admin_token(self) -> str:
+        """For what changes something by way of the gateway. Raises ConfigError."""
+        return read_token(self.token_path).decode()
+
+    def login_url(self) -> str:
+        """A link to the console that logs in once; what stands behind # is in no server's log."""
+        code = login_code(read_token(self.token_path), SystemClock().now_ms(), SystemRandomness())
+        return f"http://localhost:{self.admin_port}/#login={code}"
 
     def identity(self) -> Identity:
         """For the greeting, as a client."""
@@ -215,6 +233,7 @@ def of_gateway(path: str) -> Context:
         region=settings.region,
         nodes=[node.name for node in nodes],
         rules=settings.rules,
+        admin_token_file=settings.admin_token_file,
     )
 
 

@@ -31,13 +31,14 @@ class AdminLink:
         if sock is not None:
             sock.settimeout(timeout_s)
 
-    def get(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
+    def get(self, path: str, *, method: str = "GET", token: str = "") -> tuple[int, Any]:
         """(HTTP status, decoded JSON). Raises Unavailable when nobody answers."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             if self._sock is not None and self._connection.sock is None:
                 self._sock.connect(("127.0.0.1", self._port))
                 self._connection.sock = self._sock
-            self._connection.request(method, path)
+            self._connection.request(method, path, headers=headers)
             response = self._connection.getresponse()
             return response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -50,12 +51,12 @@ class AdminLink:
 
 
 def fetch(
-    admin_port: int, path: str, *, method: str = "GET", timeout_s: float = TIMEOUT_S
+    admin_port: int, path: str, *, method: str = "GET", timeout_s: float = TIMEOUT_S, token: str = ""
 ) -> tuple[int, Any]:
-    """One request. Raises Unavailable when nobody answers."""
+    """One request; ``token``: the admin token, for what changes something. Unavailable: nobody answers."""
     link = AdminLink(admin_port, timeout_s=timeout_s)
     try:
-        return link.get(path, method=method)
+        return link.get(path, method=method, token=token)
     finally:
         link.close()
 

@@ -66,7 +66,9 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     monkeypatch.setitem(fetch.__kwdefaults__, "timeout_s", LATE_S / 3)
     with Gateway() as server:
         monkeypatch.setattr(
-            context, "find", lambda name: SimpleNamespace(admin_port=server.server_address[1])
+            context,
+            "find",
+            lambda name: SimpleNamespace(admin_port=server.server_address[1], admin_token=lambda: "secret"),
         )
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

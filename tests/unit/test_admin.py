@@ -80,7 +80,7 @@ async def admin() -> AsyncIterator[Admin]:
     counts.answered("GetObject", 200)
     counters = Counters(counts, BlobCache(), lambda: {Verdict.KEPT: 2})
     server = await asyncio.get_running_loop().create_server(
-        admin_server(status_routes(watch, counters)), "127.0.0.1", 0
+        admin_server(status_routes(watch, counters, lambda handler: handler)), "127.0.0.1", 0
     )
     port = server.sockets[0].getsockname()[1]
     async with ClientSession() as session:

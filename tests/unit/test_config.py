@@ -117,7 +117,7 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "rules_monitor": True, "announce": "",
         "bgp_as": 65001, "bgp_neighbours": "2001:db8::1 as 65000",
         "region": "eu", "s3_domain": "s3.example.org",
-        "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000, "cache_bytes": 1,
+        "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000, "cache_bytes": 1, "admin_token_file": "t",
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}
     path.write_text(toml(**mine))

@@ -1,13 +1,14 @@
-// The page: asks every second what is new, and tells the panels. Nothing is sent but questions.
+// The page: asks every second what is new, and tells the panels.
 
+import { Acts } from "./acts.js";
 import { colourOf, css } from "./colours.js";
+import { Door } from "./door.js";
 import { Latency } from "./latency.js";
 import { AddressMap } from "./map.js";
 import { Model, parsePrefix, prefixText } from "./model.js";
 import { Nodes, showCopies, showMoves, showSteps, showStory } from "./panels.js";
-import { bytes, element, plural, say } from "./text.js";
+import { at, bytes, element, plural, quoted, say } from "./text.js";
 
-const at = (id) => document.getElementById(id);
 const EVERY_MS = Math.max(50, Number(new URLSearchParams(location.search).get("every")) || 1000);
 const HIDDEN_MS = 10000;
 const PATIENCE_MS = 5000;
@@ -16,28 +17,43 @@ const STATES = ["", "moving to", "rebuilt", "split"];
 const model = new Model();
 const map = new AddressMap(at("map"), model);
 const latency = new Latency(at("latency"), at("figures"), model);
-const nodes = new Nodes(at("nodes"), choose);
+const door = new Door(askNow);
+const acts = new Acts(door);
+const nodes = new Nodes(at("nodes"), choose, (node) => acts.drain(node));
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 // -- the loop --
 
 let silentSince = 0;
+let timer = 0;
 
 async function ask() {
   const began = performance.now();
   try {
     const response = await fetch(`/console/state?${model.known()}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
-    if (!response.ok) throw new Error(`status ${response.status}`);
-    tick(await response.json());
-    silentSince = 0;
+    if (response.status === 401) {
+      say(at("live"), "Nothing is shown before you log in", "warn");
+      if (!silentSince) door.ask();
+      silentSince ||= Date.now();
+    } else {
+      if (!response.ok) throw new Error(`status ${response.status}`);
+      tick(await response.json());
+      silentSince = 0;
+    }
   } catch (error) {
     silentSince ||= Date.now();
     say(at("live"), `No answer from the gateway for ${Math.round((Date.now() - silentSince) / 1000)} s: all below is old`, "bad");
   }
-  setTimeout(ask, Math.max(0, (document.hidden ? HIDDEN_MS : EVERY_MS) - (performance.now() - began)));
+  timer = setTimeout(ask, Math.max(0, (document.hidden ? HIDDEN_MS : EVERY_MS) - (performance.now() - began)));
+}
+
+function askNow() {
+  clearTimeout(timer);
+  ask();
 }
 
 function tick(answer) {
+  door.show(answer.may_act);
   const { slices, names, nodes: hasNodes, cut } = model.take(answer);
   if (slices === null || cut) map.paintAll();
   else map.paintSome(slices);
@@ -186,10 +202,6 @@ at("ask").addEventListener("submit", async (event) => {
   map.draw();
 });
 
-function quoted(path) {
-  return /^[\w./:@%+=-]*$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
-}
-
 // -- looks --
 
 for (const button of document.querySelectorAll("[data-back]")) {
@@ -219,4 +231,4 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) latency.draw();
 });
 applyTheme();
-ask();
+door.begin().then(askNow);

@@ -17,9 +17,10 @@ export function nodeState(node) {
 
 // One row for a node, kept while it is there.
 export class Nodes {
-  constructor(body, choose) {
+  constructor(body, choose, drain) {
     this.body = body;
     this.choose = choose;
+    this.drain = drain;
     this.rows = new Map();
   }
 
@@ -50,6 +51,13 @@ export class Nodes {
       for (let column = 0; column < 8; column += 1) row.append(element("td"));
       row.children[2].className = "mono";
       row.children[8].className = "mono";
+      const drain = element("button", "Drain");
+      drain.type = "button";
+      drain.setAttribute("aria-label", `Drain ${name}`);
+      drain.addEventListener("click", () => this.drain(name));
+      const last = element("td");
+      last.append(drain);
+      row.append(last);
       this.rows.set(name, row);
       this.body.append(row);
     }

@@ -1,5 +1,7 @@
 // Text and elements: small things that every panel needs.
 
+export const at = (id) => document.getElementById(id);
+
 export function element(name, text = "", className = "") {
   const made = document.createElement(name);
   if (text) made.textContent = text;
@@ -35,4 +37,9 @@ export function clock(ms) {
 
 export function plural(count, noun, many = `${noun}s`) {
   return `${count.toLocaleString("en")} ${count === 1 ? noun : many}`;
+}
+
+// A word of a command, as a shell takes it.
+export function quoted(word) {
+  return /^[\w./:@%+=-]*$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }

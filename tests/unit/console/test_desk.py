@@ -3,92 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, ClientSession
 
-from ssastore.admin import admin_server
-from ssastore.console.desk import Console, condensed
+from ssastore.console.desk import condensed
 from ssastore.console.files import Files
-from ssastore.control.memory import MemoryControlStore
-from ssastore.core.cluster import NodeRecord
-from ssastore.core.clusterview import ClusterView
-from ssastore.core.frontview import FrontView
-from ssastore.core.locate import Location, locate_object
 from ssastore.core.moving import begin_move
-from ssastore.core.place import Place
-from ssastore.errors import BucketNotFound
-from ssastore.keyspace import service_network
-from ssastore.rebalance import form_cluster
-from ssastore.recent import Recent
-from ssastore.system import SystemClock
-from tests.cluster import SERVICE
-from tests.direct import SeededRandomness
-
-WORKER = {
-    "worker": 0,
-    "ok": True,
-    "silent": {},
-    "records": 3,
-    "used_bytes": 10,
-    "limit_bytes": 100,
-    "moves": {"coming": 1, "going": 2, "bytes": 5, "waiting": "", "paused": False},
-    "scrub": {
-        "health": "healthy",
-        "left": {"here": 0, "elsewhere": 0},
-        "repaired": 0,
-        "pass": None,
-        "last": {"ended_ms": 7},
-    },
-}
-NODE = {"name": "n1", "address": "fd00::1", "slices": 1, "prefixes": ["p"] * 30, "workers": [WORKER]}
-
-
-class Desk:
-    """Four nodes with three replicas, and the console of their gateway."""
-
-    def __init__(self, url: str, session: ClientSession, view: ClusterView, recent: Recent) -> None:
-        self.view, self.recent = view, recent
-        self._url, self._session = url, session
-
-    async def get(self, path: str, *, method: str = "GET", **headers: str) -> ClientResponse:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        answer = await self._session.request(method, self._url + path, headers=named)
-        await answer.read()
-        return answer
-
-    async def state(self, known: dict[str, Any] | None = None) -> dict[str, Any]:
-        names = ("instance", "version", "mark")
-        query = "" if known is None else "?" + "&".join(f"{name}={known[name]}" for name in names)
-        found: dict[str, Any] = await (await self.get(f"/console/state{query}")).json()
-        return found
-
-
-@pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    control, service = MemoryControlStore(), service_network(SERVICE)
-    nodes = [NodeRecord(f"n{at}", f"fd00::{at}") for at in (1, 2, 3, 4)]
-    await form_cluster(control, service, 3, nodes, now_ms=1, random_bytes=SeededRandomness().bytes)
-    view, recent = ClusterView(control), Recent()
-    await view.load()
-
-    async def report() -> dict[str, Any]:
-        return {"coordinator": "n1", "nodes": [NODE]}
-
-    async def locate(bucket: str, key: str) -> Location:
-        if bucket != "photos":
-            raise BucketNotFound(bucket)
-        return locate_object(service, Place(7, 16), key.encode(), 3)
-
-    clock, randomness = SystemClock(), SeededRandomness()
-    console = Console(view, FrontView(control, view), report, locate, recent, clock, randomness)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(admin_server(console.routes()), "127.0.0.1", 0)
-    async with ClientSession() as session:
-        yield Desk(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", session, view, recent)
-    server.close()
+from tests.desks import NODE, WORKER, Desk
 
 
 async def test_every_file_of_the_page_is_served_as_what_it_is(desk: Desk) -> None:
@@ -124,6 +45,8 @@ async def test_a_file_that_the_page_has_is_not_sent_again(desk: Desk) -> None:
         ("/console/index.html", "GET", 404),
         ("/", "POST", 405),
         ("/console/state", "DELETE", 405),
+        ("/console/act", "GET", 405),
+        ("/console/login", "GET", 405),
     ],
 )
 async def test_there_is_no_other_path(desk: Desk, path: str, method: str, code: int) -> None:
@@ -137,15 +60,15 @@ async def test_there_is_no_other_path(desk: Desk, path: str, method: str, code: 
         ("127.0.0.1", 200),
         ("[::1]:7481", 200),
         ("lab.localhost:1", 200),
-        ("evil.example", 403),
-        ("127.0.0.1.evil.example:7481", 403),
-        ("192.0.2.1:7481", 403),
+        ("evil.example", 401),
+        ("127.0.0.1.evil.example:7481", 401),
+        ("192.0.2.1:7481", 401),
     ],
 )
 async def test_a_name_that_somebody_points_here_reads_nothing(desk: Desk, host: str, code: int) -> None:
     answer = await desk.get("/console/state", Host=host)
     assert answer.status == code
-    assert code == 200 or "ssh -L" in await answer.text()
+    assert code == 200 or "log in" in await answer.text()
 
 
 async def test_the_state_is_told_once_and_then_what_is_new(desk: Desk) -> None:

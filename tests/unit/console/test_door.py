@@ -1,0 +1,150 @@
+"""Who may look and who may act: logins, cookies, tokens, and requests that other pages send."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ssastore.console.door import SESSION_S
+from ssastore.console.token import CODE_S, make_token, read_token
+from ssastore.errors import ConfigError
+from tests.desks import PAGE, Desk
+
+SCRUB = {"act": "scrub"}
+
+
+async def test_a_code_lets_somebody_act_and_is_good_once(desk: Desk) -> None:
+    code = desk.code()
+    assert (await desk.post("/console/act", SCRUB))[0] == 401
+    assert (await desk.state())["may_act"] is False
+    assert (await desk.post("/console/login", {"code": code}))[0] == 200
+    assert (await desk.state())["may_act"] is True
+    assert (await desk.post("/console/act", SCRUB))[0] == 200
+    desk.leave()
+    status, said = await desk.post("/console/login", {"code": code})
+    assert status == 403 and "was used" in said["error"]
+    assert (await desk.post("/console/act", SCRUB))[0] == 401
+    assert desk.scrubs == 1
+
+
+async def test_a_code_ends(desk: Desk) -> None:
+    code = desk.code()
+    desk.clock.ms += CODE_S * 1000
+    status, said = await desk.post("/console/login", {"code": code})
+    assert status == 403 and "ten minutes" in said["error"]
+
+
+@pytest.mark.parametrize("change", [(0, "0"), (20, "0"), (-1, "0"), (-1, "")])
+async def test_a_code_that_somebody_made_up(desk: Desk, change: tuple[int, str]) -> None:
+    code = list(desk.code())
+    at, sign = change
+    code[at] = sign if code[at] != sign else "1"
+    assert (await desk.post("/console/login", {"code": "".join(code)}))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"code": 5}, {"token": None}, {"token": ""}, {"code": "é.é"}, {"token": "é"}]
+)
+async def test_what_is_no_login(desk: Desk, said: dict[str, object]) -> None:
+    assert (await desk.post("/console/login", said))[0] == 403
+
+
+async def test_a_code_of_before_the_start_may_have_been_used(desk: Desk) -> None:
+    desk.clock.ms -= 60_000
+    code = desk.code()
+    desk.clock.ms += 60_000
+    status, said = await desk.post("/console/login", {"code": code})
+    assert status == 403 and "before the gateway was started" in said["error"]
+
+
+async def test_the_token_lets_in_and_is_asked_of_programs(desk: Desk) -> None:
+    token = read_token(desk.token_file).decode()
+    assert (await desk.post("/console/login", {"token": token + "\n"}))[0] == 200
+    desk.leave()
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert (await desk.post("/console/act", SCRUB, bearer))[0] == 200
+    assert (await desk.post("/console/act", SCRUB, {"Authorization": f"Bearer {token}0"}))[0] == 401
+    assert (await desk.post("/console/act", SCRUB, {"Authorization": "Bearer "}))[0] == 401
+    far = {"Host": "gateway.example:7481"}
+    assert (await desk.get("/console/state", **far)).status == 401
+    assert (await desk.get("/console/state", **far, **bearer)).status == 200
+
+
+async def test_a_session_ends_with_its_time_and_with_its_token(desk: Desk) -> None:
+    ended: list[str] = []
+    desk.door.on_end = ended.append
+    await desk.post("/console/login", {"code": desk.code()})
+    desk.clock.ms += SESSION_S * 1000 - 1
+    assert (await desk.state())["may_act"] is True
+    desk.clock.ms += 1
+    assert (await desk.state())["may_act"] is False
+    await desk.post("/console/login", {"code": desk.code()})
+    assert (await desk.state())["may_act"] is True
+    make_token(desk.token_file, desk.randomness)
+    assert (await desk.state())["may_act"] is False
+    assert len(ended) == 2
+
+
+async def test_who_logs_out_is_out_wherever_the_cookie_is(desk: Desk) -> None:
+    answer = await desk.get(
+        "/console/login", method="POST", Authorization="", **PAGE, Content_Type="application/json"
+    )
+    assert answer.status == 403
+    await desk.post("/console/login", {"code": desk.code()})
+    cookies = {"Cookie": "; ".join(f"{c.key}={c.value}" for c in desk.cookies())}
+    assert (await desk.post("/console/logout", {}))[0] == 200
+    assert (await desk.get("/console/state", **cookies)).status == 200
+    assert (await desk.post("/console/act", SCRUB, {**PAGE, **cookies}))[0] == 401
+
+
+async def test_the_cookie_is_for_this_site_and_no_script(desk: Desk) -> None:
+    answer = await desk.login_answer()
+    said = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in said and "SameSite=Strict" in said and "Path=/" in said
+    assert said.startswith(f"ssastore-{desk.url.rpartition(':')[2]}=")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (PAGE, 200),
+        ({}, 403),
+        (PAGE | {"Origin": "http://evil.example"}, 403),
+        (PAGE | {"Origin": "http://localhost:1"}, 403),
+        (PAGE | {"Origin": "null"}, 403),
+    ],
+)
+async def test_another_page_cannot_act_with_the_cookie(
+    desk: Desk, headers: dict[str, str], status: int
+) -> None:
+    await desk.post("/console/login", {"code": desk.code()})
+    assert (await desk.post("/console/act", SCRUB, headers))[0] == status
+    assert (await desk.post("/console/act", SCRUB, PAGE | {"Origin": desk.url}))[0] == 200
+    desk.leave()
+    assert (await desk.post("/console/login", {"code": desk.code()}, headers))[0] == status
+
+
+async def test_nobody_comes_in_by_a_token_that_others_can_read(desk: Desk) -> None:
+    code = desk.code()
+    desk.token_file.chmod(0o644)
+    make_unseen = desk.token_file.read_text() + "0"
+    desk.token_file.write_text(make_unseen)
+    status, said = await desk.post("/console/login", {"code": code})
+    assert status == 403 and "no admin token" in said["error"]
+    desk.token_file.unlink()
+    assert (await desk.post("/console/login", {"code": code}))[0] == 403
+    with pytest.raises(ConfigError):
+        read_token(desk.token_file)
+
+
+async def test_a_token_is_in_no_log(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token, code = read_token(desk.token_file).decode(), desk.code()
+    await desk.post("/console/login", {"code": code})
+    await desk.post("/console/login", {"token": token})
+    await desk.post("/console/login", {"token": token[1:]})
+    await desk.post("/console/act", SCRUB)
+    assert "console.acted" in caplog.text
+    said = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    assert token not in said and token[1:] not in said and code not in said
