@@ -47,6 +47,7 @@ from ssastore.transport.lookup import NOWHERE, Find, Found
 from ssastore.transport.pool import Pool
 from ssastore.transport.ruled import RuledLinks
 from ssastore.transport.tcp import TcpLinks
+from ssastore.transport.tls import Tls, TlsFiles
 
 Source = bytes | bytearray | memoryview | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 """What ``put`` takes: bytes, an open binary file, or an (async) iterable of bytes."""
@@ -120,6 +121,14 @@ def finder(name: str, port: int, name_server: str, links: RuledLinks) -> Find:
     return find
 
 
+def _tls(service: str, name: str, ca: str) -> Tls | None:
+    """TLS as a client's arguments say it. Raises ConfigError."""
+    name = name or (service if ca and is_name(service) else "")
+    if ca and not name:
+        raise ConfigError("tls_ca: which name is a node to prove? tls_name says it")
+    return Tls(TlsFiles(ca), name) if name else None
+
+
 class AsyncClient:
     """A client of one service. Use it as an async context manager, or call ``close``."""
 
@@ -138,6 +147,8 @@ class AsyncClient:
         name_server: str = "",
         rules: str = "",
         rule_token: str = "",
+        tls_name: str = "",
+        tls_ca: str = "",
     ) -> None:
         """Make a client; nothing connects yet.
 
@@ -154,30 +165,27 @@ class AsyncClient:
             name_server: ADDRESS or [ADDRESS]:PORT to ask for names, instead of those of the system.
             rules: the service record, where it is not found with a name: ``v=SSA1; data=content+source``.
             rule_token: for keyed rules, what the operator gave clients in this /64, 32 hexadecimal digits.
+            tls_name: of the service: connections go by TLS, and every node has to prove this name.
+            tls_ca: the file of those who may sign for it, by default whom the system believes. With it a
+                service that is a name in DNS has to prove that one.
 
         Raises:
-            ConfigError: ``service`` is neither an IPv6 /64 nor a name, or ``deadline_ms`` is out of range.
+            ConfigError: ``service`` is neither an IPv6 /64 nor a name, or ``deadline_ms`` is out of range;
+                ``tls_ca`` cannot be used.
         """
         if not 0 < deadline_ms <= CALL_DEADLINE_MS_MAX:
             # Nodes remember an operation for some minutes: no call may repeat it later than that.
             raise ConfigError(f"deadline_ms is 1 to {CALL_DEADLINE_MS_MAX}, got {deadline_ms}")
         self._randomness = SystemRandomness()
         self._ruled = RuledLinks(
-            links or TcpLinks(),
+            links or TcpLinks(_tls(str(service), tls_name, tls_ca)),
             record_from_text(rules) if rules else ServiceRecord(),
             SystemClock(),
             self._randomness,
             token=token_from_text(rule_token) if rule_token else b"",
         )
         self.links: Links = self._ruled
-        network, find = NOWHERE, None
-        if isinstance(service, str) and is_name(service):
-            find = finder(service, port, name_server, self._ruled)
-        else:
-            try:
-                network = service_network(str(service))
-            except ValueError as error:
-                raise ConfigError(f"service: {error}") from None
+        network, find = self._where(service, port, name_server)
         identity = identity or Identity("client", access_key, secret_key.encode(), replicas)
         self.pool = Pool(
             network,
@@ -190,6 +198,17 @@ class AsyncClient:
             find=find,
         )
         self.objects = Objects(self.pool, SystemClock(), self._randomness)
+
+    def _where(
+        self, service: str | IPv6Network, port: int, name_server: str
+    ) -> tuple[IPv6Network, Find | None]:
+        """The prefix; or what looks the name up, and NOWHERE yet. Raises ConfigError."""
+        if isinstance(service, str) and is_name(service):
+            return NOWHERE, finder(service, port, name_server, self._ruled)
+        try:
+            return service_network(str(service)), None
+        except ValueError as error:
+            raise ConfigError(f"service: {error}") from None
 
     @property
     def service(self) -> IPv6Network:
@@ -215,6 +234,8 @@ class AsyncClient:
         options.setdefault("name_server", os.environ.get("SSASTORE_NAME_SERVER", ""))
         options.setdefault("rules", os.environ.get("SSASTORE_RULES", ""))
         options.setdefault("rule_token", secret_from(os.environ, "SSASTORE_RULE_TOKEN"))
+        options.setdefault("tls_name", os.environ.get("SSASTORE_TLS_NAME", ""))
+        options.setdefault("tls_ca", os.environ.get("SSASTORE_TLS_CA", ""))
         if "identity" not in options:
             options.setdefault("access_key", os.environ.get("SSASTORE_ACCESS_KEY", ""))
             options.setdefault("secret_key", secret_from(os.environ, "SSASTORE_SECRET_KEY"))

@@ -17,7 +17,9 @@ from ssastore.config import (
     GatewayConfig,
     load,
     load_rules,
+    load_s3_tls,
     load_secrets,
+    load_tls,
     load_wrapping_keys,
     open_control,
 )
@@ -41,6 +43,7 @@ from ssastore.transport.connection import Identity
 from ssastore.transport.ruled import ruled
 from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import TcpLinks, simulated_links
+from ssastore.transport.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +68,17 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
             # It has no part in the front plane, and shows nothing of it in its status.
             log.error("front.record_not_understood", extra={"reason": str(error)})
         following = [spawn("follow the cluster", view.run()), spawn("follow the front plane", front.run())]
-        links: Links = simulated_links(cluster) if is_simulated else TcpLinks()
+        tls, s3_tls = load_tls(config), load_s3_tls(config)
+        certificates = [found for found in (tls, s3_tls) if found is not None]
+        following += [spawn("keep certificates", found.keep()) for found in certificates]
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, certificates)
+        links: Links = simulated_links(cluster, tls) if is_simulated else TcpLinks(tls)
         rules = load_rules(config.rules, config.secrets_file)
         links = ruled(links, rules, SystemClock(), SystemRandomness())
         try:
             secrets = credentials, wrapping_keys
-            await _serve(config, secrets, (view, front, control), links, (s3_fd, admin_fd), stopped)
+            outside = links, s3_tls, (s3_fd, admin_fd)
+            await _serve(config, secrets, (view, front, control), outside, stopped)
         finally:
             for job in following:
                 job.cancel()
@@ -83,13 +91,13 @@ async def _serve(
     config: GatewayConfig,
     secrets: tuple[Credentials, list[tuple[str, bytes]]],
     known: tuple[ClusterView, FrontView, ControlStore],
-    links: Links,
-    descriptors: tuple[int | None, int | None],
+    outside: tuple[Links, Tls | None, tuple[int | None, int | None]],
     stopped: asyncio.Event,
 ) -> None:
-    """Serve S3 and status until ``stopped``. ``descriptors``: sockets handed down for them, if any."""
+    """Serve S3 and status until ``stopped``. ``outside``: with sockets handed down for both, if any."""
     credentials, wrapping_keys = secrets
-    loop, (s3_fd, admin_fd), (view, front, control) = asyncio.get_running_loop(), descriptors, known
+    links, s3_tls, (s3_fd, admin_fd) = outside
+    loop, (view, front, control) = asyncio.get_running_loop(), known
     cluster = view.cluster()
     record = cluster.record
     identity = Identity("node", "gateway", credentials.cluster_secret, cluster_id=record.cluster_id)
@@ -116,7 +124,7 @@ async def _serve(
     watch = ClusterWatch(view, control, identity, links, randomness, front)
     guard = _guard(config, view)
     serving = Serving(
-        s3, None if guard is None else lambda peer, own: guard.lets_in(peer, own, clock.now_ms())
+        s3, None if guard is None else lambda peer, own: guard.lets_in(peer, own, clock.now_ms()), s3_tls
     )
     if s3_fd is not None:
         await serving.begin(socket.socket(fileno=s3_fd))
@@ -136,7 +144,8 @@ async def _serve(
         following.append(spawn("look for the console", console.run()))
         tables = status_routes(watch, counters, door.acts), console.routes()
         admin = await loop.create_server(admin_server(*tables), sock=admin_socket)
-    log.info("gateway.ready", extra={"service": record.service})
+    shown = s3_tls.shown() if s3_tls is not None else {}
+    log.info("gateway.ready", extra={"service": record.service, **shown})
     await stopped.wait()
     if gate is not None:
         await gate.leave()
@@ -148,6 +157,11 @@ async def _serve(
     await watch.close()
     await client.close()
     log.info("gateway.stopped")
+
+
+def _read_again(certificates: list[Tls]) -> None:
+    for found in certificates:
+        found.read_again()
 
 
 def _guard(config: GatewayConfig, view: ClusterView) -> Guard | None:

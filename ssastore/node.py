@@ -25,7 +25,7 @@ from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from ssastore.config import NodeConfig, load, load_rules, load_secrets, open_control, write_private
+from ssastore.config import NodeConfig, load, load_rules, load_secrets, load_tls, open_control, write_private
 from ssastore.coordination import guardian_of
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
@@ -163,6 +163,7 @@ class Supervisor:
     def __init__(self, config_path: str, config: NodeConfig) -> None:
         self._config_path = config_path
         self._config = config
+        self._tls = load_tls(config)
         self._listeners: list[socket.socket] = []
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -176,6 +177,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._read_again)
         control = open_control(self._config.control, self._config.secrets_file)
         try:
             return await self._serve(control)
@@ -187,6 +189,13 @@ class Supervisor:
         self._is_ended = True
         self._stopping.set()
 
+    def _read_again(self) -> None:
+        """Certificates have changed; workers have sessions of their own, and hear of it from here alone."""
+        if self._tls is not None:
+            self._tls.read_again()
+        for process in self._running.values():
+            process.send_signal(signal.SIGHUP)
+
     async def _serve(self, control: ControlStore) -> int:
         cluster = await read_cluster(control)
         name, workers = self._config.name, check_record(self._config, cluster).workers
@@ -197,6 +206,8 @@ class Supervisor:
         await view.load()
         if self._config.manage_routes:
             self._accept_addresses(view)
+        if self._tls is not None:
+            self._jobs.append(spawn("keep certificates", self._tls.keep()))
         prober = self._stand_for_coordinator(control, view)
         keeper = CopyKeeper(view, control, self._config.data_dir, SystemClock())
         self._jobs.append(spawn("copy the control store", keeper.run()))
@@ -262,7 +273,7 @@ class Supervisor:
         record, name = view.record, self._config.name
         identity = Identity("node", name, secret, cluster_id=record.cluster_id)
         rules = load_rules(self._config.rules, self._config.secrets_file)
-        links = ruled(TcpLinks(), rules, SystemClock(), SystemRandomness())
+        links = ruled(TcpLinks(self._tls), rules, SystemClock(), SystemRandomness())
         prober = Prober(view, identity, links, SystemRandomness())
         guardian = guardian_of(control, view, name, prober.reaches, prober.heard, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import NodeConfig, load, load_rules, load_secrets, open_control
+from ssastore.config import NodeConfig, load, load_rules, load_secrets, load_tls, open_control
 from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
@@ -38,6 +38,8 @@ from ssastore.system import (
     serve_for_long,
 )
 from ssastore.transport.ruled import ruled
+from ssastore.transport.secure import SecureListener
+from ssastore.transport.session import SPEAK_TLS, Service
 from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Worker:
         self._index = index
         self._listener = listener
         self._started = time.monotonic()
+        self._tls = load_tls(config)
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -58,12 +61,11 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         engine = await self._start_engine()
-        server = await asyncio.get_running_loop().create_server(
-            engine.service.session, sock=self._listener, start_serving=True, backlog=LISTEN_BACKLOG
-        )
+        server = await self._listen(engine.service)
         engine.begin()
         signs = spawn("keep lease", self._heartbeat(engine).run()) if self._index == 0 else None
-        log.info("worker.ready", extra={"slices": len(engine.acceptor.owned)})
+        tls = self._tls.shown() if self._tls is not None else {}
+        log.info("worker.ready", extra={"slices": len(engine.acceptor.owned), **tls})
         await stopped.wait()
         server.close()
         if signs is not None:
@@ -71,8 +73,20 @@ class Worker:
         await engine.end()
         log.info("worker.stopped")
 
+    async def _listen(self, service: Service) -> asyncio.Server | SecureListener:
+        loop, tls = asyncio.get_running_loop(), self._tls
+        # Also when there is nothing to read again: a signal for that must not end the process.
+        loop.add_signal_handler(signal.SIGHUP, tls.read_again if tls is not None else lambda: None)
+        if tls is None:
+            return await loop.create_server(service.session, sock=self._listener, backlog=LISTEN_BACKLOG)
+        spawn("keep certificates", tls.keep())
+        service.node_name = tls.name
+        return SecureListener(
+            self._listener, tls, service.session, plainly=SPEAK_TLS, lets_in=service.lets_in
+        )
+
     async def _start_engine(self) -> Engine:
-        config = self._config
+        config, tls = self._config, self._tls
         path = Path(config.data_dir) / f"worker-{self._index}"
         store = LmdbStore.open(path, map_bytes=config.map_bytes)
         control = open_control(config.control, config.secrets_file)
@@ -82,7 +96,7 @@ class Worker:
         if self._index >= workers:
             # Its supervisor is about to begin again.
             raise Unavailable(f"{config.name} has {workers} workers now, and this is number {self._index}")
-        links: Links = simulated_links(cluster) if config.simulated else TcpLinks()
+        links: Links = simulated_links(cluster, tls) if config.simulated else TcpLinks(tls)
         rules = load_rules(config.rules, config.secrets_file)
         links = ruled(links, rules, SystemClock(), SystemRandomness())
         engine = await Engine.start(

@@ -57,7 +57,7 @@ def doctor_command(
 def look(config: NodeConfig | None, data: Path, port: int) -> list[Finding]:
     from functools import partial
 
-    from ssastore.doctor import disk, host, network, service
+    from ssastore.doctor import certificates, disk, host, network, service
     from ssastore.doctor.findings import Look, look_at
 
     # The first that exists: a node makes its directory when it starts.
@@ -78,7 +78,10 @@ def look(config: NodeConfig | None, data: Path, port: int) -> list[Finding]:
         "flush": partial(disk.look_at_flush, place),
     }
     findings = [look_at(name, look) for name, look in looks.items()]
-    return findings + service.look_at_service(config) if config else findings
+    if config is None:
+        return findings
+    findings.append(look_at("tls", partial(certificates.look_at_certificates, config)))
+    return findings + service.look_at_service(config)
 
 
 def _look_at_name(name: str, server: str) -> Finding:

@@ -237,6 +237,8 @@ def exec_command(context: str | None, host: str, command: tuple[str, ...]) -> in
     }
     if found.name_server:
         environment["SSASTORE_NAME_SERVER"] = found.name_server
+    if found.tls_name:
+        environment |= {"SSASTORE_TLS_NAME": found.tls_name, "SSASTORE_TLS_CA": found.tls_ca}
     found.enter(host)
     _ask_the_lab(found)
     try:

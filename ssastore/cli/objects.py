@@ -66,7 +66,13 @@ def _lab_client(context: str | None) -> Callable[[], AsyncClient]:
     identity = found.identity()
     found.enter()
     return lambda: AsyncClient(
-        found.service, port=found.port, identity=identity, links=links, rules=found.rules
+        found.service,
+        port=found.port,
+        identity=identity,
+        links=links,
+        rules=found.rules,
+        tls_name=found.tls_name,
+        tls_ca=found.tls_ca,
     )
 
 

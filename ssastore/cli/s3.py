@@ -22,12 +22,15 @@ def env_command(context: str | None, as_json: bool) -> int:
 
     found = find(context)
     key, secret = found.access_key()
+    where = f"https://localhost:{found.s3_port}" if found.is_https else f"http://127.0.0.1:{found.s3_port}"
     variables = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{found.s3_port}",
+        "AWS_ENDPOINT_URL": where,
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": found.region,
     }
+    if found.is_https and found.tls_ca:
+        variables["AWS_CA_BUNDLE"] = found.tls_ca
     if as_json:
         print(json.dumps(variables))
     else:

@@ -19,6 +19,7 @@ from ssastore.config.keys import (
 from ssastore.config.loading import load
 from ssastore.config.nodesettings import NodeConfig
 from ssastore.config.opening import open_control
+from ssastore.config.tlsfiles import load_s3_tls, load_tls
 
 __all__ = [
     "GatewayConfig",
@@ -26,7 +27,9 @@ __all__ = [
     "add_wrapping_key",
     "load",
     "load_rules",
+    "load_s3_tls",
     "load_secrets",
+    "load_tls",
     "load_wrapping_keys",
     "make_secrets",
     "open_control",

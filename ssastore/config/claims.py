@@ -9,6 +9,8 @@ from ssastore.routes.bgpspeaker import AS_MAX, parse_neighbours
 from ssastore.rules.record import record_from_text
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+"Lower case; with the longest bucket name in front it is still a name of DNS (RFC 1035)."
 NAME_RULE = "letters, digits, dot, hyphen, underscore"
 
 
@@ -58,3 +60,11 @@ def parse_listen(text: str) -> tuple[str, int]:
         raise ConfigError(f"{text!r} must be HOST:PORT, as in [::1]:7482")
     check_port("port", int(port))
     return host.strip("[]"), int(port)
+
+
+def check_tls(name: str, files: tuple[str, str, str]) -> None:
+    """All settings of TLS or none. Raises ConfigError."""
+    if name or any(files):
+        require(DOMAIN.fullmatch(name) is not None, "tls_name", "a name such as store.example.org, with TLS")
+        for setting, path in zip(("tls_ca", "tls_cert", "tls_key"), files, strict=True):
+            require(path != "", setting, "the name of a file, with tls_name")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from ssastore.config.claims import NAME, NAME_RULE, check_announce, check_listen, check_rules, require
+from ssastore.config.claims import (
+    DOMAIN,
+    NAME,
+    NAME_RULE,
+    check_announce,
+    check_listen,
+    check_rules,
+    check_tls,
+    require,
+)
 from ssastore.control.address import parse_control
 from ssastore.core.cluster import WEIGHT_MAX
 from ssastore.core.fields import is_node_address
 from ssastore.limits import CALL_DEADLINE_MS, CALL_DEADLINE_MS_MAX, MIB
-
-_DOMAIN = re.compile(r"(?=.{1,190}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-"Lower case; with the longest bucket name in front it is still a name of DNS (RFC 1035)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,18 @@ class GatewayConfig:
     "Bound on one call to a node, retries included: S3 clients retry by themselves."
     cache_bytes: int = 64 * MIB
     "Memory for parts of large objects that are read again and again; 0 keeps none."
+    tls_name: str = ""
+    "Name of the service: the native protocol goes by TLS, and whoever is dialled has to prove this name."
+    tls_ca: str = ""
+    "With it: file with the certificates (PEM) of those who may sign others."
+    tls_cert: str = ""
+    "With it: file with the certificate, for this name, that is shown to others."
+    tls_key: str = ""
+    "With it: file with the key of that certificate, readable by its owner only."
+    s3_cert: str = ""
+    "Certificate of the S3 interface (PEM, with those that signed it): it speaks HTTPS alone. Empty: HTTP."
+    s3_key: str = ""
+    "Its key, readable by its owner only."
     log_format: str = "text"
     "text or json."
 
@@ -71,9 +88,11 @@ class GatewayConfig:
             require(self.s3_listen.startswith("[::]:"), "s3_listen", "[::]:PORT for a gateway with a name")
         check_announce(self.announce, self.bgp_as, self.bgp_neighbours)
         require(bool(self.name) or not self.announce, "announce", "empty without name")
-        is_domain = not self.s3_domain or _DOMAIN.fullmatch(self.s3_domain) is not None
+        is_domain = not self.s3_domain or DOMAIN.fullmatch(self.s3_domain) is not None
         require(is_domain, "s3_domain", "a domain such as s3.example.org, without a port")
         check_rules(self.rules)
+        check_tls(self.tls_name, (self.tls_ca, self.tls_cert, self.tls_key))
+        require(bool(self.s3_cert) == bool(self.s3_key), "s3_key", "there with s3_cert, and only then")
         require(100 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX, "deadline_ms", "100 to 60000")
         require(0 <= self.cache_bytes <= 1 << 40, "cache_bytes", "0 to 1 TiB")
         require(self.log_format in ("text", "json"), "log_format", "text or json")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssastore.config.claims import NAME, NAME_RULE, check_announce, check_port, check_rules, require
+from ssastore.config.claims import (
+    NAME,
+    NAME_RULE,
+    check_announce,
+    check_port,
+    check_rules,
+    check_tls,
+    require,
+)
 from ssastore.control.address import parse_control
 from ssastore.limits import BLOB_GRACE_MS, MAP_BYTES_DEFAULT, MIB, TOMBSTONE_KEPT_MS
 
@@ -54,6 +62,14 @@ class NodeConfig:
     "And the routers that are told: `ADDRESS as NUMBER`, with commas between them."
     simulated: bool = False
     "Every node is a port of ::1, as in a lab without namespaces; never on a network."
+    tls_name: str = ""
+    "Name of the service: the native protocol goes by TLS, and whoever is dialled has to prove this name."
+    tls_ca: str = ""
+    "With it: file with the certificates (PEM) of those who may sign others."
+    tls_cert: str = ""
+    "With it: file with the certificate, for this name, that is shown to others."
+    tls_key: str = ""
+    "With it: file with the key of that certificate, readable by its owner only."
     log_format: str = "text"
     "text or json."
 
@@ -69,6 +85,7 @@ class NodeConfig:
         require(1 <= self.scrub_every_s <= _YEAR_S, "scrub_every_s", "1 s to a year")
         require(1 <= self.lifecycle_day_s <= 24 * 3600, "lifecycle_day_s", "1 s to a day")
         check_rules(self.rules)
+        check_tls(self.tls_name, (self.tls_ca, self.tls_cert, self.tls_key))
         check_announce(self.announce, self.bgp_as, self.bgp_neighbours)
         require(self.manage_routes or not self.announce, "announce", "empty without manage_routes")
         require(MIB <= self.scrub_bytes_per_s <= 1 << 40, "scrub_bytes_per_s", "1 MiB to 1 TiB")

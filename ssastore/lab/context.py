@@ -65,6 +65,11 @@ class Context:
     "Address of who answers for that name."
     admin_token_file: str = ""
     "Where the gateway's admin token is; empty: beside the secrets file."
+    tls_name: str = ""
+    "With TLS: the name that nodes have to prove, and in which file those are who may sign for it."
+    tls_ca: str = ""
+    is_https: bool = False
+    "S3 speaks HTTPS; its certificate is signed by those of the same file."
 
     @property
     def url(self) -> str:
@@ -234,6 +239,9 @@ def of_gateway(path: str) -> Context:
         nodes=[node.name for node in nodes],
         rules=settings.rules,
         admin_token_file=settings.admin_token_file,
+        tls_name=settings.tls_name,
+        tls_ca=settings.tls_ca,
+        is_https=bool(settings.s3_cert),
     )
 
 

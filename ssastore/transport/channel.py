@@ -57,8 +57,10 @@ class FrameChannel(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         # At once to the kernel, which has a buffer of its own: uvloop keeps what is below the limit until the
-        # end of the turn. What the kernel does not take means that the peer is slow, and to stop.
-        self._transport.set_write_buffer_limits(high=0)
+        # end of the turn. What the kernel does not take means that the peer is slow, and to stop. Under TLS a
+        # limit of 0 is reached by nothing at all: asyncio compares with "at least".
+        if transport.get_extra_info("sslcontext") is None:
+            self._transport.set_write_buffer_limits(high=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -152,7 +154,8 @@ class FrameChannel(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send what is queued, then close."""
-        if self._transport is not None:
+        # Once: of a second time the transports of TLS make something that knows no connection any more.
+        if self._transport is not None and not self._transport.is_closing():
             self.flush()
             self._transport.close()
 

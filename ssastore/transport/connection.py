@@ -29,6 +29,7 @@ _NUMBER_MAX = (1 << NUMBER_BITS) - 1
 
 _COVERAGES = ((int, int, int, int), (int, int, int, int, int, bytes))
 "Types of the items of COVERAGE: of a cluster that was never renumbered, and of one that was."
+_REASON_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,13 @@ class Identity:
     def __repr__(self) -> str:
         """Without the secret: this ends in tracebacks and logs."""
         return f"Identity(role={self.role!r}, key_id={self.key_id!r})"
+
+
+def _reason_of(header: Header) -> str:
+    """Why a node refuses. Nothing is proved yet of who says it, so only a plain short text is repeated."""
+    text = header[2] if len(header) > 2 else ""
+    is_plain = isinstance(text, str) and text.isprintable() and 0 < len(text) <= _REASON_MAX
+    return text if is_plain else "without a reason"
 
 
 class Connection(FrameChannel):
@@ -106,8 +114,7 @@ class Connection(FrameChannel):
 
     def _greet(self, header: Header, body: Body) -> None:
         if header[0] == Status.DENIED:
-            raise_later: Exception = AccessDenied("the node refused the access key")
-            self._finish_greeting(raise_later)
+            self._finish_greeting(AccessDenied(f"the node refused: {_reason_of(header)}"))
         elif self.welcome is None:
             if header[0] != Welcome.TYPE:
                 raise UnexpectedMessage("the first answer is not a Welcome")

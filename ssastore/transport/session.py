@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,16 +50,19 @@ from ssastore.messages import (
 )
 from ssastore.rules.guard import Guard
 from ssastore.transport.channel import FrameChannel
+from ssastore.transport.counters import Counters
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
+from ssastore.transport.tls import is_of
 from ssastore.transport.told import Telling, Told
-from ssastore.wire import Body, Frame, Header
+from ssastore.wire import Body, Frame, Header, encode
 
 log = logging.getLogger(__name__)
 
 _GREETING_FRAME_BYTES = 1024
 _OF_A_WORKER = frozenset((Report.TYPE, StartScrub.TYPE))
 "Requests that are for no slice."
-_ACCEPT_LOG_MAX = 64
+SPEAK_TLS = b"".join(encode([int(Status.DENIED), 0, "it speaks TLS: tls_name and tls_ca are to be set"]))
+"What a client without TLS is answered where it is on."
 _COVER_GATHERED_S = 0.01
 _WRITE_OVERHEAD_BYTES = 2048
 "Of one write, beside its body and long fields: what waits with it, key and operation id among them."
@@ -83,19 +86,6 @@ class Credentials:
         if hello.role == "node":
             return self.cluster_secret
         return self.access_keys.get(hello.key_id)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a worker counts for status and metrics."""
-
-    requests: dict[int, int] = field(default_factory=dict)
-    refusals: dict[int, int] = field(default_factory=dict)
-    accepted: int = 0
-    denied: int = 0
-    peer_errors: int = 0
-    accept_log: deque[str] = field(default_factory=lambda: deque(maxlen=_ACCEPT_LOG_MAX))
-    "Addresses that clients dialled to get here, newest last."
 
 
 class Service:
@@ -133,6 +123,8 @@ class Service:
         "Set where there may be several replicas: everywhere but in tests of less."
         self.guard: Guard | None = None
         "Set where connections are judged by the rule of the service."
+        self.node_name = ""
+        "With TLS: who has the role `node` has to show a certificate of this name."
         self.counting: Counting | None = None
         "The same, and buckets may have quotas."
         self.counters = Counters()
@@ -148,6 +140,13 @@ class Service:
     def session(self) -> Session:
         """A protocol for a new connection."""
         return Session(self)
+
+    def lets_in(self, peer: Any, own: Any) -> bool:
+        """Whether a connection keeps the rule of the service, by its two addresses; its verdict is counted.
+
+        Without a line in the log: who breaks the rule may do it very often.
+        """
+        return self.guard is None or self.guard.lets_in(peer, own, self.clock.now_ms())
 
     def secret_for(self, hello: Hello) -> tuple[bytes, bool]:
         """(secret, whether it is real): an unknown key is checked too, at the same cost."""
@@ -239,13 +238,11 @@ class Session(FrameChannel):
         super().connection_made(transport)
         self._service.counters.accepted += 1
         own = transport.get_extra_info("sockname")
-        guard = self._service.guard
-        if guard is not None:
-            # Without a line in the log: who breaks the rule may do it very often. The verdicts are counted.
-            peer = transport.get_extra_info("peername")
-            if not guard.lets_in(peer, own, self._service.clock.now_ms()):
-                self.abort()
-                return
+        # With TLS that was asked before the handshake.
+        is_new = transport.get_extra_info("sslcontext") is None
+        if is_new and not self._service.lets_in(transport.get_extra_info("peername"), own):
+            self.abort()
+            return
         self._service.counters.accept_log.append(own[0])
         if len(self._service.sessions) >= CONNECTIONS_MAX:
             log.warning("connection.refused", extra={"reason": "too many connections"})
@@ -480,8 +477,18 @@ class Session(FrameChannel):
             self._service.counters.denied += 1
             self.send([Status.DENIED, 0, "unknown access key or wrong secret"])
             raise UnexpectedMessage(f"greeting denied for role {self._hello.role}")
+        if self._hello.role == "node" and not self._is_known_node():
+            self._service.counters.denied += 1
+            self.send([Status.DENIED, 0, f"a node shows a certificate of {self._service.node_name}"])
+            raise UnexpectedMessage("a node without a certificate of the service")
         self._is_greeted = True
         self.role = self._hello.role
         self._decoder.allow(FRAME_BYTES_MAX)
         self.send(Proof(proof(secret, NODE_SIDE, self._hello, self._welcome)).header(0))
         self.cover()
+
+    def _is_known_node(self) -> bool:
+        """With TLS the secret alone is not enough."""
+        name = self._service.node_name
+        assert self._transport is not None
+        return not name or is_of(name, self._transport.get_extra_info("peercert"))

@@ -6,13 +6,14 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ssastore.core.cluster import Cluster
 from ssastore.core.planner import owned_slices
 from ssastore.env import spawn
 from ssastore.keyspace import Slice
 from ssastore.limits import DIAL_TIMEOUT_MS
+from ssastore.transport.tls import Tls, dial_tls
 
 _IPV6_RECVERR = 25  # ipv6(7); the socket module does not name it
 
@@ -21,6 +22,10 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 class TcpLinks:
     """Dial the address itself."""
+
+    def __init__(self, tls: Tls | None = None) -> None:
+        """With ``tls`` whoever is dialled has to be the service of its name."""
+        self._tls = tls
 
     async def dial(self, address: IPv6Address, port: int, protocol: Callable[[], P]) -> P:
         """See ``env.Links.dial``."""
@@ -42,7 +47,7 @@ class TcpLinks:
         except BaseException:
             sock.close()
             raise
-        connecting = spawn("take a connection over", loop.create_connection(protocol, sock=sock))
+        connecting = spawn("take a connection over", self._take_over(sock, protocol, f"[{address}]:{port}"))
         try:
             _, made = await asyncio.shield(connecting)
         except asyncio.CancelledError:
@@ -51,11 +56,18 @@ class TcpLinks:
             raise
         return made
 
+    async def _take_over(
+        self, sock: socket.socket, protocol: Callable[[], P], where: str
+    ) -> tuple[asyncio.BaseTransport, P]:
+        if self._tls is not None:
+            return await dial_tls(self._tls, protocol, sock, where)
+        return await asyncio.get_running_loop().create_connection(protocol, sock=sock)
 
-def _close(connecting: asyncio.Task[tuple[asyncio.Transport, Any]]) -> None:
+
+def _close(connecting: asyncio.Task[tuple[asyncio.BaseTransport, Any]]) -> None:
     """Nobody waits for it any more."""
     if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result()[0].abort()
+        cast(asyncio.Transport, connecting.result()[0]).abort()
 
 
 class LoopbackLinks:
@@ -64,11 +76,16 @@ class LoopbackLinks:
     The one place where an address is rewritten; never used in tests or benches of the network.
     """
 
-    def __init__(self, ports: Mapping[Slice, int], nodes: Mapping[IPv6Address, int] | None = None) -> None:
+    def __init__(
+        self,
+        ports: Mapping[Slice, int],
+        nodes: Mapping[IPv6Address, int] | None = None,
+        tls: Tls | None = None,
+    ) -> None:
         """On which local port the owner of each slice listens, and the node of each node address."""
         self._ports = dict(ports)
         self._nodes = dict(nodes or {})
-        self._tcp = TcpLinks()
+        self._tcp = TcpLinks(tls)
 
     async def dial(self, address: IPv6Address, port: int, protocol: Callable[[], P]) -> P:
         """See ``env.Links.dial``; ``port`` is replaced by the owner's."""
@@ -81,7 +98,7 @@ class LoopbackLinks:
         raise OSError(f"no owner of {address} in the simulated network")
 
 
-def simulated_links(cluster: Cluster) -> LoopbackLinks:
+def simulated_links(cluster: Cluster, tls: Tls | None = None) -> LoopbackLinks:
     """Links of a simulated network: every owner, and every node address, is a port of ``::1``."""
     ports = {piece: node.port for node in cluster.nodes for piece in owned_slices(cluster.groups, node.name)}
-    return LoopbackLinks(ports, {IPv6Address(node.address): node.port for node in cluster.nodes})
+    return LoopbackLinks(ports, {IPv6Address(node.address): node.port for node in cluster.nodes}, tls)

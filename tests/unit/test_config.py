@@ -24,6 +24,7 @@ from ssastore.config import (
     load,
     load_rules,
     load_secrets,
+    load_tls,
     load_wrapping_keys,
     open_control,
     parse_listen,
@@ -36,6 +37,7 @@ from ssastore.control.etcd import EtcdControlStore
 from ssastore.errors import ConfigError
 from ssastore.limits import CALL_DEADLINE_MS_MAX, MAP_BYTES_DEFAULT
 from ssastore.rules.hashes import ServiceKeys
+from tests.authorities import NAME, Signer
 
 NODE: dict[str, Any] = {
     "name": "n1",
@@ -118,6 +120,8 @@ def test_every_setting_can_be_set(path: Path, kind: type) -> None:
         "bgp_as": 65001, "bgp_neighbours": "2001:db8::1 as 65000",
         "region": "eu", "s3_domain": "s3.example.org",
         "admin_listen": "127.0.0.1:1", "deadline_ms": 60_000, "cache_bytes": 1, "admin_token_file": "t",
+        "tls_name": "store.example", "tls_ca": "ca.pem", "tls_cert": "n.pem", "tls_key": "n.key",
+        "s3_cert": "s3.pem", "s3_key": "s3.key",
     }  # fmt: skip
     mine = {field.name: values[field.name] for field in fields(kind)}
     path.write_text(toml(**mine))
@@ -190,6 +194,48 @@ def test_wrong_setting_of_a_gateway_names_its_line(path: Path, name: str, value:
 )
 def test_a_gateway_of_the_front_plane_has_an_address(path: Path, values: dict[str, Any], says: str) -> None:
     assert says in complaint(path, toml(**(GATEWAY | {"name": "gw1"} | values)), GatewayConfig)
+
+
+@pytest.mark.parametrize("kind", [NodeConfig, GatewayConfig])
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"tls_cert": "c"}, "tls_name must be a name such as"),
+        ({"tls_name": "Store"}, "tls_name must be a name such as"),
+        ({"tls_name": "2001:db8::1"}, "tls_name must be a name such as"),
+        ({"tls_name": "store.example"}, "tls_ca must be the name of a file"),
+        ({"tls_name": "store.example", "tls_ca": "a", "tls_cert": "c"}, "tls_key must be the name of a file"),
+    ],
+)
+def test_settings_of_tls_belong_together(path: Path, kind: type, values: dict[str, Any], says: str) -> None:
+    base = NODE if kind is NodeConfig else GATEWAY
+    assert says in complaint(path, toml(**(base | values)), kind)
+
+
+@pytest.mark.parametrize("name", ["s3_cert", "s3_key"])
+def test_https_needs_both_files(path: Path, name: str) -> None:
+    assert "s3_key must be there with s3_cert" in complaint(
+        path, toml(**(GATEWAY | {name: "f"})), GatewayConfig
+    )
+
+
+def test_a_key_is_private(path: Path, tmp_path: Path) -> None:
+    signer = Signer(tmp_path / "tls")
+    files = signer.files()
+    tls = {"tls_name": NAME, "tls_ca": files.ca, "tls_cert": files.cert, "tls_key": files.key}
+    path.write_text(toml(**(NODE | tls)))
+    found = load_tls(load(str(path), NodeConfig))
+    assert found is not None and found.name == NAME
+    os.chmod(files.key, 0o640)
+    assert load_tls(load(str(path), NodeConfig)) is not None
+    os.chmod(files.key, 0o644)
+    with pytest.raises(ConfigError, match="chmod o="):
+        load_tls(load(str(path), NodeConfig))
+    os.remove(files.key)
+    with pytest.raises(ConfigError, match="No such file"):
+        load_tls(load(str(path), NodeConfig))
+    path.write_text(toml(**NODE))
+    assert load_tls(load(str(path), NodeConfig)) is None
 
 
 @pytest.mark.parametrize("name", NODE)
