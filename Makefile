@@ -79,7 +79,7 @@ $(CLIENTS_STAMP): tests/clients/requirements.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m ssastore.lab.demo
+	$(BIN)/ssastore demo --unattended
 
 moves: setup
 	$(BIN)/python -m ssastore.lab.moves --objects $(OBJECTS)

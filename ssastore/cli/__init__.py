@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 _COMMANDS = {
+    "demo": ("demo", "A cluster on this machine, its console, and a guided tour."),
     "up": ("lab", "Start a cluster on this machine, without root."),
     "down": ("lab", "Stop a running lab."),
     "exec": ("lab", "Run a command on a host of the lab."),

@@ -176,14 +176,10 @@ def _arguments(options: dict[str, Any]) -> list[str]:
 
 def _await_context(name: str, process: subprocess.Popen[bytes]) -> Context | None:
     """What ``process`` leaves when its lab is ready; None when it ends before."""
-    from ssastore.errors import ConfigError
-    from ssastore.lab.context import find
+    from ssastore.lab.context import running
 
     while process.poll() is None:
-        try:
-            found = find(name)
-        except ConfigError:
-            found = None
+        found = running(name)
         if found is not None and found.pid == process.pid:
             return found
         time.sleep(_POLL_S)

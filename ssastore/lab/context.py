@@ -202,6 +202,12 @@ def _read(path: Path) -> Context | None:
         return None
 
 
+def running(name: str) -> Context | None:
+    """The running lab of that name, if there is one."""
+    found = _read(state_dir() / f"{name}.json")
+    return found if found is not None and found.is_running else None
+
+
 def of_gateway(path: str) -> Context:
     """The cluster of a gateway that runs on this machine, by the settings of that gateway.
 

@@ -1,179 +1,304 @@
-"""``make demo``: the main job from nothing, with real data, in one go.
+"""``ssastore demo``: a lab with its console, a gentle load, and a guided tour of what a cluster does.
 
-Starts a lab of 4 nodes, stores this Python's standard library and one file of
-256 MiB through boto3 and through the native client, reads all of it back and
-compares every byte, then shows with the kernel's own route tables that the keys
-were found by their addresses alone.  At the end a second lab changes under load (``lab.moves``).  Leaves
-nothing running and nothing behind.
+    store and explain · add a node, and slices move · a node dies · it comes back
+
+Every step is a command that is shown before it runs, so that each can be done again by hand.  Clients work
+all the time, natively and by S3; at the end what they were told is judged, and every object is read.  The
+lab keeps its data, and the tour its notes, in a directory that goes with the lab: nothing is left, also
+when the demo is killed.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
+import hmac
+import http.client
 import json
 import os
-import random
-import shutil
+import shlex
+import signal
+import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from ssastore.client import AsyncClient
+import click
+
+from ssastore.errors import EnvironmentProblem
+from ssastore.lab import context as contexts
+from ssastore.lab.context import Context
+from ssastore.lab.movesreport import Row
 from ssastore.lab.processes import free_port
-from ssastore.lab.status import fetch
-from ssastore.system import run
+from ssastore.lab.stage import Load, Stage
+from ssastore.system import die_with_parent
 
-NODES = 4
-BIG_BYTES = 256 * 2**20
-BUCKET = "demo"
-MOVED_OBJECTS = 300
-_PIECE_BYTES = 1 << 20
-_AT_ONCE = 32
-_BOTO_THREADS = 8
-_SHOWN_KEYS = 4
-_ROUTED_KEYS = 1000
+NODES = 3
+"With three replicas, so that each node holds everything until the fourth comes."
+OBJECTS = 200
+_BUCKET, _KEY = "photos", "cat.jpg"
+_PORTS = {"s3": 7482, "admin": 7481}
+_START_S = 60
+_STOP_S = 40
+_POLL_S = 0.02
+_S3_EVERY_S = 0.1
+_CALM_S = 3.0
+"Of calls before and after everything."
+_CLIENTS = 4
+_THINK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table."""
+class Wanted:
+    """What the demo was asked for."""
 
-    front: str
-    files: int
-    bytes: int
-    put_s: float
-    get_s: float
-
-
-def source_files(big: Path) -> dict[str, Path]:
-    """Key -> file: the standard library without caches and installed packages, and the big file."""
-    root = Path(sysconfig.get_path("stdlib"))
-    left_out = {"__pycache__", "site-packages"}
-    files = {
-        f"stdlib/{path.relative_to(root)}": path
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not left_out & set(path.parts)
-    }
-    return files | {"big/random.bin": big}
+    waits: bool
+    "For Enter before each scene, and for Ctrl-C at the end."
+    weight: int
+    "Of the nodes that are there, where the one that comes has 1: the higher, the fewer slices move."
+    s3_port: int
+    admin_port: int
 
 
-def write_big(path: Path) -> None:
-    """Random bytes, so that no layer can cheat by compressing or sharing them."""
-    source = random.Random(os.urandom(16))  # noqa: S311
-    with open(path, "wb") as file:
-        for _ in range(BIG_BYTES // _PIECE_BYTES):
-            file.write(source.randbytes(_PIECE_BYTES))
+def demo(wanted: Wanted) -> int:
+    """Run all of it; 0 only when no call failed, nothing was lost and every object is as it was stored.
 
-
-def _ssastore(*arguments: str, context: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    prefix = [sys.executable, "-m", "ssastore", *(["--context", context] if context else [])]
-    return subprocess.run([*prefix, *arguments], check=True, text=True, **options)
-
-
-# -- boto3 ------------------------------------------------------------------------------------------
-
-
-def through_boto3(files: dict[str, Path], s3_port: int, key: str, secret: str) -> Row:
-    """Store and read back everything with an unmodified S3 client in default settings."""
-    import boto3
-
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{s3_port}",
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        region_name="us-east-1",
-    )
-    s3.create_bucket(Bucket=BUCKET)
-
-    def put(entry: tuple[str, Path]) -> None:
-        s3.upload_file(str(entry[1]), BUCKET, entry[0])
-
-    def check(entry: tuple[str, Path]) -> int:
-        body = s3.get_object(Bucket=BUCKET, Key=entry[0])["Body"]
-        return _compare(entry[0], entry[1], iter(lambda: body.read(_PIECE_BYTES), b""))
-
-    with ThreadPoolExecutor(_BOTO_THREADS) as pool:
-        started = time.perf_counter()
-        list(pool.map(put, files.items()))
-        stored = time.perf_counter()
-        total = sum(pool.map(check, files.items()))
-        ended = time.perf_counter()
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    listed = [entry["Key"] for page in pages for entry in page["Contents"]]
-    if listed != sorted(files, key=str.encode):
-        raise SystemExit("demo: the listing is not what was stored")
-    return Row("boto3 (S3)", len(files), total, stored - started, ended - stored)
-
-
-def _compare(key: str, path: Path, pieces: Iterator[bytes]) -> int:
-    """Bytes compared; exits when one differs."""
-    size = 0
-    with open(path, "rb") as file:
-        for piece in pieces:
-            if file.read(len(piece)) != piece:
-                raise SystemExit(f"demo: {key} came back different at byte {size}")
-            size += len(piece)
-        if file.read(1):
-            raise SystemExit(f"demo: {key} came back short, at {size} bytes")
-    return size
-
-
-# -- native client, as a process on the lab's client host -------------------------------------------
-
-
-async def native(manifest: str) -> None:
-    """Store and read back everything with the native client; prints its row and evidence as JSON."""
-    files = {key: Path(path) for key, path in json.loads(Path(manifest).read_text()).items()}
-    async with AsyncClient.from_env() as client:
-        bucket = await client.create_bucket(f"{BUCKET}-native")
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def put(key: str, path: Path) -> None:
-            async with gate:
-                with open(path, "rb") as file:
-                    await bucket.put(key, file)
-
-        async def check(key: str, path: Path) -> int:
-            async with gate:
-                reader = await bucket.open(key)
-                with open(path, "rb") as file:
-                    async for piece in reader:
-                        if file.read(len(piece)) != piece:
-                            raise SystemExit(f"demo: {key} came back different")
-                    if file.read(1):
-                        raise SystemExit(f"demo: {key} came back short")
-                return reader.size
-
-        started = time.perf_counter()
-        await asyncio.gather(*[put(*entry) for entry in files.items()])
-        stored = time.perf_counter()
-        total = sum(await asyncio.gather(*[check(*entry) for entry in files.items()]))
-        ended = time.perf_counter()
-        keys = list(files)
-        addresses = [(await bucket.locate(key)).addresses[0] for key in keys[:_ROUTED_KEYS]]
-        evidence = [await bucket.explain(key) for key in keys[:: max(1, len(keys) // _SHOWN_KEYS)]]
-        print(
-            json.dumps(
-                {
-                    "row": [len(files), total, stored - started, ended - stored],
-                    "addresses": addresses,
-                    "explained": evidence[:_SHOWN_KEYS],
-                    "connections": client.pool.connection_count,
-                }
-            )
+    Raises:
+        EnvironmentProblem: the lab does not start; says why.
+        KeyboardInterrupt: somebody wants no more of it. Everything is gone by then.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    began_s = time.monotonic()
+    with _lab(wanted) as found:
+        took_s = time.monotonic() - began_s
+        directory = Path(found.data_dir) / "demo"
+        directory.mkdir()
+        stage = Stage(directory, found.name, lambda text: None)
+        click.echo(
+            f"ready in {took_s:.1f} s: {NODES} nodes as network hosts of their own, three replicas, "
+            f"at {found.service}\n\n"
+            f"  console   http://127.0.0.1:{found.admin_port}/\n"
+            f"  commands  in another terminal: ssastore status\n"
         )
+        stage.ask("fill", str(OBJECTS))
+        with stage.load(clients=_CLIENTS, think_s=_THINK_S) as load, _s3_reader(found):
+            tour = Tour(found, stage, load, waits=wanted.waits)
+            tour.all(wanted.weight)
+            click.echo("\nthe clients read everything that they ever wrote, and end ...")
+            load.end()
+        result = load.result(stage.phases, OBJECTS, int(stage.ask("check", str(OBJECTS))))
+        click.echo(f"\n{result.table()}")
+        if wanted.waits:
+            click.echo("\nThe cluster goes on: try what you like. Ctrl-C ends it, and leaves nothing.")
+            signal.pause()
+    click.echo(f"the lab is gone; {time.monotonic() - began_s:.0f} s in all")
+    return 0 if result.is_good else 1
 
 
-# -- evidence ---------------------------------------------------------------------------------------
+# -- the lab ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _lab(wanted: Wanted) -> Iterator[Context]:
+    """``ssastore up`` as a process of ours, from the time that it is ready; at the end it is gone."""
+    name = f"demo-{os.getpid()}"
+    ports = ["--s3-port", str(wanted.s3_port), "--admin-port", str(wanted.admin_port)]
+    up = ["up", "--nodes", str(NODES), "--replicas", "3", "--workers", "1", "--name", name, *ports]
+    said = os.memfd_create("up")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ssastore", *up],
+        stdin=subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+        # Ctrl-C is for us, who end it in order; and it ends with us, whatever we die of.
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509  # before any thread of ours
+    )
+    try:
+        yield _ready(name, process, said)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # A second Ctrl-C must not cut this short.
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+        os.close(said)
+
+
+def _ready(name: str, process: subprocess.Popen[bytes], said: int) -> Context:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        found = contexts.running(name)
+        if found is not None and found.pid == process.pid:
+            return found
+        time.sleep(_POLL_S)
+    text = os.pread(said, 1 << 20, 0).decode(errors="replace").strip()
+    raise EnvironmentProblem(f"the lab does not start: {text or 'it says nothing'}")
+
+
+def port_for(which: str) -> int:
+    """The usual port of S3 or of the admin page, or a free one when somebody has that."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", _PORTS[which]))
+            return _PORTS[which]
+        except OSError:
+            return free_port()
+
+
+@contextmanager
+def _s3_reader(found: Context) -> Iterator[None]:
+    """Somebody who reads an object by S3 ten times a second, so that the console shows what that takes."""
+    key_id, secret = found.access_key()
+    path, ended = f"/{_BUCKET}/{_KEY}", threading.Event()
+    expires = int(time.time()) + 86_400
+    # A URL of Signature Version 2: the short one, good for all of the demo (ssastore/s3/sigv2.py).
+    digest = hmac.digest(secret.encode(), f"GET\n\n\n{expires}\n{path}".encode(), hashlib.sha1)
+    signature = quote(b64encode(digest), safe="")
+    url = f"{path}?AWSAccessKeyId={key_id}&Expires={expires}&Signature={signature}"
+
+    def read() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", found.s3_port, timeout=10)
+        while not ended.wait(_S3_EVERY_S):
+            try:
+                connection.request("GET", url)
+                connection.getresponse().read()
+            except (OSError, http.client.HTTPException):
+                connection.close()  # The console shows it; here nobody counts.
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+# -- the tour ---------------------------------------------------------------------------------------
+
+
+class Tour:
+    """Scenes, each with what is shown, the commands, and what clients noticed meanwhile."""
+
+    def __init__(self, found: Context, stage: Stage, load: Load, *, waits: bool) -> None:
+        self._found = found
+        self._stage = stage
+        self._load = load
+        self._waits = waits
+
+    def all(self, weight: int) -> None:
+        """In order."""
+        self._scene("before", "Four clients put, get and delete all the time, natively.", self._calm)
+        self._scene(
+            "an object",
+            "The name of an object gives its addresses, one on each plane; no node is asked where it is.",
+            self._object,
+        )
+        self._scene(
+            "a node comes",
+            "A fourth host joins, owns nothing, and is given slices while clients work: watch the map.",
+            lambda: self._node(weight),
+        )
+        self._scene(
+            "a node dies",
+            "All processes of n2 end at once, as in a power cut. Two of three replicas go on.",
+            self._death,
+        )
+        self._scene(
+            "it comes back",
+            "It looks at what it missed, is repaired from the others, and a scrub compares every copy.",
+            self._return,
+        )
+        self._scene("after", "And once more nothing happens.", self._calm)
+
+    def _scene(self, name: str, told: str, work: Callable[[], int | None]) -> None:
+        number = len(self._stage.phases) + 1
+        click.echo(f"{click.style(f'{number}  {name}', bold=True)}\n   {told}")
+        if self._waits:
+            click.prompt("   Enter: go on", default="", show_default=False, prompt_suffix=" ")
+        self._stage.phase(name, work)
+        click.echo(f"   {noticed(self._load.row(self._stage.phases[-1]))}\n")
+
+    def _run(self, *arguments: str) -> None:
+        """Show a command of the command line, and what it says."""
+        click.echo(f"   $ ssastore {shlex.join(arguments)}")
+        for line in self._stage.cli(*arguments).splitlines():
+            click.echo(f"     {line}")
+
+    def _calm(self) -> None:
+        time.sleep(_CALM_S)
+
+    def _object(self) -> None:
+        picture = self._stage.directory / _KEY
+        picture.write_bytes(os.urandom(20_000))
+        self._run("mb", _BUCKET)
+        self._run("put", f"{_BUCKET}/{_KEY}", str(picture))
+        self._run("explain", f"{_BUCKET}/{_KEY}")
+        located = json.loads(self._stage.cli("locate", f"{_BUCKET}/{_KEY}", "--json"))
+        click.echo("   the router's own table knows the rest:")
+        for address, owner in self._owners(located["addresses"]):
+            click.echo(f"     {address} -> {owner}")
+
+    def _owners(self, addresses: list[str]) -> list[tuple[str, str]]:
+        """Who gets a packet, by the router's table of routes."""
+        if self._found.is_simulated:
+            return [(address, "a port of ::1: this machine allows no networks") for address in addresses]
+        table = self._stage.cli("exec", "--host", "router", "--", "cat", "/proc/net/ipv6_route")
+        routes = kernel_routes(table, IPv6Network(self._found.service))
+        status: dict[str, Any] = json.loads(self._stage.cli("status", "--json"))
+        names = {node["address"]: node["name"] for node in status["nodes"]}
+        hops = [next_hop(routes, address) for address in addresses]
+        return [
+            (address, f"via {hop} = {names.get(hop, '?')}")
+            for address, hop in zip(addresses, hops, strict=True)
+        ]
+
+    def _node(self, weight: int) -> int:
+        plan = str(self._stage.directory / "plan.json")
+        weights = [word for number in range(1, NODES + 1) for word in ("--weight", f"n{number}={weight}")]
+        self._run("node", "add", f"n{NODES + 1}")
+        self._run("plan", *weights, "--out", plan)
+        click.echo(f"   $ ssastore apply {shlex.quote(plan)}")
+        moved = int(json.loads(self._stage.cli("apply", plan, "--json"))["done"])
+        click.echo(f"     {moved} slices have their new owner")
+        return moved
+
+    def _death(self) -> None:
+        self._run("node", "kill", "n2")
+        self._run("get", f"{_BUCKET}/{_KEY}", str(self._stage.directory / "copy.jpg"))
+        names = (_KEY, "copy.jpg")
+        first, second = [(self._stage.directory / name).read_bytes() for name in names]
+        if first != second:
+            raise SystemExit(f"demo: {_BUCKET}/{_KEY} came back different")
+        time.sleep(_CALM_S)
+        self._run("status")
+
+    def _return(self) -> None:
+        self._run("node", "start", "n2")
+        self._run("ready", "--wait", "60")
+        self._run("scrub", "--wait")
+
+
+def noticed(row: Row) -> str:
+    """What clients noticed of a scene."""
+    return (
+        f"clients meanwhile: {row.calls} calls in {row.seconds:.1f} s, "
+        f"half of them within {row.p50_ms:.1f} ms, 99 of 100 within {row.p99_ms:.1f} ms"
+    )
+
+
+# -- the router's table -----------------------------------------------------------------------------
 
 
 def kernel_routes(text: str, service: IPv6Network) -> list[tuple[IPv6Network, str]]:
@@ -192,97 +317,3 @@ def next_hop(routes: list[tuple[IPv6Network, str]], address: str) -> str:
     """Longest-prefix match, as the kernel does it."""
     found = [route for route in routes if IPv6Address(address) in route[0]]
     return max(found, key=lambda route: route[0].prefixlen)[1]
-
-
-def show_evidence(found: dict[str, Any], status: dict[str, Any], context: str) -> None:
-    """Print how keys were found, and check it against the kernel's tables and the nodes' accept logs."""
-    service = IPv6Network(status["service"])
-    table = _ssastore(
-        "exec",
-        "--host",
-        "router",
-        "--",
-        "cat",
-        "/proc/net/ipv6_route",
-        context=context,
-        stdout=subprocess.PIPE,
-    ).stdout
-    routes = kernel_routes(table, service)
-    nodes = {node["address"]: node for node in status["nodes"]}
-    print("\nthe router's own table (/proc/net/ipv6_route):")
-    for prefix, hop in routes:
-        if hop in nodes:
-            print(f"  {prefix!s:32} via {hop}  = {nodes[hop]['name']}")
-    print("\nkeys, their computed addresses, and where the kernel sends them:")
-    for steps in found["explained"]:
-        where = steps["location"]
-        owner = nodes[next_hop(routes, where["addresses"][0])]
-        print(f"  {where['name'][:40]:40} {where['addresses'][0]:38} {owner['name']}  {steps['object'][:24]}")
-        dialled = owner["workers"][0]["accept_log"]
-        if where["addresses"][0] not in dialled:
-            raise SystemExit(f"demo: {owner['name']} never accepted a connection to {where['addresses'][0]}")
-    owners = [nodes[next_hop(routes, address)]["name"] for address in found["addresses"]]
-    shares = ", ".join(f"{name} {owners.count(name)}" for name in sorted(set(owners)))
-    print(f"\n{len(owners)} keys by the router's table: {shares}")
-    print("each node's accept log holds the very addresses that explain computed; no node was ever asked")
-    print(f"where a key is: the native client used {found['connections']} connections, learnt by dialling")
-
-
-def table(rows: list[Row]) -> str:
-    """The result as text."""
-    lines = [f"{'':12} {'files':>6} {'MiB':>7} {'put s':>7} {'get s':>7} {'put MiB/s':>10} {'get MiB/s':>10}"]
-    for row in rows:
-        mib = row.bytes / 2**20
-        lines.append(
-            f"{row.front:12} {row.files:6} {mib:7.0f} {row.put_s:7.1f} {row.get_s:7.1f} "
-            f"{mib / row.put_s:10.0f} {mib / row.get_s:10.0f}"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Run the demo; exits 0 only when every byte came back."""
-    if len(sys.argv) == 3 and sys.argv[1] == "native":
-        run(native(sys.argv[2]))
-        return
-    started = time.perf_counter()
-    directory = Path(tempfile.mkdtemp(prefix="ssastore-demo-"))
-    context = f"demo-{os.getpid()}"
-    s3_port, admin_port = free_port(), free_port()
-    ports = ["--s3-port", str(s3_port), "--admin-port", str(admin_port)]
-    try:
-        _ssastore(
-            "up", "--nodes", str(NODES), "--name", context, "--data", f"{directory}/lab", *ports, "--detach"
-        )
-        try:
-            _demonstrate(directory, context, s3_port, admin_port)
-        finally:
-            _ssastore("down", context=context)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    print("\nevery byte compared equal; now a cluster that changes while clients work", flush=True)
-    moves = [sys.executable, "-m", "ssastore.lab.moves", "--objects", str(MOVED_OBJECTS), "--short"]
-    subprocess.run(moves, check=True)
-    print(f"\nboth labs are gone; {time.perf_counter() - started:.0f} s in all")
-
-
-def _demonstrate(directory: Path, context: str, s3_port: int, admin_port: int) -> None:
-    files = source_files(directory / "random.bin")
-    write_big(directory / "random.bin")
-    manifest = directory / "files.json"
-    manifest.write_text(json.dumps({key: str(path) for key, path in files.items()}))
-    print(
-        f"\nstoring {len(files)} files: the standard library of this Python, and one of 256 MiB", flush=True
-    )
-    variables = json.loads(_ssastore("s3", "env", "--json", context=context, stdout=subprocess.PIPE).stdout)
-    rows = [through_boto3(files, s3_port, variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"])]
-    command = [sys.executable, "-m", "ssastore.lab.demo", "native", str(manifest)]
-    output = _ssastore("exec", "--", *command, context=context, stdout=subprocess.PIPE).stdout
-    found = json.loads(output)
-    rows.append(Row("native", *found["row"]))
-    show_evidence(found, fetch(admin_port, "/status")[1], context)
-    print(f"\n{table(rows)}")
-
-
-if __name__ == "__main__":
-    main()

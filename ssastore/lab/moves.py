@@ -21,7 +21,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,13 +37,13 @@ from ssastore.config import open_control
 from ssastore.core.numbers import part_piece
 from ssastore.core.recut import halves_of
 from ssastore.errors import SsaStoreError
-from ssastore.judge.verdicts import judge, read_history
+from ssastore.judge.verdicts import read_history
 from ssastore.keyspace import SLICE_DEPTH_MIN, group_of
 from ssastore.lab import context
 from ssastore.lab.load import BUCKET as LOADED
-from ssastore.lab.load import Settings
-from ssastore.lab.movesreport import Phase, Result, row_of
+from ssastore.lab.movesreport import Result
 from ssastore.lab.processes import free_port
+from ssastore.lab.stage import Stage
 from ssastore.rebalance import read_cluster
 from ssastore.system import run
 
@@ -58,10 +57,6 @@ _CALM_S = 5.0
 "Of calls before anything changes, and after all of it."
 _BEGUN_S = 3.0
 "Of moves, before etcd stands still."
-_APPLY_S = 1_800
-_AS_ELSEWHERE = ("nice", "-n", "10")
-"""Operators' commands run on another machine than the cluster: here they give way to it. A plan is a second
-of computing, and with two cores clients would wait for that rather than for slices that move."""
 
 
 # -- on a host of the lab ---------------------------------------------------------------------------
@@ -135,62 +130,6 @@ async def hottest(history: str, control: str, secrets_file: str) -> None:
 # -- the lab ----------------------------------------------------------------------------------------
 
 
-class Stage:
-    """A lab, a load on it, and the phases so far."""
-
-    def __init__(self, directory: Path, context: str, rate: str, say: Callable[[str], None]) -> None:
-        self.directory = directory
-        self._rate = rate
-        self.context = context
-        self.phases: list[Phase] = []
-        self._say = say
-
-    def cli(self, *arguments: str) -> str:
-        """An ssastore command against the lab; its output. Raises SystemExit, with what it said."""
-        command = [*_AS_ELSEWHERE, sys.executable, "-m", "ssastore", "--context", self.context, *arguments]
-        # What starts the cluster's own processes gives them its priority.
-        command = command[len(_AS_ELSEWHERE) :] if arguments[0] == "up" else command
-        done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, timeout=_APPLY_S)
-        if done.returncode:
-            raise SystemExit(f"moves: ssastore {' '.join(arguments)} ended with {done.returncode}")
-        return done.stdout
-
-    def done(self, *arguments: str) -> None:
-        """The same, when nobody wants to read it."""
-        self.cli(*arguments)
-
-    def inside(self, *arguments: str) -> list[str]:
-        """A command of this module on the client host."""
-        inside = [sys.executable, "-m", "ssastore", "--context", self.context, "exec", "--"]
-        return [*inside, sys.executable, "-m", *arguments]
-
-    def ask(self, *arguments: str) -> str:
-        """What a command of this module prints there."""
-        done = subprocess.run(
-            [*_AS_ELSEWHERE, *self.inside("ssastore.lab.moves", *arguments)],
-            check=True,
-            text=True,
-            stdout=subprocess.PIPE,
-        )
-        return done.stdout.strip()
-
-    def planned(self, *arguments: str, meanwhile: Callable[[], None] | None = None) -> int:
-        """Plan and apply; how many slices went."""
-        path = str(self.directory / "plan.json")
-        self.cli("plan", *arguments, "--out", path)
-        if meanwhile is not None:
-            self.cli("apply", path, "--rate", self._rate, "--no-wait")
-            meanwhile()
-        return int(json.loads(self.cli("apply", path, "--rate", self._rate, "--json"))["done"])
-
-    def phase(self, name: str, work: Callable[[], int | None]) -> None:
-        """Do something, and note when."""
-        self._say(f"{name} ...")
-        began = time.monotonic_ns()
-        moves = work() or 0
-        self.phases.append(Phase(name, began, time.monotonic_ns(), moves))
-
-
 def changes(stage: Stage, history: str, outage_s: float, *, is_short: bool) -> None:
     """All that happens to the cluster. In the short form no node is drained, and the one that joins weighs
     little and is the one that is lost: some 190 slices instead of 2,400."""
@@ -251,38 +190,10 @@ def etcd_pid(directory: Path) -> int:
 def play(stage: Stage, objects: int, clients: int, outage_s: float, *, is_short: bool) -> Result:
     """Fill, load, change, judge."""
     stage.ask("fill", str(objects))
-    stop = stage.directory / "stop"
-    stop.write_text("")
-    settings = Settings(str(stage.directory / "history"), str(stop), clients=clients)
-    load = subprocess.Popen(
-        stage.inside("ssastore.lab.load", json.dumps(asdict(settings))), text=True, stdout=subprocess.PIPE
-    )
-    try:
-        assert load.stdout is not None
-        load.stdout.readline()
-        changes(stage, settings.history, outage_s, is_short=is_short)
-        stop.write_text("stop")
-        output, _ = load.communicate(timeout=120)
-    finally:
-        if load.poll() is None:
-            load.kill()
-            load.wait()
-    if load.returncode:
-        raise SystemExit(f"moves: the load ended with {load.returncode}: see what it said above")
-    told = json.loads(output)
-    histories = read_history(settings.history)
-    calls = [op for ops in histories.values() for op in ops]
-    judged = judge(histories)
-    return Result(
-        objects,
-        [row_of(phase, calls) for phase in stage.phases],
-        told["answers"],
-        told["errors"],
-        int(stage.ask("check", str(objects))),
-        judged.violations,
-        judged.undecided,
-        judged.lost,
-    )
+    with stage.load(clients=clients) as load:
+        changes(stage, load.history, outage_s, is_short=is_short)
+        load.end()
+    return load.result(stage.phases, objects, int(stage.ask("check", str(objects))))
 
 
 INSIDE: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
@@ -317,7 +228,7 @@ def main(
         raise click.UsageError("--outage needs --control etcd")
     directory = Path(tempfile.mkdtemp(prefix="ssastore-moves-"))
     name = f"moves-{os.getpid()}"
-    stage = Stage(directory, name, rate, lambda text: click.echo(text, err=True))
+    stage = Stage(directory, name, lambda text: click.echo(text, err=True), rate=rate)
     up = ["up", "--nodes", "4", "--replicas", str(REPLICAS), "--name", name, "--data", f"{directory}/lab"]
     ports = ["--s3-port", str(free_port()), "--admin-port", str(free_port())]
     try:
