@@ -22,7 +22,7 @@ from ssastore.routes import bgpmessages as bgp
 from ssastore.routes.bgpmessages import BadMessage, Frames
 
 OPENING_S = 240
-"For an answer to OPEN (RFC 4271, section 8.2.2: a large value)."
+"For an answer to OPEN (RFC 4271, section 8.2.2: a large value), and at most for its confirmation."
 KEEPALIVES_A_HOLD = 3
 
 
@@ -133,7 +133,7 @@ class Session:
             self.state, self.reason = State.CLOSED, why
 
     def _message(self, kind: int, payload: bytes, now: float) -> None:
-        self._dead_at = now + self._hold_s
+        self._heard(now)
         if kind == bgp.NOTIFICATION:
             self.lost(f"the peer said: {bgp.describe_notification(payload)}")
         elif kind not in _EXPECTED[self.state]:
@@ -143,6 +143,7 @@ class Session:
             self._opened(payload, now)
         elif self.state is State.OPEN_CONFIRM:
             self.state = State.ESTABLISHED
+            self._heard(now)
             self._update()
             self._out += bgp.encode_end()
         elif kind == bgp.ROUTE_REFRESH:
@@ -159,9 +160,13 @@ class Session:
             why = "the peer takes no IPv6 prefixes, or no AS numbers of four octets"
             raise BadMessage(bgp.OPEN_ERROR, bgp.NO_CAPABILITY, why)
         self._hold_s = min(ours.hold_s, peer.hold_s) or math.inf
-        self._dead_at = now + self._hold_s
         self.state = State.OPEN_CONFIRM
+        self._heard(now)
         self._keep_alive(now)
+
+    def _heard(self, now: float) -> None:
+        is_open = self.state is State.ESTABLISHED
+        self._dead_at = now + (self._hold_s if is_open else min(self._hold_s, OPENING_S))
 
     @property
     def _is_internal(self) -> bool:

@@ -33,6 +33,12 @@ CONNECT_S = 5
 RETRY_BASE_S, RETRY_CAP_S = 1.0, 30.0
 STEADY_S = 10.0
 "A session of so long was a good one: the next is begun soon."
+UNREAD_BYTES_MAX = 1 << 20
+"What waits for a router that does not read; a whole table has a tenth of it."
+UNREAD_S = 30
+"How long a router may take nothing of what it is sent (RFC 9687), or, where no time holds, be silent."
+CLOSE_S = 2.0
+"For the last words of a session."
 AS_MAX = (1 << 32) - 2
 NEIGHBOURS_MAX = 16
 
@@ -182,6 +188,7 @@ class _Link:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, _HOP_LIMIT)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _watch(sock)
             # AnyIP accepts addresses of slices as well: none of them may become the source.
             sock.bind((str(self._peering.next_hop), 0))
             async with asyncio.timeout(CONNECT_S):
@@ -198,6 +205,18 @@ class _Link:
         finally:
             self._talk.close()
             self._talk = None
+
+
+def _watch(sock: socket.socket) -> None:
+    """Let the kernel end a connection whose other end is gone, or takes nothing any more.
+
+    A peer that asks for no hold time (0, RFC 4271) sends nothing that would be missed.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, UNREAD_S // 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, UNREAD_S // 6)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
 
 
 class _Talk(asyncio.Protocol):
@@ -228,6 +247,9 @@ class _Talk(asyncio.Protocol):
         out, transport = self.session.take(), self._transport
         if out and transport is not None and not transport.is_closing():
             transport.write(out)
+            if transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+                self.session.lost("the peer does not read what it is sent")
+                transport.abort()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -243,8 +265,10 @@ class _Talk(asyncio.Protocol):
         self._timer = loop.call_at(self.session.next_at, self._tick)
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_S, transport.abort)
 
     def _tick(self) -> None:
         self._timer = None

@@ -100,6 +100,21 @@ def test_the_shorter_hold_time_counts_and_zero_is_for_ever() -> None:
     assert established(hold_s=0).next_at == math.inf
 
 
+def test_without_a_hold_time_nothing_is_sent_or_expected_once_it_is_confirmed() -> None:
+    """RFC 4271, section 4.2. One KEEPALIVE confirms each OPEN, and that is not waited for without end."""
+    session = Session(OURS, 0.0)
+    session.receive(peer_open(hold_s=0), 1.0)
+    assert kinds(session) == [bgp.OPEN, bgp.KEEPALIVE] and session.next_at == 1.0 + OPENING_S
+    session.receive(bgp.encode_keepalive(), 2.0)
+    session.take()
+    session.tick(1e6)
+    assert session.state is State.ESTABLISHED and session.take() == b""
+    silent = Session(OURS, 0.0)
+    silent.receive(peer_open(hold_s=0), 1.0)
+    silent.tick(1.0 + OPENING_S)
+    assert notification(silent) == (bgp.HOLD_EXPIRED, 0)
+
+
 def test_who_does_not_answer_an_open_is_given_up() -> None:
     session = Session(OURS, 0.0)
     session.tick(OPENING_S)
