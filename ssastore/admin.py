@@ -246,6 +246,7 @@ def front_report(view: FrontView) -> dict[str, Any]:
     front, network = view.front, view.record.network
     return {
         "epoch": front.epoch,
+        "not_understood": dict(view.strange),
         "gateways": [
             {
                 "name": name,

@@ -60,13 +60,10 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
         cluster, view = await read_cluster(control), ClusterView(control)
         await view.load()
         front = FrontView(control, view)
-        try:
-            await front.load()
-        except ConfigError as error:
-            if config.name:
-                raise
-            # It has no part in the front plane, and shows nothing of it in its status.
-            log.error("front.record_not_understood", extra={"reason": str(error)})
+        await front.load()
+        if config.name and front.strange:
+            key, reason = next(iter(front.strange.items()))
+            raise ConfigError(f"name: this version can have no part in the front plane: {key}: {reason}")
         following = [spawn("follow the cluster", view.run()), spawn("follow the front plane", front.run())]
         tls, s3_tls = load_tls(config), load_s3_tls(config)
         certificates = [found for found in (tls, s3_tls) if found is not None]
@@ -132,7 +129,7 @@ async def _serve(
         await serving.begin(listening(config.s3_listen))
     gate: FrontGate | None = None
     if config.name:
-        gate = FrontGate(config, control, front, serving.connections.retire)
+        gate = await FrontGate.join(config, control, front, serving.connections.retire)
     admin: asyncio.Server | None = None
     if admin_fd is not None or config.admin_listen:
         admin_socket = listening(config.admin_listen) if admin_fd is None else socket.socket(fileno=admin_fd)

@@ -319,6 +319,8 @@ def status_command(context: str | None, as_json: bool) -> int:
         moving += ["is about to end"] if gate["leaves"] else []
         shown = " ".join(gate["prefixes"][:4])
         print(f"gateway {gate['name']:8} {100 * gate['share']:5.1f} % of the front plane  {shown}", *moving)
+    for key, reason in report["front"]["not_understood"].items():
+        print(f"front plane: nothing is planned; {key} is not understood: {reason}")
     return 0
 
 

@@ -7,6 +7,10 @@ record is changed by compare-and-set, so that two who do not see the same ones d
     accept   the target's routes are set: it says so in the record
     drain    the owner sends on what is new, answers what it has, and says when that is done
     leave    it is asked to end: it waits until others have all that it had
+
+One whose lease is over and who answers nevertheless keeps its part for a while: what is open there would end
+for nothing, since only the control store has missed it.  Where a record is not understood, as one of a newer
+version, nothing is planned and nothing is changed here: what is accepted stays, and status says why.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 
-from ssastore.core.front import FRONT_KEY, Arc, FrontRecord, GateRecord, gate_key, planned, runs_of
+from ssastore.core.front import FRONT_KEY, Arc, FrontRecord, GateRecord, planned, runs_of
 from ssastore.core.frontview import FrontView
 from ssastore.core.membership import Leased
 from ssastore.env import Compare, ControlStore, Write, spawn
@@ -43,6 +47,9 @@ _LAST_S = 1.0
 _SENT_ON_S = 30.0
 "How long what still comes for a part that was given away is sent on: until the last router knows."
 
+_SILENT_S = 600.0
+"How long one without a lease keeps its part while it answers: it may be another program that does."
+
 assert _QUIET_S < _SETTLE_S < _LEAVE_S < _DRAIN_S
 
 SentOn = Mapping[IPv6Network, str]
@@ -58,24 +65,32 @@ class Hands:
     send_on: Callable[[SentOn], Awaitable[bool]]
     """Let new connections to these go to others, and nothing else: an empty mapping ends it. Whether that is
     so now; False: it is to be tried again."""
-    retire: Callable[[Collection[IPv6Network]], Collection[IPv6Network]]
+    retire: Callable[[Collection[IPv6Network]], Awaitable[Collection[IPv6Network]]]
     "Let connections to these end with their next answer, and others go on; which of them still have some."
+    answers: Callable[[str], Awaitable[bool]]
+    "Whether a gateway serves S3 at the address of its host."
 
 
 class FrontKeeper:
     """One gateway of the front plane."""
 
-    def __init__(self, control: ControlStore, view: FrontView, gate: GateRecord, hands: Hands) -> None:
-        """``view`` is loaded, and followed by the caller."""
+    def __init__(
+        self, control: ControlStore, view: FrontView, gate: GateRecord, leased: Leased, hands: Hands
+    ) -> None:
+        """``view`` is loaded, and followed by the caller; ``leased`` keeps the gateway's record."""
         self._control = control
         self._view = view
         self._gate = gate
         self._hands = hands
-        self._leased = Leased(control, gate_key(gate.name), gate.encode())
+        self._leased = leased
         self._known: tuple[GateRecord, ...] = ()
         self._known_s = 0.0
         "The gateways that are there, and since when they are the same."
         self._is_planned = False
+        self._planned_for: tuple[tuple[GateRecord, ...], int] | None = None
+        "Who was there, and the record, when it was planned last."
+        self._silent: dict[str, float] = {}
+        "Since when each gateway has had no lease."
         self._was_draining = False
         self._draining: dict[Arc, float] = {}
         "Since when."
@@ -130,29 +145,37 @@ class FrontKeeper:
     @property
     def _is_at_work(self) -> bool:
         """Whether something is due that no news will tell."""
+        if self._view.strange:
+            return False
         takes = any(arc.target == self._gate.name for arc in self._view.front.arcs)
         return bool(takes or self._draining) or self._gate.leaves or not self._is_planned
 
     @property
     def _is_free(self) -> bool:
         """Whether nothing is left to be given away, or nobody is there to take it."""
+        if self._view.strange:
+            return True
         others = [gate for gate in self._view.gates.values() if gate.name != self._gate.name]
         return self._gate.name not in self._view.front.names() or all(gate.leaves for gate in others)
 
     async def turn(self) -> None:
         """Do what is due now. Raises Unavailable, RouteRefused."""
         now_s, view = asyncio.get_running_loop().time(), self._view
+        if view.strange:
+            return
         await self._drain(now_s)
-        settled = view.front.changed(self._next(arc, now_s) for arc in view.front.arcs)
-        wanted = self._planned(settled, now_s)
-        if wanted is view.front:
+        front, revision = view.front, view.revision
+        settled = front.changed(self._next(arc, now_s) for arc in front.arcs)
+        wanted = await self._planned(settled, now_s)
+        if wanted is front:
             return
-        wanted = replace(wanted, epoch=view.front.epoch + 1)
-        unchanged = Compare(FRONT_KEY, view.revision)
-        revision = await self._control.transact([unchanged], [Write(FRONT_KEY, wanted.encode())])
-        if revision is None:
-            self._is_planned = False
+        wanted = replace(wanted, epoch=front.epoch + 1)
+        unchanged = Compare(FRONT_KEY, revision)
+        # What is not written is not planned, whatever the reason.
+        is_planned, self._is_planned, self._planned_for = self._is_planned, False, None
+        if await self._control.transact([unchanged], [Write(FRONT_KEY, wanted.encode())]) is None:
             return
+        self._is_planned = is_planned
         log.info("front.changed", extra={"epoch": wanted.epoch, "arcs": len(wanted.arcs)})
         self._given |= {arc: now_s + _SENT_ON_S for arc in self._draining if arc not in wanted.arcs}
 
@@ -173,7 +196,9 @@ class FrontKeeper:
         addresses = {network: gates[to].address for network, to in sent_on.items() if to in gates}
         if addresses != self._sent_on:
             self._sent_on = addresses if await self._hands.send_on(addresses) else None
-        self._busy = self._hands.retire([network for arc in draining for network in self._networks(arc)])
+        self._busy = await self._hands.retire(
+            [network for arc in draining for network in self._networks(arc)]
+        )
 
     def _next(self, arc: Arc, now_s: float) -> Arc:
         """The arc after what this gateway has to say of it."""
@@ -186,7 +211,7 @@ class FrontKeeper:
                 return replace(arc, owner=arc.target, target="", is_accepted=False)
         return arc
 
-    def _planned(self, front: FrontRecord, now_s: float) -> FrontRecord:
+    async def _planned(self, front: FrontRecord, now_s: float) -> FrontRecord:
         gates = tuple(sorted(self._view.gates.values(), key=lambda gate: gate.name))
         if gates != self._known:
             self._known, self._known_s, self._is_planned = gates, now_s, False
@@ -198,8 +223,27 @@ class FrontKeeper:
         if (self._is_planned and is_whole) or now_s - self._known_s < _SETTLE_S:
             return front
         self._is_planned = True
-        is_first = bool(gates) and gates[0].name == self._gate.name
-        return planned(front, gates) if is_first else front
+        if not gates or gates[0].name != self._gate.name:
+            return front
+        there = (*gates, *await self._answering(now_s))
+        if there != gates:  # Who answered is asked again.
+            self._is_planned, self._known_s = False, now_s
+            if (there, front.epoch) == self._planned_for:
+                return front
+        self._planned_for = there, front.epoch
+        return planned(front, there)
+
+    async def _answering(self, now_s: float) -> list[GateRecord]:
+        """Gateways that have no lease any more and serve their parts nevertheless."""
+        silent, known = self._view.silent(), self._silent
+        self._silent = {gate.name: known.get(gate.name, now_s) for gate in silent}
+        asked = [gate for gate in silent if now_s - self._silent[gate.name] < _SILENT_S]
+        answers = await asyncio.gather(*[self._hands.answers(gate.address) for gate in asked])
+        answering = [gate for gate, is_there in zip(asked, answers, strict=True) if is_there]
+        for gate in answering:
+            if gate.name not in known:
+                log.warning("front.lease_missed", extra={"gateway": gate.name})
+        return answering
 
     def _networks(self, arc: Arc) -> list[IPv6Network]:
         return [piece.network(service) for service in self._view.record.networks for piece in arc.slices]

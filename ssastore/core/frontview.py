@@ -18,7 +18,7 @@ from typing import Any
 
 from ssastore.core.cluster import ClusterRecord, NodeRecord
 from ssastore.core.clusterview import ClusterView
-from ssastore.core.front import FRONT_KEY, GATE_PREFIX, FrontRecord, GateRecord
+from ssastore.core.front import FRONT_KEY, GATE_PREFIX, FrontRecord, GateRecord, gate_key
 from ssastore.core.groups import GroupRecord
 from ssastore.core.routekeeper import Wanted
 from ssastore.env import QUIET, ControlStore, Route, WatchCompacted, spawn
@@ -42,6 +42,8 @@ class FrontView:
         self.revision = 0
         "Of the record; 0: there is none yet."
         self.gates: dict[str, GateRecord] = {}
+        self.strange: dict[str, str] = {}
+        "By key, why a record is not understood, of which nothing is known: of a newer version, or damaged."
         self.changed, self.news = asyncio.Event(), asyncio.Event()
         "Set with every change, one for each who waits, and clears it: routes, and who moves the parts."
         self.groups: Mapping[int, GroupRecord] = {}
@@ -49,6 +51,7 @@ class FrontView:
         "None: for ``RouteKeeper``."
         self._control = control
         self._cluster = cluster
+        self._seen: dict[str, GateRecord] = {}
         self._followed = 0
         "The revision of which everything is known here."
 
@@ -62,19 +65,15 @@ class FrontView:
 
         Raises:
             Unavailable: the control store does not answer.
-            ConfigError: the record of the plane is not understood; all stays as it was.
         """
-        items, followed = await self._control.list(_FRONT_PREFIX)
-        front, revision = FrontRecord(), 0
-        gates: dict[str, GateRecord] = {}
+        items, self._followed = await self._control.list(_FRONT_PREFIX)
+        found = {item.key: item for item in items}
+        gone = [FRONT_KEY, *map(gate_key, self.gates), *self.strange]
+        for key in gone:
+            if key not in found:
+                self._take(key, None, 0)
         for item in items:
-            if item.key == FRONT_KEY:
-                front, revision = FrontRecord.decode(item.value), item.revision
-            elif item.key.startswith(GATE_PREFIX):
-                name = item.key.removeprefix(GATE_PREFIX)
-                gate = self._understood(name, item.value)
-                gates |= {} if gate is None else {name: gate}
-        self.front, self.revision, self.gates, self._followed = front, revision, gates, followed
+            self._take(item.key, item.value, item.revision)
         self._tell()
 
     async def run(self) -> None:
@@ -96,9 +95,6 @@ class FrontView:
                         self._tell()
             except WatchCompacted:
                 await self._load_again()
-            except ConfigError as error:
-                # Written by a program that knows more, or damaged: what is known of it stays.
-                log.error("front.record_not_understood", extra={"reason": str(error)})
             except (SsaStoreError, OSError) as error:
                 log.warning("front.not_followed", extra={"reason": str(error)})
             await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
@@ -118,21 +114,31 @@ class FrontView:
                 self._tell()
 
     def _take(self, key: str, value: bytes | None, revision: int) -> None:
-        if key == FRONT_KEY:
-            self.front, self.revision = (FrontRecord.decode(value), revision) if value else (FrontRecord(), 0)
-        elif key.startswith(GATE_PREFIX):
-            name = key.removeprefix(GATE_PREFIX)
-            gate = None if value is None else self._understood(name, value)
-            others = {known: found for known, found in self.gates.items() if known != name}
-            self.gates = others if gate is None else {**others, name: gate}
-
-    def _understood(self, name: str, value: bytes) -> GateRecord | None:
-        """The record of a gateway; of one that is damaged, or of a newer program, what was known of it."""
+        """Learn a record. Of one that is damaged, or of a newer program, what was known stays."""
+        self.strange.pop(key, None)
         try:
-            return GateRecord.decode(value)
+            if key == FRONT_KEY:
+                front = FrontRecord.decode(value) if value else FrontRecord()
+                self.front, self.revision = front, revision if value else 0
+            elif key.startswith(GATE_PREFIX):
+                self._take_gate(key.removeprefix(GATE_PREFIX), value)
         except ConfigError as error:
-            log.error("front.record_not_understood", extra={"gateway": name, "reason": str(error)})
-            return self.gates.get(name)
+            log.error("front.record_not_understood", extra={"key": key, "reason": str(error)})
+            if key == FRONT_KEY or key.removeprefix(GATE_PREFIX) not in self.gates:
+                self.strange[key] = str(error)
+
+    def _take_gate(self, name: str, value: bytes | None) -> None:
+        gate = None if value is None else GateRecord.decode(value)
+        others = {known: found for known, found in self.gates.items() if known != name}
+        self.gates = others if gate is None else {**others, name: gate}
+        if gate is not None:
+            self._seen[name] = gate
+
+    def silent(self) -> list[GateRecord]:
+        """As they were seen last: gateways that own something, and have no lease any more."""
+        return [
+            self._seen[name] for name in sorted(self.front.names() - self.gates.keys()) if name in self._seen
+        ]
 
     def _tell(self) -> None:
         self.changed.set()
@@ -152,10 +158,10 @@ def accepted_by_gate(view: FrontView, name: str, *, announces: bool = False) -> 
 
 
 def announced_gates(view: FrontView) -> Wanted:
-    """Every gateway's prefixes by way of its address. Of one that is gone nobody has taken them yet."""
+    """Every gateway's prefixes by way of its address, also without a lease until somebody has taken them."""
     return lambda services, groups, nodes: {
         route
-        for gate in view.gates.values()
+        for gate in (*view.gates.values(), *view.silent())
         for route in _routes(services, view.front.slices_of(gate.name), gate.address)
     }
 

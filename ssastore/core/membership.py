@@ -144,7 +144,7 @@ class Leased:
         if not is_kept:
             self._lease = await self._control.grant(LEASE_MS)
         # Another process of this name may have written its own record, and taken it along at its end.
-        if not is_kept or await self._control.get(self._key) is None:
+        if not is_kept or not await self._is_written():
             await self._write()
 
     async def change(self, value: bytes) -> None:
@@ -161,6 +161,9 @@ class Leased:
                 await self._control.revoke(lease)
         except (SsaStoreError, OSError) as error:
             log.warning("lease.not_ended", extra={"reason": str(error)})
+
+    async def _is_written(self) -> bool:
+        return await self._control.get(self._key) is not None
 
     async def _write(self) -> None:
         await self._control.transact([], [Write(self._key, self._value, self._lease)])

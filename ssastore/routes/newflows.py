@@ -11,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 from pathlib import Path
 from subprocess import PIPE
 from sys import byteorder
+
+from ssastore.core.networks import Networks
 
 log = logging.getLogger(__name__)
 
 TABLE = "ssastore_front"
 
 _CONNECTIONS = Path("/proc/self/net/tcp6")
+_AT_A_TIME = 500
+"Lines, between two looks of the event loop."
 _OPEN = {1, 3, 4, 8, 9, 11}
 """States (linux/tcp_states.h) in which something may be lost: established, about to be (SYN_RECV), FIN_WAIT1,
 CLOSE_WAIT, LAST_ACK, CLOSING."""
@@ -56,28 +60,31 @@ def rules(port: int, sent_on: Mapping[IPv6Network, str]) -> str:
 """
 
 
-def open_at(port: int, networks: Collection[IPv6Network]) -> set[IPv6Network]:
+async def open_at(port: int, networks: Collection[IPv6Network]) -> set[IPv6Network]:
     """Those prefixes to which this host has connections at a port, also those that only the kernel knows.
 
     A process has closed one when it has given all to the kernel, which sends for as long as that takes.
     """
+    found: set[IPv6Network] = set()
     if not networks:
-        return set()
-    found = set()
-    with _CONNECTIONS.open() as lines:
-        next(lines)
-        for line in lines:
-            own, state = line.split()[1], int(line.split()[3], 16)
-            address, _, own_port = own.partition(":")
-            if state in _OPEN and int(own_port, 16) == port:
-                found.add(_address(address))
-    return {network for network in networks if any(address in network for address in found)}
+        return found
+    known, mark = Networks(networks), f":{port:04X}"
+    # At once: what is read piece by piece while connections come and go may lack some.
+    lines = (await asyncio.to_thread(_CONNECTIONS.read_text)).splitlines()
+    for at, line in enumerate(lines[1:]):
+        if at % _AT_A_TIME == _AT_A_TIME - 1:
+            await asyncio.sleep(0)
+        _, own, _, state, _ = line.split(None, 4)
+        if own.endswith(mark) and int(state, 16) in _OPEN:
+            network = known.around(_address(own[:32]))
+            found |= {network} if network is not None else set()
+    return found
 
 
-def _address(text: str) -> IPv6Address:
+def _address(text: str) -> int:
     """Of four words in the machine's own order, as the kernel writes them."""
     words = (int(text[at : at + 8], 16) for at in range(0, 32, 8))
-    return IPv6Address(b"".join(word.to_bytes(4, byteorder) for word in words))
+    return int.from_bytes(b"".join(word.to_bytes(4, byteorder) for word in words))
 
 
 class NewFlows:

@@ -9,12 +9,15 @@ from typing import Any
 
 from aiohttp import web
 
+from ssastore.core.networks import Networks
 from ssastore.s3.answers import limit_unread
 
 _HEAD_S = 60.0
 "Until a connection has sent the headers of its first request."
 _RETIRED_IDLE_S = 5.0
 "How long a connection that is to end waits for one more request, whose answer says that it ends."
+_AT_A_TIME = 500
+"Connections, between two looks of the event loop: some 0.2 ms."
 
 LetsIn = Callable[[Any, Any], bool]
 "Whether a connection may go on, by ``getpeername`` and ``getsockname``."
@@ -38,7 +41,7 @@ class Connections(web.Server):
         self._lets_in = lets_in
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         "Connections on which no request has come, and what will end them."
-        self._own: dict[web.RequestHandler, IPv6Address] = {}
+        self._own: dict[web.RequestHandler, int] = {}
         "The address that each dialled, of those who came by IPv6."
         self._answering: dict[web.RequestHandler, None] = {}
         self._retired: dict[web.RequestHandler, float] = {}
@@ -48,22 +51,26 @@ class Connections(web.Server):
         """Whether a connection is to end with the answer to what it asks now."""
         return connection in self._retired
 
-    def retire(self, networks: Collection[IPv6Network]) -> set[IPv6Network]:
+    async def retire(self, networks: Collection[IPv6Network]) -> set[IPv6Network]:
         """Let connections to these addresses end, and all others go on; which networks still have some.
 
-        Each is answered what it asks, and told with the next answer that there will be no other.
+        Each is answered what it asks, and told with the next answer that there will be no other.  Of many,
+        some are looked at at a time, and others are answered meanwhile.
         """
-        now_s, busy = asyncio.get_running_loop().time(), set()
-        retired: dict[web.RequestHandler, float] = {}
-        for connection, own in list(self._own.items()) if networks else ():
-            network = next((found for found in networks if own in found), None)
+        now_s, busy, known = asyncio.get_running_loop().time(), set(), Networks(networks)
+        for at, (connection, own) in enumerate(list(self._own.items()) if networks or self._retired else ()):
+            if at % _AT_A_TIME == _AT_A_TIME - 1:
+                await asyncio.sleep(0)
+            if connection not in self._own:
+                continue  # It has ended meanwhile.
+            network = known.around(own)
             if network is None:
+                self._retired.pop(connection, None)
                 continue
             busy.add(network)
-            retired[connection] = since_s = self._retired.get(connection, now_s)
+            since_s = self._retired.setdefault(connection, now_s)
             if connection not in self._answering and now_s - since_s > _RETIRED_IDLE_S:
                 connection.force_close()
-        self._retired = retired
         return busy
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -89,7 +96,7 @@ class Connections(web.Server):
             return
         limit_unread(transport)
         if own and ":" in own[0]:
-            self._own[handler] = IPv6Address(own[0].partition("%")[0])
+            self._own[handler] = int(IPv6Address(own[0].partition("%")[0]))
         self._silent[handler] = asyncio.get_running_loop().call_later(_HEAD_S, transport.abort)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:

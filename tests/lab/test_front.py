@@ -43,6 +43,13 @@ def s3(endpoint, **options):
     )
 """
 
+HOME = """
+import socket, sys
+probe = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+probe.connect((sys.argv[1], 9))
+print(probe.getsockname()[0])
+"""
+
 PLAIN = (
     S3
     + """
@@ -254,14 +261,34 @@ def test_a_client_that_knows_nothing_works_by_aaaa_alone(lab: RunningLab) -> Non
     assert reached and all(owners.of(target) == interface for interface, target in reached)
 
 
+def test_a_gateway_that_others_would_suffer_from_is_refused(lab: RunningLab, tmp_path: Path) -> None:
+    """One of another's name, a second one on a host, and one whose address is the service's."""
+    text = (lab.data / "config" / "gw2.toml").read_text()
+    own, inside = address_of(text), lab.status()["service"].replace("::/64", ":f000::1")
+    home = lab.python(HOME, gateways(lab)["gw"]["address"]).strip()
+    named = text.replace(f'"{own}"', f'"{home}"')
+    asked = {
+        f"another gateway is called gw2, at {own}": ("client", named),
+        "a gateway of the front plane runs on this host already": (
+            "gw2",
+            text.replace('"gw2"', '"gw9"') + 's3_listen = "[::]:7999"\nadmin_listen = ""\n',
+        ),
+        f"address {inside} lies inside the service": ("client", named.replace(f'"{home}"', f'"{inside}"')),
+    }
+    for number, (says, (host, settings)) in enumerate(asked.items()):
+        config = tmp_path / f"{number}.toml"
+        config.write_text(settings)
+        command = (PYTHON, "-m", "ssastore", "gateway", "--config", str(config))
+        done = lab.cli("exec", "--host", host, "--", *command, check=False)
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+    assert is_settled(lab, GATEWAYS)
+
+
 def test_each_clients_own_part_of_the_front_plane_and_no_other(lab: RunningLab) -> None:
     """Clients in /64s of their own, behind one host; their own addresses answer, others' do not."""
     clients, count = IPv6Network("2001:db8:c::/48"), COUNT
     lab.cli("exec", "--", "ip", "-6", "route", "add", "local", str(clients), "dev", "lo")
-    home = lab.python(
-        "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM);"
-        f"s.connect(('{gateways(lab)['gw']['address']}', 9)); print(s.getsockname()[0])"
-    ).strip()
+    home = lab.python(HOME, gateways(lab)["gw"]["address"]).strip()
     lab.cli("exec", "--host", "router", "--", "ip", "-6", "route", "add", str(clients), "via", home)
     service = lab.status()["service"]
     arguments = (service, RULES, str(clients.network_address), str(count))

@@ -51,7 +51,7 @@ class Net:
 
     def open_at_old(self) -> set[IPv6Network]:
         with in_namespace(self.fabric.namespace_fd("old")):
-            return open_at(PORT, [GIVEN, KEPT])
+            return asyncio.run(open_at(PORT, [GIVEN, KEPT]))
 
 
 def echo(near: socket.socket, far: socket.socket, size: int = 100_000) -> None:

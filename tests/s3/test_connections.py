@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Network
 
 import pytest
 
+from ssastore.env import spawn
 from ssastore.s3 import connections
 from ssastore.s3.connections import Connections
 from tests.s3.gateways import Gateway
@@ -51,7 +53,7 @@ def served(gateway: Gateway, lets_in: bool | None = None) -> Iterator[tuple[Conn
 
 def retire(gateway: Gateway, made: Connections, *networks: IPv6Network) -> set[IPv6Network]:
     async def work() -> set[IPv6Network]:
-        return made.retire(networks)
+        return await made.retire(networks)
 
     return gateway.run(work())
 
@@ -125,6 +127,28 @@ def test_who_asks_nothing_more_is_ended_after_a_while(
         time.sleep(0.3)
         retire(gateway, made, HERE)
         assert wire.recv(1) == b""
+
+
+def test_of_many_connections_some_are_looked_at_at_a_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are answered meanwhile."""
+    monkeypatch.setattr(connections, "_AT_A_TIME", 2)
+    with served(gateway) as (made, port), ExitStack() as stack:
+        wires = [stack.enter_context(dial(port)) for _ in range(10)]
+        for wire in wires:
+            wire.sendall(REQUEST)
+            answer(wire)
+
+        async def work() -> tuple[set[IPv6Network], int]:
+            looking, turns = spawn("look", made.retire([HERE])), 0
+            while not looking.done():
+                await asyncio.sleep(0)
+                turns += 1
+            return looking.result(), turns
+
+        found, turns = gateway.run(work())
+        assert found == {HERE} and turns > 10 / 2
 
 
 def test_who_is_to_stay_after_all_stays(gateway: Gateway) -> None:

@@ -16,10 +16,11 @@ from ssastore.core.cluster import NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.front import FRONT_KEY, FrontRecord, GateRecord, gate_key
 from ssastore.core.frontkeeper import FrontKeeper, Hands
+from ssastore.core.frontlease import GateLease
 from ssastore.core.frontview import FrontView, accepted_by_gate, announced_gates
 from ssastore.core.routekeeper import RouteKeeper
 from ssastore.env import Route, Write, spawn
-from ssastore.errors import RouteRefused
+from ssastore.errors import RouteRefused, Unavailable
 from ssastore.keyspace import iid_of
 from ssastore.limits import LEASE_MS
 from ssastore.rebalance import form_cluster
@@ -69,6 +70,8 @@ class Site:
         self.control = MemoryControlStore()
         self.router = MemoryRoutes(HOSTS)
         self.gates: dict[str, Gate] = {}
+        self.dead: set[str] = set()
+        "Gateways that do not answer."
         self.overlaps: list[tuple[IPv6Network, ...]] = []
         "Prefixes that were sent on together."
 
@@ -102,12 +105,19 @@ class Site:
             gate.sent_on = dict(wanted)
             return True
 
-        def retire(networks: Collection[IPv6Network]) -> Collection[IPv6Network]:
+        async def retire(networks: Collection[IPv6Network]) -> Collection[IPv6Network]:
             gate.ending = {own for own in gate.connected if any(own in network for network in networks)}
             return [network for network in networks if any(own in network for own in gate.connected)]
 
-        hands = Hands(lambda: keeping.has_all, send_on, retire)
-        keeper = FrontKeeper(self.control, view, GateRecord(name, f"fd00::1:{number}"), hands)
+        async def answers(address: str) -> bool:
+            await asyncio.sleep(0.01)
+            return any(gate.address == address and gate.name not in self.dead for gate in self.gates.values())
+
+        record = GateRecord(name, f"fd00::1:{number}")
+        leased = GateLease(self.control, record, lambda: True)
+        await leased.claim()
+        hands = Hands(lambda: keeping.has_all, send_on, retire, answers)
+        keeper = FrontKeeper(self.control, view, record, leased, hands)
         jobs += [spawn("routes", keeping.run()), spawn("keeper", keeper.run())]
         gate = self.gates[name] = Gate(name, f"fd00::1:{number}", keeper, routes, announced, jobs, view)
         return gate
@@ -166,6 +176,28 @@ class Announcing(Site):
     """Where each gateway announces its own part."""
 
     announces = True
+
+
+class Away:
+    """A control store that cannot be reached."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            raise Unavailable("it is away")
+
+        return call
+
+
+class Counting:
+    """The control store, and how often it was asked to change something."""
+
+    def __init__(self, control: MemoryControlStore) -> None:
+        self._control = control
+        self.changes = 0
+
+    async def transact(self, *arguments: Any) -> int | None:
+        self.changes += 1
+        return await self._control.transact(*arguments)
 
 
 def at_site(work: Callable[[Site], Any], kind: type[Site] = Site) -> None:
@@ -332,8 +364,49 @@ def test_who_dies_is_replaced_when_its_lease_is_over() -> None:
         await site.started(3)
         site.gates.pop("g1").die()
         await asyncio.sleep(LEASE_MS / 1000 + 3)
-        assert site.is_settled("g2", "g3")
+        assert site.is_settled("g2", "g3"), "nobody answers any more"
         await site.until(lambda: True)
+
+    at_site(work)
+
+
+def test_who_lost_its_lease_and_answers_keeps_its_part_and_what_is_open() -> None:
+    """Cut off from the control store it takes no part in what is planned; it is missed when it dies."""
+
+    async def work(site: Site) -> None:
+        await site.started(3)
+        before, cut = site.record, site.gates["g2"]
+        cut.connected = list(PLACES)
+        cut.keeper._leased._control = Away()
+        await asyncio.sleep(LEASE_MS / 1000 + 2)
+        assert "g2" not in site.gates["g1"].view.gates
+        await asyncio.sleep(30)
+        assert site.record == before and cut.ending == set()
+        await site.until(lambda: True)
+        cut.keeper._leased._control = site.control
+        await asyncio.sleep(5)
+        assert site.record == before and "g2" in site.gates["g1"].view.gates
+        cut.keeper._leased._control = Away()
+        await asyncio.sleep(LEASE_MS / 1000 + 10)
+        assert site.record == before
+        cut.die()
+        site.dead.add("g2")
+        await asyncio.sleep(3)
+        assert site.is_settled("g1", "g3")
+
+    at_site(work)
+
+
+def test_who_answers_without_a_lease_keeps_its_part_for_a_while() -> None:
+    """It may be another program by now."""
+
+    async def work(site: Site) -> None:
+        await site.started(2)
+        site.gates["g2"].die()
+        await asyncio.sleep(LEASE_MS / 1000 + 590)
+        assert site.is_settled("g1", "g2")
+        await asyncio.sleep(15)
+        assert site.is_settled("g1")
 
     at_site(work)
 
@@ -347,6 +420,7 @@ def test_a_target_that_dies_leaves_everything_as_it_was() -> None:
         await asyncio.sleep(5)
         assert former.sent_on
         target.die()
+        site.dead.add("g2")
         await asyncio.sleep(LEASE_MS / 1000 + 3)
         assert site.is_settled("g1") and former.sent_on == {} and former.ending == set()
 
@@ -379,6 +453,20 @@ def test_all_may_end_at_once() -> None:
     at_site(work)
 
 
+def test_a_plan_that_could_not_be_written_is_made_again() -> None:
+    async def work(site: Site) -> None:
+        await site.started(2)
+        keeper = site.gates["g1"].keeper
+        keeper._control = Away()
+        await site.join(3)
+        await asyncio.sleep(5)
+        assert site.is_settled("g1", "g2")
+        keeper._control = site.control
+        await site.until(lambda: site.is_settled("g1", "g2", "g3"))
+
+    at_site(work)
+
+
 def test_a_record_that_was_lost_is_made_anew() -> None:
     async def work(site: Site) -> None:
         await site.started(2)
@@ -390,12 +478,42 @@ def test_a_record_that_was_lost_is_made_anew() -> None:
 
 
 def test_a_record_that_is_not_understood_changes_nothing() -> None:
+    """Nobody plans, or writes it over, and it is said why; who ends does not wait for what cannot be."""
+
+    async def work(site: Site) -> None:
+        await site.started(2)
+        before, future = site.record, b'{"format": 2, "epoch": 7}'
+        await site.control.transact([], [Write(FRONT_KEY, future)])
+        await site.join(3)
+        counting = site.gates["g1"].keeper._control = Counting(site.control)  # type: ignore[assignment]
+        await asyncio.sleep(30)
+        assert site.record == before and counting.changes == 0
+        assert site.gates["g1"].view.strange == {
+            FRONT_KEY: "front record: format 2, this version reads up to 1"
+        }
+        item = await site.control.get(FRONT_KEY)
+        assert item is not None and item.value == future
+        await site.until(lambda: True)
+        async with asyncio.timeout(2):
+            await site.gates["g2"].keeper.leave()
+        await site.control.transact([], [Write(FRONT_KEY, before.encode())])
+        site.gates.pop("g2").die()
+        await asyncio.sleep(5)
+        assert site.is_settled("g1", "g3") and site.gates["g1"].view.strange == {}
+
+    at_site(work)
+
+
+def test_a_gateway_that_was_never_understood_loses_nothing() -> None:
+    """An older version that comes later knows nothing of it, and does not share out what it has."""
+
     async def work(site: Site) -> None:
         await site.started(2)
         before = site.record
-        await site.control.transact([], [Write(FRONT_KEY, b"from the future")])
-        await asyncio.sleep(3)
-        assert site.record == before
-        await site.until(lambda: True)
+        await site.control.transact([], [Write(gate_key("g2"), b"from the future")])
+        site.gates.pop("g1").die()
+        again = await site.join(1)
+        await asyncio.sleep(20)
+        assert again.view.front == before and again.view.strange.keys() == {gate_key("g2")}
 
     at_site(work)
