@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ssastore.core.cluster import NodeRecord
     from ssastore.env import ControlStore
 
+_AGAIN_S = 0.5
 _NUMBERS = ("port", "weight", "workers")
 _config = click.option(
     "--config", metavar="FILE", required=True, help="Settings of a node: they name the control store."
@@ -42,15 +43,26 @@ class Node(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
             self.fail(f"{value!r}: {error}; it is written as NAME=ADDRESS, as n1=2001:db8:99::11,zone=a")
 
 
-_NODE = Node()
+NODE = Node()
 
 
 @click.command("form")
-@click.argument("nodes", metavar="NODE...", nargs=-1, required=True, type=_NODE)
+@click.argument("nodes", metavar="NODE...", nargs=-1, type=NODE)
 @_config
-@click.option("--service", metavar="PREFIX", required=True, help="The service /64, as 2001:db8:5a:1::/64.")
+@click.option("--service", metavar="PREFIX", help="The service /64, as 2001:db8:5a:1::/64.")
 @click.option("--replicas", type=click.IntRange(1), default=3, show_default=True, help="1, 3 or 5.")
-def form_command(nodes: tuple[NodeRecord, ...], config: str, service: str, replicas: int) -> int:
+@click.option("--site", metavar="FILE", help="site.json of `ssastore init`: it says all of that.")
+@click.option(
+    "--wait", metavar="SECONDS", type=float, default=0.0, help="Try so long, while the store does not answer."
+)
+def form_command(
+    nodes: tuple[NodeRecord, ...],
+    config: str,
+    service: str | None,
+    replicas: int,
+    site: str | None,
+    wait: float,
+) -> int:
     """Form a cluster of these nodes in an empty control store; then start them.
 
     NODE is NAME=ADDRESS, with ,zone=NAME ,weight=N ,workers=N ,port=N as need be. Addresses are those of the
@@ -59,6 +71,10 @@ def form_command(nodes: tuple[NodeRecord, ...], config: str, service: str, repli
     """
     from ssastore.keyspace import service_network
 
+    if site is not None:
+        nodes, service, replicas = _of_site(site)
+    if not nodes or not service:
+        raise click.UsageError("Needs NODE... and --service, or --site.")
     try:
         network = service_network(service)
     except ValueError as error:
@@ -83,12 +99,12 @@ def form_command(nodes: tuple[NodeRecord, ...], config: str, service: str, repli
         )
         return f"formed: {made.cluster_id}, {made.service}, {made.replicas} replicas on {len(nodes)} nodes"
 
-    print(_with_store(config, form))
+    print(_with_store(config, form, wait))
     return 0
 
 
 @click.command("join")
-@click.argument("node", metavar="NODE", type=_NODE)
+@click.argument("node", metavar="NODE", type=NODE)
 @_config
 def join_command(node: NodeRecord, config: str) -> int:
     """Let one more node into the cluster: NODE as for `form`. Then start it; `plan` gives it its share.
@@ -122,18 +138,35 @@ def leave_command(name: str, config: str) -> int:
     return 0
 
 
-def _with_store(config: str, work: Callable[[ControlStore], Awaitable[str]]) -> str:
-    """Do something with the control store that a file of settings names."""
+def _of_site(path: str) -> tuple[tuple[NodeRecord, ...], str, int]:
+    from pathlib import Path
+
+    from ssastore.hosting.plan import decode_site
+
+    site = decode_site(Path(path).read_bytes())
+    return site.nodes, site.service, site.replicas
+
+
+def _with_store(config: str, work: Callable[[ControlStore], Awaitable[str]], wait_s: float = 0.0) -> str:
+    """Do something with the control store that a file of settings names; again, while it does not answer."""
     import asyncio
 
     from ssastore.config import NodeConfig, load, open_control
+    from ssastore.errors import TryLater
 
     settings = load(config, NodeConfig)
 
     async def run() -> str:
         control = open_control(settings.control, settings.secrets_file)
+        deadline = asyncio.get_running_loop().time() + wait_s
         try:
-            return await work(control)
+            while True:
+                try:
+                    return await work(control)
+                except TryLater:
+                    if asyncio.get_running_loop().time() >= deadline:
+                        raise
+                await asyncio.sleep(_AGAIN_S)
         finally:
             await control.close()
 

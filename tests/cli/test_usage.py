@@ -162,7 +162,10 @@ def test_optimised_python_is_refused(module: str, how: str) -> None:
 
 
 def test_no_option_takes_a_secret() -> None:
-    """What stands on a command line is seen by every user of the machine."""
+    """What stands on a command line is seen by every user of the machine.
+
+    The token of `node join` may: it is used up by the command that shows it, and `-` reads it instead.
+    """
     names = {
         option for _, command in all_commands() for parameter in command.params for option in parameter.opts
     }
@@ -171,4 +174,4 @@ def test_no_option_takes_a_secret() -> None:
         name
         for name in names
         if any(word in name for word in ("secret", "password", "token", "key")) and not name.endswith("-file")
-    ] == []
+    ] == ["token"]
