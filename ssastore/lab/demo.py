@@ -52,6 +52,8 @@ _POLL_S = 0.02
 _S3_EVERY_S = 0.1
 _CALM_S = 3.0
 "Of calls before and after everything."
+_WEIGHT = 4
+"Of the nodes that are there, where the one that comes has 1: the higher, the fewer slices move."
 _CLIENTS = 4
 _THINK_S = 0.05
 
@@ -62,8 +64,8 @@ class Wanted:
 
     waits: bool
     "For Enter before each scene, and for Ctrl-C at the end."
-    weight: int
-    "Of the nodes that are there, where the one that comes has 1: the higher, the fewer slices move."
+    is_short: bool
+    "Few slices move, and nobody looks on while nothing happens."
     s3_port: int
     admin_port: int
 
@@ -91,8 +93,7 @@ def demo(wanted: Wanted) -> int:
         )
         stage.ask("fill", str(OBJECTS))
         with stage.load(clients=_CLIENTS, think_s=_THINK_S) as load, _s3_reader(found):
-            tour = Tour(found, stage, load, waits=wanted.waits)
-            tour.all(wanted.weight)
+            Tour(found, stage, load, wanted).all()
             click.echo("\nthe clients read everything that they ever wrote, and end ...")
             load.end()
         result = load.result(stage.phases, OBJECTS, int(stage.ask("check", str(OBJECTS))))
@@ -191,13 +192,14 @@ def _s3_reader(found: Context) -> Iterator[None]:
 class Tour:
     """Scenes, each with what is shown, the commands, and what clients noticed meanwhile."""
 
-    def __init__(self, found: Context, stage: Stage, load: Load, *, waits: bool) -> None:
+    def __init__(self, found: Context, stage: Stage, load: Load, wanted: Wanted) -> None:
         self._found = found
         self._stage = stage
         self._load = load
-        self._waits = waits
+        self._waits = wanted.waits
+        self._calm_s, self._weight = (0.3, 100) if wanted.is_short else (_CALM_S, _WEIGHT)
 
-    def all(self, weight: int) -> None:
+    def all(self) -> None:
         """In order."""
         self._scene("before", "Four clients put, get and delete all the time, natively.", self._calm)
         self._scene(
@@ -208,7 +210,7 @@ class Tour:
         self._scene(
             "a node comes",
             "A fourth host joins, owns nothing, and is given slices while clients work: watch the map.",
-            lambda: self._node(weight),
+            self._node,
         )
         self._scene(
             "a node dies",
@@ -237,7 +239,7 @@ class Tour:
             click.echo(f"     {line}")
 
     def _calm(self) -> None:
-        time.sleep(_CALM_S)
+        time.sleep(self._calm_s)
 
     def _object(self) -> None:
         picture = self._stage.directory / _KEY
@@ -264,9 +266,11 @@ class Tour:
             for address, hop in zip(addresses, hops, strict=True)
         ]
 
-    def _node(self, weight: int) -> int:
+    def _node(self) -> int:
         plan = str(self._stage.directory / "plan.json")
-        weights = [word for number in range(1, NODES + 1) for word in ("--weight", f"n{number}={weight}")]
+        weights = [
+            word for number in range(1, NODES + 1) for word in ("--weight", f"n{number}={self._weight}")
+        ]
         self._run("node", "add", f"n{NODES + 1}")
         self._run("plan", *weights, "--out", plan)
         click.echo(f"   $ ssastore apply {shlex.quote(plan)}")
@@ -281,7 +285,7 @@ class Tour:
         first, second = [(self._stage.directory / name).read_bytes() for name in names]
         if first != second:
             raise SystemExit(f"demo: {_BUCKET}/{_KEY} came back different")
-        time.sleep(_CALM_S)
+        time.sleep(self._calm_s)
         self._run("status")
 
     def _return(self) -> None:
