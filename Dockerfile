@@ -1,5 +1,5 @@
 # Four images: `ssastore` (node, gateway, commands), `router` (BIRD), `etcd`, and `build`, which is thrown away.
-# docs/compose.md says how they hang together.
+# docs/how-to/compose.md says how they hang together.
 #
 #   --build-arg BASE=IMAGE           Debian 12 or later; `make compose-test` makes one by debootstrap
 #   --build-arg PIP_NO_INDEX=1       no registry: all wheels are in compose/wheels (`make wheels`)

@@ -35,13 +35,13 @@ help:
 	@echo "make moves   a cluster that changes in every way under load, and what clients noticed: make moves OBJECTS=500"
 	@echo "make bench   the benchmarks"
 	@echo "make bench-check   has an operation become dearer than bench/baselines say? Two minutes; make bench-baseline writes them"
-	@echo "make bench-docs   docs/speed.md and its plots, from the results in bench/figures"
+	@echo "make bench-docs   docs/explanation/speed.md and its plots, from the results in bench/figures"
 	@echo "make compiled   the hot modules as machine code, beside their sources (docs/adr/0011); make pure takes it back"
 	@echo "make sim     runs of the simulator: make sim SEEDS=500 FIRST=1000 SCENARIO=safety"
 	@echo "make rules   10,000 addresses of each rule against a second implementation, a million wrong ones against the rate"
 	@echo "make mutants planted faults, and how many seeds of the simulator each takes to be seen"
 	@echo "make s3tests S3TESTS=DIR   ceph/s3-tests against a lab, compared with the lists in tests/s3conformance"
-	@echo "make compose-test   docker-compose.yml built, run and hurt for real (docs/compose.md); needs an engine"
+	@echo "make compose-test   docker-compose.yml built, run and hurt for real (docs/how-to/compose.md); needs an engine"
 	@echo "make wheels  what images need of a registry, into compose/wheels: make wheels compose-test NO_INDEX=1"
 	@echo "make soak    the long form of the tests that kill, pause, cut off and fill nodes (an hour)"
 	@echo
@@ -95,7 +95,7 @@ mutants: setup
 	$(BIN)/ssastore sim --mutants all
 
 s3tests: setup
-	@test -n "$(S3TESTS)" || { echo "S3TESTS=DIR: a checkout of ceph/s3-tests (docs/testing.md)"; exit 1; }
+	@test -n "$(S3TESTS)" || { echo "S3TESTS=DIR: a checkout of ceph/s3-tests (docs/explanation/testing.md)"; exit 1; }
 	$(BIN)/python -m tests.s3conformance $(S3TESTS) $(S3TESTS_ARGS)
 
 soak: setup

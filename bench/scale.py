@@ -2,7 +2,7 @@
 
     python -m bench.scale                  the table
     python -m bench.scale --json           the same as lines of JSON
-    python -m bench.scale --write docs     tables, curve and plots into docs/scale.md and docs/scale-*.svg
+    python -m bench.scale --write docs/explanation     tables, curve and plots: scale.md and scale-*.svg
 
 Everything but the planning time is a calculation that comes out the same anywhere.
 """

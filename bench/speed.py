@@ -1,4 +1,4 @@
-"""``python -m bench.speed``: docs/speed.md and its plots, from results of real runs.
+"""``python -m bench.speed``: docs/explanation/speed.md and its plots, from results of real runs.
 
     python -m bench.speed                          the page, from what is kept in bench/figures
     python -m bench.speed NAME=results/FILE ...    keep these results under these names first
@@ -25,7 +25,7 @@ from bench.report import PROTOCOLS, SCHEMA, WORKS, Case, bytes_text
 from ssastore.load import MIB
 
 FIGURES = Path(__file__).with_name("figures")
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "explanation"
 TEMPLATE = Path(__file__).with_name("speed.md.in")
 GROWTH = "growth"
 "Begins the names of growths."
@@ -331,7 +331,9 @@ def pages(folder: Path) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; exit code 0, or 2 for results that are none."""
-    parser = argparse.ArgumentParser(prog="python -m bench.speed", description="docs/speed.md from results.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.speed", description="docs/explanation/speed.md from results."
+    )
     parser.add_argument("results", nargs="*", metavar="NAME=FILE", help="results to keep under a name")
     parser.add_argument("--figures", type=Path, default=FIGURES, metavar="DIR", help="where they are kept")
     parser.add_argument("--write", type=Path, default=DOCS, metavar="DOCS", help="where the page goes")

@@ -6,7 +6,7 @@
 /healthz/cluster   200 while every group has a majority of its planes, else 503. With ?without=NODE 412 when
                    that is so with the node alone
 /status            what nodes say of themselves
-/metrics           the gateway's counters, and those of all workers, for Prometheus (docs/monitoring.md)
+/metrics           the gateway's counters, and those of all workers, for Prometheus (monitoring.md)
 /scrub             POST, with the admin token: every worker begins a scrub pass; /status says how far it is
 
 What answers for a method and path is a ``Handler`` in a table: ``admin_server`` joins tables, so that others

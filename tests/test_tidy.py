@@ -43,7 +43,7 @@ MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 "Typical: 10; 40 is long."
 
-# Words of other systems whose meaning here would be wrong (docs/glossary.md). Prose may say that there
+# Words of other systems whose meaning here would be wrong (glossary.md). Prose may say that there
 # is no leader and no redirect; a name may not.
 NAME_WORDS_BANNED = {"master", "leader", "donor", "vnode", "ring", "migration", "redirect"}
 PROSE_WORDS_BANNED = {"master", "donor", "vnode"}
@@ -141,13 +141,13 @@ def vocabulary(source: Source) -> Complaints:
     for node in source.nodes:
         for name in names_defined_by(node):
             for word in (words_of_name(name) & NAME_WORDS_BANNED) - allowed:
-                yield getattr(node, "lineno", 1), f"{name}: do not say {word} (docs/glossary.md)"
+                yield getattr(node, "lineno", 1), f"{name}: do not say {word} (docs/reference/glossary.md)"
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             for word in words_of_prose(ast.get_docstring(node) or "") & PROSE_WORDS_BANNED:
-                yield getattr(node, "lineno", 1), f"docstring: do not say {word} (docs/glossary.md)"
+                yield getattr(node, "lineno", 1), f"docstring: do not say {word} (docs/reference/glossary.md)"
     for line, comment in source.comments():
         for word in words_of_prose(comment) & PROSE_WORDS_BANNED:
-            yield line, f"comment: do not say {word} (docs/glossary.md)"
+            yield line, f"comment: do not say {word} (docs/reference/glossary.md)"
 
 
 def workplace(source: Source) -> Complaints:
@@ -276,7 +276,7 @@ def missing_from_package(names: set[str]) -> set[str]:
 
 
 def test_glossary_names_what_the_code_has() -> None:
-    names = names_in_glossary((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    names = names_in_glossary((ROOT / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8"))
     assert names >= {"Slice", "is_reserved_iid", "greeting.py"}
     assert not missing_from_package(names)
 

@@ -25,7 +25,7 @@ def node_command(ctx: click.Context, config_path: str | None) -> int:
     """Run a storage node until SIGTERM: ssastore node --config FILE.
 
     The file names the node, its control store, data directory and secrets file; every setting is
-    described in docs/operations.md.
+    described in docs/reference/operations.md.
 
     Of the commands below add, kill, start and remove are for the nodes of a running lab, and join, admit and
     token for hosts of a cluster that `ssastore init` made.

@@ -20,7 +20,7 @@ _record = click.option(
     default="v=SSA1",
     show_default=True,
     metavar="TEXT",
-    help="The service record: port, replicas, rules (docs/rules.md).",
+    help="The service record: port, replicas, rules (docs/reference/rules.md).",
 )
 _ttl = click.option(
     "--ttl",
@@ -45,7 +45,7 @@ _front = click.option(
     default=0,
     show_default=True,
     metavar="COUNT",
-    help="So many addresses of the front plane as AAAA, for whoever asks for no prefix (docs/front.md).",
+    help="So many addresses of the front plane as AAAA, for whoever asks for no prefix (front.md).",
 )
 
 

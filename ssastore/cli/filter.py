@@ -28,7 +28,7 @@ _LAST_S = 1.0
 
 @click.group("filter")
 def filter_command() -> None:
-    """Judge packets by the rule of their addresses, reject in XDP and queue by class (docs/filter.md)."""
+    """Judge packets by the rule of their addresses, reject in XDP and queue by class (filter.md)."""
 
 
 for _order in (inject_command, withdraw_command, attack_command, show_command):
@@ -45,7 +45,7 @@ for _order in (inject_command, withdraw_command, attack_command, show_command):
     multiple=True,
     help="The service whose packets are judged; several for sites, or while it is renumbered.",
 )
-@click.option("--record", metavar="TEXT", required=True, help="Its service record (docs/rules.md).")
+@click.option("--record", metavar="TEXT", required=True, help="Its service record (docs/reference/rules.md).")
 @click.option(
     "--secret-file",
     type=click.Path(exists=True, dir_okay=False),

@@ -55,7 +55,7 @@ _EXIT_NOT_FOUND = 127
     "--rules",
     default="",
     metavar="TEXT",
-    help="Service record that everybody keeps, as 'v=SSA1; data=content+source' (docs/rules.md).",
+    help="Service record that everybody keeps, as 'v=SSA1; data=content+source' (docs/reference/rules.md).",
 )
 @click.option("--service", metavar="PREFIX/64", help="Service prefix; default: a random one of fd00::/8.")
 @click.option("--name", default="lab", show_default=True, help="Name of this lab's context.")
@@ -87,8 +87,8 @@ _EXIT_NOT_FOUND = 127
     type=click.Choice(["bridge", "bgp", "bgp-built-in", "two-sites", "tiers", "filter"]),
     default="bridge",
     show_default=True,
-    help="How the router hears of slices: from this process, or by BGP of the nodes (docs/bgp.md). "
-    "filter: from this process, and it filters (docs/filter.md); needs root.",
+    help="How the router hears of slices: from this process, or by BGP of the nodes (docs/how-to/bgp.md). "
+    "filter: from this process, and it filters (docs/how-to/filter.md); needs root.",
 )
 @click.option("--simulate", is_flag=True, help="No namespaces: every node is a port of ::1.")
 @click.option("--detach", is_flag=True, help="Return when the lab is ready; stop it with: ssastore down.")

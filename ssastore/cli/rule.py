@@ -102,7 +102,7 @@ def rule_command() -> None:
     RULE is one or two words, the second for the tail of the address:
       random content source keyed match low:N inverted:N
       content+source content+keyed source+keyed random+source ...
-    and choices:N, pow:BITS, hop:SECONDS: source+choices:4+hop:30. See docs/rules.md.
+    and choices:N, pow:BITS, hop:SECONDS: source+choices:4+hop:30. See docs/reference/rules.md.
     """
 
 
@@ -232,7 +232,7 @@ def token_command(source: int, secret_file: IO[str]) -> None:
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="Another one draws others."
 )
 def vectors_command(count: int, seed: int) -> None:
-    """Print test vectors as JSON, for another implementation of docs/rules.md."""
+    """Print test vectors as JSON, for another implementation of docs/reference/rules.md."""
     from ssastore.rules.vectors import as_json
 
     click.echo("[\n" + ",\n".join(json.dumps(entry) for entry in as_json(count, seed)) + "\n]")

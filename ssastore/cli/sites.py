@@ -36,7 +36,7 @@ def set_command(context: str | None, prefixes: tuple[str, ...], as_json: bool) -
     """Answer at these beside the first prefix, and at no others; none: at the first alone.
 
     Nothing moves: nodes accept what they own in all of them. Routes to them, and the name in DNS, are
-    yours to set first (docs/bgp.md, docs/naming.md).
+    yours to set first (docs/how-to/bgp.md, docs/how-to/naming.md).
     """
     from ssastore.core.sites import order_sites
     from ssastore.errors import ConfigError

@@ -147,7 +147,7 @@ def _tell(event: dict[str, Any], as_json: bool) -> None:
 
 @click.group("metrics")
 def metrics_command() -> None:
-    """What is measured, and what Grafana and Prometheus make of it (docs/monitoring.md)."""
+    """What is measured, and what Grafana and Prometheus make of it (docs/how-to/monitoring.md)."""
 
 
 @metrics_command.command("dashboard")

@@ -59,7 +59,7 @@ CLOSING = "closing"
 "The other prefix is the former one; it stays for a while."
 SERIALS_END = 1 << 31
 SITES_MAX = 16
-"As many as a client takes of a name (docs/naming.md)."
+"As many as a client takes of a name (docs/how-to/naming.md)."
 
 _CLUSTER_ID = re.compile(rf"[0-9a-f]{{{2 * CLUSTER_ID_BYTES}}}")
 _REPLICAS_RULE = f"replicas must be one of {REPLICAS_ALLOWED}"

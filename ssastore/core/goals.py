@@ -21,7 +21,7 @@ CELL_BITS_MAX = SLICE_DEPTH_MAX - SLICE_DEPTH_MIN
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Where the plan stands between balance, prefixes and movement (docs/scale.md has the curve)."""
+    """Where the plan stands between balance, prefixes and movement (scale.md has the curve)."""
 
     grains: int = 49
     "Grains that an average node has at least. 49: a goal is at most 1/49 above the share."

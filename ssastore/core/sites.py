@@ -2,7 +2,7 @@
 
 Of one cluster with nodes at several places, each site has a /64 of its own, and every slice an address in
 each: the low 64 bits are the same.  Nodes accept all of them; which /64 leads into which site, and what
-happens to the one of a site that is lost, is the business of the routers (docs/bgp.md).  Where an object's
+happens to the one of a site that is lost, is the business of the routers (bgp.md).  Where an object's
 replicas lie the zones of nodes say, as ever.
 """
 

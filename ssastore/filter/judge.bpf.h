@@ -1,4 +1,4 @@
-// The verdict on an address by the rule of a service (docs/rules.md): hashes, locators, tails.
+// The verdict on an address by the rule of a service (docs/reference/rules.md): hashes, locators, tails.
 //
 // rule.h is written from the service record: what is constant is compiled in, so that what a rule does not need is not
 // there.
@@ -161,7 +161,7 @@ static __always_inline enum verdict judge_hashed(const struct told *known, int l
 	return verdict;
 }
 
-// What docs/rules.md says in "Check"; nobody here knows the name that is asked for.
+// What docs/reference/rules.md says in "Check"; nobody here knows the name that is asked for.
 static __always_inline enum verdict judge(const struct told *known, u64 source, u64 iid)
 {
 	u64 plane = iid >> 60;

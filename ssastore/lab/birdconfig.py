@@ -1,4 +1,4 @@
-"""What BIRD 2 is told on a node and on the router of a lab; docs/bgp.md shows the same for machines. Pure.
+"""What BIRD 2 is told on a node and on the router of a lab; bgp.md shows the same for machines. Pure.
 
 The daemon of a host learns what ``announce = "kernel"`` of a node or gateway left in table main, by our
 protocol numbers alone, and exports it by BGP; it takes nothing.  A router takes from each what can be its

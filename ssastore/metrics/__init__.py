@@ -1,4 +1,4 @@
-"""What is measured, under which names, and how Prometheus reads it (docs/monitoring.md).
+"""What is measured, under which names, and how Prometheus reads it (docs/how-to/monitoring.md).
 
 declared.py     every metric: name, type, unit, help, labels; in no other place
 text.py         the page that is scraped

@@ -1,4 +1,4 @@
-"""What a gateway counts of its requests. Pure: some additions a request (docs/monitoring.md: the price)."""
+"""What a gateway counts of its requests. Pure: some additions a request (monitoring.md: the price)."""
 
 from __future__ import annotations
 

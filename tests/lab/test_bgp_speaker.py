@@ -33,7 +33,7 @@ pytestmark = pytest.mark.lab
 
 SERVICE = IPv6Network("fd5a:0:0:1::/64")
 MANY = 4096
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "bgp.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "how-to" / "bgp.md").read_text(encoding="utf-8")
 
 
 class Router:
@@ -156,7 +156,7 @@ def test_a_whole_table_is_told_at_once(
 
 
 def test_frr_hears_the_same(tmp_path: Path, inside: Any) -> None:
-    """With its filters, as docs/bgp.md shows them; bgpd runs alone, so its kernel is not told."""
+    """With its filters, as docs/how-to/bgp.md shows them; bgpd runs alone, so its kernel is not told."""
     wide, narrow, foreign = "fd5a:0:0:1:1000::/68", "fd5a:0:0:1:1a3f::/80", "2001:db8::/32"
     need_frr()
     configuration = re.search(r"^```\n(router bgp 4200000001\n.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)

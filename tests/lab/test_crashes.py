@@ -1,6 +1,6 @@
 """Nodes of a lab of three replicas are killed and paused while clients work: nothing may show but time.
 
-CI runs a few seconds of each; `make soak` the long form (docs/testing.md).
+CI runs a few seconds of each; `make soak` the long form (docs/explanation/testing.md).
 """
 
 from __future__ import annotations

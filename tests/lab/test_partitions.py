@@ -1,7 +1,7 @@
 """Links of a lab of three replicas are cut and made lossy with nft; nobody is killed.
 
 The minority's side must not acknowledge a write, and must say so soon; after the cut everything is one
-again.  CI runs a few seconds of each; `make soak` the long form (docs/testing.md).
+again.  CI runs a few seconds of each; `make soak` the long form (docs/explanation/testing.md).
 """
 
 from __future__ import annotations

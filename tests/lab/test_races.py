@@ -1,6 +1,6 @@
 """Conditional writes through the S3 gateway of a lab of three replicas: races, and answers that are lost.
 
-CI runs a few keys; `make soak` the long form (docs/testing.md).
+CI runs a few keys; `make soak` the long form (docs/explanation/testing.md).
 """
 
 from __future__ import annotations

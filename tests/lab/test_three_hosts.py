@@ -1,4 +1,4 @@
-"""docs/deploy.md, command by command: three hosts, from a wheel, with TLS, an etcd and an init script."""
+"""deploy.md, command by command: three hosts, from a wheel, with TLS, an etcd and an init script."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.lab.shared import wait_until
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
 SERVICE = IPv6Network("fd5a:0:0:1::/64")
 HOSTS = ["n1", "n2", "n3"]
 NODES_AS = 65011

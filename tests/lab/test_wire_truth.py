@@ -426,7 +426,7 @@ def test_s3_answers_503_and_no_short_listing(
 
 @pytest.mark.usefixtures("dead")
 def test_everything_is_back_when_the_node_is(lab: RunningLab, stored: Stored, tmp_path: Path) -> None:
-    """First the node is started by hand, as docs/operations.md says; then the lab, on a copy of its data."""
+    """First the node is started by hand, as operations.md says; then the lab, on a copy of its data."""
     settings = str(lab.data / "config" / f"{VICTIM}.toml")
     command = [PYTHON, "-m", "ssastore", "--context", lab.name, "exec", "--host", VICTIM, "--"]
     with open(tmp_path / "node.log", "w") as log:

@@ -40,7 +40,7 @@ def read() -> File:
 
 
 def complaints(file: File) -> list[str]:
-    """What is not as docs/compose.md says."""
+    """What is not as docs/how-to/compose.md says."""
     services: File = file["services"]
     found = [f"services {sorted(services)}"] if services.keys() != CAPS.keys() else []
     for name, service in services.items():
@@ -123,7 +123,7 @@ def test_settings_addresses_and_sessions_are_of_one_piece() -> None:
         assert (neighbour.address, neighbour.number) == (router.address, router.number), path
     load(str(ROOT / "compose/settings/gateway.toml"), GatewayConfig)
     assert {services[name]["environment"]["ROUTER"] for name in (*NODES, "gateway")} == {str(router.address)}
-    # The router believes what the router of a lab does, and has the edge besides (docs/bgp.md).
+    # The router believes what the router of a lab does, and has the edge besides (docs/how-to/bgp.md).
     text = (ROOT / "compose/router/bird.conf").read_text()
     assert f"    route {service} unreachable;\n" in text
     shown = re.sub(r"protocol static edge \{.*?\n\}\n", "", text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md are what the code says."""
+"""The tables of docs/reference/operations.md are what the code says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssastore import limits
 from ssastore.cli import _COMMANDS
 from ssastore.config import GatewayConfig, NodeConfig
 
-TEXT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operations.md").read_text(encoding="utf-8")
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "s": 1000, "min": 60_000}
 

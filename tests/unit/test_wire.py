@@ -1,5 +1,5 @@
 """Frames: however the bytes are cut, the same frames come out; what is no frame is a BadFrame and
-nothing else. The examples of docs/wire-format.md are the golden vectors."""
+nothing else. The examples of docs/reference/wire-format.md are the golden vectors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, proof
 from ssastore.wire import Frame, FrameDecoder, Header, decode_header, encode
 from tests.direct import iid_of_record
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "wire-format.md"
 BALLOT = make_ballot(1_700_000_000_000_000, 1, 1)
 Cut = Callable[[bytes], Iterator[bytes]]
 

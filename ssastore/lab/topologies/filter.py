@@ -1,4 +1,4 @@
-"""The router to nodes and gateways is a filter (docs/filter.md), with clients in front of it.
+"""The router to nodes and gateways is a filter (docs/how-to/filter.md), with clients in front of it.
 
     client --- outside --- [XDP] our own namespace [queues] --- nodes, gateways
 

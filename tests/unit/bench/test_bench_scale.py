@@ -73,7 +73,7 @@ def test_our_row_and_a_series() -> None:
 
 
 def test_the_page_in_the_docs_is_of_this_planner() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "scale.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "explanation" / "scale.md").read_text()
     made = table([our_row(100)], rows_at(100)).splitlines()
     rows = [line for line in made if line.startswith("| 100 |") and " s |" not in line]
     assert len(rows) == 8

@@ -54,7 +54,7 @@ def test_the_first_plan_has_few_prefixes_and_needs_no_moves() -> None:
 
 
 def test_ten_thousand_clients_are_spread_over_four_gateways_within_a_tenth() -> None:
-    """By rule ``source``: the locator that their /64s hash to (docs/rules.md)."""
+    """By rule ``source``: the locator that their /64s hash to (docs/reference/rules.md)."""
     record = planned(NOTHING, gates(4))
     counts = dict.fromkeys((f"g{number}" for number in range(1, 5)), 0)
     pieces = [(piece, name) for name in counts for piece in record.slices_of(name)]

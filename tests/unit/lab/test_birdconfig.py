@@ -1,4 +1,4 @@
-"""What BIRD is told in a lab is what docs/bgp.md says, and BIRD takes it."""
+"""What BIRD is told in a lab is what docs/how-to/bgp.md says, and BIRD takes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from ssastore.lab.birdconfig import Peer, Speaker, find_bird, node_config, router_config, wide_config
 from tests.birds import need_bird
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "bgp.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "how-to" / "bgp.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^```\n(router id.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 ROUTER = Speaker("router", IPv6Address("2001:db8:99::1"))

@@ -14,7 +14,7 @@ from ssastore.metrics.dashboard import dashboard, expressions
 from ssastore.metrics.declared import METRICS, S3_DURATION
 from ssastore.metrics.text import Kind
 
-TEXT = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "how-to" / "monitoring.md").read_text(encoding="utf-8")
 BY_NAME = {metric.name: metric for metric in METRICS}
 EXPRESSIONS = [*expressions(), *[alert.expr for alert in ALERTS]]
 FOREIGN_LABELS = {"le", "instance", "job"}

@@ -1,4 +1,4 @@
-"""docs/rules.md implemented a second time, from its text alone, with no library and nothing of ours."""
+"""rules.md implemented a second time, from its text alone, with no library and nothing of ours."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def accepted(
     secrets: list[bytes],
     position: int | None,
 ) -> str:
-    """The verdict of docs/rules.md."""
+    """The verdict of docs/reference/rules.md."""
     first, second, numbers = words_of(rule)
     plane, locator, tail = iid >> 60, iid >> 32, iid & 0xFFFFFFFF
     if is_reserved(iid):
@@ -144,7 +144,7 @@ def accepted(
 
 
 def generated(vector: dict[str, Any]) -> int:
-    """The address of a vector of docs/rules-vectors.json."""
+    """The address of a vector of docs/reference/rules-vectors.json."""
     first, second, numbers = words_of(vector["rule"])
     plane, source, free = int(vector["plane"], 16), int(vector["source"], 16), int(vector["free"], 16)
     position, epoch = int(vector["position"], 16), int(vector["epoch"])

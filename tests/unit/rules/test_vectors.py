@@ -22,7 +22,7 @@ from ssastore.rules.verdict import Verdict, blind_rate, check
 from tests.unit.rules import reference
 
 PUBLISHED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[3] / "docs" / "rules-vectors.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[3] / "docs" / "reference" / "rules-vectors.json").read_text(encoding="utf-8")
 )
 COUNT = int(os.environ.get("SSASTORE_TEST_RULES", "60"))
 WRONG = max(10_000, COUNT * 100)

@@ -1,4 +1,4 @@
-"""Frames of the log, against the worked example of docs/store-format.md."""
+"""Frames of the log, against the worked example of docs/reference/store-format.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssastore.limits import LOG_BLOCK_BYTES
 from ssastore.store.logformat import HEADER_BYTES, LogRecord, decode_frame, encode_frame, padded
 from ssastore.store.seal import seal
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "store-format.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "store-format.md"
 
 SALT = bytes.fromhex("0123456789abcdef")
 

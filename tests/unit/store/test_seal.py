@@ -1,4 +1,4 @@
-"""The seal of stored values, against the worked example of docs/store-format.md."""
+"""The seal of stored values, against the worked example of docs/reference/store-format.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssastore.store.datadir import LOCK_BYTES, lock_text
 from ssastore.store.longkeys import branch, heads_of
 from ssastore.store.seal import SEAL_BYTES, seal, shown, unseal
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "store-format.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "store-format.md"
 
 
 def test_worked_example_is_what_the_code_writes() -> None:
