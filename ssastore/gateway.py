@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from ssastore.admin import ClusterWatch, Counters, admin_server, status_routes
 from ssastore.client import AsyncClient
@@ -38,7 +39,15 @@ from ssastore.rebalance import read_cluster
 from ssastore.rules.guard import Guard
 from ssastore.s3.server import S3Server
 from ssastore.s3.serving import Serving, listening
-from ssastore.system import SystemClock, SystemRandomness, refuse_optimised, run, serve_for_long
+from ssastore.system import (
+    SystemClock,
+    SystemRandomness,
+    keep_watchdog,
+    refuse_optimised,
+    run,
+    serve_for_long,
+    tell_service_manager,
+)
 from ssastore.transport.connection import Identity
 from ssastore.transport.ruled import ruled
 from ssastore.transport.session import Credentials
@@ -141,9 +150,7 @@ async def _serve(
         following.append(spawn("look for the console", console.run()))
         tables = status_routes(watch, counters, door.acts), console.routes()
         admin = await loop.create_server(admin_server(*tables), sock=admin_socket)
-    shown = s3_tls.shown() if s3_tls is not None else {}
-    log.info("gateway.ready", extra={"service": record.service, **shown})
-    await stopped.wait()
+    await _until(stopped, {"service": record.service, **(s3_tls.shown() if s3_tls is not None else {})})
     if gate is not None:
         await gate.leave()
     for job in following:
@@ -154,6 +161,16 @@ async def _serve(
     await watch.close()
     await client.close()
     log.info("gateway.stopped")
+
+
+async def _until(stopped: asyncio.Event, shown: dict[str, Any]) -> None:
+    """Say that all is ready, and when the end begins."""
+    log.info("gateway.ready", extra=shown)
+    watchdog = spawn("keep the watchdog", keep_watchdog())
+    tell_service_manager("READY=1")
+    await stopped.wait()
+    tell_service_manager("STOPPING=1")
+    watchdog.cancel()
 
 
 def _read_again(certificates: list[Tls]) -> None:

@@ -42,7 +42,15 @@ from ssastore.rebalance import read_cluster
 from ssastore.routes.announced import AnnouncedRoutes, announcer
 from ssastore.routes.bgpspeaker import BgpRoutes
 from ssastore.routes.netlink import NetlinkRoutes
-from ssastore.system import SystemClock, SystemRandomness, forwards_packets, refuse_optimised, run
+from ssastore.system import (
+    SystemClock,
+    SystemRandomness,
+    forwards_packets,
+    keep_watchdog,
+    refuse_optimised,
+    run,
+    tell_service_manager,
+)
 from ssastore.traces import CopyKeeper
 from ssastore.transport.connection import Identity
 from ssastore.transport.ruled import ruled
@@ -171,6 +179,9 @@ class Supervisor:
         self._is_again = self._is_ended = False
         "It ends to begin again, with another number of workers."
         self._jobs: list[asyncio.Task[None]] = []
+        self._ready = (-1, -1)
+        "A pipe: workers write their numbers into it when they answer."
+        self._answering: set[int] = set()
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT, or until a worker finds that it must not run; the exit code."""
@@ -179,15 +190,25 @@ class Supervisor:
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._read_again)
         control = open_control(self._config.control, self._config.secrets_file)
+        self._ready = os.pipe()
         try:
             return await self._serve(control)
         finally:
+            loop.remove_reader(self._ready[0])
+            for descriptor in self._ready:
+                os.close(descriptor)
             await control.close()
 
     def _end(self) -> None:
         """Somebody says so: whatever else is going on, it does not begin again."""
         self._is_ended = True
         self._stopping.set()
+
+    def _hear_ready(self, workers: int) -> None:
+        """A worker answers. When all have done so once, whoever waits for the node may go on."""
+        self._answering.update(os.read(self._ready[0], workers))
+        if len(self._answering) == workers:
+            tell_service_manager("READY=1")
 
     def _read_again(self) -> None:
         """Certificates have changed; workers have sessions of their own, and hear of it from here alone."""
@@ -213,8 +234,11 @@ class Supervisor:
         self._jobs.append(spawn("copy the control store", keeper.run()))
         self._jobs.append(spawn("follow the cluster", view.run()))
         self._jobs.append(spawn("keep the number of workers", self._keep_count(control, view, workers)))
+        self._jobs.append(spawn("keep the watchdog", keep_watchdog()))
+        asyncio.get_running_loop().add_reader(self._ready[0], self._hear_ready, workers)
         keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(workers)]
         await self._stopping.wait()
+        tell_service_manager("STOPPING=1")
         for process in self._running.values():
             process.terminate()
         _, late = await asyncio.wait(keepers, timeout=_STOP_S)
@@ -329,7 +353,8 @@ class Supervisor:
             str(index),
             str(listen_fd),
             str(os.getpid()),
-            pass_fds=(listen_fd,),
+            str(self._ready[1]),
+            pass_fds=(listen_fd, self._ready[1]),
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells its workers.
         )
         self._running[index] = process

@@ -8,9 +8,11 @@ import gc
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +24,9 @@ KEPT_BYTES_MAX = 128 << 20
 "What a process keeps of memory that it has freed."
 
 _PR_SET_PDEATHSIG = 1
+_CAPABILITY_VERSION = 0x20080522
+_CAP_NET_ADMIN = 12
+"linux/capability.h."
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_BYTES = 32 << 20
 "The most that mallopt(3) takes."
@@ -116,3 +121,33 @@ def refuse_optimised() -> None:
     """``python -O`` strips the assertions that guard our own invariants: exit instead."""
     if sys.flags.optimize:
         raise SystemExit("ssastore: refusing to run under python -O, its assertions must stay on")
+
+
+def give_up_route_privilege() -> None:
+    """Let this process set no routes (capset(2)): who speaks to clients has no business there.
+
+    The process may be root, of the machine or of a lab: it keeps everything else that it has.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    sets = (ctypes.c_uint32 * 6)()  # Effective, permitted, inheritable: of the first 32, and of the rest.
+    if libc.capget(header, sets) == 0:
+        for at in range(3):
+            sets[at] &= ~(1 << _CAP_NET_ADMIN)
+        libc.capset(header, sets)
+
+
+def tell_service_manager(text: str) -> None:
+    """A line of sd_notify(3), as ``READY=1``; nothing where nobody wants to hear it."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path.startswith(("/", "@")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
+            sock.sendto(text.encode(), "\0" + path[1:] if path[0] == "@" else path)
+
+
+async def keep_watchdog() -> None:
+    """Tell the service manager that the event loop goes on, where it wants to hear that; until cancelled."""
+    period = os.environ.get("WATCHDOG_USEC", "")
+    while period.isdecimal() and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+        tell_service_manager("WATCHDOG=1")
+        await asyncio.sleep(int(period) / 2e6)

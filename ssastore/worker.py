@@ -33,6 +33,7 @@ from ssastore.system import (
     SystemClock,
     SystemRandomness,
     die_with_parent,
+    give_up_route_privilege,
     refuse_optimised,
     run,
     serve_for_long,
@@ -48,8 +49,10 @@ log = logging.getLogger(__name__)
 class Worker:
     """An engine as a process, built from configuration and control store."""
 
-    def __init__(self, config: NodeConfig, index: int, listener: socket.socket) -> None:
+    def __init__(self, config: NodeConfig, index: int, listener: socket.socket, ready_fd: int = -1) -> None:
+        """``ready_fd``: where its number is written when it answers."""
         self._config = config
+        self._ready_fd = ready_fd
         self._index = index
         self._listener = listener
         self._started = time.monotonic()
@@ -66,6 +69,8 @@ class Worker:
         signs = spawn("keep lease", self._heartbeat(engine).run()) if self._index == 0 else None
         tls = self._tls.shown() if self._tls is not None else {}
         log.info("worker.ready", extra={"slices": len(engine.acceptor.owned), **tls})
+        if self._ready_fd >= 0:
+            os.write(self._ready_fd, bytes([self._index]))
         await stopped.wait()
         server.close()
         if signs is not None:
@@ -135,17 +140,18 @@ class Worker:
 
 
 def main() -> None:
-    """``python -m ssastore.worker CONFIG INDEX LISTEN_FD SUPERVISOR``: started by that process only."""
+    """``python -m ssastore.worker CONFIG INDEX LISTEN_FD SUPERVISOR READY_FD``: by that process only."""
     refuse_optimised()
     die_with_parent()
-    config_path, index, listen_fd, supervisor = sys.argv[1], *map(int, sys.argv[2:5])
+    give_up_route_privilege()
+    config_path, index, listen_fd, supervisor, ready_fd = sys.argv[1], *map(int, sys.argv[2:6])
     if os.getppid() != supervisor:
         return  # It died before the kernel was asked to tell us.
     try:
         config = load(config_path, NodeConfig)
         configure_logging(f"{config.name}/{index}", log_format=config.log_format)
         serve_for_long()
-        run(Worker(config, index, socket.socket(fileno=listen_fd)).serve())
+        run(Worker(config, index, socket.socket(fileno=listen_fd), ready_fd).serve())
     except SsaStoreError as error:
         log.critical("worker.refused", extra={"reason": str(error)})
         code = 3 if isinstance(error, DataDirError) else 2 if isinstance(error, ConfigError) else 1

@@ -53,6 +53,13 @@ def _where(command: Callable[..., Any]) -> Callable[..., Any]:
     return settings(data(command))
 
 
+def _user(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Whose files are."""
+    return click.option(
+        "--user", help="Whose the files are to be: that of the services, with systemd ssastore."
+    )(command)
+
+
 def _places(settings: Path, data: Path) -> Places:
     from ssastore.hosting.plan import Places
 
@@ -71,6 +78,7 @@ def _places(settings: Path, data: Path) -> Places:
 )
 @_ttl
 @_where
+@_user
 @_json
 def init_command(
     nodes: tuple[NodeRecord, ...],
@@ -81,6 +89,7 @@ def init_command(
     ttl: float,
     settings: Path,
     data: Path,
+    user: str | None,
     as_json: bool,
 ) -> int:
     """Make a cluster on several hosts; this is the first of them.
@@ -106,6 +115,7 @@ def init_command(
     _check_settings(site, places)
     make_first(site, places)
     tokens = {node.name: _token(places, node, ttl) for node in nodes[1:]}
+    _give(places, user)
     if as_json:
         print(json.dumps({"host": nodes[0].name, "settings": str(places.settings), "tokens": tokens}))
         return 0
@@ -131,7 +141,8 @@ def init_command(
     help="How long it is asked for, when the first host does not answer yet.",
 )
 @_where
-def join_command(token: str, wait: float, settings: Path, data: Path) -> int:
+@_user
+def join_command(token: str, wait: float, settings: Path, data: Path, user: str | None) -> int:
     """Make this host one of a cluster, by a token of the cluster's first host. Start it then.
 
     TOKEN may be -, to be read from standard input.
@@ -143,6 +154,7 @@ def join_command(token: str, wait: float, settings: Path, data: Path) -> int:
         token = sys.stdin.readline()
     places = _places(settings, data)
     node = asyncio.run(join(decode_token(token), places, wait_s=wait))
+    _give(places, user)
     print(f"this host is {node.name}, [{node.address}]: settings in {places.settings}, data in {places.data}")
     return 0
 
@@ -173,6 +185,13 @@ def token_command(node: NodeRecord, ttl: float, settings: Path, data: Path, as_j
     token = _token(_places(settings, data), node, ttl)
     print(json.dumps({"token": token}) if as_json else f"ssastore node join {token}")
     return 0
+
+
+def _give(places: Places, user: str | None) -> None:
+    if user is not None:
+        from ssastore.hosting.files import give_to
+
+        give_to(places, user)
 
 
 def _token(places: Places, node: NodeRecord, ttl_h: float) -> str:

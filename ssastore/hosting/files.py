@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from ssastore.authority import Authority, key_text, new_key, now_utc
@@ -74,3 +75,19 @@ def read_site(places: Places) -> Site:
 def token_book(places: Places) -> Path:
     """Where a first host keeps what it knows of tokens."""
     return places.settings / "tokens.json"
+
+
+def give_to(places: Places, user: str) -> None:
+    """Let a user of the machine have settings and data, but for what only who admits hosts needs.
+
+    Raises:
+        ConfigError: there is no such user, or we may not.
+    """
+    own = {places.tls / "ca.key", token_book(places), token_book(places).with_suffix(".lock")}
+    paths = [places.settings, *places.settings.rglob("*"), places.data]
+    try:
+        for path in paths:
+            if path not in own:
+                shutil.chown(path, user, user)
+    except (LookupError, OSError) as error:
+        raise ConfigError(f"--user {user}: {error}; systemd-sysusers makes the user ssastore") from None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shlex
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -79,6 +82,20 @@ class Deployment:
             stderr=subprocess.DEVNULL,
         )
 
+        self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._told.bind(str(folder / "notify"))
+
+    def told(self) -> set[str]:
+        """What ``n3`` has told a service manager since it was asked last: NODE or GATEWAY, and the line."""
+        lines = set()
+        while select.select([self._told], [], [], 0)[0]:
+            text, credentials, _, _ = self._told.recvmsg(4096, socket.CMSG_SPACE(12))
+            pid = struct.unpack("3i", credentials[0][2])[0]
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            lines |= {f"{what} {text.decode()}" for what in ("node", "gateway") if what.encode() in words}
+        return lines
+
     def address(self, host: str) -> str:
         return str(self.fabric.address_of(host))
 
@@ -92,6 +109,8 @@ class Deployment:
             name: str(home / part) for name, part in (("SETTINGS", "etc"), ("DATA", "data"), ("RUN", "run"))
         }
         environ = {f"SSASTORE_{name}": value for name, value in own.items()} | environment
+        if host == "n3":
+            environ["NOTIFY_SOCKET"] = str(self.folder / "notify")
         environ |= {
             "SSASTORE_LOG": str(home / "log"),
             "PATH": f"{self.installed / 'bin'}:{os.environ['PATH']}",
@@ -122,6 +141,7 @@ class Deployment:
             self.run(host, str(self.init_script), "stop", is_checked=False)
         self._bird.terminate()
         self._bird.wait(10)
+        self._told.close()
 
 
 @contextmanager
@@ -165,6 +185,7 @@ def test_three_hosts_come_up_in_six_commands(tmp_path: Path, installed: Path, in
             gateway = str(site.settings("n3") / "gateway.toml")
             site.run("n3", "ssastore", "--context", gateway, "ready", "--wait", "30")
             took_s = time.monotonic() - began
+            assert site.told() == {"node READY=1", "gateway READY=1"}
             look_at(site, tokens, gateway)
             certificates_are_renewed(site)
             stops(site)
@@ -177,6 +198,11 @@ def look_at(site: Deployment, tokens: dict[str, str], gateway: str) -> None:
     """What is there is one cluster, by TLS, and nobody gets in who has no business there."""
     status = json.loads(site.run("n3", "ssastore", "--context", gateway, "status", "--json"))
     assert sorted(node["name"] for node in status["nodes"]) == HOSTS
+    # Who speaks to clients sets no routes.
+    workers = [worker["pid"] for node in status["nodes"] for worker in node["workers"]]
+    for pid in workers:
+        found = re.search(r"^CapEff:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        assert found is not None and not int(found[1], 16) >> 12 & 1
     ca = str(site.settings("n1") / "tls" / "ca.pem")
     # A client of the native protocol, on a host that has nothing but the authority's certificate and a key.
     (key, secret), *_ = json.loads((site.settings("n1") / "secrets.json").read_text())["access_keys"].items()
