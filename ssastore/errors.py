@@ -14,7 +14,7 @@
     │    QuotaExceeded
     ├─ TryLater                      may work soon; the library has already retried within the deadline
     │    Overloaded, OutOfStep, Recounted, HeldElsewhere, Unavailable (ConnectionError)
-    │      NoMajority
+    │      NoMajority, Unproved
     ├─ NotMine                       the slice is not served there; the library re-dials, users never see it
     ├─ OutcomeUnknown                the request was sent and the answer never came
     ├─ PeerError                     the other side broke the protocol
@@ -156,6 +156,10 @@ class Unavailable(TryLater, ConnectionError):
 
 class NoMajority(Unavailable):
     """Too few planes of a name can be reached: by us, or by the node that was asked. Nothing was written."""
+
+
+class Unproved(Unavailable):
+    """Who answers at the computed address does not prove that it is the service. Another plane's node may."""
 
 
 class OutOfStep(TryLater):

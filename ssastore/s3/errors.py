@@ -189,6 +189,7 @@ _ROWS: dict[type[errors.SsaStoreError], _Row] = {
     # Names the slice and its address: what an operator needs, and nothing that a client could not compute.
     errors.Unavailable: _Row("ServiceUnavailable", says_why=True),
     errors.NoMajority: _Row("ServiceUnavailable", says_why=True),
+    errors.Unproved: _Row("ServiceUnavailable", says_why=True),
     errors.OutOfStep: _Row("ServiceUnavailable"),
     errors.Recounted: _Row("ServiceUnavailable"),
     errors.HeldElsewhere: _Row("ServiceUnavailable"),

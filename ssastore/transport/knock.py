@@ -7,6 +7,7 @@ from ipaddress import IPv6Address
 from typing import cast
 
 from ssastore.env import Links
+from ssastore.errors import Unproved
 from ssastore.limits import RETRY_CAP_MS
 
 
@@ -22,13 +23,16 @@ class _Knock(asyncio.Protocol):
 
 
 async def knock(links: Links, address: IPv6Address, port: int) -> None:
-    """Return when a dial is answered or refused. "Unreachable" is neither: routes may settle."""
+    """Return when a dial is answered or refused. "Unreachable" is neither: routes may settle.
+
+    Nor is who does not prove that it is the service: nothing that it says would count.
+    """
     while True:
         try:
             made = await links.dial(address, port, _Knock)
-        except ConnectionError:
-            return
-        except OSError:
+        except OSError as error:
+            if isinstance(error, ConnectionError) and not isinstance(error, Unproved):
+                return
             await asyncio.sleep(RETRY_CAP_MS / 1000)
             continue
         made.hang_up()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ssastore.errors import AccessDenied, ConfigError
+from ssastore.errors import ConfigError, Unproved
 from ssastore.limits import DIAL_TIMEOUT_MS, TLS_FILES_LOOKED_AT_MS, TLS_GOODBYE_MS
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ async def dial_tls(
     """A protocol on a connected socket, which is closed when that fails.
 
     Raises:
-        AccessDenied: who answers there is not the service.
+        Unproved: who answers there does not prove that it is the service.
         OSError: no TLS came about.
     """
     try:
@@ -171,7 +171,7 @@ async def dial_tls(
             ssl_shutdown_timeout=TLS_GOODBYE_MS / 1000,
         )
     except ssl.SSLCertVerificationError as error:
-        raise AccessDenied(f"{where} does not prove that it is {tls.name}: {error.verify_message}") from None
+        raise Unproved(f"{where} does not prove that it is {tls.name}: {error.verify_message}") from None
     except (ssl.SSLError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise OSError(f"{where} ended the TLS handshake ({reason}): is TLS on there?") from None

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from ssastore.client import AsyncClient
-from ssastore.errors import AccessDenied, ConfigError
+from ssastore.errors import AccessDenied, ConfigError, Unavailable, Unproved
 from ssastore.keyspace import Slice
 from ssastore.limits import MIB
 from ssastore.messages import Report
@@ -54,18 +54,20 @@ def signer(tmp_path: Path) -> Signer:
 class Secured:
     """A small cluster whose nodes have a second port each, which speaks TLS."""
 
-    def __init__(self, cluster: SmallCluster, tls: Tls) -> None:
+    def __init__(self, cluster: SmallCluster, tls: Tls, last: Tls | None = None) -> None:
+        """``last``: of the last node, where it is another one."""
         self.cluster = cluster
         self.listeners: list[SecureListener] = []
         self.ports: dict[Slice, int] = {}
         for node in cluster.nodes:
+            shown = tls if last is None or node is not cluster.nodes[-1] else last
             sock = socket.create_server(("::1", 0), family=socket.AF_INET6)
             service = node.service
             service.node_name = tls.name
             self.port = sock.getsockname()[1]
             self.ports |= {Slice(number << 48, 16): self.port for number in node.slices}
             self.listeners.append(
-                SecureListener(sock, tls, service.session, plainly=SPEAK_TLS, lets_in=service.lets_in)
+                SecureListener(sock, shown, service.session, plainly=SPEAK_TLS, lets_in=service.lets_in)
             )
 
     def client(self, tls: Tls | None) -> AsyncClient:
@@ -120,7 +122,7 @@ def test_who_is_dialled_proves_the_name_of_the_service(run: Any, signer: Signer,
                 (Tls(TlsFiles(strangers.ca), NAME), f"does not prove that it is {NAME}: "),
             ):
                 async with site.client(tls) as client:
-                    with pytest.raises(AccessDenied, match=text):
+                    with pytest.raises(Unavailable, match=text):
                         await client.create_bucket("photos")
 
     run(work())
@@ -130,8 +132,34 @@ def test_an_expired_certificate_is_refused(run: Any, signer: Signer) -> None:
     async def work() -> None:
         believed = Tls(TlsFiles(signer.ca), NAME)
         async with secured(signer.tls(is_expired=True)) as site, site.client(believed) as client:
-            with pytest.raises(AccessDenied, match="certificate has expired"):
+            with pytest.raises(Unavailable, match="certificate has expired"):
                 await client.create_bucket("photos")
+
+    run(work())
+
+
+def test_a_node_whose_certificate_has_expired_is_as_one_that_is_away(run: Any, signer: Signer) -> None:
+    """Two of three planes are a majority, whatever becomes of the third one's files."""
+
+    async def work() -> None:
+        good, expired = signer.tls(), signer.tls(file="expired", is_expired=True)
+        async with small_cluster(3, replicas=3) as cluster:
+            site = Secured(cluster, good, expired)
+            links = LoopbackLinks(site.ports, tls=good)
+            for node in cluster.nodes:
+                node.join(links)
+            async with site.client(Tls(TlsFiles(signer.ca), NAME)) as client:
+                bucket = await client.create_bucket("photos", shards=4)
+                for size in (100, MIB):
+                    for number in range(4):
+                        body = os.urandom(size)
+                        await bucket.put(f"{size} {number}", body)
+                        assert await bucket.get(f"{size} {number}") == body
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await knock(TcpLinks(Tls(TlsFiles(signer.ca), NAME)), HERE, site.port)
+            for listener in site.listeners:
+                listener.close()
 
     run(work())
 
@@ -194,7 +222,7 @@ def test_a_new_certificate_is_used_and_connections_stay(
             Path(signer.directory / "service.pem").write_bytes(Path(new.cert).read_bytes())
             tls.look()
             assert "tls.reloaded" in caplog.text
-            with pytest.raises(AccessDenied):
+            with pytest.raises(Unproved):
                 await connected(site.port, believed)
             (await connected(site.port, Tls(TlsFiles(others.ca), NAME))).close()
             assert first.is_open

@@ -71,6 +71,7 @@ TOLD = {
     errors.PartTooSmall,
     errors.Unavailable,
     errors.NoMajority,
+    errors.Unproved,
 }
 
 
