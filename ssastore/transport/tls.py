@@ -91,7 +91,12 @@ class Tls:
     def shown(self) -> dict[str, Any]:
         """For the log: which name is proved and asked for, and how long the certificate is valid."""
         known = {"tls_name": self.name} if self.name else {}
-        return known | ({"valid_until": valid_until(self._files.cert)} if self._files.cert else {})
+        if self._files.cert:
+            try:
+                known["valid_until"] = valid_until(self._files.cert)
+            except ConfigError:  # Replaced since it was read, or in an order that OpenSSL alone takes.
+                known["valid_until"] = "unknown"
+        return known
 
     def _signature(self) -> list[tuple[int, int, int] | None]:
         return [_state_of(path) for path in (self._files.ca, self._files.cert, self._files.key)]
@@ -126,7 +131,8 @@ def _state_of(path: str) -> tuple[int, int, int] | None:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    # Also who may read it: a file that was refused may be one that is chowned a moment later.
+    return found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def valid_until(path: str) -> str:

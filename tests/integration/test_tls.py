@@ -305,6 +305,44 @@ def test_a_knock_hears_that_somebody_is_there(run: Any, signer: Signer) -> None:
     run(work())
 
 
+def test_files_that_become_readable_are_read(
+    signer: Signer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `chown` after a new certificate was made by root: nothing but their owner is another one."""
+    caplog.set_level("INFO")
+    tls = signer.tls()
+    before = tls.server
+    files = signer.files()
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(ssl.SSLContext, "load_cert_chain", refused)
+        tls.look()
+        assert "tls.not_reloaded" in caplog.text and tls.server is before
+    os.chmod(files.key, 0o640)
+    tls.look()
+    assert tls.server is not before and "tls.reloaded" in caplog.text
+
+
+async def test_a_certificate_that_cannot_be_described_ends_no_looking(
+    signer: Signer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be replaced between being read and being described, and other readers are stricter."""
+    tls = signer.tls()
+
+    def gone(path: str) -> str:
+        raise ConfigError(f"{path}: no certificate in PEM")
+
+    monkeypatch.setattr("ssastore.transport.tls.valid_until", gone)
+    keeping = asyncio.ensure_future(tls.keep(every_ms=10))
+    signer.files()
+    await asyncio.sleep(0.1)
+    assert not keeping.done()
+    keeping.cancel()
+
+
 def test_files_that_cannot_be_used(signer: Signer, tmp_path: Path) -> None:
     good = signer.files()
     other = signer.files(file="other")
