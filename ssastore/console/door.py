@@ -20,13 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from blake3 import blake3
 
 from ssastore.console.files import Handler, json_answer
-from ssastore.console.token import CODE_S, TokenFile, begun_ms
+from ssastore.console.token import CODE_S, TokenFile, as_bytes, begun_ms
 from ssastore.env import Clock, Randomness
 
 SESSION_S = 12 * 3600
@@ -92,12 +91,12 @@ class Door:
         """The login that a request belongs to; None: to none that is good."""
         self._forget_old()
         said = http.cookies.get(_cookie_name(http), "")
-        return self._sessions.get(_digest(said.encode())) if said else None
+        return self._sessions.get(_digest(as_bytes(said))) if said else None
 
     def _has_token(self, http: web.BaseRequest) -> bool:
         kind, _, said = http.headers.get("Authorization", "").partition(" ")
         token = self._tokens.token()
-        return kind == "Bearer" and token is not None and hmac.compare_digest(said.encode(), token)
+        return kind == "Bearer" and token is not None and hmac.compare_digest(as_bytes(said), token)
 
     # -- logging in ---------------------------------------------------------------------------------
 
@@ -129,7 +128,7 @@ class Door:
         now_ms, code = self._clock.now_ms(), said.get("code")
         if not isinstance(code, str):
             given = said.get("token")
-            is_it = isinstance(given, str) and hmac.compare_digest(given.strip().encode(), token)
+            is_it = isinstance(given, str) and hmac.compare_digest(as_bytes(given.strip()), token)
             return "" if is_it else "that is not the admin token"
         made_ms = begun_ms(code, token, now_ms)
         if made_ms is None:
@@ -145,7 +144,7 @@ class Door:
         if not is_own_page(http):
             return refusal(403, "this was not asked by the console's own page")
         if said := http.cookies.get(_cookie_name(http), ""):
-            self._end(_digest(said.encode()))
+            self._end(_digest(as_bytes(said)))
         answer = json_answer({})
         self._set_cookie(answer, http, "", 0)
         return answer
@@ -196,7 +195,7 @@ async def body_of(http: web.BaseRequest) -> dict[str, Any]:
 def is_own_page(http: web.BaseRequest) -> bool:
     """Whether a request is one that only the console's own page can have a browser send."""
     origin = http.headers.get("Origin")
-    return ASKED_BY_PAGE in http.headers and (origin is None or urlsplit(origin).netloc == http.host)
+    return ASKED_BY_PAGE in http.headers and (origin is None or origin.partition("://")[2] == http.host)
 
 
 def is_this_machine(http: web.BaseRequest) -> bool:

@@ -53,14 +53,19 @@ def login_code(token: bytes, now_ms: int, randomness: Randomness) -> str:
 def begun_ms(code: str, token: bytes, now_ms: int) -> int | None:
     """When a login code was made; None when it is none of this token, or its time is over."""
     told, _, mac = code.rpartition(".")
-    if len(code) > _CODE_CHARS_MAX or not hmac.compare_digest(_mac(token, told).encode(), mac.encode()):
+    if len(code) > _CODE_CHARS_MAX or not hmac.compare_digest(_mac(token, told).encode(), as_bytes(mac)):
         return None
     expires_ms = int(told.partition(".")[0], 16) * 1000  # What the token's owner wrote.
     return None if now_ms >= expires_ms else expires_ms - CODE_S * 1000
 
 
 def _mac(token: bytes, told: str) -> str:
-    return hmac.digest(token, b"login " + told.encode(), "sha256").hex()
+    return hmac.digest(token, b"login " + as_bytes(told), "sha256").hex()
+
+
+def as_bytes(said: str) -> bytes:
+    """What somebody said, to be compared with a secret: it may be no text at all, and is wrong then."""
+    return said.encode("utf-8", "surrogatepass")
 
 
 class TokenFile:

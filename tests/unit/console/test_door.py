@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -44,7 +45,11 @@ async def test_a_code_that_somebody_made_up(desk: Desk, change: tuple[int, str])
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"code": 5}, {"token": None}, {"token": ""}, {"code": "é.é"}, {"token": "é"}]
+    "said",
+    [
+        *({}, {"code": 5}, {"token": None}, {"token": ""}, {"code": "é.é"}, {"token": "é"}),
+        *({"token": "\ud800"}, {"code": "\ud800.0.0"}, {"code": "0.0.\ud800"}),
+    ],
 )
 async def test_what_is_no_login(desk: Desk, said: dict[str, object]) -> None:
     assert (await desk.post("/console/login", said))[0] == 403
@@ -148,3 +153,21 @@ async def test_a_token_is_in_no_log(desk: Desk, caplog: pytest.LogCaptureFixture
     assert "console.acted" in caplog.text
     said = caplog.text + "".join(str(vars(record)) for record in caplog.records)
     assert token not in said and token[1:] not in said and code not in said
+
+
+@pytest.mark.parametrize("header", ["Cookie", "Authorization"])
+async def test_bytes_that_are_no_text_are_nobodys_secret(desk: Desk, header: str) -> None:
+    port = int(desk.url.rpartition(":")[2])
+    said = {"Cookie": f"ssastore-{port}=".encode(), "Authorization": b"Bearer "}[header]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /console/act HTTP/1.1\r\nHost: localhost:%d\r\nContent-Length: 0\r\nConnection: close\r\n"
+        b"%s: %s\xff\r\n\r\n" % (port, header.encode(), said)
+    )
+    assert (await reader.readline()).split()[1] == b"401"
+    writer.close()
+
+
+async def test_an_origin_that_is_no_address(desk: Desk) -> None:
+    status, _ = await desk.post("/console/login", {"code": desk.code()}, PAGE | {"Origin": "http://["})
+    assert status == 403
