@@ -3,7 +3,8 @@
     GET  /ca     the authority's certificate, for whom its fingerprint is in the token; nothing else is public
     POST /join   {"secret", "public_key"}  ->  {"site", "node", "secrets", "certificate"}
 
-A token is used up before its answer is sent: an answer that is lost takes another token.  The keys of hosts
+A token is used up when the node is one of the cluster, before its answer is sent: an answer that is lost takes
+another token.  The keys of hosts
 never travel; what is signed is the public key that the other host sends.
 """
 
@@ -69,16 +70,18 @@ class Admission:
             return web.json_response({"error": str(error)}, status=403)
         except TryLater as error:
             return web.json_response({"error": str(error)}, status=503)
-        except (SsaStoreError, ValueError, KeyError, TypeError) as error:
+        except (SsaStoreError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = str(error) if isinstance(error, SsaStoreError) else "not such a request"
             return web.json_response({"error": reason}, status=400)
         return web.json_response(answer)
 
     async def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        key = public_key(asked["public_key"])  # A mistake there does not use the token up.
-        node = self._book.use(str(asked["secret"]))
+        key = public_key(str(asked["public_key"]))  # A mistake there does not use the token up.
+        secret = str(asked["secret"])
+        node = self._book.find(secret)
         if node not in self.site.nodes:
-            await self._join(node)
+            await self._join(node)  # Before the token is used up: the control store may be away.
+        self._book.use(secret)
         log.info("host.admitted", extra={"node": node.name, "address": node.address})
         return {
             "site": self.site.encode(),

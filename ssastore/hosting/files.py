@@ -31,13 +31,8 @@ def make_first(site: Site, places: Places) -> None:
     refuse_second(places)
     places.tls.mkdir(mode=0o700, parents=True, exist_ok=True)
     node = site.nodes[0]
-    try:
-        make_secrets(str(places.secrets))
-        authority = Authority.make(places.tls, site.name, now_utc())
-    except FileExistsError as error:
-        raise ConfigError(
-            f"{error.filename or places.tls} is there, and no site.json: whose secrets are these?"
-        ) from None
+    make_secrets(str(places.secrets))
+    authority = Authority.make(places.tls, site.name, now_utc())
     key = new_key()
     write_private(places.tls / "host.key", key_text(key))
     write_private(places.tls / "host.pem", authority.sign(key.public_key(), names_of(site, node), now_utc()))
@@ -45,9 +40,13 @@ def make_first(site: Site, places: Places) -> None:
 
 
 def refuse_second(places: Places) -> None:
-    """Raises ConfigError: the host is one of a site already."""
+    """Raises ConfigError: the host is one of a site already, or has files that would be lost."""
     if places.site.exists():
         raise ConfigError(f"{places.site} is there: this host is one of {read_site(places).name} already")
+    # Of a cluster that was made by other commands: with its wrapping keys go all encrypted objects.
+    for path in (places.secrets, places.node, places.gateway, places.tls / "ca.pem"):
+        if path.exists():
+            raise ConfigError(f"{path} is there, and no {places.site.name}: move away what is not of this site")
 
 
 def write_settings(site: Site, node: NodeRecord, places: Places) -> None:
@@ -57,7 +56,7 @@ def write_settings(site: Site, node: NodeRecord, places: Places) -> None:
     etcd = etcd_settings(site, node, places)
     if etcd is not None:
         write_private(places.settings / "etcd.json", json.dumps(etcd, indent=1))
-    write_private(places.settings / "gateway.toml", toml(gateway_settings(site, places)))
+    write_private(places.gateway, toml(gateway_settings(site, places)))
     write_private(places.node, toml(node_settings(site, node, places)))
     write_private(places.site, site.encode())
 

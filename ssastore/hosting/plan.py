@@ -120,6 +120,10 @@ class Places:
     def node(self) -> Path:
         return self.settings / "node.toml"
 
+    @property
+    def gateway(self) -> Path:
+        return self.settings / "gateway.toml"
+
 
 def names_of(site: Site, node: NodeRecord) -> list[str]:
     """What a host's certificate proves: the service, buckets as its subdomains, and itself."""

@@ -62,7 +62,7 @@ def decode_token(text: str) -> Token:
     try:
         values = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         token = Token(*values)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise problem from None
     if [type(value) for value in asdict(token).values()] != [str, int, str, str, str]:
         raise problem
@@ -92,23 +92,15 @@ class TokenBook:
             )
         return secret
 
-    def use(self, secret: str) -> NodeRecord:
-        """The node whose host it admits; from now on it admits nobody, also after a crash.
-
-        Raises:
-            AccessDenied: it is unknown, used, or over.
-        """
+    def find(self, secret: str) -> NodeRecord:
+        """The node whose host it admits now. Raises AccessDenied: it is unknown, used, or over."""
         with self._changing() as rows:
-            wanted = _hash(secret)
-            row = next((row for row in rows if hmac.compare_digest(row["sha256"], wanted)), None)
-            if row is None:
-                raise AccessDenied("the token is not known here")
-            if row["used_at"] is not None:
-                raise AccessDenied("the token was used already, and works once")
-            if time.time() >= row["ends_at"]:
-                raise AccessDenied(
-                    "the token is over; on the first host, `ssastore node token` makes another"
-                )
+            return NodeRecord(**_open_row(rows, secret)["node"])
+
+    def use(self, secret: str) -> NodeRecord:
+        """The same; from now on it admits nobody, also after a crash. Raises AccessDenied as ``find``."""
+        with self._changing() as rows:
+            row = _open_row(rows, secret)
             row["used_at"] = time.time()
             return NodeRecord(**row["node"])
 
@@ -134,6 +126,18 @@ class TokenBook:
                 write_private(self._path, after)
         finally:
             os.close(lock)
+
+
+def _open_row(rows: list[dict[str, Any]], secret: str) -> dict[str, Any]:
+    wanted = _hash(secret)
+    row = next((row for row in rows if hmac.compare_digest(row["sha256"], wanted)), None)
+    if row is None:
+        raise AccessDenied("the token is not known here")
+    if row["used_at"] is not None:
+        raise AccessDenied("the token was used already, and works once")
+    if time.time() >= row["ends_at"]:
+        raise AccessDenied("the token is over; on the first host, `ssastore node token` makes another")
+    return row
 
 
 def _hash(secret: str) -> str:

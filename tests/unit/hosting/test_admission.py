@@ -104,6 +104,23 @@ async def test_it_works_once_and_a_host_is_of_one_site(first: First, places: Pla
         assert not other.secrets.exists() and not other.site.exists()
 
 
+@pytest.mark.parametrize("name", ["secrets.json", "node.toml", "gateway.toml", "tls/ca.pem"])
+async def test_files_of_another_cluster_are_not_replaced(first: First, places: Places, name: str) -> None:
+    """The only copy of its wrapping keys may be among them; and the token stays good."""
+    path = places.settings / name
+    path.parent.mkdir(parents=True)
+    path.write_text("not of this site")
+    async with first.admitting():
+        token = first.token()
+        with pytest.raises(ConfigError, match=f"{name} is there, and no site.json"):
+            await join(token, places)
+        with pytest.raises(ConfigError, match=f"{name} is there, and no site.json"):
+            make_first(SITE, places)
+        assert path.read_text() == "not of this site" and not places.site.exists()
+        path.unlink()
+        await join(token, places)
+
+
 async def test_who_answers_has_to_be_the_one_of_the_token(
     first: First, places: Places, tmp_path: Path
 ) -> None:
@@ -130,10 +147,11 @@ async def test_nobody_answers(first: First, places: Places) -> None:
 async def test_a_node_that_is_new_joins_the_cluster(first: First, places: Places) -> None:
     async with first.admitting():
         first.refusal = Unavailable("the control store is away")
+        token = first.token(N4)
         with pytest.raises(Unavailable, match="the control store is away"):
-            await join(first.token(N4), places)
+            await join(token, places)
         first.refusal = None
-        assert await join(first.token(N4), places) == N4
+        assert await join(token, places) == N4, "the token was not used up by that"
     assert first.joined == [N4]
     assert not (places.settings / "etcd.json").exists()
 
@@ -147,6 +165,8 @@ async def test_a_node_that_is_new_joins_the_cluster(first: First, places: Places
         b'{"secret": "x"}',
         json.dumps({"secret": "x", "public_key": "y"}).encode(),
         b"x" * 20_000,
+        b"[" * 16_000,
+        b'{"secret": "x", "public_key": 5}',
     ],
 )
 async def test_what_is_no_request_uses_up_no_token(first: First, body: bytes) -> None:

@@ -76,5 +76,5 @@ def test_the_first_host_s_files_are_settings(places: Places) -> None:
     with pytest.raises(ConfigError, match=r"this host is one of store\.example already"):
         make_first(SITE, places)
     places.site.unlink()
-    with pytest.raises(ConfigError, match="whose secrets are these"):
+    with pytest.raises(ConfigError, match="move away what is not of this site"):
         make_first(SITE, places)
