@@ -26,11 +26,12 @@ _SECRET_BYTES_MIN = 6
 _SECRET_NAME = re.compile(r"(?i)(secret|token|passw|credential|private|wrapping|signature)")
 _NAMED = re.compile(
     r"""(?ix)
-    (?P<name> ["']? [\w.-]* (?:secret|token|passw(?:or)?d|credential|private_key|wrapping) [\w-]* ["']?
-              \s* [=:] \s*)
+    (?P<name> (?:secret|token|passw(?:or)?d|credential|private_key|wrapping) [\w-]{0,64} ["']? \s* [=:] \s*)
     (?P<value> "(?:[^"\\\n]|\\.)*" | '[^'\n]*' | [^\s,;&}\]]+ )"""
 )
-"A setting, a field of JSON, a variable: its value is masked, unless it names a file."
+"""A setting, a field of JSON, a variable: its value is masked, unless it names a file. What stands before the
+word does not matter, and what stands behind it is bounded: else the time grows with the square of the longest
+word in a log, and who may name an object may choose that."""
 _PATTERNS = (
     re.compile(r"(?i)((?:X-Amz-)?Signature=)[^&\s\"',]+"),
     re.compile(r"(?i)(X-Amz-(?:Credential|Security-Token)=)[^&\s\"']+"),

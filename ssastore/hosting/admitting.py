@@ -3,9 +3,9 @@
     GET  /ca     the authority's certificate, for whom its fingerprint is in the token; nothing else is public
     POST /join   {"secret", "public_key"}  ->  {"site", "node", "secrets", "certificate"}
 
-A token is used up when the node is one of the cluster, before its answer is sent: an answer that is lost takes
-another token.  The keys of hosts
-never travel; what is signed is the public key that the other host sends.
+A token is used up when the node is one of the cluster, before its answer is sent: an answer that is lost
+takes another token.  The keys of hosts never travel; what is signed is the public key that the other host
+sends.
 """
 
 from __future__ import annotations

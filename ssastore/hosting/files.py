@@ -46,7 +46,7 @@ def refuse_second(places: Places) -> None:
     # Of a cluster that was made by other commands: with its wrapping keys go all encrypted objects.
     for path in (places.secrets, places.node, places.gateway, places.tls / "ca.pem"):
         if path.exists():
-            raise ConfigError(f"{path} is there, and no {places.site.name}: move away what is not of this site")
+            raise ConfigError(f"{path} is there, and no site.json: move away what is not of this site")
 
 
 def write_settings(site: Site, node: NodeRecord, places: Places) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,16 @@ def test_logs_of_the_same_name(host: Path, ssastore: Callable[..., Done]) -> Non
     logs = [str(host / "n1.log"), str(host / "other" / "n1.log")]
     ssastore("bundle", "-o", str(out), "--config", str(host / "n1.toml"), "--log", logs[0], "--log", logs[1])
     assert sum(name.endswith("n1.log") for name in unpacked(out)) == 2
+
+
+def test_long_words_take_no_longer_than_short_ones() -> None:
+    """A log is half a megabyte, and who may write to it chooses how long a word there is."""
+    masks = Masks(["hunter2hunter2"])
+    began = time.process_time()
+    for text in ("a" * LOG_BYTES, "token" * (LOG_BYTES // 5), "token" + " " * LOG_BYTES, '"' * LOG_BYTES):
+        masks.text(text)
+    assert time.process_time() - began < 20
+    assert masks.text("a" * 1000 + "_token=5f2b") == "a" * 1000 + f"_token={MASK}"
 
 
 def test_of_a_log_the_end(tmp_path: Path) -> None:
