@@ -35,13 +35,17 @@ def init_command(directory: Path, name: str, also: tuple[str, ...]) -> int:
     """
     from contextlib import suppress
 
-    from ssastore.authority import Authority, now_utc
+    from ssastore.authority import Authority, now_utc, read_certificates
+    from ssastore.errors import ConfigError
 
     _check(name)
     with suppress(FileExistsError):
-        authority = Authority.make(directory, name, now_utc())
+        Authority.make(directory, name, now_utc())
+    authority, path = Authority.load(directory), directory / "service.pem"
+    if not path.exists():
         _issue(authority, directory / "service", [name, *also], None)
-    Authority.load(directory)
+    elif name not in (proved := read_certificates(path.read_bytes(), str(path))[0].names):
+        raise ConfigError(f"{path} proves {', '.join(proved)}; `ssastore tls issue` makes another")
     print(f'tls_name = "{name}"')
     for setting, file in (("tls_ca", "ca.pem"), ("tls_cert", "service.pem"), ("tls_key", "service.key")):
         print(f"{setting} = {json.dumps(str((directory / file).absolute()))}")
@@ -71,7 +75,7 @@ def issue_command(
     _check(name)
     path = out or directory / "service"
     _issue(Authority.load(directory), path, [name, *also], days)
-    print(path.with_suffix(".pem"))
+    print(f"{path}.pem")
     return 0
 
 
@@ -110,8 +114,9 @@ def _issue(authority: Authority, path: Path, names: list[str], days: int | None)
 
     key = new_key()
     text = authority.sign(key.public_key(), names, now_utc(), days or CERTIFICATE_DAYS)
-    write_private(path.with_suffix(".key"), key_text(key))
-    write_private(path.with_suffix(".pem"), text)
+    # Appended: a host's name may have dots.
+    write_private(f"{path}.key", key_text(key))
+    write_private(f"{path}.pem", text)
 
 
 def _check(name: str) -> None:

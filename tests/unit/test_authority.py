@@ -49,6 +49,29 @@ def test_what_init_makes_is_a_pair_that_python_takes(
     assert json.loads(capsys.readouterr().out)[0]["names"] == [NAME]
 
 
+def test_init_again_says_nothing_that_is_not_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "tls"
+    assert ssastore("tls", "init", str(directory), "--name", NAME) == 0
+    with pytest.raises(ConfigError, match=f"proves {NAME}; `ssastore tls issue`"):
+        ssastore("tls", "init", str(directory), "--name", "other.example")
+    # As after a crash between the authority and its first certificate.
+    (directory / "service.pem").unlink()
+    assert ssastore("tls", "init", str(directory), "--name", NAME) == 0
+    assert (directory / "service.pem").exists()
+
+
+def test_files_of_hosts_whose_names_have_dots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "tls"
+    assert ssastore("tls", "init", str(directory), "--name", NAME) == 0
+    for host in ("n1.a", "n1.b"):
+        command = ["tls", "issue", str(directory), "--name", NAME, "--also", host, "--out"]
+        assert ssastore(*command, str(tmp_path / host)) == 0
+        assert capsys.readouterr().out.endswith(f"{host}.pem\n")
+    for host in ("n1.a", "n1.b"):
+        (own,) = read_certificates((tmp_path / f"{host}.pem").read_bytes(), "")
+        assert own.names == (NAME, host) and (tmp_path / f"{host}.key").exists()
+
+
 def test_another_directory_s_key_signs_nothing(tmp_path: Path) -> None:
     one, other = Signer(tmp_path / "one"), Signer(tmp_path / "other")
     (one.directory / "ca.key").write_bytes((other.directory / "ca.key").read_bytes())
