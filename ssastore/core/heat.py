@@ -9,13 +9,15 @@ The same form tells where the bytes are, by what a scrub has read (``Weights``).
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from ssastore.core.numbers import numbered_slice
-from ssastore.keyspace import LOCATOR_BITS, SLICE_DEPTH_MAX, TAIL_BITS
+from ssastore.keyspace import LOCATOR_BITS, SLICE_BITS, SLICE_DEPTH_MAX, TAIL_BITS
 
 SAMPLE_EVERY = 16
 SAMPLES = 4096
@@ -53,7 +55,28 @@ class Heat:
         # The place of sample 0 is filled by the last one of a round.
         places = range(1, taken + 1) if taken < SAMPLES else range(SAMPLES)
         found = Counter(self._samples[at] for at in places)
-        return {"calls": self.calls, "samples": taken, "slices": hottest(found, slice_at)}
+        cells = Counter[int]()
+        for locator, count in found.items():
+            cells[locator >> (LOCATOR_BITS - SLICE_BITS)] += count
+        return {
+            "calls": self.calls,
+            "samples": taken,
+            "slices": hottest(found, slice_at),
+            "cells": pack_cells(cells),
+        }
+
+
+def pack_cells(figures: Mapping[int, int]) -> bytes:
+    """A figure for each of some /80: number and figure, 32 bits each, big-endian."""
+    return struct.pack(f">{2 * len(figures)}I", *chain.from_iterable(figures.items()))
+
+
+def cells_of(packed: bytes) -> dict[int, int]:
+    """Inverse of ``pack_cells``. ValueError: it is none."""
+    if len(packed) % 8:
+        raise ValueError(f"{len(packed)} bytes are no cells")
+    found = iter(struct.unpack(f">{len(packed) // 4}I", packed))
+    return dict(zip(found, found, strict=True))
 
 
 def hottest(weights: Mapping[int, int], slice_at: Callable[[int], int]) -> list[Any]:

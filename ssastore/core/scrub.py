@@ -50,7 +50,9 @@ from ssastore.core.survey import (
 )
 from ssastore.core.sweep import Sweeper
 from ssastore.core.tools import Tools
+from ssastore.core.verified import Verified
 from ssastore.errors import SsaStoreError
+from ssastore.keyspace import TAIL_BITS
 from ssastore.limits import DOUBTS_MAX, SURVEY_SLICES_MAX
 from ssastore.messages import RECORD_KINDS, Kind
 
@@ -186,6 +188,7 @@ class Scrub:
         self.current: Progress | None = None
         self.last: Progress | None = None
         "The last pass that was finished since the start."
+        self._verified = Verified()
         self._weights = Weights()
         self.largest: list[Any] = []
         "Of that pass the largest slices (``core.heat``)."
@@ -217,12 +220,14 @@ class Scrub:
         mine = in_order(tools.acceptor.owned)
         progress = Progress(self._passes, tools.clock.now_ms(), slices=len(mine))
         self.current, self._doubts, self._mender.tally = progress, {}, Tally()
+        self._verified.begin()
         self._weights = Weights()
         try:
             for at in range(0, len(mine), SURVEY_SLICES_MAX):
                 await self._check_slices(mine[at : at + SURVEY_SLICES_MAX], progress)
             await self._check_bookkeeping(progress)
             await self._look_again(progress)
+            self._settle()
         except SsaStoreError as error:
             progress.broke_off = f"{type(error).__name__}: {error}"[:200]
             log.error("scrub.broke_off", extra={"reason": str(error)})
@@ -255,6 +260,7 @@ class Scrub:
             "pending": waiting,
             "pass": asdict(self.current) if self.current is not None else None,
             "last": asdict(last) if last is not None else None,
+            **self._verified.describe(self._tools.acceptor.owned),
         }
 
     def _health(self, left: Left) -> str:
@@ -289,6 +295,8 @@ class Scrub:
                 progress.not_compared += 1
             elif number in holding or not empty.issuperset(others):
                 await self._check_slice(number, told, progress)
+            else:
+                self._verified.add(number, self._tools.clock.now_ms())
             progress.slices_done += 1
         await self._pace.spend(_CHUNK_BYTES)
 
@@ -301,6 +309,7 @@ class Scrub:
     async def _check_slice(self, number: int, told: dict[int, tuple[int, bytes]], progress: Progress) -> None:
         mates = self._mates_of(number)
         asked = dict.fromkeys(mates, True)
+        before = len(self._doubts), _left_of(progress)
         after = b""
         weights: Counter[int] = Counter()
         while True:
@@ -327,6 +336,19 @@ class Scrub:
             after = page.last
         self._weights.add(number, weights)
         progress.not_compared += sum(not answered for answered in asked.values())
+        if all(asked.values()) and _left_of(progress) == before[1]:
+            if len(self._doubts) == before[0]:
+                self._verified.add(number, self._tools.clock.now_ms())
+            else:
+                self._verified.doubt(number)
+
+    def _settle(self) -> None:
+        """At the end of a pass: what was in doubt and is good."""
+        slice_at, doubted = self._tools.acceptor.served.slice_at, set()
+        for stored_key in self._doubts:
+            if stored_key < BOOKKEEPING_FIRST:
+                doubted.add(slice_at(split_place(stored_key)[0] << TAIL_BITS))
+        self._verified.settle(doubted, self._tools.clock.now_ms())
 
     def _visitor(self, finds: _Finds) -> Any:
         now_ms, rules = self._tools.clock.now_ms(), self._tools.rules
@@ -458,6 +480,10 @@ def _has_references(txn: Any, stored_key: bytes) -> bool:
 def _between(rows: list[Row], after: bytes, upto: bytes) -> list[Row]:
     """Rows behind ``after``, up to and with ``upto`` (empty: to the end)."""
     return [row for row in rows if row[0] > after and (not upto or row[0] <= upto)]
+
+
+def _left_of(progress: Progress) -> int:
+    return progress.unrepaired + progress.elsewhere + progress.unheard
 
 
 def _count_left(found: Mended, progress: Progress) -> None:

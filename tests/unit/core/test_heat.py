@@ -39,7 +39,7 @@ def test_what_was_hot_is_forgotten_with_the_next_calls() -> None:
 
 def test_nothing_is_told_before_anything_was_called() -> None:
     heat = Heat()
-    assert heat.describe(slice16_of) == {"calls": 0, "samples": 0, "slices": []}
+    assert heat.describe(slice16_of) == {"calls": 0, "samples": 0, "slices": [], "cells": b""}
     for _ in range(SAMPLE_EVERY):
         heat.note(7 << 48)
     assert heat.describe(slice16_of)["slices"] == [[7, 1, [[7 << 16, SLICE_DEPTH_MAX, 1]]]]
