@@ -42,6 +42,7 @@ from ssastore.rebalance import read_cluster
 from ssastore.routes.announced import AnnouncedRoutes, announcer
 from ssastore.routes.bgpspeaker import BgpRoutes
 from ssastore.routes.netlink import NetlinkRoutes
+from ssastore.routes.seen import keep_note, note_path
 from ssastore.system import (
     SystemClock,
     SystemRandomness,
@@ -289,6 +290,9 @@ class Supervisor:
         for adapter in (announced, accepted):
             if adapter is not None:
                 self._jobs[-1].add_done_callback(partial(_close, adapter))
+        if isinstance(announced, BgpRoutes):
+            note = keep_note(announced, note_path(self._config.data_dir))
+            self._jobs.append(spawn("note what is announced", note))
         log.info("addresses.accepted", extra={"prefixes": sorted(r.prefix for r in routes.installed())})
 
     def _stand_for_coordinator(self, control: ControlStore, view: ClusterView) -> Prober:

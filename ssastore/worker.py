@@ -27,6 +27,7 @@ from ssastore.errors import ConfigError, DataDirError, SsaStoreError, Unavailabl
 from ssastore.limits import LISTEN_BACKLOG
 from ssastore.observe import configure_logging
 from ssastore.rebalance import read_cluster
+from ssastore.routes.seen import SeenRoutes
 from ssastore.rules.guard import Guard
 from ssastore.store.lmdb import LmdbStore
 from ssastore.system import (
@@ -57,6 +58,8 @@ class Worker:
         self._listener = listener
         self._started = time.monotonic()
         self._tls = load_tls(config)
+        self._routes = SeenRoutes(config) if index == 0 else None
+        "Of the host, so one of its workers tells of them."
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -136,6 +139,7 @@ class Worker:
             "uptime_s": round(time.monotonic() - self._started, 1),
             "cpu_s": round(time.process_time(), 3),
             "disk_free_bytes": disk.f_bavail * disk.f_frsize,
+            **({} if self._routes is None else {"routes": self._routes.describe()}),
         }
 
 

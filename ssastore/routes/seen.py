@@ -1,0 +1,124 @@
+"""What the routes of a node's host are at this moment: for the report of one of its workers.
+
+It is read where it has its effect, and not taken from who keeps it: from the kernel's tables, by our mark on
+routes.  What a node announces by itself is known to its supervisor alone, which notes it in a file beside
+the node's data: what is announced, and how the session with each neighbour is.
+
+    accepted    prefixes that the kernel delivers to this host (`local`)
+    sent_on     prefixes that it sends on to their new owner
+    announced   prefixes that routers are told; None: by somebody else
+    neighbours  by address of a router that is told by BGP: the state of the session
+    why         what could not be read, in words
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ssastore.env import Route
+from ssastore.errors import RouteRefused
+from ssastore.routes.bgpspeaker import BgpRoutes
+from ssastore.routes.netlink import ANNOUNCED, TABLE_MAIN, NetlinkRoutes
+
+PREFIXES_TOLD = 4096
+"More are not listed: a report has to stay small."
+_NOTE_EVERY_S = 1.0
+_STALE_S = 10.0
+"A note that is older says nothing about now."
+_FILE_NAME = "announced.json"
+
+
+class Settings(Protocol):
+    """Of a node."""
+
+    @property
+    def manage_routes(self) -> bool: ...
+
+    @property
+    def simulated(self) -> bool: ...
+
+    @property
+    def announce(self) -> str: ...
+
+    @property
+    def data_dir(self) -> str: ...
+
+
+class SeenRoutes:
+    """Of the host on which it is made."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._announce = settings.announce
+        self._note = note_path(settings.data_dir)
+        self._accepted: NetlinkRoutes | None = None
+        self._announced: NetlinkRoutes | None = None
+        if settings.manage_routes and not settings.simulated:
+            self._accepted = NetlinkRoutes()
+            if settings.announce == "kernel":
+                self._announced = NetlinkRoutes(TABLE_MAIN, ANNOUNCED)
+
+    def describe(self) -> dict[str, Any] | None:
+        """See the module; None: the routes of this host are kept by others."""
+        if self._accepted is None:
+            return None
+        try:
+            found = self._accepted.installed()
+        except RouteRefused as error:
+            return {"why": str(error)}
+        told: dict[str, Any] = {
+            "accepted": _listed(route for route in found if route.via is None),
+            "sent_on": _listed(route for route in found if route.via is not None),
+            "announced": None,
+            "neighbours": {},
+            "why": "",
+        }
+        if len(found) > PREFIXES_TOLD:
+            told["why"] = f"{len(found)} prefixes are too many to be told"
+        if self._announced is not None:
+            try:
+                told["announced"] = _listed(self._announced.installed())
+            except RouteRefused as error:
+                told["why"] = str(error)
+        elif self._announce == "bgp":
+            told |= self._noted()
+        return told
+
+    def _noted(self) -> dict[str, Any]:
+        try:
+            is_fresh = time.time() - self._note.stat().st_mtime < _STALE_S
+            found = json.loads(self._note.read_bytes()) if is_fresh else None
+        except (OSError, ValueError):
+            found = None
+        if found is None:
+            return {"why": "the node's supervisor does not say what it announces"}
+        return {"announced": found["announced"], "neighbours": found["neighbours"]}
+
+
+def note_path(data_dir: str) -> Path:
+    """Where a supervisor notes what it announces."""
+    return Path(data_dir) / _FILE_NAME
+
+
+async def keep_note(routes: BgpRoutes, path: Path) -> None:
+    """Note what is announced and to whom, for ever. A note that cannot be written is one that is missing."""
+    while True:
+        told: dict[str, Any] = {
+            "announced": _listed(routes.installed()),
+            "neighbours": {str(address): state.value for address, state in routes.states().items()},
+        }
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_text(json.dumps(told))
+            temporary.replace(path)
+        except OSError:
+            pass
+        await asyncio.sleep(_NOTE_EVERY_S)
+
+
+def _listed(routes: Iterable[Route]) -> list[str]:
+    return sorted(route.prefix for route in routes)[:PREFIXES_TOLD]

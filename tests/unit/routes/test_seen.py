@@ -1,0 +1,94 @@
+"""What a supervisor notes of its announcements, and what a worker tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssastore.env import Route
+from ssastore.routes import seen
+from ssastore.routes.bgpsession import State
+from ssastore.routes.memory import MemoryRoutes
+from ssastore.routes.seen import SeenRoutes, keep_note, note_path
+
+LINK = IPv6Network("fe80::/64")
+A, B = "fd00:0:0:1:1000::/68", "fd00:0:0:1:2000::/68"
+
+
+@dataclass(frozen=True)
+class Settings:
+    data_dir: str
+    manage_routes: bool = True
+    simulated: bool = False
+    announce: str = "bgp"
+
+
+class Announced(MemoryRoutes):
+    """One neighbour, and the session with it."""
+
+    def states(self) -> dict[IPv6Address, State]:
+        return {IPv6Address("fd00::1"): State.ESTABLISHED}
+
+
+class Kernel(MemoryRoutes):
+    """In the place of the kernel's tables."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__(LINK)
+        self.add(Route(A))
+        self.add(Route(B, "fe80::1"))
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "NetlinkRoutes", Kernel)
+
+
+async def test_what_is_announced_is_noted_and_told(tmp_path: Path, kernel: None) -> None:
+    routes: Any = Announced(LINK)
+    routes.add(Route(A))
+    job = asyncio.get_running_loop().create_task(keep_note(routes, note_path(str(tmp_path))))
+    await asyncio.sleep(0)
+    assert SeenRoutes(Settings(str(tmp_path))).describe() == {
+        "accepted": [A],
+        "sent_on": [B],
+        "announced": [A],
+        "neighbours": {"fd00::1": "Established"},
+        "why": "",
+    }
+    job.cancel()
+
+
+@pytest.mark.parametrize("what", ["missing", "old", "torn"])
+def test_a_note_that_is_not_of_now_says_nothing(tmp_path: Path, kernel: None, what: str) -> None:
+    path = note_path(str(tmp_path))
+    if what != "missing":
+        path.write_text("{" if what == "torn" else json.dumps({"announced": [A], "neighbours": {}}))
+    if what == "old":
+        os.utime(path, (1, 1))
+    told = SeenRoutes(Settings(str(tmp_path))).describe()
+    assert told is not None and told["announced"] is None and "supervisor does not say" in told["why"]
+
+
+def test_who_announces_nothing_has_no_note(tmp_path: Path, kernel: None) -> None:
+    told = SeenRoutes(Settings(str(tmp_path), announce="")).describe()
+    assert told is not None and (told["announced"], told["why"]) == (None, "")
+    assert SeenRoutes(Settings(str(tmp_path), manage_routes=False)).describe() is None
+    assert SeenRoutes(Settings(str(tmp_path), simulated=True)).describe() is None
+    by_daemon = SeenRoutes(Settings(str(tmp_path), announce="kernel")).describe()
+    assert by_daemon is not None and by_daemon["announced"] == [A, B]
+
+
+def test_too_many_prefixes_are_said_to_be(
+    tmp_path: Path, kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen, "PREFIXES_TOLD", 1)
+    told = SeenRoutes(Settings(str(tmp_path), announce="")).describe()
+    assert told is not None and told["accepted"] == [A] and "too many" in told["why"]
