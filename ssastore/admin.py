@@ -100,14 +100,19 @@ class ClusterWatch:
             self._known = _Layout(self._view)
         return self._known
 
-    async def report(self) -> dict[str, Any]:
-        """What every node says; ``ready`` is true when all workers answered as themselves."""
+    async def report(self, *, is_full: bool = False) -> dict[str, Any]:
+        """What every node says; ``ready`` is true when all workers answered as themselves.
+
+        ``is_full``: with what they say of each slice and each route, as ``bulk`` of a worker.
+        """
         layout = self._layout()
         (presence, coordinator), *nodes = await asyncio.gather(
-            self._presence(), *[self._node(owned) for owned in layout.nodes.values()]
+            self._presence(), *[self._node(owned, is_full=is_full) for owned in layout.nodes.values()]
         )
         for node in nodes:
             _add_presence(node, presence)
+            for worker in () if is_full else node["workers"]:
+                worker.pop("bulk", None)
         missing = [f"{n['name']} worker {w['worker']}" for n in nodes for w in n["workers"] if not w["ok"]]
         record = layout.record
         return {
@@ -184,7 +189,7 @@ class ClusterWatch:
         number = header[2]
         return number if type(number) is int else 0
 
-    async def _node(self, owned: _Owned) -> dict[str, Any]:
+    async def _node(self, owned: _Owned, *, is_full: bool) -> dict[str, Any]:
         name = owned.record.name
         asked = await asyncio.gather(
             *[self._worker(name, index, owned.iids.get(index)) for index in range(owned.record.workers)]
@@ -192,6 +197,10 @@ class ClusterWatch:
         for index, found in enumerate(asked):
             if "answered_by" in found:  # The slice may just have moved.
                 asked[index] = await self._worker(name, index, owned.last_iids[index])
+            elif is_full and not found["ok"] and index in owned.last_iids:
+                # Where it should answer it does not; what is wrong there it may say elsewhere.
+                again = await self._worker(name, index, owned.last_iids[index])
+                asked[index] |= {"bulk": again["bulk"]} if again["ok"] else {}
         return {
             "name": name,
             "address": owned.record.address,
@@ -212,7 +221,15 @@ class ClusterWatch:
             # Its figures are not this worker's.
             other = f"{found.get('node')} worker {found.get('worker')}"
             return {"worker": index, "ok": False, "answered_by": other, "error": f"{other} answered"}
-        return {**found, "ok": True}
+        return {**_with_bulk(found), "ok": True}
+
+
+def _with_bulk(found: dict[str, Any]) -> dict[str, Any]:
+    """What a worker says, with what is long apart: most who ask for figures have no use for it."""
+    bulk = {"routes": found.pop("routes", None)}
+    for name, part in (("heat", "heat"), ("verified", "scrub")):
+        bulk[name] = found.get(part, {}).pop("cells", b"")
+    return found | {"bulk": bulk}
 
 
 def _add_presence(node: dict[str, Any], presence: Presence | None) -> None:

@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ssastore.admin import ClusterWatch, Counters, admin_server, status_routes
@@ -145,7 +146,8 @@ async def _serve(
         counters = Counters(s3.counts, client.objects.blobs.cache, lambda: guard.verdicts if guard else {})
         door = Door(_tokens(config, randomness), clock, randomness)
         actions = Actions(control, watch.report, watch.start_scrub)
-        given = view, front, watch.report, _locate(client), s3.recent, clock, randomness
+        full = partial(watch.report, is_full=True)
+        given = view, front, full, _locate(client), s3.recent, clock, randomness
         console = Console(*given, door, actions)
         following.append(spawn("look for the console", console.run()))
         tables = status_routes(watch, counters, door.acts), console.routes()

@@ -26,6 +26,7 @@ from ssastore.env import ControlStore
 from ssastore.errors import ConfigError, NotFound, SsaStoreError, TryLater
 from ssastore.operating import (
     abort,
+    left_estimate,
     nodes_after,
     pause,
     plan_estimate,
@@ -35,7 +36,7 @@ from ssastore.operating import (
     sizes_of,
     told,
 )
-from ssastore.rebalance import order_plan, plan_change, read_cluster
+from ssastore.rebalance import order_plan, ordered_moves, plan_change, read_cluster
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,23 @@ class Actions:
             return json_answer({"error": str(error)}, status=_status_of(error))
         log.info("console.acted", extra={"act": name, "said": done["said"]})
         return json_answer(done)
+
+    async def moves(self, report: dict[str, Any]) -> dict[str, Any] | None:
+        """As `ssastore moves`: what is ordered and not done, and how long that takes; None: not known."""
+        try:
+            settings = await read_move_settings(self._control)
+            found = await ordered_moves(self._control)
+            cluster = await read_cluster(self._control) if found else None
+        except SsaStoreError as error:
+            log.info("console.moves_not_known", extra={"reason": str(error)})
+            return None
+        left = None if cluster is None else left_estimate(cluster, report, found, settings)
+        return {
+            "is_paused": settings.is_paused,
+            "left": len(found),
+            "said": told(left, settings),
+            "eta_s": None if left is None else round(left.seconds),
+        }
 
     async def _pause(self, _: Asked) -> dict[str, Any]:
         left, moving = await pause(self._control, _PAUSE_S)

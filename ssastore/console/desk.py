@@ -6,6 +6,7 @@
 /console/logout     POST: its end                                                     for everybody
 /console/state      who owns what, moves, nodes, latency; with what the page has, only what is new
 /console/explain    ?path=BUCKET/KEY: from the name to the nodes, step by step
+/console/past       ?back=SECONDS: what requests took, up to a day ago, coarser than in the state
 /console/act        POST: what is to be done (``actions``)                            for who has logged in
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -24,6 +24,8 @@ from ssastore.console.actions import Actions
 from ssastore.console.door import Door
 from ssastore.console.files import Files, Handler, json_answer
 from ssastore.console.ownership import STATES, Ownership
+from ssastore.console.story import Story
+from ssastore.console.telling import Teller
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.frontview import FrontView
 from ssastore.core.groups import GroupRecord
@@ -34,11 +36,11 @@ from ssastore.errors import SsaStoreError
 from ssastore.keyspace import TAIL_BITS, iid_of
 from ssastore.recent import SECONDS, Recent
 
+_DAY_S = 24 * 3600
 _ASK_EVERY_S = 2.0
 "Nodes are asked at most so often, and only while somebody looks."
-_MARKS = 1000
-_PREFIXES_TOLD = 24
-"Of one node; the rest is a number."
+_MOVES_EVERY = 5
+"Of the times that nodes are asked, when the control store is asked what is ordered to move."
 Locate = Callable[[str, str], Awaitable[Location]]
 "From bucket and key. Raises SsaStoreError."
 
@@ -66,12 +68,11 @@ class Console:
         self._ownership = Ownership()
         self._instance = randomness.bytes(8).hex()
         self._changes = -1
-        self._marks: deque[tuple[int, list[Any]]] = deque(maxlen=_MARKS)
-        "Each with a number, and when it was seen."
-        self._mark_count = 0
+        self._story = Story()
+        self._teller = Teller(view)
         self._asked: asyncio.Task[None] | None = None
         self._asked_at_s = float("-inf")
-        self._told: dict[str, Any] = {"number": 0, "at_ms": 0, "nodes": []}
+        self._told: dict[str, Any] = {"number": 0, "at_ms": 0, "nodes": [], "moves": None}
 
     async def run(self) -> None:
         """Look every second, for ever."""
@@ -93,6 +94,9 @@ class Console:
         async def explain(http: web.BaseRequest) -> web.Response:
             return await self._explain(http.query.get("path", ""))
 
+        async def past(http: web.BaseRequest) -> web.Response:
+            return json_answer(self._past(http.query.get("back")))
+
         door = self._door
         return {
             **{("GET", path): file for path in self._files.paths},
@@ -100,6 +104,7 @@ class Console:
             ("POST", "/console/logout"): door.log_out,
             ("GET", "/console/state"): door.looks(state),
             ("GET", "/console/explain"): door.looks(explain),
+            ("GET", "/console/past"): door.looks(past),
             ("POST", "/console/act"): door.acts(self._actions.act),
         }
 
@@ -131,8 +136,8 @@ class Console:
             **self._ownership.since(numbers["version"]),
             "front": self._front_parts(),
             "names": self._ownership.names,
-            "marks": [mark for number, mark in self._marks if number > numbers["mark"]],
-            "mark": self._mark_count,
+            "marks": self._story.since(numbers["mark"]),
+            "mark": self._story.number,
             "seconds": self._recent.rows(now_s, second),
             "report": told if told["number"] != numbers["report"] else None,
         }
@@ -144,9 +149,7 @@ class Console:
         now_ms = self._clock.now_ms()
         for name in sorted(self._view.nodes):
             self._ownership.place_of(name)
-        for mark, count in self._ownership.take(self._view.groups).items():
-            self._mark_count += 1
-            self._marks.append((self._mark_count, [now_ms, *mark, count]))
+        self._story.add(now_ms, self._ownership.take(self._view.groups))
 
     def _front_parts(self) -> list[list[int]]:
         """What the gateways own, as parts; their names are told from nodes' by what stands before them."""
@@ -166,18 +169,26 @@ class Console:
             self._asked = spawn("ask nodes for the console", self._ask())
 
     async def _ask(self) -> None:
+        number = self._told["number"] + 1
         try:
             report = await self._report()
+            moves = self._told["moves"]
+            if moves is None or number % _MOVES_EVERY == 0:
+                moves = await self._actions.moves(report)
         finally:
             self._asked = None
-        self._told = {
-            "number": self._told["number"] + 1,
-            "at_ms": self._clock.now_ms(),
-            "coordinator": report["coordinator"],
-            "nodes": [condensed(node) for node in report["nodes"]],
-        }
+        now_ms, now_s = self._clock.now_ms(), asyncio.get_running_loop().time()
+        told = self._teller.tell(report, now_ms, now_s)
+        self._told = {"number": number, "at_ms": now_ms, "moves": moves, **told}
 
     # -- questions ----------------------------------------------------------------------------------
+
+    def _past(self, back: str | None) -> dict[str, Any]:
+        """What requests took in the last ``back`` seconds, and the moves meanwhile, coarsely."""
+        back_s, now_s, now_ms = min(_number(back), _DAY_S), time.perf_counter(), self._clock.now_ms()
+        step_s, rows = self._recent.past(now_s, back_s)
+        marks = self._story.by_minute(now_ms - back_s * 1000)
+        return {"step": step_s, "rows": rows, "marks": marks, "now_s": now_s, "now_ms": now_ms}
 
     async def _explain(self, path: str) -> web.Response:
         bucket, _, key = path.removeprefix("s3://").removeprefix("/").partition("/")
@@ -194,54 +205,6 @@ class Console:
         record = self._view.groups[location.group]
         planes = [_owner_at(record, location.position, plane) for plane in range(len(location.addresses))]
         return json_answer({**location.as_json(), "bucket": bucket, "took_us": took_us, "planes": planes})
-
-
-def condensed(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a node in a status report what the page shows."""
-    workers = node["workers"]
-    prefixes = node["prefixes"]
-
-    def total(name: str, part: str = "") -> int:
-        return sum((worker.get(part, {}) if part else worker).get(name, 0) for worker in workers)
-
-    return {
-        "name": node["name"],
-        "address": node["address"],
-        "slices": node["slices"],
-        "prefixes": prefixes[:_PREFIXES_TOLD],
-        "prefixes_left": max(0, len(prefixes) - _PREFIXES_TOLD),
-        "alive": node.get("alive"),
-        "says": node.get("says", ""),
-        "workers": [bool(worker["ok"]) for worker in workers],
-        "silent": sorted({worker.get("error", "another answers") for worker in workers if not worker["ok"]}),
-        "not_voting": sum(sum(worker.get("silent", {}).values()) for worker in workers),
-        "records": total("records"),
-        "used_bytes": total("used_bytes"),
-        "limit_bytes": total("limit_bytes"),
-        "connections": total("connections"),
-        "cpu_s": round(total("cpu_s"), 2),
-        "coming": total("coming", "moves"),
-        "going": total("going", "moves"),
-        "moved_bytes": total("bytes", "moves"),
-        "waiting": sorted({found for worker in workers if (found := worker.get("moves", {}).get("waiting"))}),
-        "paused": any(worker.get("moves", {}).get("paused") for worker in workers),
-        "scrub": [_scrub(worker) for worker in workers if not worker.get("idle")],
-    }
-
-
-def _scrub(worker: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker that does not answer has verified nothing."""
-    found = worker.get("scrub")
-    if found is None:
-        return {"health": "no answer", "left": 0, "repaired": 0, "share": None, "ended_ms": None}
-    under_way, last = found["pass"], found["last"]
-    return {
-        "health": found["health"],
-        "left": found["left"]["here"] + found["left"]["elsewhere"],
-        "repaired": found["repaired"],
-        "share": None if under_way is None else under_way["slices_done"] / max(1, under_way["slices"]),
-        "ended_ms": None if last is None else last["ended_ms"],
-    }
 
 
 def _owner_at(record: GroupRecord, position: int, plane: int) -> dict[str, Any]:

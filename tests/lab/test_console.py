@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -245,6 +246,57 @@ def test_a_node_is_drained_by_the_plan_that_was_shown(page: Page, lab: RunningLa
     page.click("#confirm-do")
     page.locator("#said", has_text="ordered to leave n3").wait_for(timeout=WAIT_MS)
     page.locator("#story", has_text="n3 to n").wait_for(timeout=WAIT_MS)
+
+
+def test_a_route_that_is_missing_shows_in_red_with_what_to_do_and_is_remembered(
+    page: Page, lab: RunningLab
+) -> None:
+    lab.cli("abort")
+    page.wait_for_selector("#truth.good", timeout=WAIT_MS)
+    # Another one than it is asked at.
+    node = max(lab.status()["nodes"], key=lambda node: len(node["prefixes"]))
+    name, prefix = node["name"], node["prefixes"][-1]
+    # The node mends it within five seconds: it is taken away again and again.
+    taking = f"for at in $(seq 100); do ip -6 route del local {prefix} 2>/dev/null; sleep 0.1; done"
+    thief = lab.start("sh", "-c", taking, host=name)
+    page.wait_for_selector("#truth.bad", timeout=WAIT_MS)
+    told = page.inner_text("#differences")
+    assert f"{name} owns {prefix}" in told and "does not accept it" in told and "ssastore doctor" in told
+    thief.communicate()
+    page.wait_for_selector("#truth.good", timeout=WAIT_MS)
+    assert f"{name}: not accepted, {prefix}" in page.inner_text("#ended")
+
+
+def test_the_map_is_brighter_where_calls_go(page: Page, lab: RunningLab) -> None:
+    bench = threading.Thread(target=lab.cli, args=("bench", "--op", "one", "--seconds", "6", "--quiet"))
+    bench.start()
+    page.locator("#hot", has_text="a second").wait_for(timeout=WAIT_MS)
+    bench.join()
+
+
+def test_the_map_and_its_words_tell_when_slices_were_verified(page: Page, lab: RunningLab) -> None:
+    lab.cli("scrub", "--wait")
+    page.locator("#health.good", has_text="every slice was read").wait_for(timeout=WAIT_MS)
+    page.click("#whole")
+    page.select_option("#paints", "verified")
+    assert page.is_visible("#ages")
+    page.wait_for_timeout(300)
+    seen = json.loads(page.evaluate(COLOURS))
+    owned = Counter(tuple(seen[y * 256 + x]) for x, y in (hilbert(8, number) for number in range(4096)))
+    (red, green, blue), _ = owned.most_common(1)[0]
+    assert green > red and green > blue
+    page.focus("#field")
+    page.keyboard.press("ArrowRight")
+    assert "; verified " in page.inner_text("#under")
+    page.select_option("#paints", "owner")
+
+
+def test_what_is_older_than_the_state_is_asked_for(page: Page) -> None:
+    with page.expect_response(lambda response: "/console/past?back=86400" in response.url) as found:
+        page.click("[data-back='86400']")
+    told = found.value.json()
+    assert told["step"] == 60 and told["marks"]
+    page.click("[data-back='120']")
 
 
 def test_a_theme_is_chosen_and_kept(page: Page) -> None:

@@ -192,3 +192,27 @@ def test_two_handlers_for_one_path_are_refused() -> None:
     table = {("GET", "/livez"): handler}
     with pytest.raises(AssertionError):
         admin_server(table, table)
+
+
+async def test_who_does_not_answer_where_it_should_may_say_elsewhere_what_its_kernel_has(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = admin.watch._layout().nodes
+    first = nodes["n2"].iids[0]
+
+    async def ask(message: Report) -> tuple[list[Any], bytes]:
+        if message.iid == first:
+            raise Unavailable("no route")
+        name = next(
+            name for name, owned in nodes.items() if message.iid in (owned.iids[0], owned.last_iids[0])
+        )
+        routes: dict[str, list[str]] = {"accepted": [], "sent_on": []}
+        return [], msgpack.packb({"node": name, "worker": 0, "silent": {}, "routes": routes})
+
+    monkeypatch.setattr(admin.watch, "_worker", partial(ClusterWatch._worker, admin.watch))
+    monkeypatch.setattr(admin.watch._prober, "ask", ask)
+    full = {node["name"]: node["workers"][0] for node in (await admin.watch.report(is_full=True))["nodes"]}
+    assert not full["n2"]["ok"] and full["n2"]["bulk"]["routes"] == {"accepted": [], "sent_on": []}
+    assert full["n1"]["ok"] and full["n1"]["bulk"]["heat"] == b""
+    _, plain = await admin.get("/status")
+    assert not any("bulk" in node["workers"][0] for node in plain["nodes"])

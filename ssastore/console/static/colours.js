@@ -22,3 +22,19 @@ function rgb(hue, saturation, light) {
 export function css([r, g, b]) {
   return `rgb(${r}, ${g}, ${b})`;
 }
+
+export const HEAT_STEPS = 16;
+
+// The brighter the hotter; on white, the darker. Steps above 7 are not told.
+export function heated(colour, step, isDark) {
+  const [end, share] = [isDark ? 255 : 0, Math.min(7, step) * (isDark ? 0.1 : 0.09)];
+  return colour.map((part) => Math.round(part * (1 - share) + end * share));
+}
+
+// Of a slice by when it was verified: green that fades with every doubling of the time; never: brown.
+export function ageColour(step, isDark) {
+  if (step === 0) return isDark ? [150, 92, 40] : [196, 132, 70];
+  const share = (step - 1) / 14;
+  const [fresh, old] = isDark ? [[70, 214, 132], [44, 66, 58]] : [[28, 132, 74], [190, 214, 200]];
+  return fresh.map((part, at) => Math.round(part * (1 - share) + old[at] * share));
+}

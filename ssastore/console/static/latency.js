@@ -1,6 +1,7 @@
-// Times of requests over the last minutes, on a logarithmic scale, with a line for each moment at which slices moved.
+// Times of requests over the last minutes or the last day, on a logarithmic scale, with a line for each moment at
+// which slices moved. Seconds come with the state; what is older is asked for when somebody looks so far back.
 
-import { millis } from "./text.js";
+import { millis, span } from "./text.js";
 
 const LINES = [
   [3, "p50", []],
@@ -8,6 +9,7 @@ const LINES = [
   [5, "p99.9", [2, 3]],
 ];
 const MARKED = { begun: 0, moved: 1, lost: 2, recovered: 1, "called off": 0, split: 0, merged: 0 };
+const NEAR = 900; // Seconds that come with the state.
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 44, 8, 62];
 
 export class Latency {
@@ -16,6 +18,7 @@ export class Latency {
     this.figures = figures;
     this.model = model;
     this.back = 120;
+    this.past = null; // What is older than a quarter of an hour, when somebody looks so far back.
     this.entries = new Map();
     for (const name of ["requests/s", "p50", "p99", "p99.9", "errors"]) {
       const term = document.createElement("dt");
@@ -26,6 +29,36 @@ export class Latency {
       figures.append(pair);
       this.entries.set(name, value);
     }
+  }
+
+  look(back) {
+    this.back = back;
+    this.past = null;
+    this.askedMs = -Infinity;
+    this.refresh();
+  }
+
+  // Draw, and once a step ask for what is older.
+  async refresh() {
+    this.draw();
+    if (this.back <= NEAR || performance.now() - this.askedMs < (this.past ? this.past.step * 1000 : 5000)) return;
+    this.askedMs = performance.now();
+    try {
+      const answer = await fetch(`/console/past?back=${this.back}`, { signal: AbortSignal.timeout(5000) });
+      if (answer.ok) this.past = await answer.json();
+    } catch (error) {
+      return; // Asked for again with the next step.
+    }
+    this.draw();
+  }
+
+  // Rows, moves, the last second, and seconds of a row.
+  shown() {
+    const { seconds, marks } = this.model;
+    const end = seconds.length ? seconds[seconds.length - 1][0] : 0;
+    if (this.back <= NEAR) return { rows: seconds.slice(-this.back), marks, end, step: 1 };
+    if (!this.past) return { rows: [], marks: [], end, step: 60 };
+    return { rows: this.past.rows, marks: this.past.marks, end: Math.floor(this.past.now_s), step: this.past.step };
   }
 
   draw() {
@@ -39,20 +72,19 @@ export class Latency {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     context.font = "11px system-ui, sans-serif";
-    const rows = this.model.seconds.slice(-this.back);
-    const end = rows.length ? rows[rows.length - 1][0] : 0;
+    const { rows, marks, end, step } = this.shown();
     const x = (second) => LEFT + ((second - end + this.back) / this.back) * (width - LEFT - RIGHT);
     const highest = Math.max(2000, ...rows.map((row) => row[5]));
     const [low, high] = [Math.log10(100), Math.log10(highest * 1.3)];
     const floor = height - BOTTOM;
     const y = (us) => floor - ((Math.log10(Math.max(us, 100)) - low) / (high - low)) * (floor - TOP);
     this.scale(context, width, y, highest);
-    this.rate(context, rows, x, width, height);
-    this.marks(context, x, floor, end);
-    const ends = LINES.map(([column, name, dash]) => [this.line(context, rows, x, y, column, dash), name]);
+    this.rate(context, rows, x, width, height, step);
+    this.marks(context, marks, x, floor, end);
+    const ends = LINES.map(([column, name, dash]) => [this.line(context, rows, x, y, column, dash, step), name]);
     if (rows.length && rows[rows.length - 1][1]) this.names(context, ends);
     this.times(context, x, end, height);
-    this.tell(rows);
+    this.tell(this.model.seconds);
   }
 
   scale(context, width, y, highest) {
@@ -68,10 +100,10 @@ export class Latency {
   }
 
   // Requests a second: bars below, errors in them red.
-  rate(context, rows, x, width, height) {
+  rate(context, rows, x, width, height, step) {
     const most = Math.max(1, ...rows.map((row) => row[1]));
     const [base, tall] = [height - 20, 30];
-    const wide = Math.max(1, (width - LEFT - RIGHT) / this.back - 0.5);
+    const wide = Math.max(1, ((width - LEFT - RIGHT) * step) / this.back - 0.5);
     for (const [second, count, errors] of rows) {
       context.fillStyle = this.ink.soft;
       context.fillRect(x(second) - wide, base - (count / most) * tall, wide, (count / most) * tall);
@@ -80,11 +112,11 @@ export class Latency {
     }
     context.fillStyle = this.ink.soft;
     context.textAlign = "right";
-    context.fillText(`${most}/s`, LEFT - 6, base - tall + 4);
+    context.fillText(`${most < step ? (most / step).toFixed(1) : Math.round(most / step)}/s`, LEFT - 6, base - tall + 4);
   }
 
-  marks(context, x, floor, end) {
-    for (const [ms, what] of this.model.marks) {
+  marks(context, marks, x, floor, end) {
+    for (const [ms, what] of marks) {
       const second = (ms - this.model.offsetMs) / 1000;
       if (second < end - this.back) continue;
       context.strokeStyle = [this.ink.warn, this.ink.accent, this.ink.bad][MARKED[what]];
@@ -107,14 +139,17 @@ export class Latency {
   }
 
   // Where it ends.
-  line(context, rows, x, y, column, dash) {
+  line(context, rows, x, y, column, dash, step) {
     context.strokeStyle = column === 3 ? this.ink.accent : this.ink.ink;
     context.lineWidth = column === 3 ? 2 : 1.2;
     context.setLineDash(dash);
     context.beginPath();
     let isDown = false;
     let last = null;
+    let before = -Infinity;
     for (const row of rows) {
+      if (row[0] - before > 1.5 * step) isDown = false;
+      before = row[0];
       if (!row[1]) {
         isDown = false;
         continue;
@@ -132,9 +167,9 @@ export class Latency {
   times(context, x, end, height) {
     context.fillStyle = this.ink.soft;
     context.textAlign = "center";
-    const step = this.back > 300 ? 180 : 30;
+    const step = { 120: 30, 900: 180, 10800: 1800, 86400: 14400 }[this.back];
     for (let ago = 0; ago < this.back; ago += step) {
-      context.fillText(ago ? `-${ago < 60 ? `${ago} s` : `${ago / 60} min`}` : "now", x(end - ago), height - 9);
+      context.fillText(ago ? `-${span(ago * 1000)}` : "now", x(end - ago), height - 9);
     }
   }
 

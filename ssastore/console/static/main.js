@@ -6,8 +6,9 @@ import { Door } from "./door.js";
 import { Latency } from "./latency.js";
 import { AddressMap } from "./map.js";
 import { Model, parsePrefix, prefixText } from "./model.js";
+import { Network } from "./network.js";
 import { Nodes, showCopies, showMoves, showSteps, showStory } from "./panels.js";
-import { at, bytes, element, plural, quoted, say } from "./text.js";
+import { at, bytes, element, plural, quoted, say, span } from "./text.js";
 
 const EVERY_MS = Math.max(50, Number(new URLSearchParams(location.search).get("every")) || 1000);
 const HIDDEN_MS = 10000;
@@ -20,6 +21,7 @@ const latency = new Latency(at("latency"), at("figures"), model);
 const door = new Door(askNow);
 const acts = new Acts(door);
 const nodes = new Nodes(at("nodes"), choose, (node) => acts.drain(node));
+const network = new Network({ body: at("routes"), words: at("truth"), differences: at("differences"), ended: at("ended") });
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 // -- the loop --
@@ -54,20 +56,23 @@ function askNow() {
 
 function tick(answer) {
   door.show(answer.may_act);
-  const { slices, names, nodes: hasNodes, cut } = model.take(answer);
+  const { slices, names, nodes: hasNodes, cut, told } = model.take(answer);
   if (slices === null || cut) map.paintAll();
   else map.paintSome(slices);
+  map.paintLater(told);
   if (answer.is_whole || names) showLegend();
   if (answer.is_whole) showFacts(answer);
   if (hasNodes) {
     nodes.show(model.report);
+    network.show({ ...model.report.network, at_ms: model.report.at_ms });
+    showHeat();
     showCopies(model.report, answer.now_ms, at("health"), at("scrubs"));
   }
   if (answer.is_whole || slices === null || slices.length || hasNodes || cut) {
     showMoves(model, { moving: at("moving"), ribbon: at("ribbon") });
   }
   if (answer.is_whole || answer.marks.length) showStory(model, at("story"));
-  if (answer.seconds.length) latency.draw();
+  if (answer.seconds.length) latency.refresh();
   const age = model.report ? answer.now_ms - model.report.at_ms : 0;
   if (age > 15000) say(at("live"), `Live; but nodes were last heard ${Math.round(age / 1000)} s ago`, "warn");
   else say(at("live"), "Live", "good");
@@ -110,6 +115,12 @@ function choose(name) {
   map.paintAll();
 }
 
+function showHeat() {
+  const { top } = model.report.heat;
+  const words = map.isDark ? "brighter" : "darker";
+  say(at("hot"), top >= 0.05 ? `${words}: more calls; the hottest slice has ${top < 10 ? top.toFixed(1) : Math.round(top)} a second` : `${words}: more calls; there are next to none now`);
+}
+
 function showSeen() {
   say(at("seen"), prefixText(model.told.service, map.view.locator, map.view.depth));
 }
@@ -128,7 +139,11 @@ function tellUnder() {
   const silent = model.isSilent(Math.floor(found.locator / 65536), found.owner) ? "; its worker does not answer" : "";
   const node = model.report && model.report.nodes.find((known) => known.name === owner);
   const more = node ? ` (${plural(node.records, "record")}, ${bytes(node.used_bytes)} at this node)` : "";
-  say(at("under"), `${prefixText(model.told.service, found.locator, found.depth)} · ${owner}${state}${silent}${more}`);
+  const heat = model.heat[found.number];
+  const calls = heat ? `; about ${(model.report.heat.top / 2 ** (7 - heat)).toPrecision(2)} calls a second` : "";
+  const age = model.verified[found.number];
+  const checked = found.owner < 0 || !node ? "" : age ? `; verified ${age < 2 ? "in the last minute" : `some ${span(30000 * 2 ** age)} ago`}` : "; not verified yet";
+  say(at("under"), `${prefixText(model.told.service, found.locator, found.depth)} · ${owner}${state}${silent}${calls}${checked}${more}`);
 }
 
 function pointed(event) {
@@ -206,9 +221,8 @@ at("ask").addEventListener("submit", async (event) => {
 
 for (const button of document.querySelectorAll("[data-back]")) {
   button.addEventListener("click", () => {
-    latency.back = Number(button.dataset.back);
     for (const other of document.querySelectorAll("[data-back]")) other.setAttribute("aria-pressed", String(other === button));
-    latency.draw();
+    latency.look(Number(button.dataset.back));
   });
 }
 
@@ -218,7 +232,14 @@ function applyTheme() {
   map.setTheme(isDark);
   latency.draw();
   showLegend();
+  if (model.report) showHeat();
 }
+
+at("paints").addEventListener("change", () => {
+  map.paints = at("paints").value;
+  map.paintAll();
+  at("ages").hidden = map.paints !== "verified";
+});
 
 at("theme").value = localStorage.getItem("theme") || "";
 at("theme").addEventListener("change", () => {

@@ -1,13 +1,14 @@
 // The map on its canvas. The whole /64 is painted once, 4 by 4 points for a slice, on paper that is never seen; what
 // is seen is a square cut out of it. Only slices that changed are painted again.
 
-import { colourOf, css } from "./colours.js";
+import { ageColour, colourOf, css, heated, HEAT_STEPS } from "./colours.js";
 import { cell, point, rectangle } from "./hilbert.js";
 import { MOVING, RECOVERING, SLICES } from "./model.js";
 
 const POINTS = 4; // Of a slice, each way.
 const SIDE = 256 * POINTS;
 const ORDER = 8;
+const PAINTED_A_TICK = 4096; // Of slices whose heat has changed: the others wait for the next ticks.
 
 export class AddressMap {
   constructor(canvas, model) {
@@ -30,6 +31,8 @@ export class AddressMap {
     this.isCursorShown = false;
     this.chosen = -1; // The owner whose slices stand out.
     this.pins = [];
+    this.paints = "owner"; // Or "verified".
+    this.waiting = new Set();
     this.frame = 0;
     this.setTheme(true);
   }
@@ -44,7 +47,9 @@ export class AddressMap {
 
   // All of it: names, theme, or which nodes answer have changed.
   paintAll() {
-    this.colours = this.model.names.map((_, place) => this.shade(place));
+    this.waiting.clear();
+    this.colours = this.model.names.map((_, place) => this.shades(place));
+    this.ages = Array.from({ length: 16 }, (_, step) => pack(ageColour(step, this.isDark)));
     for (let number = 0; number < SLICES; number += 1) this.paint(number);
     this.paintParts();
     this.ink.putImageData(this.image, 0, 0);
@@ -63,21 +68,41 @@ export class AddressMap {
     if (slices.length) this.draw();
   }
 
-  shade(place) {
-    const colour = colourOf(place, this.isDark);
-    if (this.chosen < 0 || this.chosen === place) return pack(colour);
-    const ground = this.isDark ? 24 : 244;
-    return pack(colour.map((part) => Math.round(part * 0.22 + ground * 0.78)));
+  // What is told of slices now and then; not all at once, so that no tick takes long.
+  paintLater(slices) {
+    for (const number of slices) this.waiting.add(number);
+    const some = [];
+    for (const number of this.waiting) {
+      if (some.length === PAINTED_A_TICK) break;
+      some.push(number);
+      this.waiting.delete(number);
+    }
+    this.paintSome(some);
+    if (some.length) this.paintParts();
   }
 
-  colour(place) {
-    return place < 0 ? this.nobody : this.colours[place];
+  // Of an owner, by heat.
+  shades(place) {
+    const colour = colourOf(place, this.isDark);
+    const ground = this.isDark ? 24 : 244;
+    const isFaint = this.chosen >= 0 && this.chosen !== place;
+    return Array.from({ length: HEAT_STEPS }, (_, step) => {
+      const hot = heated(colour, step, this.isDark);
+      return pack(isFaint ? hot.map((part) => Math.round(part * 0.22 + ground * 0.78)) : hot);
+    });
+  }
+
+  colour(place, number) {
+    if (place < 0) return this.nobody;
+    if (this.paints === "verified") return this.ages[this.model.verified[number]];
+    return this.colours[place][this.model.heat[number]];
   }
 
   paint(number) {
     const { owners, states, targets } = this.model;
     const [owner, corner] = [owners[number], this.corners[number]];
-    this.paintBlock(corner, POINTS, this.colour(owner), states[number], this.colour(targets[number]), this.model.isSilent(number));
+    const colours = [this.colour(owner, number), this.colour(targets[number], number)];
+    this.paintBlock(corner, POINTS, colours[0], states[number], colours[1], this.model.isSilent(number));
   }
 
   // Moving: stripes of source and target. Recovering: a dot in the middle. No answer: broad red stripes.
@@ -107,8 +132,9 @@ export class AddressMap {
 
   paintRectangle(locator, depth, owner, state, target) {
     const [x, y, width, height] = rectangle(locator, depth).map((part) => Math.round(part * SIDE));
-    const [ground, other] = [this.colour(owner), this.colour(target)];
-    const isSilent = this.model.isSilent(Math.floor(locator / 65536), owner);
+    const number = Math.floor(locator / 65536);
+    const [ground, other] = [this.colour(owner, number), this.colour(target, number)];
+    const isSilent = this.model.isSilent(number, owner);
     for (let row = y; row < y + Math.max(1, height); row += 1) {
       for (let column = x; column < x + Math.max(1, width); column += 1) {
         let colour = ground;
@@ -155,7 +181,7 @@ export class AddressMap {
       for (const [locator, depth, owner] of parts) {
         if (depth <= 20 || !this.isSeen(locator, depth)) continue;
         const [x, y, width, height] = this.place(locator, depth);
-        this.context.fillStyle = css(unpack(this.colour(owner)));
+        this.context.fillStyle = css(unpack(this.colour(owner, Math.floor(locator / 65536))));
         this.context.fillRect(x, y, width, height);
       }
     }

@@ -24,6 +24,8 @@ export class Model {
     this.marks = []; // [ms, what, from, to, slices]
     this.seconds = []; // [s, count, errors, p50, p99, p99.9]
     this.report = null;
+    this.heat = new Uint8Array(SLICES); // Steps, 0 to 7: see cells.py.
+    this.verified = new Uint8Array(SLICES); // Steps, 0 (never) to 15.
     this.silent = new Map(); // By place of a node: which workers do not answer.
     this.workers = new Map(); // By place of a node: how many it has.
     this.told = {};
@@ -58,7 +60,18 @@ export class Model {
     keep(this.seconds, answer.seconds, SECONDS_KEPT);
     const nodes = answer.report !== null;
     const isRepainted = nodes && this.takeReport(answer.report);
-    return { slices: answer.is_whole || names || isRepainted ? null : slices, names, nodes, cut };
+    const told = nodes ? this.takeCells(answer.report) : [];
+    return { slices: answer.is_whole || names || isRepainted ? null : slices, names, nodes, cut, told };
+  }
+
+  // Of which slices heat or verification is another one than before.
+  takeCells(report) {
+    const told = [];
+    const heat = unpack(report.heat.cells, this.heat, told);
+    const verified = unpack(report.verified.cells, this.verified, told);
+    this.heat = heat;
+    this.verified = verified;
+    return told;
   }
 
   takeParts(answer) {
@@ -118,13 +131,26 @@ export class Model {
     for (const list of [this.parts.get(group) || [], this.front]) {
       for (const [first, depth, owner, state, target] of list) {
         if (first <= locator && locator < first + 2 ** (32 - depth)) {
-          return { locator: first, depth, owner, state, target };
+          return { number, locator: first, depth, owner, state, target };
         }
       }
     }
     const cell = { owner: this.owners[number], state: this.states[number], target: this.targets[number] };
-    return { locator: number * 65536, depth: 16, ...cell };
+    return { number, locator: number * 65536, depth: 16, ...cell };
   }
+}
+
+// Four bits a slice, in base64; `told` gets the numbers of those that differ from `before`.
+function unpack(text, before, told) {
+  const found = new Uint8Array(SLICES);
+  const packed = atob(text);
+  for (let at = 0; at < packed.length; at += 1) {
+    const byte = packed.charCodeAt(at);
+    found[2 * at] = byte >> 4;
+    found[2 * at + 1] = byte & 15;
+  }
+  for (let number = 0; number < SLICES; number += 1) if (found[number] !== before[number]) told.push(number);
+  return found;
 }
 
 function keep(list, more, most) {

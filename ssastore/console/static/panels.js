@@ -1,6 +1,6 @@
 // Nodes, moves, copies and the answer to "where is a key?": text made from the model.
 
-import { bytes, clock, element, plural, say } from "./text.js";
+import { bytes, clock, element, plural, say, span } from "./text.js";
 
 const STORY = 60;
 const STALE_MS = 15000;
@@ -93,9 +93,12 @@ export function showMoves(model, places) {
   const moving = model.moving();
   const nodes = model.report ? model.report.nodes : [];
   const total = [...moving.values()].reduce((sum, count) => sum + count, 0);
-  const isPaused = nodes.some((node) => node.paused);
-  const words = total ? `${plural(total, "slice")} under way` : "Nothing moves now";
-  say(places.moving, isPaused ? `${words}; paused: ssastore resume lets them go on` : words, isPaused ? "warn" : "");
+  const known = model.report && model.report.moves;
+  const isPaused = known ? known.is_paused : nodes.some((node) => node.paused);
+  const ordered = known && known.left > total ? `; ${known.left.toLocaleString("en")} ordered and not done, ${known.said}` : "";
+  const rate = known && !ordered ? `; ${known.said}` : "";
+  const words = `${total ? `${plural(total, "slice")} under way` : "Nothing moves now"}${ordered}${rate}`;
+  say(places.moving, isPaused ? `${words}; paused: Resume lets them go on` : words, isPaused ? "warn" : "");
   const lines = [...moving].map(([pair, count]) => {
     const [source, target] = pair.split(" ");
     const node = nodes.find((found) => found.name === target);
@@ -137,21 +140,24 @@ export function showStory(model, list) {
   if (!marks.length) list.append(element("li", "Nothing since this gateway was started."));
 }
 
-// Green only when every worker has answered and has verified all that it holds.
+// Green only when every worker has answered and has verified all that it holds, slice by slice.
 export function showCopies(report, nowMs, health, list) {
+  const { never, oldest_ms: oldest } = report.verified;
   const scrubs = report.nodes.flatMap((node) => node.scrub.map((scrub) => ({ ...scrub, node: node.name })));
   const left = scrubs.reduce((sum, scrub) => sum + scrub.left, 0);
   const isOld = nowMs - report.at_ms > STALE_MS;
   const counts = new Map();
   for (const scrub of scrubs) counts.set(scrub.health, (counts.get(scrub.health) || 0) + 1);
-  const isGreen = scrubs.length > 0 && counts.get("healthy") === scrubs.length && !left && !isOld;
-  if (isGreen) say(health, `Verified: all ${scrubs.length} workers have read and compared every copy`, "good");
+  const isGreen = scrubs.length > 0 && counts.get("healthy") === scrubs.length && !left && !isOld && !never;
+  if (isGreen) say(health, `Verified: every slice was read, compared and found good or made good; the last one ${span(nowMs - oldest)} ago`, "good");
   else if (left) say(health, `${plural(left, "report")} of copies that are not good`, "bad");
   else if (counts.has("no answer")) say(health, `Not verified: ${plural(counts.get("no answer"), "worker")} of ${scrubs.length} silent`, "bad");
-  else say(health, isOld ? "Not verified: what is known is old" : "Not verified yet", "warn");
+  else if (isOld) say(health, "Not verified: what is known is old", "warn");
+  else say(health, never ? `Not verified yet: ${plural(never, "slice")} since the start of their workers` : "Not verified yet", "warn");
   const ends = scrubs.map((scrub) => scrub.ended_ms).filter((ms) => ms !== null);
   const lines = [...counts].map(([word, count]) => `${plural(count, "worker")}: ${word}`);
   if (ends.length) lines.push(`oldest pass that is whole: ended at ${clock(Math.min(...ends))}`);
+  if (oldest !== null) lines.push(`slice that was verified longest ago: ${span(nowMs - oldest)} ago`);
   const shares = scrubs.map((scrub) => scrub.share).filter((share) => share !== null);
   if (shares.length) lines.push(`${plural(shares.length, "pass", "passes")} under way: ${Math.round((100 * shares.reduce((a, b) => a + b, 0)) / shares.length)} %`);
   const repaired = scrubs.reduce((sum, scrub) => sum + scrub.repaired, 0);

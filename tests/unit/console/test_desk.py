@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from ssastore.console.desk import condensed
 from ssastore.console.files import Files
+from ssastore.console.telling import condensed
 from ssastore.core.moving import begin_move
 from tests.desks import NODE, WORKER, Desk
 
