@@ -27,8 +27,9 @@ from ssastore.limits import KIB, MIB
 from ssastore.store.memory import MemoryStore
 from ssastore.system import SystemClock, SystemRandomness, run
 from ssastore.transport.connection import Connection, Identity
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.secure import SecureListener
-from ssastore.transport.session import SPEAK_TLS, Credentials, Service
+from ssastore.transport.session import SPEAK_TLS, Service
 from ssastore.transport.tcp import LoopbackLinks, TcpLinks
 from ssastore.transport.tls import Tls, TlsFiles
 

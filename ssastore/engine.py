@@ -54,8 +54,9 @@ from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import FENCE_BUDGET_MS, MARK_EVERY_MS, RECOVERY_RETRY_MS
 from ssastore.transport.connection import Identity
 from ssastore.transport.coverage import encode_prefix
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.pool import Pool
-from ssastore.transport.session import Credentials, Service
+from ssastore.transport.session import Service
 
 log = logging.getLogger(__name__)
 
@@ -236,11 +237,10 @@ class Engine:
     @classmethod
     def _pool(cls, outside: Outside, place: Place, record: ClusterRecord, deadline_ms: int) -> Pool:
         """How other nodes are reached; nothing connects before the first call."""
-        secret = place.credentials.cluster_secret
         pool = cls.pool_type(
             record.network,
             place.port,
-            Identity("node", place.owner, secret, cluster_id=record.cluster_id),
+            Identity("node", place.owner, cluster_id=record.cluster_id, credentials=place.credentials),
             links=outside.links,
             randomness=outside.randomness,
             deadline_ms=deadline_ms,

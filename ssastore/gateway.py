@@ -24,6 +24,7 @@ from ssastore.config import (
     load_tls,
     load_wrapping_keys,
     open_control,
+    watch_secrets,
 )
 from ssastore.console.actions import Actions
 from ssastore.console.desk import Console
@@ -43,6 +44,7 @@ from ssastore.s3.serving import Serving, listening
 from ssastore.system import (
     SystemClock,
     SystemRandomness,
+    keep_read,
     keep_watchdog,
     refuse_optimised,
     run,
@@ -50,8 +52,8 @@ from ssastore.system import (
     tell_service_manager,
 )
 from ssastore.transport.connection import Identity
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.ruled import ruled
-from ssastore.transport.session import Credentials
 from ssastore.transport.tcp import TcpLinks, simulated_links
 from ssastore.transport.tls import Tls
 
@@ -76,9 +78,8 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
             raise ConfigError(f"name: this version can have no part in the front plane: {key}: {reason}")
         following = [spawn("follow the cluster", view.run()), spawn("follow the front plane", front.run())]
         tls, s3_tls = load_tls(config), load_s3_tls(config)
-        certificates = [found for found in (tls, s3_tls) if found is not None]
-        following += [spawn("keep certificates", found.keep()) for found in certificates]
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, certificates)
+        watches = [watch_secrets(config.secrets_file, credentials)]
+        keep_read(watches + [found.watch for found in (tls, s3_tls) if found is not None])
         links: Links = simulated_links(cluster, tls) if is_simulated else TcpLinks(tls)
         rules = load_rules(config.rules, config.secrets_file)
         links = ruled(links, rules, SystemClock(), SystemRandomness())
@@ -107,7 +108,7 @@ async def _serve(
     loop, (view, front, control) = asyncio.get_running_loop(), known
     cluster = view.cluster()
     record = cluster.record
-    identity = Identity("node", "gateway", credentials.cluster_secret, cluster_id=record.cluster_id)
+    identity = Identity("node", "gateway", cluster_id=record.cluster_id, credentials=credentials)
     client = AsyncClient(
         record.network,
         port=cluster.nodes[0].port,
@@ -173,11 +174,6 @@ async def _until(stopped: asyncio.Event, shown: dict[str, Any]) -> None:
     await stopped.wait()
     tell_service_manager("STOPPING=1")
     watchdog.cancel()
-
-
-def _read_again(certificates: list[Tls]) -> None:
-    for found in certificates:
-        found.read_again()
 
 
 def _guard(config: GatewayConfig, view: ClusterView) -> Guard | None:

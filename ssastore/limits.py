@@ -103,8 +103,8 @@ INFLIGHT_BYTES_MAX = 32 * MIB
 
 TLS_GOODBYE_MS = 2_000
 "How long a connection that was closed waits for the other side to say that it has heard so."
-TLS_FILES_LOOKED_AT_MS = 5_000
-"How often certificates are looked at, whether they were renewed."
+FILES_LOOKED_AT_MS = 5_000
+"How often certificates and secrets are looked at, whether they have changed."
 
 LISTEN_BACKLOG = 1024
 """Connections that wait to be accepted. asyncio's 100 are too few for a fleet that starts at once: who finds

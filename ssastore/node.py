@@ -25,7 +25,16 @@ from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from ssastore.config import NodeConfig, load, load_rules, load_secrets, load_tls, open_control, write_private
+from ssastore.config import (
+    NodeConfig,
+    load,
+    load_rules,
+    load_secrets,
+    load_tls,
+    open_control,
+    watch_secrets,
+    write_private,
+)
 from ssastore.coordination import guardian_of
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
@@ -47,6 +56,7 @@ from ssastore.system import (
     SystemClock,
     SystemRandomness,
     forwards_packets,
+    keep_read,
     keep_watchdog,
     refuse_optimised,
     run,
@@ -173,6 +183,7 @@ class Supervisor:
         self._config_path = config_path
         self._config = config
         self._tls = load_tls(config)
+        self._credentials = load_secrets(config.secrets_file)
         self._listeners: list[socket.socket] = []
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -189,7 +200,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, self._read_again)
+        self._keep_read()
         control = open_control(self._config.control, self._config.secrets_file)
         self._ready = os.pipe()
         try:
@@ -211,12 +222,16 @@ class Supervisor:
         if len(self._answering) == workers:
             tell_service_manager("READY=1")
 
-    def _read_again(self) -> None:
-        """Certificates have changed; workers have sessions of their own, and hear of it from here alone."""
-        if self._tls is not None:
-            self._tls.read_again()
-        for process in self._running.values():
-            process.send_signal(signal.SIGHUP)
+    def _keep_read(self) -> None:
+        """Secrets and certificates; workers have sessions of their own, and hear a signal from here alone."""
+
+        def tell_workers() -> None:
+            for process in self._running.values():
+                process.send_signal(signal.SIGHUP)
+
+        watches = [watch_secrets(self._config.secrets_file, self._credentials)]
+        watches += [self._tls.watch] if self._tls is not None else []
+        keep_read(watches, tell_workers)
 
     async def _serve(self, control: ControlStore) -> int:
         cluster = await read_cluster(control)
@@ -228,8 +243,6 @@ class Supervisor:
         await view.load()
         if self._config.manage_routes:
             self._accept_addresses(view)
-        if self._tls is not None:
-            self._jobs.append(spawn("keep certificates", self._tls.keep()))
         prober = self._stand_for_coordinator(control, view)
         keeper = CopyKeeper(view, control, self._config.data_dir, SystemClock())
         self._jobs.append(spawn("copy the control store", keeper.run()))
@@ -297,9 +310,8 @@ class Supervisor:
 
     def _stand_for_coordinator(self, control: ControlStore, view: ClusterView) -> Prober:
         """From now on. The prober is to be closed at the end."""
-        secret = load_secrets(self._config.secrets_file).cluster_secret
         record, name = view.record, self._config.name
-        identity = Identity("node", name, secret, cluster_id=record.cluster_id)
+        identity = Identity("node", name, cluster_id=record.cluster_id, credentials=self._credentials)
         rules = load_rules(self._config.rules, self._config.secrets_file)
         links = ruled(TcpLinks(self._tls), rules, SystemClock(), SystemRandomness())
         prober = Prober(view, identity, links, SystemRandomness())
@@ -376,7 +388,6 @@ def main(config_path: str) -> int:
     refuse_optimised()
     config = load(config_path, NodeConfig)
     configure_logging(config.name, log_format=config.log_format)
-    load_secrets(config.secrets_file)
     return run(_serve(os.path.abspath(config_path), config))
 
 

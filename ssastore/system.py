@@ -11,11 +11,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ssastore.env import spawn
+from ssastore.filewatch import FileWatch
 
 COLLECT_AFTER_OBJECTS = 20_000
 "Some megabytes: what cycles may hold until they are found."
@@ -151,3 +154,16 @@ async def keep_watchdog() -> None:
     while period.isdecimal() and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
         tell_service_manager("WATCHDOG=1")
         await asyncio.sleep(int(period) / 2e6)
+
+
+def keep_read(watches: Sequence[FileWatch], then: Callable[[], object] = lambda: None) -> None:
+    """Read files again when they change, and at SIGHUP, which ends nobody then: ``then`` comes after."""
+
+    def read_again() -> None:
+        for watch in watches:
+            watch.read_again()
+        then()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_again)
+    for watch in watches:
+        spawn("look at files", watch.keep())

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import NodeConfig, load, load_rules, load_secrets, load_tls, open_control
+from ssastore.config import NodeConfig, load, load_rules, load_secrets, load_tls, open_control, watch_secrets
 from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
@@ -35,6 +35,7 @@ from ssastore.system import (
     SystemRandomness,
     die_with_parent,
     give_up_route_privilege,
+    keep_read,
     refuse_optimised,
     run,
     serve_for_long,
@@ -60,6 +61,7 @@ class Worker:
         self._tls = load_tls(config)
         self._routes = SeenRoutes(config) if index == 0 else None
         "Of the host, so one of its workers tells of them."
+        self._credentials = load_secrets(config.secrets_file)
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -83,11 +85,11 @@ class Worker:
 
     async def _listen(self, service: Service) -> asyncio.Server | SecureListener:
         loop, tls = asyncio.get_running_loop(), self._tls
-        # Also when there is nothing to read again: a signal for that must not end the process.
-        loop.add_signal_handler(signal.SIGHUP, tls.read_again if tls is not None else lambda: None)
+        watches = [watch_secrets(self._config.secrets_file, self._credentials)]
+        watches += [tls.watch] if tls is not None else []
+        keep_read(watches)
         if tls is None:
             return await loop.create_server(service.session, sock=self._listener, backlog=LISTEN_BACKLOG)
-        spawn("keep certificates", tls.keep())
         service.node_name = tls.name
         return SecureListener(
             self._listener, tls, service.session, plainly=SPEAK_TLS, lets_in=service.lets_in
@@ -109,7 +111,7 @@ class Worker:
         links = ruled(links, rules, SystemClock(), SystemRandomness())
         engine = await Engine.start(
             Outside(store, control, links, SystemClock(), SystemRandomness()),
-            Place(config.name, self._index, workers, load_secrets(config.secrets_file), config.port),
+            Place(config.name, self._index, workers, self._credentials, config.port),
             holding,
             describe_process=self._describe,
             rules=UpkeepRules(

@@ -26,8 +26,9 @@ from ssastore.rules.record import NATIVE_PORT
 from ssastore.store.memory import MemoryStore
 from ssastore.system import SystemClock, SystemRandomness
 from ssastore.transport.connection import Identity
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.pool import Pool
-from ssastore.transport.session import Credentials, Service
+from ssastore.transport.session import Service
 from ssastore.transport.tcp import LoopbackLinks
 
 SERVICE = "fd5a:1:2:3::/64"

@@ -132,3 +132,24 @@ def init_command(path: str) -> int:
         make_secrets(path)
     print(next(iter(load_secrets(path).access_keys), "no access key"))
     return 0
+
+
+@key_command.command("cluster")
+@click.argument("path", metavar="SECRETS_FILE", type=click.Path(dir_okay=False))
+@click.option("--next", "step", flag_value="next", help="First: accept a new secret, beside the one in use.")
+@click.option(
+    "--switch", "step", flag_value="switch", help="Then: use the new one, and still accept the former."
+)
+@click.option("--forget", "step", flag_value="forget", help="At last: do not accept the former one any more.")
+def cluster_command(path: str, step: str | None) -> int:
+    """Exchange the cluster secret while everything runs, in three steps.
+
+    After each of them the file goes to all hosts; nodes and gateways have read it 5 s later, or at once with
+    SIGHUP, and the next step may come.
+    """
+    from ssastore.config import exchange_cluster_secret
+
+    if step is None:
+        raise click.UsageError("Needs one of --next, --switch, --forget.")
+    print(exchange_cluster_secret(path, step))
+    return 0

@@ -9,11 +9,13 @@ from ssastore.config.files import write_private
 from ssastore.config.gatewaysettings import GatewayConfig
 from ssastore.config.keys import (
     add_wrapping_key,
+    exchange_cluster_secret,
     load_rules,
     load_secrets,
     load_wrapping_keys,
     make_secrets,
     use_wrapping_key,
+    watch_secrets,
     write_secrets,
 )
 from ssastore.config.loading import load
@@ -25,6 +27,7 @@ __all__ = [
     "GatewayConfig",
     "NodeConfig",
     "add_wrapping_key",
+    "exchange_cluster_secret",
     "load",
     "load_rules",
     "load_s3_tls",
@@ -35,6 +38,7 @@ __all__ = [
     "open_control",
     "parse_listen",
     "use_wrapping_key",
+    "watch_secrets",
     "write_private",
     "write_secrets",
 ]

@@ -15,14 +15,16 @@ from typing import Any
 from ssastore.config.claims import NAME
 from ssastore.config.files import read_secret, write_private
 from ssastore.errors import ConfigError
+from ssastore.filewatch import FileWatch
 from ssastore.keyspace import PLANES_MAX
 from ssastore.rules.hashes import KEY_BYTES, ServiceKeys
 from ssastore.rules.record import ServiceRecord, record_from_text
 from ssastore.rules.rule import Binding
-from ssastore.transport.session import Credentials
+from ssastore.transport.credentials import Credentials
 
 _WRAPPING_KEYS = "wrapping_keys"
 _RULE_SECRETS = "rule_secrets"
+_FURTHER_SECRETS = "further_secrets"
 _WRAPPING_KEY_BYTES = 32
 
 
@@ -37,14 +39,20 @@ def load_secrets(path: str) -> Credentials:
         content = json.loads(text)
         secret = bytes.fromhex(content["cluster_secret"])
         keys = {name: value.encode() for name, value in content["access_keys"].items()}
+        further = tuple(bytes.fromhex(one) for one in content.get(_FURTHER_SECRETS, []))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not "from": the cause would quote the secret.
         raise ConfigError(f"{path}: must be JSON with cluster_secret (hex) and access_keys") from None
-    if len(secret) < 16:
+    if min(map(len, (secret, *further))) < 16:
         raise ConfigError(f"{path}: cluster_secret must have at least 16 bytes")
     if not all(keys.values()):
         raise ConfigError(f"{path}: an access key must have a secret")
-    return Credentials(secret, keys)
+    return Credentials(secret, keys, further)
+
+
+def watch_secrets(path: str, credentials: Credentials) -> FileWatch:
+    """What has credentials become those of the file when that changes."""
+    return FileWatch("secrets", [path], lambda: credentials.become(load_secrets(path)))
 
 
 def load_rules(text: str, path: str) -> tuple[ServiceRecord, ServiceKeys] | None:
@@ -117,15 +125,54 @@ def use_wrapping_key(path: str, identifier: str) -> None:
     _change_wrapping_keys(path, change)
 
 
+def exchange_cluster_secret(path: str, step: str) -> str:
+    """One step of three by which a cluster gets another secret while it runs; what the file says now.
+
+    After each of them the file goes to all hosts, and the next one comes when everybody has read it:
+
+        "next"     a new secret is accepted, beside the one that is used
+        "switch"   the new one is used, and the former one still accepted
+        "forget"   the former one is not accepted any more
+
+    Raises:
+        ConfigError: as ``load_secrets``; the step before was not made.
+    """
+    state = ""
+
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        nonlocal state
+        secret, further = content["cluster_secret"], list(content.get(_FURTHER_SECRETS, []))
+        if step == "next":
+            if further:
+                raise ConfigError(f"{path}: an exchange is under way already")
+            further, state = [os.urandom(32).hex()], "a new secret is accepted"
+        elif not further:
+            raise ConfigError(f"{path}: no exchange is under way: --next begins one")
+        elif step == "switch":
+            secret, further, state = further[0], [secret], "the new secret is used"
+        else:
+            further, state = [], "the former secret is forgotten"
+        return content | {"cluster_secret": secret, _FURTHER_SECRETS: further}
+
+    _change_secrets(path, change)
+    return state
+
+
 def _change_wrapping_keys(path: str, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
-    """Compare and set: a key that somebody else adds meanwhile is not lost, nor what it wraps."""
+    def change_all(content: dict[str, Any]) -> dict[str, Any]:
+        return content | {_WRAPPING_KEYS: change(content.get(_WRAPPING_KEYS, []))}
+
+    _change_secrets(path, change_all)
+
+
+def _change_secrets(path: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Compare and set: what somebody else adds meanwhile is not lost, as a key that wraps something."""
     path = os.path.realpath(path)  # Of a link, what it leads to is replaced.
     with _locked(path):
         text = read_secret(path)
         load_secrets(path)
         load_wrapping_keys(path)
-        content = json.loads(text)
-        changed = json.dumps(content | {_WRAPPING_KEYS: change(content.get(_WRAPPING_KEYS, []))})
+        changed = json.dumps(change(json.loads(text)))
         if read_secret(path) != text:
             raise ConfigError(f"{path}: was changed by somebody else meanwhile; nothing is done")
         write_private(path, changed)

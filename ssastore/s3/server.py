@@ -185,7 +185,7 @@ class S3Server:
         """
         self._region = region
         self._domain = domain.lower()
-        self._secrets = {name: secret.decode() for name, secret in access_keys.items()}
+        self._access_keys = access_keys  # Whoever has it may change it while we serve.
         self._clock = clock
         self._randomness = randomness
         self._buckets = objects.buckets
@@ -316,10 +316,14 @@ class S3Server:
             self._clock.now_ms(),
         )
 
+    def _root_secret(self, key_id: str) -> str | None:
+        found = self._access_keys.get(key_id)
+        return None if found is None else found.decode()
+
     async def _secret_of(self, key_id: str) -> tuple[str, str] | None:
         """Secret and user of an access key; None when there is no such key."""
-        if key_id in self._secrets:
-            return self._secrets[key_id], ROOT
+        if (secret := self._root_secret(key_id)) is not None:
+            return secret, ROOT
         key = await self._users.find(key_id)
         return (key.secret, key.user) if key is not None else None
 
@@ -334,7 +338,7 @@ class S3Server:
 
         def secret_of(key_id: str) -> str | None:
             asked.append(key_id)
-            return key.secret if key is not None else self._secrets.get(key_id)
+            return key.secret if key is not None else self._root_secret(key_id)
 
         try:
             return authenticate(signed, now_ms=now_ms, region=self._region, secret_of=secret_of), ROOT

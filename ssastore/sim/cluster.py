@@ -39,8 +39,8 @@ from ssastore.sim.host import Host
 from ssastore.sim.invariants import Invariants
 from ssastore.sim.world import NODE_ADDRESSES, SERVICE, World
 from ssastore.transport.connection import Identity
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.pool import Pool
-from ssastore.transport.session import Credentials
 
 PORT = 7480
 KEY, SECRET = "TESTKEY", b"test-secret"

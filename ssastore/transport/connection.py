@@ -18,6 +18,7 @@ from ssastore.limits import ATTEMPT_TIMEOUT_MS, FRAME_BYTES_MAX, GREETING_TIMEOU
 from ssastore.messages import NONCE_BYTES, PROTOCOL_VERSION, Hello, Proof, Status, Welcome
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.coverage import NOTHING, Coverage, decode_prefix
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, check_welcome, is_proof, proof
 from ssastore.wire import Body, Frame, Header
 
@@ -38,9 +39,15 @@ class Identity:
 
     role: str
     key_id: str
-    secret: bytes
+    secret: bytes = b""
     replicas: int = 0
     cluster_id: str = ""
+    credentials: Credentials | None = None
+    "Of a part of the cluster itself: their cluster secret counts, which may change, and not ``secret``."
+
+    def secret_now(self) -> bytes:
+        """What proves the role, to who is dialled at this moment."""
+        return self.secret if self.credentials is None else self.credentials.cluster_secret
 
     def __repr__(self) -> str:
         """Without the secret: this ends in tracebacks and logs."""
@@ -65,7 +72,7 @@ class Connection(FrameChannel):
         self, identity: Identity, randomness: Randomness, on_coverage: Callable[[Connection], None]
     ) -> None:
         super().__init__(FRAME_BYTES_MAX)
-        self._identity = identity
+        self._secret = identity.secret_now()
         self._on_coverage = on_coverage
         self._hello = Hello(
             PROTOCOL_VERSION,
@@ -124,13 +131,13 @@ class Connection(FrameChannel):
             except ConfigError as error:
                 self._finish_greeting(error)
                 return
-            mac = proof(self._identity.secret, CLIENT_SIDE, self._hello, self.welcome)
+            mac = proof(self._secret, CLIENT_SIDE, self._hello, self.welcome)
             self.send(Proof(mac).header(0))
         elif not self._is_proved:
             if header[0] != Proof.TYPE:
                 raise UnexpectedMessage("the second answer is not a Proof")
             mac = Proof.decode(header).mac
-            if not is_proof(mac, self._identity.secret, NODE_SIDE, self._hello, self.welcome):
+            if not is_proof(mac, self._secret, NODE_SIDE, self._hello, self.welcome):
                 self._finish_greeting(AccessDenied("the node did not prove that it knows the secret"))
                 return
             self._is_proved = True

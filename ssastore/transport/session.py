@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -51,6 +50,7 @@ from ssastore.messages import (
 from ssastore.rules.guard import Guard
 from ssastore.transport.channel import FrameChannel
 from ssastore.transport.counters import Counters
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
 from ssastore.transport.tls import is_of
 from ssastore.transport.told import Telling, Told
@@ -72,20 +72,6 @@ def _size_of(request: Any, body: Body) -> int:
     """Memory of a write that waits. The long fields count: a header has up to 64 KiB, thousands may wait."""
     long_fields = len(getattr(request, "metadata", b"")) + len(getattr(request, "etag", ""))
     return len(body) + _WRITE_OVERHEAD_BYTES + long_fields
-
-
-@dataclass(slots=True)
-class Credentials:
-    """Secrets that open a connection: access keys for clients, the cluster secret for nodes."""
-
-    cluster_secret: bytes
-    access_keys: dict[str, bytes]
-
-    def secret_of(self, hello: Hello) -> bytes | None:
-        """The secret that proves the role in ``hello``; None when there is no such key."""
-        if hello.role == "node":
-            return self.cluster_secret
-        return self.access_keys.get(hello.key_id)
 
 
 class Service:
@@ -148,10 +134,10 @@ class Service:
         """
         return self.guard is None or self.guard.lets_in(peer, own, self.clock.now_ms())
 
-    def secret_for(self, hello: Hello) -> tuple[bytes, bool]:
-        """(secret, whether it is real): an unknown key is checked too, at the same cost."""
-        secret = self.credentials.secret_of(hello)
-        return (secret, True) if secret is not None else (self._no_such_key, False)
+    def secrets_for(self, hello: Hello) -> tuple[tuple[bytes, ...], bool]:
+        """(secrets, whether they are real): an unknown key is checked too, at the same cost."""
+        secrets = self.credentials.secrets_of(hello)
+        return secrets or (self._no_such_key,), bool(secrets)
 
     def conversation_of(self, kind: int, request: Any, body: Body) -> Coroutine[Any, Any, Reply] | None:
         """What a request needs that takes more than one transaction, if it does."""
@@ -471,9 +457,12 @@ class Session(FrameChannel):
             return
         if header[0] != Proof.TYPE or self._welcome is None:
             raise UnexpectedMessage("the second frame is not a Proof")
-        secret, is_real = self._service.secret_for(self._hello)
+        secrets, is_real = self._service.secrets_for(self._hello)
         mac = Proof.decode(header).mac
-        if not (is_proof(mac, secret, CLIENT_SIDE, self._hello, self._welcome) and is_real):
+        secret = next(
+            (one for one in secrets if is_proof(mac, one, CLIENT_SIDE, self._hello, self._welcome)), None
+        )
+        if secret is None or not is_real:
             self._service.counters.denied += 1
             self.send([Status.DENIED, 0, "unknown access key or wrong secret"])
             raise UnexpectedMessage(f"greeting denied for role {self._hello.role}")

@@ -11,8 +11,6 @@ Contexts are replaced as a whole.  A connection keeps the one it began with.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -20,9 +18,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ssastore.errors import ConfigError, Unproved
-from ssastore.limits import DIAL_TIMEOUT_MS, TLS_FILES_LOOKED_AT_MS, TLS_GOODBYE_MS
-
-log = logging.getLogger(__name__)
+from ssastore.filewatch import FileWatch
+from ssastore.limits import DIAL_TIMEOUT_MS, TLS_GOODBYE_MS
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -53,40 +50,13 @@ class Tls:
         """
         self._files = files
         self.name = name
-        self._seen: list[tuple[int, int, int] | None] = self._signature()
         self.client, self.server = self._contexts()
+        self.watch = FileWatch("certificates", (files.ca, files.cert, files.key), self.reload)
 
-    def reload(self) -> None:
+    def reload(self) -> dict[str, Any]:
         """Use what the files hold now, from the next connection on. ConfigError: all stays as it was."""
         self.client, self.server = self._contexts()
-
-    async def keep(self, *, every_ms: int = TLS_FILES_LOOKED_AT_MS) -> None:
-        """Reload whenever a file changes; runs until it is cancelled.
-
-        Files that do not fit one another are most likely being replaced, one after the other: what was read
-        last goes on, and the next look may find them whole.
-        """
-        while True:
-            await asyncio.sleep(every_ms / 1000)
-            self.look()
-
-    def look(self) -> None:
-        """Reload if a file has changed since it was looked at last."""
-        found = self._signature()
-        if found == self._seen:
-            return
-        self._seen = found
-        try:
-            self.reload()
-        except ConfigError as error:
-            log.error("tls.not_reloaded", extra={"reason": str(error)})
-        else:
-            log.info("tls.reloaded", extra=self.shown())
-
-    def read_again(self) -> None:
-        """Somebody says that files have changed."""
-        self._seen = []
-        self.look()
+        return self.shown()
 
     def shown(self) -> dict[str, Any]:
         """For the log: which name is proved and asked for, and how long the certificate is valid."""
@@ -97,9 +67,6 @@ class Tls:
             except ConfigError:  # Replaced since it was read, or in an order that OpenSSL alone takes.
                 known["valid_until"] = "unknown"
         return known
-
-    def _signature(self) -> list[tuple[int, int, int] | None]:
-        return [_state_of(path) for path in (self._files.ca, self._files.cert, self._files.key)]
 
     def _contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
         files = self._files
@@ -124,15 +91,6 @@ class Tls:
 def _no_password() -> str:
     # Else OpenSSL asks at the terminal, and a service would wait there for ever.
     raise ValueError("the key is encrypted, and nobody is there to type its password")
-
-
-def _state_of(path: str) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    # Also who may read it: a file that was refused may be one that is chowned a moment later.
-    return found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def valid_until(path: str) -> str:

@@ -211,17 +211,17 @@ def test_a_new_certificate_is_used_and_connections_stay(
         async with secured(tls) as site:
             believed = Tls(TlsFiles(signer.ca), NAME)
             first = await connected(site.port, believed)
-            tls.look()
-            assert "tls." not in caplog.text
+            tls.watch.look()
+            assert "files." not in caplog.text
             # Half of it: the key is another's already. What was read last goes on.
             new = others.files()
             Path(signer.directory / "service.key").write_bytes(Path(new.key).read_bytes())
-            tls.look()
-            assert "tls.not_reloaded" in caplog.text
+            tls.watch.look()
+            assert "files.not_read_again" in caplog.text
             (await connected(site.port, believed)).close()
             Path(signer.directory / "service.pem").write_bytes(Path(new.cert).read_bytes())
-            tls.look()
-            assert "tls.reloaded" in caplog.text
+            tls.watch.look()
+            assert "files.read_again" in caplog.text
             with pytest.raises(Unproved):
                 await connected(site.port, believed)
             (await connected(site.port, Tls(TlsFiles(others.ca), NAME))).close()
@@ -238,7 +238,7 @@ def test_files_are_looked_at_by_themselves(run: Any, signer: Signer) -> None:
 
     async def work() -> None:
         before = tls.server
-        keeping = asyncio.ensure_future(tls.keep(every_ms=20))
+        keeping = asyncio.ensure_future(tls.watch.keep(every_ms=20))
         await asyncio.sleep(0.1)
         assert tls.server is before
         signer.files()
@@ -319,11 +319,11 @@ def test_files_that_become_readable_are_read(
 
     with monkeypatch.context() as unreadable:
         unreadable.setattr(ssl.SSLContext, "load_cert_chain", refused)
-        tls.look()
-        assert "tls.not_reloaded" in caplog.text and tls.server is before
+        tls.watch.look()
+        assert "files.not_read_again" in caplog.text and tls.server is before
     os.chmod(files.key, 0o640)
-    tls.look()
-    assert tls.server is not before and "tls.reloaded" in caplog.text
+    tls.watch.look()
+    assert tls.server is not before and "files.read_again" in caplog.text
 
 
 async def test_a_certificate_that_cannot_be_described_ends_no_looking(
@@ -336,7 +336,7 @@ async def test_a_certificate_that_cannot_be_described_ends_no_looking(
         raise ConfigError(f"{path}: no certificate in PEM")
 
     monkeypatch.setattr("ssastore.transport.tls.valid_until", gone)
-    keeping = asyncio.ensure_future(tls.keep(every_ms=10))
+    keeping = asyncio.ensure_future(tls.watch.keep(every_ms=10))
     signer.files()
     await asyncio.sleep(0.1)
     assert not keeping.done()

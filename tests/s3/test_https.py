@@ -82,7 +82,7 @@ def test_a_renewed_certificate_ends_no_connection(site: Site) -> None:
     site.signer.files("localhost", "127.0.0.1")
 
     async def look() -> None:
-        site.tls.look()
+        site.tls.watch.look()
 
     site.gateway.run(look())
     assert site.ask(first) == 403 and first.sock.getpeercert(True) == shown
@@ -102,3 +102,16 @@ def test_an_answer_of_another_host_is_refused(site: Site) -> None:
 def test_the_authority_s_files_are_private(site: Site) -> None:
     for path in Path(site.signer.directory).iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_key_of_root_s_comes_and_goes(gateway: Gateway) -> None:
+    """Whoever reads the secrets file changes the keys in place: nothing is started again."""
+    keys = gateway.server._access_keys
+    s3 = gateway.boto(access_key="AKIDNEW", secret_key="a new secret")
+    with pytest.raises(Exception, match="InvalidAccessKeyId"):
+        s3.list_buckets()
+    keys["AKIDNEW"] = b"a new secret"
+    s3.list_buckets()
+    del keys["AKIDNEW"]
+    with pytest.raises(Exception, match="InvalidAccessKeyId"):
+        s3.list_buckets()

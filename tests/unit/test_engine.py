@@ -16,7 +16,7 @@ from ssastore.engine import Engine, Outside, Place, holding_of
 from ssastore.errors import ConfigError, DataDirError, Unavailable
 from ssastore.store.memory import MemoryStore
 from ssastore.system import SystemClock, SystemRandomness
-from ssastore.transport.session import Credentials
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.tcp import LoopbackLinks
 
 PLACE = Place("a", 0, 1, Credentials(b"c" * 32, {}))

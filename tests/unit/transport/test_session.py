@@ -36,8 +36,9 @@ from ssastore.rules.record import record_from_text
 from ssastore.rules.verdict import Verdict
 from ssastore.store.memory import MemoryStore
 from ssastore.transport import session as module
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.greeting import CLIENT_SIDE, NODE_SIDE, is_proof, proof
-from ssastore.transport.session import Credentials, Service, Session
+from ssastore.transport.session import Service, Session
 from ssastore.wire import Header
 from tests.direct import SeededRandomness, StillClock, iid_of_record
 from tests.wires import HeldTransport, hello, packed, turns
