@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from ssastore.core.cluster import Cluster
 from ssastore.core.planner import owned_slices
+from ssastore.core.requestid import REQUEST
 from ssastore.env import spawn
 from ssastore.keyspace import Slice
 from ssastore.limits import DIAL_TIMEOUT_MS
@@ -59,6 +60,8 @@ class TcpLinks:
     async def _take_over(
         self, sock: socket.socket, protocol: Callable[[], P], where: str
     ) -> tuple[asyncio.BaseTransport, P]:
+        # A connection outlives the request that dials it, and has the context of its beginning.
+        REQUEST.set(0)
         if self._tls is not None:
             return await dial_tls(self._tls, protocol, sock, where)
         return await asyncio.get_running_loop().create_connection(protocol, sock=sock)

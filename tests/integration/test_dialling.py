@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from ssastore.core.requestid import REQUEST
 from ssastore.transport.tcp import TcpLinks
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -56,6 +57,42 @@ def test_a_dial_that_is_cancelled_when_it_succeeds_closes_its_connection(
             await dialling
         await asyncio.sleep(0.05)
         assert complaints == [] and made[0].lost
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+
+
+@LOOPS
+def test_a_connection_is_of_no_request(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """It outlives the one that dialled: what is logged of it must not have that one's id."""
+    seen: list[int] = []
+
+    class Told(Protocol):
+        def data_received(self, data: bytes) -> None:
+            seen.append(REQUEST.get())
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            seen.append(REQUEST.get())
+
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.write(b"hello")
+            asyncio.get_running_loop().call_later(0.05, transport.close)
+
+    async def scenario() -> None:
+        server = await asyncio.get_running_loop().create_server(Server, "::1", 0)
+        port = server.sockets[0].getsockname()[1]
+        REQUEST.set(5)
+        made = await TcpLinks().dial(
+            IPv6Address("::1"), port, lambda: Told(lambda: seen.append(REQUEST.get()))
+        )
+        assert REQUEST.get() == 5
+        while not made.lost:
+            await asyncio.sleep(0.01)
+        assert seen == [0, 0, 0]
         server.close()
         await server.wait_closed()
 
