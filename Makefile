@@ -18,19 +18,21 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.setup-done
 CLIENTS_STAMP := .venv-clients/.setup-done
 BENCH_STAMP := $(VENV)/.setup-bench-done
+DOCS_STAMP := .venv-docs/.setup-done
 
 # Tests and demo start processes by the thousand; without bytecode each compiles the whole package again: 0.4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-clients check test demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure \
+.PHONY: help setup setup-clients check test docs demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure \
 	wheels compose-test
 
 help:
 	@echo "make setup   make $(VENV) with the package (editable) and all development tools"
-	@echo "make check   format, lint, types, import contracts, tidy test (seconds)"
+	@echo "make check   format, lint, types, import contracts, tidy test, generated reference (seconds)"
 	@echo "make test    all tests, in three processes: unit, contract, s3, and lab in network namespaces of its own"
 	@echo "make setup-clients   an environment with S3 libraries, for tests/lab/test_clients.py"
+	@echo "make docs    the documents as a site in build/site; dead links are errors"
 	@echo "make demo    a cluster on this machine, shown at work"
 	@echo "make moves   a cluster that changes in every way under load, and what clients noticed: make moves OBJECTS=500"
 	@echo "make bench   the benchmarks"
@@ -66,10 +68,22 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q tests/test_tidy.py
+	$(BIN)/python -m pytest -q tests/test_tidy.py tests/unit/test_reference.py
 
 test: setup
 	$(BIN)/python -m tests.shares $(PYTEST_ARGS)
+
+# A dead link, a heading that is not there, a page that nothing leads to: all are errors.
+docs: $(DOCS_STAMP)
+	.venv-docs/bin/python docs/generate.py
+	.venv-docs/bin/python -m sphinx -q -W --keep-going -c docs -b html . build/site
+	@echo "build/site/docs/index.html"
+
+# Its own environment: docutils of Sphinx is too new for awscli.
+$(DOCS_STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[docs]'
+	@touch $@
 
 setup-clients: $(CLIENTS_STAMP)
 

@@ -307,14 +307,11 @@ class AsyncClient:
 class AsyncBucket:
     """A bucket of a client."""
 
-    def __init__(self, client: AsyncClient, name: str) -> None:
+    def __init__(self, client: AsyncClient, name: str, objects: Objects | None = None) -> None:
+        """``objects``: reach the store by these conversations, for who watches them."""
         self.client = client
         self.name = name
-        self._objects = client.objects
-
-    def use(self, objects: Objects) -> None:
-        """Reach the store by these conversations from now on: for who watches them."""
-        self._objects = objects
+        self._objects = objects or client.objects
 
     async def put(
         self,

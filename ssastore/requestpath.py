@@ -115,8 +115,7 @@ async def follow(client: AsyncClient, bucket: str, key: str, data: Source | None
     iids = [iid_of(location.position, plane) for plane in range(len(location.addresses))]
     connects = [await _connect(client.pool, iid) for iid in iids]
     watched = Watched(client.pool)
-    handle = client.bucket(bucket)
-    handle.use(Objects(watched, SystemClock(), SystemRandomness()))
+    handle = AsyncBucket(client, bucket, Objects(watched, SystemClock(), SystemRandomness()))
     caused_by = REQUEST.set(upper)
     began = time.perf_counter()
     try:

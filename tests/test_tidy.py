@@ -25,6 +25,7 @@ SKIPPED_FOLDERS = {
     ".git",
     ".venv",
     ".venv-clients",
+    ".venv-docs",
     ".mypy_cache",
     ".ruff_cache",
     ".pytest_cache",
