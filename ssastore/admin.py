@@ -228,7 +228,7 @@ def _with_bulk(found: dict[str, Any]) -> dict[str, Any]:
     """What a worker says, with what is long apart: most who ask for figures have no use for it."""
     bulk = {"routes": found.pop("routes", None)}
     for name, part in (("heat", "heat"), ("verified", "scrub")):
-        bulk[name] = found.get(part, {}).pop("cells", b"")
+        bulk[name] = found.get(part, {}).pop("cells", "")
     return found | {"bulk": bulk}
 
 

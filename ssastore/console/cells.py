@@ -99,5 +99,5 @@ def workers_of(report: Mapping[str, Any]) -> Iterator[tuple[Key, Mapping[str, An
 
 def _cells(worker: Mapping[str, Any], name: str) -> dict[int, int]:
     """Of what a worker says by /80; a number that is none is left out."""
-    found = cells_of(worker.get("bulk", {}).get(name, b""))
+    found = cells_of(worker.get("bulk", {}).get(name, ""))
     return {cell: figure for cell, figure in found.items() if cell < CELLS}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
@@ -66,13 +67,18 @@ class Heat:
         }
 
 
-def pack_cells(figures: Mapping[int, int]) -> bytes:
-    """A figure for each of some /80: number and figure, 32 bits each, big-endian."""
-    return struct.pack(f">{2 * len(figures)}I", *chain.from_iterable(figures.items()))
+def pack_cells(figures: Mapping[int, int]) -> str:
+    """A figure for each of some /80: number and figure, 32 bits each, big-endian; in base64.
+
+    Text, as gateways of earlier versions pass on in JSON whatever a worker says.
+    """
+    packed = struct.pack(f">{2 * len(figures)}I", *chain.from_iterable(figures.items()))
+    return b64encode(packed).decode()
 
 
-def cells_of(packed: bytes) -> dict[int, int]:
+def cells_of(text: str) -> dict[int, int]:
     """Inverse of ``pack_cells``. ValueError: it is none."""
+    packed = b64decode(text, validate=True)
     if len(packed) % 8:
         raise ValueError(f"{len(packed)} bytes are no cells")
     found = iter(struct.unpack(f">{len(packed) // 4}I", packed))

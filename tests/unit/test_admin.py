@@ -213,6 +213,6 @@ async def test_who_does_not_answer_where_it_should_may_say_elsewhere_what_its_ke
     monkeypatch.setattr(admin.watch._prober, "ask", ask)
     full = {node["name"]: node["workers"][0] for node in (await admin.watch.report(is_full=True))["nodes"]}
     assert not full["n2"]["ok"] and full["n2"]["bulk"]["routes"] == {"accepted": [], "sent_on": []}
-    assert full["n1"]["ok"] and full["n1"]["bulk"]["heat"] == b""
+    assert full["n1"]["ok"] and full["n1"]["bulk"]["heat"] == ""
     _, plain = await admin.get("/status")
     assert not any("bulk" in node["workers"][0] for node in plain["nodes"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from ssastore.core.heat import SAMPLE_EVERY, SAMPLES, SLICES_TOLD, Heat, Weights, hottest, pieces_of
+from ssastore.core.verified import Verified
 from ssastore.keyspace import SLICE_DEPTH_MAX, slice16_of, slice_of
 
 ROUND = SAMPLES * SAMPLE_EVERY
@@ -39,10 +41,19 @@ def test_what_was_hot_is_forgotten_with_the_next_calls() -> None:
 
 def test_nothing_is_told_before_anything_was_called() -> None:
     heat = Heat()
-    assert heat.describe(slice16_of) == {"calls": 0, "samples": 0, "slices": [], "cells": b""}
+    assert heat.describe(slice16_of) == {"calls": 0, "samples": 0, "slices": [], "cells": ""}
     for _ in range(SAMPLE_EVERY):
         heat.note(7 << 48)
     assert heat.describe(slice16_of)["slices"] == [[7, 1, [[7 << 16, SLICE_DEPTH_MAX, 1]]]]
+
+
+def test_what_is_told_of_cells_goes_through_json() -> None:
+    """A gateway of the version before answers /status and /readyz with all that a worker says."""
+    heat, verified = Heat(), Verified()
+    heat.note(7 << 48)
+    verified.add(7, 60_000)
+    for told in (heat.describe(slice16_of), verified.describe({7})):
+        assert json.loads(json.dumps(told)) == told
 
 
 def test_pieces_are_as_fine_as_the_load_asks_for() -> None:

@@ -66,11 +66,12 @@ async def test_what_is_announced_is_noted_and_told(tmp_path: Path, kernel: None)
     job.cancel()
 
 
-@pytest.mark.parametrize("what", ["missing", "old", "torn"])
+@pytest.mark.parametrize("what", ["missing", "old", "torn", "strange"])
 def test_a_note_that_is_not_of_now_says_nothing(tmp_path: Path, kernel: None, what: str) -> None:
     path = note_path(str(tmp_path))
     if what != "missing":
-        path.write_text("{" if what == "torn" else json.dumps({"announced": [A], "neighbours": {}}))
+        texts = {"torn": "{", "strange": "[]", "old": json.dumps({"announced": [A], "neighbours": {}})}
+        path.write_text(texts[what])
     if what == "old":
         os.utime(path, (1, 1))
     told = SeenRoutes(Settings(str(tmp_path))).describe()
@@ -92,3 +93,24 @@ def test_too_many_prefixes_are_said_to_be(
     monkeypatch.setattr(seen, "PREFIXES_TOLD", 1)
     told = SeenRoutes(Settings(str(tmp_path), announce="")).describe()
     assert told is not None and told["accepted"] == [A] and "too many" in told["why"]
+
+
+def test_the_kernel_is_not_asked_for_each_report(
+    tmp_path: Path, kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has an access key may ask for reports as fast as he can."""
+    asked = 0
+
+    def installed(routes: Kernel) -> set[Route]:
+        nonlocal asked
+        asked += 1
+        return MemoryRoutes.installed(routes)
+
+    monkeypatch.setattr(Kernel, "installed", installed)
+    routes = SeenRoutes(Settings(str(tmp_path), announce=""))
+    told = [routes.describe() for _ in range(10)]
+    assert asked == 1 and all(one == told[0] for one in told)
+    monkeypatch.setattr(seen, "_KEPT_S", 0.0)
+    SeenRoutes(Settings(str(tmp_path), announce="")).describe()
+    again = SeenRoutes(Settings(str(tmp_path), announce=""))
+    assert again.describe() == again.describe() == told[0] and asked == 4
