@@ -20,7 +20,6 @@ from ssastore.config import (
     load,
     load_rules,
     load_s3_tls,
-    load_secrets,
     load_tls,
     load_wrapping_keys,
     open_control,
@@ -65,7 +64,10 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    credentials = load_secrets(config.secrets_file)
+    credentials = Credentials(b"", {})
+    watches = [watch_secrets(config.secrets_file, credentials)]
+    tls, s3_tls = load_tls(config), load_s3_tls(config)
+    keep_read(watches + [found.watch for found in (tls, s3_tls) if found is not None])
     wrapping_keys = load_wrapping_keys(config.secrets_file)
     control = open_control(config.control, config.secrets_file)
     try:
@@ -77,9 +79,6 @@ async def serve(config: GatewayConfig, s3_fd: int | None, admin_fd: int | None, 
             key, reason = next(iter(front.strange.items()))
             raise ConfigError(f"name: this version can have no part in the front plane: {key}: {reason}")
         following = [spawn("follow the cluster", view.run()), spawn("follow the front plane", front.run())]
-        tls, s3_tls = load_tls(config), load_s3_tls(config)
-        watches = [watch_secrets(config.secrets_file, credentials)]
-        keep_read(watches + [found.watch for found in (tls, s3_tls) if found is not None])
         links: Links = simulated_links(cluster, tls) if is_simulated else TcpLinks(tls)
         rules = load_rules(config.rules, config.secrets_file)
         links = ruled(links, rules, SystemClock(), SystemRandomness())

@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -29,7 +30,6 @@ from ssastore.config import (
     NodeConfig,
     load,
     load_rules,
-    load_secrets,
     load_tls,
     open_control,
     watch_secrets,
@@ -64,6 +64,7 @@ from ssastore.system import (
 )
 from ssastore.traces import CopyKeeper
 from ssastore.transport.connection import Identity
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.ruled import ruled
 from ssastore.transport.steering import attach_lane_steering
 from ssastore.transport.tcp import TcpLinks
@@ -183,7 +184,7 @@ class Supervisor:
         self._config_path = config_path
         self._config = config
         self._tls = load_tls(config)
-        self._credentials = load_secrets(config.secrets_file)
+        self._credentials = Credentials(b"", {})
         self._listeners: list[socket.socket] = []
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -225,13 +226,15 @@ class Supervisor:
     def _keep_read(self) -> None:
         """Secrets and certificates; workers have sessions of their own, and hear a signal from here alone."""
 
-        def tell_workers() -> None:
-            for process in self._running.values():
-                process.send_signal(signal.SIGHUP)
-
         watches = [watch_secrets(self._config.secrets_file, self._credentials)]
         watches += [self._tls.watch] if self._tls is not None else []
-        keep_read(watches, tell_workers)
+        keep_read(watches, self._tell_workers)
+
+    def _tell_workers(self) -> None:
+        # Those that answer: of one that begins the signal would be the end, and it reads all anyway.
+        for index in self._answering & self._running.keys():
+            with suppress(ProcessLookupError):
+                self._running[index].send_signal(signal.SIGHUP)
 
     async def _serve(self, control: ControlStore) -> int:
         cluster = await read_cluster(control)
@@ -357,6 +360,7 @@ class Supervisor:
             return None
         code = await process.wait()
         self._running.pop(index, None)
+        self._answering.discard(index)
         return code
 
     async def _start(self, index: int) -> asyncio.subprocess.Process:

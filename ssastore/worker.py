@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ssastore.config import NodeConfig, load, load_rules, load_secrets, load_tls, open_control, watch_secrets
+from ssastore.config import NodeConfig, load, load_rules, load_tls, open_control, watch_secrets
 from ssastore.core.membership import Heartbeat
 from ssastore.core.tools import UpkeepRules
 from ssastore.engine import Engine, Outside, Place, holding_of
@@ -40,6 +40,7 @@ from ssastore.system import (
     run,
     serve_for_long,
 )
+from ssastore.transport.credentials import Credentials
 from ssastore.transport.ruled import ruled
 from ssastore.transport.secure import SecureListener
 from ssastore.transport.session import SPEAK_TLS, Service
@@ -61,13 +62,16 @@ class Worker:
         self._tls = load_tls(config)
         self._routes = SeenRoutes(config) if index == 0 else None
         "Of the host, so one of its workers tells of them."
-        self._credentials = load_secrets(config.secrets_file)
+        self._credentials = Credentials(b"", {})
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT."""
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        # Before anything that may take long: until then SIGHUP would end the process.
+        watches = [watch_secrets(self._config.secrets_file, self._credentials)]
+        keep_read(watches + ([self._tls.watch] if self._tls is not None else []))
         engine = await self._start_engine()
         server = await self._listen(engine.service)
         engine.begin()
@@ -85,9 +89,6 @@ class Worker:
 
     async def _listen(self, service: Service) -> asyncio.Server | SecureListener:
         loop, tls = asyncio.get_running_loop(), self._tls
-        watches = [watch_secrets(self._config.secrets_file, self._credentials)]
-        watches += [tls.watch] if tls is not None else []
-        keep_read(watches)
         if tls is None:
             return await loop.create_server(service.session, sock=self._listener, backlog=LISTEN_BACKLOG)
         service.node_name = tls.name

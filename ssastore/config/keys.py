@@ -25,6 +25,8 @@ from ssastore.transport.credentials import Credentials
 _WRAPPING_KEYS = "wrapping_keys"
 _RULE_SECRETS = "rule_secrets"
 _FURTHER_SECRETS = "further_secrets"
+_EXCHANGE = "secret_exchange"
+"The last step of an exchange that is under way: a step that is made again must not undo it."
 _WRAPPING_KEY_BYTES = 32
 
 
@@ -51,8 +53,11 @@ def load_secrets(path: str) -> Credentials:
 
 
 def watch_secrets(path: str, credentials: Credentials) -> FileWatch:
-    """What has credentials become those of the file when that changes."""
-    return FileWatch("secrets", [path], lambda: credentials.become(load_secrets(path)))
+    """Have credentials become those of a file: now, and whenever it changes. Raises ConfigError."""
+    # It looks before the file is read: what changes meanwhile would never be seen.
+    watch = FileWatch("secrets", [path], lambda: credentials.become(load_secrets(path)))
+    credentials.become(load_secrets(path))
+    return watch
 
 
 def load_rules(text: str, path: str) -> tuple[ServiceRecord, ServiceKeys] | None:
@@ -135,27 +140,36 @@ def exchange_cluster_secret(path: str, step: str) -> str:
         "forget"   the former one is not accepted any more
 
     Raises:
-        ConfigError: as ``load_secrets``; the step before was not made.
+        ConfigError: as ``load_secrets``; the step before was not made, or this one was.
     """
-    state = ""
 
     def change(content: dict[str, Any]) -> dict[str, Any]:
-        nonlocal state
-        secret, further = content["cluster_secret"], list(content.get(_FURTHER_SECRETS, []))
+        secret, further = content["cluster_secret"], content.pop(_FURTHER_SECRETS, [])
+        known = content.pop(_EXCHANGE, "next" if further else "")
+        if known != _STEPS[step][0]:
+            raise ConfigError(f"{path}: {_STATES[known]}")
         if step == "next":
-            if further:
-                raise ConfigError(f"{path}: an exchange is under way already")
-            further, state = [os.urandom(32).hex()], "a new secret is accepted"
-        elif not further:
-            raise ConfigError(f"{path}: no exchange is under way: --next begins one")
-        elif step == "switch":
-            secret, further, state = further[0], [secret], "the new secret is used"
-        else:
-            further, state = [], "the former secret is forgotten"
-        return content | {"cluster_secret": secret, _FURTHER_SECRETS: further}
+            return content | {_FURTHER_SECRETS: [os.urandom(32).hex()], _EXCHANGE: step}
+        if step == "switch":
+            return content | {"cluster_secret": further[0], _FURTHER_SECRETS: [secret], _EXCHANGE: step}
+        return content
 
     _change_secrets(path, change)
-    return state
+    return _STEPS[step][1]
+
+
+_STEPS = {
+    "next": ("", "a new secret is accepted"),
+    "switch": ("next", "the new secret is used"),
+    "forget": ("switch", "the former secret is forgotten"),
+}
+"Of each step the one before, and what is so after it."
+_STATES = {
+    "": "no exchange is under way: --next begins one",
+    "next": "a new secret is accepted already: --switch comes next",
+    "switch": "the new secret is used already: --forget comes next",
+}
+"By the last step."
 
 
 def _change_wrapping_keys(path: str, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:

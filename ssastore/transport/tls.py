@@ -50,8 +50,9 @@ class Tls:
         """
         self._files = files
         self.name = name
-        self.client, self.server = self._contexts()
+        # It looks before they are read: what changes meanwhile would never be seen.
         self.watch = FileWatch("certificates", (files.ca, files.cert, files.key), self.reload)
+        self.client, self.server = self._contexts()
 
     def reload(self) -> dict[str, Any]:
         """Use what the files hold now, from the next connection on. ConfigError: all stays as it was."""

@@ -11,6 +11,7 @@ import pytest
 
 from ssastore.config import (
     exchange_cluster_secret,
+    keys,
     load_secrets,
     make_secrets,
     watch_secrets,
@@ -69,13 +70,19 @@ def test_a_step_skipped_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no exchange is under way"):
             exchange_cluster_secret(path, step)
     assert exchange_cluster_secret(path, "next") == "a new secret is accepted"
-    with pytest.raises(ConfigError, match="under way already"):
-        exchange_cluster_secret(path, "next")
+    for step in ("next", "forget"):
+        with pytest.raises(ConfigError, match="accepted already: --switch comes next"):
+            exchange_cluster_secret(path, step)
     new = load_secrets(path).further_secrets
     assert load_secrets(path).cluster_secret == before.cluster_secret and len(new) == 1
     exchange_cluster_secret(path, "switch")
     found = load_secrets(path)
     assert ((found.cluster_secret,), found.further_secrets) == (new, (before.cluster_secret,))
+    # Made again it would swap them back, and the next step forget the new one.
+    for step in ("switch", "next"):
+        with pytest.raises(ConfigError, match="used already: --forget comes next"):
+            exchange_cluster_secret(path, step)
+    assert load_secrets(path) == found
     exchange_cluster_secret(path, "forget")
     assert load_secrets(path) == Credentials(new[0], before.access_keys)
 
@@ -84,9 +91,10 @@ async def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.
     caplog.set_level("INFO")
     path = tmp_path / "secrets.json"
     make_secrets(str(path))
-    credentials = load_secrets(str(path))
-    keys, before = credentials.access_keys, dict(credentials.access_keys)
+    credentials = Credentials(b"", {})
     watch = watch_secrets(str(path), credentials)
+    assert credentials == load_secrets(str(path))
+    keys, before = credentials.access_keys, dict(credentials.access_keys)
     content = json.loads(path.read_text())
     write_private(path, "{}")
     watch.look()
@@ -100,6 +108,24 @@ async def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.
     keeping.cancel()
     assert keys == {"ONE": b"1"} and "files.read_again" in caplog.text
     assert content["cluster_secret"] not in caplog.text
+
+
+def test_what_changes_while_it_is_read_first_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "secrets.json", tmp_path / "other.json"
+    make_secrets(str(path))
+    make_secrets(str(other))
+
+    def load_and_replace(name: str) -> Credentials:
+        found = load_secrets(name)
+        write_private(path, other.read_text())
+        return found
+
+    credentials = Credentials(b"", {})
+    with monkeypatch.context() as changing:
+        changing.setattr(keys, "load_secrets", load_and_replace)
+        watch = watch_secrets(str(path), credentials)
+    watch.look()
+    assert credentials == load_secrets(str(other))
 
 
 @pytest.mark.parametrize("further", [["ab"], "ab", [1], ["x" * 64]])

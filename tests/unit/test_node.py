@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from ssastore import node
-from ssastore.config import NodeConfig
-from ssastore.errors import DataDirError
+from ssastore.config import NodeConfig, make_secrets
+from ssastore.errors import DataDirError, Unavailable
+from ssastore.worker import Worker
 
 
 async def test_worker_that_the_kernel_refuses_is_tried_again(
@@ -38,6 +40,45 @@ async def test_worker_that_the_kernel_refuses_is_tried_again(
     assert refusals == []
     assert supervisor._failed == node.EXIT_CONFIG
     assert [record.getMessage() for record in caplog.records] == ["worker.not_started"] * 2
+
+
+async def test_who_is_told_of_new_files_is_who_answers() -> None:
+    """The signal would end a worker that begins, and one that is dead must not keep it from the others."""
+    told: list[str] = []
+
+    class Process:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def send_signal(self, number: int) -> None:
+            assert number == signal.SIGHUP
+            if self.name == "dead":
+                raise ProcessLookupError
+            told.append(self.name)
+
+    supervisor = node.Supervisor("nowhere", NodeConfig("n1", "control", "data", "secrets"))
+    processes: Any = {0: Process("dead"), 1: Process("answers"), 2: Process("begins")}
+    supervisor._running = processes
+    supervisor._answering = {0, 1, 3}
+    supervisor._tell_workers()
+    assert told == ["answers"]
+
+
+async def test_a_worker_that_begins_outlives_sighup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[Any] = []
+
+    async def begin(_: Worker) -> None:
+        handlers.append(signal.getsignal(signal.SIGHUP))
+        raise Unavailable("the control store is away")
+
+    secrets = str(tmp_path / "secrets.json")
+    make_secrets(secrets)
+    monkeypatch.setattr(Worker, "_start_engine", begin)
+    with socket.socket() as listener, pytest.raises(Unavailable):
+        await Worker(NodeConfig("n1", "control", "data", secrets, manage_routes=False), 0, listener).serve()
+    assert handlers != [signal.SIG_DFL]
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 def test_claimed_directory_is_private_and_claimed_once(tmp_path: Path) -> None:
