@@ -10,12 +10,21 @@ import pytest
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.front import GateRecord, gate_key
 from ssastore.core.frontlease import GateLease
-from ssastore.env import Write, spawn
+from ssastore.env import Item, Write, spawn
 from ssastore.errors import ConfigError
 from ssastore.limits import LEASE_MS
 from tests.registermodel import run_virtually
 
 FIRST, SECOND = "fd00::51", "fd00::52"
+
+
+class Slow(MemoryControlStore):
+    """Whose answers take some time."""
+
+    async def get(self, key: str) -> Item | None:
+        item = await super().get(key)
+        await asyncio.sleep(0.01)
+        return item
 
 
 def lease(control: MemoryControlStore, address: str, weight: int = 1, *, is_here: bool = True) -> GateLease:
@@ -29,9 +38,12 @@ async def named(control: MemoryControlStore) -> GateRecord:
     return GateRecord.decode(item.value)
 
 
-def virtually(work: Callable[[MemoryControlStore], Awaitable[None]]) -> None:
+def virtually(
+    work: Callable[[MemoryControlStore], Awaitable[None]],
+    kind: type[MemoryControlStore] = MemoryControlStore,
+) -> None:
     async def run() -> None:
-        await work(MemoryControlStore())
+        await work(kind())
 
     run_virtually(run)
 
@@ -62,6 +74,8 @@ def test_one_whose_settings_were_copied_with_its_address_is_refused() -> None:
 
 
 def test_of_two_that_start_together_one_is_refused() -> None:
+    """Though both found nobody of the name."""
+
     async def work(control: MemoryControlStore) -> None:
         both = [lease(control, FIRST), lease(control, SECOND)]
 
@@ -74,7 +88,7 @@ def test_of_two_that_start_together_one_is_refused() -> None:
         assert len(done) == len(left) == 1 and isinstance(done.pop().exception(), ConfigError)
         left.pop().cancel()
 
-    virtually(work)
+    virtually(work, Slow)
 
 
 def test_one_that_starts_again_on_its_host_is_there_at_once() -> None:
