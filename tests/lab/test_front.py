@@ -293,10 +293,14 @@ def test_each_clients_own_part_of_the_front_plane_and_no_other(lab: RunningLab) 
     service = lab.status()["service"]
     arguments = (service, RULES, str(clients.network_address), str(count))
     told = json.loads(lab.python(CLIENTS, *arguments, timeout=100 + count / 40))
-    assert (told["kept"], told["strayed"]) == (count, 0)
-    assert 1 < told["died_after_epochs"] <= 2.5, "an address that somebody saw is of no use soon"
     owners = Owners(lab)
     reached = Counter(owners.of(IPv6Address(address)) for address in told["addresses"])
+    print(
+        f"{told['kept']} of {count} reached their own part, {told['strayed']} another's; "
+        f"{sorted(reached.values())} at each gateway; dead after {told['died_after_epochs']} epochs"
+    )
+    assert (told["kept"], told["strayed"]) == (count, 0)
+    assert 1 < told["died_after_epochs"] <= 2.5, "an address that somebody saw is of no use soon"
     assert sorted(reached) == GATEWAYS
     # Within a tenth where they are many; of few, chance has its share.
     slack = 0.1 if count >= 10_000 else 0.5
