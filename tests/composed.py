@@ -2,6 +2,8 @@
 
     BASE=IMAGE       base of the images; default debian:bookworm-slim, and where the engine has no such image
                      and we are root, one that debootstrap makes
+    SSASTORE_S3_PORT, SSASTORE_ADMIN_PORT
+                     ports of 127.0.0.1; default 17482 and 17481
     NO_INDEX=1       wheels come from compose/wheels (``make wheels``) and from nowhere else
 
 It is a project of its own, with ports and volumes of its own, but with the networks of the file: stop
@@ -29,7 +31,8 @@ from botocore.config import Config
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "ssastore-test"
 BASE_TAG, MADE_BASE = "debian:bookworm-slim", "ssastore-base:bookworm"
-S3_PORT, ADMIN_PORT = "17482", "17481"
+S3_PORT = os.environ.get("SSASTORE_S3_PORT", "17482")
+ADMIN_PORT = os.environ.get("SSASTORE_ADMIN_PORT", "17481")
 BUCKET = "photos"
 _READY_S = "90"
 _LARGE = bytes(range(256)) * (8 << 12)

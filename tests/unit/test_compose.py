@@ -63,6 +63,11 @@ def complaints(file: File) -> list[str]:
         for name in NODES
         if f"{name}:/var/lib/ssastore" not in services[name]["volumes"]
     ]
+    found += [
+        f"{name} knows no admin token"
+        for name in ("gateway", "tools")
+        if "gateway:/var/lib/ssastore" not in services[name].get("volumes", ())
+    ]
     if [secret["file"] for secret in file["secrets"].values()] != ["./compose/secrets/secrets.json"]:
         found.append("secrets are elsewhere")
     return found
@@ -84,6 +89,7 @@ def test_the_file_asks_for_no_more_than_is_said() -> None:
         (lambda services: services["etcd"].update(ports=["127.0.0.1:2379:2379"]), "ports of etcd"),
         (lambda services: services["n3"].update(environment={"AWS_SECRET": "x"}), "a secret in"),
         (lambda services: services["n4"].update(volumes=["n3:/var/lib/ssastore"]), "n4 has no disk"),
+        (lambda services: services["tools"].pop("volumes"), "tools knows no admin token"),
         (lambda services: services.pop("router"), "services"),
     ],
 )
@@ -121,7 +127,8 @@ def test_settings_addresses_and_sessions_are_of_one_piece() -> None:
         assert (node.name, node.announce, node.bgp_as) == (speaker.name, "bgp", speaker.number), path
         (neighbour,) = parse_neighbours(node.bgp_neighbours)
         assert (neighbour.address, neighbour.number) == (router.address, router.number), path
-    load(str(ROOT / "compose/settings/gateway.toml"), GatewayConfig)
+    gateway = load(str(ROOT / "compose/settings/gateway.toml"), GatewayConfig)
+    assert gateway.admin_token_file == "/var/lib/ssastore/admin-token"
     assert {services[name]["environment"]["ROUTER"] for name in (*NODES, "gateway")} == {str(router.address)}
     # The router believes what the router of a lab does, and has the edge besides (docs/how-to/bgp.md).
     text = (ROOT / "compose/router/bird.conf").read_text()
