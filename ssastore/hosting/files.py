@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import pwd
+from contextlib import suppress
 from pathlib import Path
 
 from ssastore.authority import Authority, key_text, new_key, now_utc
@@ -55,7 +57,7 @@ def write_settings(site: Site, node: NodeRecord, places: Places) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     etcd = etcd_settings(site, node, places)
     if etcd is not None:
-        write_private(places.settings / "etcd.json", json.dumps(etcd, indent=1))
+        write_private(places.etcd, json.dumps(etcd, indent=1))
     write_private(places.gateway, toml(gateway_settings(site, places)))
     write_private(places.node, toml(node_settings(site, node, places)))
     write_private(places.site, site.encode())
@@ -82,11 +84,13 @@ def give_to(places: Places, user: str) -> None:
     Raises:
         ConfigError: there is no such user, or we may not.
     """
-    own = {places.tls / "ca.key", token_book(places), token_book(places).with_suffix(".lock")}
-    paths = [places.settings, *places.settings.rglob("*"), places.data]
+    # By name: whatever else is there, and wherever links lead, is not ours to give away.
+    secret = [places.secrets, *(places.tls / name for name in ("ca.pem", "host.pem", "host.key"))]
+    settings = [places.site, places.node, places.gateway, places.etcd]
     try:
-        for path in paths:
-            if path not in own:
-                shutil.chown(path, user, user)
+        found = pwd.getpwnam(user)
+        for path in (places.settings, places.tls, places.data, *secret, *settings):
+            with suppress(FileNotFoundError):
+                os.chown(path, found.pw_uid, found.pw_gid, follow_symlinks=False)
     except (LookupError, OSError) as error:
         raise ConfigError(f"--user {user}: {error}; systemd-sysusers makes the user ssastore") from None

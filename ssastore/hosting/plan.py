@@ -124,6 +124,10 @@ class Places:
     def gateway(self) -> Path:
         return self.settings / "gateway.toml"
 
+    @property
+    def etcd(self) -> Path:
+        return self.settings / "etcd.json"
+
 
 def names_of(site: Site, node: NodeRecord) -> list[str]:
     """What a host's certificate proves: the service, buckets as its subdomains, and itself."""
