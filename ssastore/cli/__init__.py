@@ -58,6 +58,7 @@ _COMMANDS = {
     "s3": ("s3", "Settings for S3 tools."),
     "key": ("key", "Access keys for S3 users."),
     "init": ("hosts", "Make a cluster on several hosts; this is the first of them."),
+    "config": ("config", "Settings of nodes and gateways: every key, their origins, their schema."),
     "tls": ("tls", "Certificates, by an authority of the cluster's own."),
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway, a cluster's or a program's own."),

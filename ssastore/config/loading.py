@@ -34,10 +34,10 @@ def load(path: str, kind: type[C]) -> C:
     types = get_type_hints(kind)
     for name, value in values.items():
         if name not in known:
-            raise ConfigError(f"{_where(path, text, name)}: unknown setting {name!r}")
+            raise ConfigError(f"{where(path, text, name)}: unknown setting {name!r}")
         if type(value) is not types[name]:
             wanted = types[name].__name__
-            raise ConfigError(f"{_where(path, text, name)}: {name} must be {wanted}, got {value!r}")
+            raise ConfigError(f"{where(path, text, name)}: {name} must be {wanted}, got {value!r}")
     missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
     if missing:
         raise ConfigError(f"{path}: missing {', '.join(missing)}")
@@ -46,12 +46,12 @@ def load(path: str, kind: type[C]) -> C:
         settings.check()
     except ConfigError as error:
         name = str(error).split(" ", 1)[0].rstrip(":")
-        raise ConfigError(f"{_where(path, text, name)}: {error}") from None
+        raise ConfigError(f"{where(path, text, name)}: {error}") from None
     checked: C = settings
     return checked
 
 
-def _where(path: str, text: str, name: str) -> str:
+def where(path: str, text: str, name: str) -> str:
     """``path:line`` of a setting, table or dotted key, as far as it can be found."""
     setting = re.compile(rf"[\s\[]*[\"']?{re.escape(name)}[\"']?\s*[=.\]]")
     for number, line in enumerate(text.splitlines(), 1):

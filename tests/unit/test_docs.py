@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
 import re
-import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -15,30 +11,16 @@ import pytest
 from ssastore import limits
 from ssastore.cli import _COMMANDS
 from ssastore.config import GatewayConfig, NodeConfig
+from ssastore.config.described import descriptions_of
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operations.md").read_text(encoding="utf-8")
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "s": 1000, "min": 60_000}
 
 
-def docstrings_of(kind: type) -> dict[str, str]:
-    """Setting -> the text under it in the source."""
-    (body,) = [
-        node.body
-        for node in ast.parse(inspect.getsource(sys.modules[kind.__module__])).body
-        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
-    ]
-    found = {}
-    for field, text in itertools.pairwise(body):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                found[name] = words
-    return found
-
-
 def settings_rows(kind: type) -> list[str]:
     """The table of a process's settings, as it must stand in the document."""
-    texts = docstrings_of(kind)
+    texts = descriptions_of(kind)
     rows = []
     for field in fields(kind):
         default = "required" if field.default is MISSING else f"`{toml(field.default)}`"
