@@ -19,3 +19,5 @@ class Counters:
     peer_errors: int = 0
     accept_log: deque[str] = field(default_factory=lambda: deque(maxlen=_ACCEPT_LOG_MAX))
     "Addresses that clients dialled to get here, newest last."
+    other_versions: list[int] = field(default_factory=list)
+    "Of the protocol, that peers speak and this worker does not."

@@ -64,6 +64,8 @@ _OF_A_WORKER = frozenset((Report.TYPE, StartScrub.TYPE))
 SPEAK_TLS = b"".join(encode([int(Status.DENIED), 0, "it speaks TLS: tls_name and tls_ca are to be set"]))
 "What a client without TLS is answered where it is on."
 _COVER_GATHERED_S = 0.01
+_VERSIONS_MAX = 8
+"A stranger may claim any number."
 _WRITE_OVERHEAD_BYTES = 2048
 "Of one write, beside its body and long fields: what waits with it, key and operation id among them."
 
@@ -133,6 +135,18 @@ class Service:
         Without a line in the log: who breaks the rule may do it very often.
         """
         return self.guard is None or self.guard.lets_in(peer, own, self.clock.now_ms())
+
+    def note_version(self, hello: Hello) -> None:
+        """Who speaks another version ends the connection, and may have no log here. Once of each."""
+        versions = self.counters.other_versions
+        if (
+            hello.protocol != PROTOCOL_VERSION
+            and hello.protocol not in versions
+            and len(versions) < _VERSIONS_MAX
+        ):
+            versions.append(hello.protocol)
+            extra = {"role": hello.role, "theirs": hello.protocol, "ours": PROTOCOL_VERSION}
+            log.warning("connection.other_protocol_version", extra=extra)
 
     def secrets_for(self, hello: Hello) -> tuple[tuple[bytes, ...], bool]:
         """(secrets, whether they are real): an unknown key is checked too, at the same cost."""
@@ -445,6 +459,7 @@ class Session(FrameChannel):
             if header[0] != Hello.TYPE:
                 raise UnexpectedMessage("the first frame is not a Hello")
             self._hello = Hello.decode(header)
+            self._service.note_version(self._hello)
             self._welcome = Welcome(
                 PROTOCOL_VERSION,
                 HASH_NAME,

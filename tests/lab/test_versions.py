@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 from io import BytesIO
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ssastore.message import PROTOCOL_VERSION
 from tests.labs import PYTHON, RunningLab, running_lab
 
 pytestmark = pytest.mark.lab
@@ -70,6 +72,18 @@ def start_former(lab: RunningLab, node: str, former: Path) -> subprocess.Popen[s
         )
 
 
+def protocol_of(former: Path) -> int:
+    found = re.search(
+        r"^PROTOCOL_VERSION = (\d+)$", (former / "ssastore" / "message.py").read_text(), re.MULTILINE
+    )
+    assert found is not None
+    return int(found[1])
+
+
+def logs_of(lab: RunningLab) -> str:
+    return "".join(path.read_text() for path in (lab.data / "log").glob("*.log"))
+
+
 def test_a_node_of_the_commit_before_is_one_of_them(tmp_path: Path, former: Path) -> None:
     options = ["--nodes", "3", "--replicas", "3", "--workers", "1"]
     with running_lab(tmp_path / "lab", "versions", *options) as lab:
@@ -77,6 +91,11 @@ def test_a_node_of_the_commit_before_is_one_of_them(tmp_path: Path, former: Path
         lab.cli("node", "kill", "n2")
         process = start_former(lab, "n2", former)
         try:
+            if protocol_of(former) != PROTOCOL_VERSION:
+                # An upgrade that takes a stop of all nodes: nobody talks, and everybody is told why.
+                refused = lab.cli("ready", "--wait", "5", check=False)
+                assert refused.returncode != 0 and "other_protocol_version" in logs_of(lab)
+                return
             lab.cli("ready", "--wait", "30")
             (node,) = [node for node in lab.status()["nodes"] if node["name"] == "n2"]
             running = Path(f"/proc/{node['workers'][0]['pid']}/cwd").resolve()

@@ -621,3 +621,14 @@ async def test_reaper_looks_at_every_session(node: Node, monkeypatch: pytest.Mon
     node.service.reap()
     await turns()
     assert all(transport.is_aborted for transport in transports) and not node.service.sessions
+
+
+async def test_another_version_of_the_protocol_is_one_line_each(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    for protocol in [3, 3, 5, *range(100, 120)]:
+        _, transport = node.connect()
+        transport.deliver(packed(hello(protocol=protocol).header(0)))
+        await turns(1)
+    told = [r.__dict__["theirs"] for r in caplog.records if r.message == "connection.other_protocol_version"]
+    assert told == [3, 5, *range(100, 106)]
