@@ -83,13 +83,17 @@ def test_the_wheel_has_licence_types_console_and_filter_and_no_tests(built: tupl
         "ssastore/console/static/index.html",
         "ssastore/filter/filter.bpf.c",
     } <= names
-    assert {name.partition("/")[0] for name in names} == {"ssastore", info}
+    data = info.replace(".dist-info", ".data")
+    assert {name.partition("/")[0] for name in names} == {"ssastore", info, data}
+    assert f"{data}/data/share/ssastore/init.d/ssastore" in names, (
+        "docs/how-to/deploy.md installs it from there"
+    )
     assert head["Version"] == metadata.version("ssastore") and head["License-Expression"] == "Apache-2.0"
     assert "Apache License" in licence and head["Requires-Python"] == ">=3.11"
     tracked = subprocess.run(
         ["git", "ls-files", "ssastore"], cwd=REPOSITORY, check=True, capture_output=True, text=True
     )
-    assert {name for name in names if not name.startswith(info)} == set(tracked.stdout.split())
+    assert {name for name in names if name.startswith("ssastore/")} == set(tracked.stdout.split())
 
 
 def test_the_sdist_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
