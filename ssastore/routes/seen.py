@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -113,18 +114,28 @@ def note_path(data_dir: str) -> Path:
 
 
 async def keep_note(routes: BgpRoutes, path: Path) -> None:
-    """Note what is announced and to whom, for ever. A note that cannot be written is one that is missing."""
+    """Note what is announced and to whom, for ever. A note that cannot be written is one that is missing.
+
+    One that says the same is only touched: a file that is replaced is written to the disk at once (ext4), and
+    that is the disk of the data.
+    """
+    noted = ""
     while True:
         told: dict[str, Any] = {
             "announced": _listed(routes.installed()),
             "neighbours": {str(address): state.value for address, state in routes.states().items()},
         }
-        temporary = path.with_suffix(".new")
+        text = json.dumps(told)
         try:
-            temporary.write_text(json.dumps(told))
-            temporary.replace(path)
+            if text == noted:
+                os.utime(path)
+            else:
+                temporary = path.with_suffix(".new")
+                temporary.write_text(text)
+                temporary.replace(path)
+                noted = text
         except OSError:
-            pass
+            noted = ""
         await asyncio.sleep(_NOTE_EVERY_S)
 
 

@@ -66,6 +66,25 @@ async def test_what_is_announced_is_noted_and_told(tmp_path: Path, kernel: None)
     job.cancel()
 
 
+async def test_a_note_that_says_the_same_is_not_written_again(
+    tmp_path: Path, kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen, "_NOTE_EVERY_S", 0.01)
+    routes: Any = Announced(LINK)
+    path = note_path(str(tmp_path))
+    job = asyncio.get_running_loop().create_task(keep_note(routes, path))
+    await asyncio.sleep(0.05)
+    first = path.stat()
+    await asyncio.sleep(0.1)
+    later = path.stat()
+    assert later.st_ino == first.st_ino and later.st_mtime_ns > first.st_mtime_ns
+    for change in (lambda: routes.add(Route(A)), path.unlink):
+        change()
+        await asyncio.sleep(0.1)
+        assert json.loads(path.read_text())["announced"] == [A]
+    job.cancel()
+
+
 @pytest.mark.parametrize("what", ["missing", "old", "torn", "strange"])
 def test_a_note_that_is_not_of_now_says_nothing(tmp_path: Path, kernel: None, what: str) -> None:
     path = note_path(str(tmp_path))
