@@ -44,8 +44,8 @@ def tree_of_drawing(drawing: str) -> Tree:
             for child in children[1].split(", "):
                 name, _, builtin = child.partition(" ")
                 tree[name] = parent, builtin.strip("()")
-        elif grandchild := re.fullmatch(r" *[│ ] {6}(\w+)", line):
-            tree[grandchild[1]] = name, ""
+        elif grandchildren := re.fullmatch(r" *[│ ] {6}((?:\w+(?:, |$))+)", line):
+            tree |= dict.fromkeys(grandchildren[1].split(", "), (name, ""))
     return tree
 
 
