@@ -25,6 +25,7 @@ from ssastore.control import etcdjson
 from ssastore.control.address import EtcdAddress
 from ssastore.control.etcdjson import AuthIsOff, TokenRefused, Unlike
 from ssastore.errors import ConfigError, SsaStoreError, Unavailable
+from ssastore.filewatch import FileWatch
 from ssastore.limits import CONTROL_ANSWER_BYTES_MAX
 
 _CLOSED = "this client of the control store is closed"
@@ -57,7 +58,9 @@ class EtcdLink:
             ConfigError: a file for TLS cannot be used.
         """
         self._endpoints = list(address.endpoints)
+        self._address = address
         self._tls = _tls_context(address) if address.is_secure else None
+        self._watch = FileWatch("certificates for etcd", (address.ca, address.cert, address.key), self._renew)
         self._user, self._password = user, password
         self._token = ""
         self._timeout_s = timeout_ms / 1000
@@ -67,6 +70,11 @@ class EtcdLink:
         self._streams: dict[aiohttp.ClientResponse, None] = {}
         self._cluster_id = ""
         self._is_closed = False
+
+    def _renew(self) -> None:
+        """Connections that are made from now on are by what the files say now."""
+        if self._address.is_secure:
+            self._tls = _tls_context(self._address)
 
     async def ask(self, path: str, body: dict[str, Any], *, is_repeatable: bool = True) -> dict[str, Any]:
         """The answer to a question, from whichever endpoint answers.
@@ -188,6 +196,7 @@ class EtcdLink:
     ) -> aiohttp.ClientResponse:
         """A response that is not a refusal, its body unread."""
         # A member that has lost the others ends a watch only when it is asked to.
+        self._watch.look()
         headers = {"Grpc-Metadata-hasleader": "true"} if is_stream else {}
         if self._token:
             headers["Authorization"] = self._token

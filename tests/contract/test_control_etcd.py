@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from ssastore.authority import CERTIFICATE_DAYS
 from ssastore.control import etcd as etcd_module
 from ssastore.control import etcdlink
 from ssastore.control.etcd import EtcdControlStore
 from ssastore.env import Compare, Event, Item, WatchCompacted, Write
 from ssastore.errors import ConfigError, Unavailable
 from ssastore.limits import KIB
+from tests.authorities import Signer
 from tests.etcds import Etcd, address_of, require_etcd, running_etcd
 
 SOON_S = 10
@@ -378,6 +380,37 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
         with pytest.raises((ConfigError, Unavailable)):
             await plain.get("a")
         await plain.close()
+    finally:
+        etcd.kill()
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    """The etcd wants one of an authority, and the first one that the client had has ended."""
+    require_etcd()
+    signer = Signer(tmp_path / "tls")
+    own, mine = (
+        signer.files("127.0.0.1", file="etcd"),
+        signer.files(file="client", age_days=CERTIFICATE_DAYS + 1),
+    )
+    options = [
+        "--cert-file",
+        own.cert,
+        "--key-file",
+        own.key,
+        "--trusted-ca-file",
+        own.ca,
+        "--client-cert-auth",
+    ]
+    etcd = Etcd(tmp_path, *options, scheme="https")
+    try:
+        etcd.restart()
+        text = f"etcds://127.0.0.1:{etcd.port}?ca={mine.ca}&cert={mine.cert}&key={mine.key}"
+        store = EtcdControlStore(address_of(text), timeout_ms=2000)
+        with pytest.raises((ConfigError, Unavailable)):
+            await store.get("a")
+        signer.files(file="client")
+        assert await put_soon(store, "a", b"1")
+        await store.close()
     finally:
         etcd.kill()
 
