@@ -294,7 +294,8 @@ class Counters:
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Routes = Mapping[tuple[str, str], Handler]
-"By method and path; what answers GET answers HEAD, too."
+"By method and path; what answers GET answers HEAD, too. ANY for a method: all of the path and below it."
+ANY = "*"
 
 
 def admin_server(*tables: Routes) -> web.Server:
@@ -304,10 +305,13 @@ def admin_server(*tables: Routes) -> web.Server:
         assert not handlers.keys() & table.keys(), "two handlers for one path"
         handlers |= table
     paths = {path for _, path in handlers}
+    below = [(f"{path}/", handler) for (method, path), handler in handlers.items() if method == ANY]
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         method = "GET" if http.method == "HEAD" else http.method
         handler = handlers.get((method, http.path))
+        if handler is None and below:
+            handler = next((found for path, found in below if http.raw_path.startswith(path)), None)
         if handler is None:
             return web.Response(status=405 if http.path in paths else 404)
         return await handler(http)

@@ -28,6 +28,7 @@ from ssastore.config import (
 from ssastore.console.actions import Actions
 from ssastore.console.desk import Console
 from ssastore.console.door import Door
+from ssastore.console.objects import Objects
 from ssastore.console.token import TokenFile, make_token, token_path
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.frontview import FrontView
@@ -146,9 +147,10 @@ async def _serve(
         counters = Counters(s3.counts, client.objects.blobs.cache, lambda: guard.verdicts if guard else {})
         door = Door(_tokens(config, randomness), clock, randomness)
         actions = Actions(control, watch.report, watch.start_scrub)
+        objects = Objects(s3, door, config.region, randomness)
         full = partial(watch.report, is_full=True)
         given = view, front, full, _locate(client), s3.recent, clock, randomness
-        console = Console(*given, door, actions)
+        console = Console(*given, door, actions, objects)
         following.append(spawn("look for the console", console.run()))
         tables = status_routes(watch, counters, door.acts), console.routes()
         admin = await loop.create_server(admin_server(*tables), sock=admin_socket)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookies import Morsel
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse, ClientSession, web
 
 from ssastore.admin import admin_server
 from ssastore.console.actions import Actions
 from ssastore.console.desk import Console
 from ssastore.console.door import Door
+from ssastore.console.objects import Objects
 from ssastore.console.token import TokenFile, login_code, make_token, read_token
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import NodeRecord
@@ -68,6 +69,7 @@ class Desk:
         self.clock = StillClock()
         self.randomness = SeededRandomness()
         self.scrubs = 0
+        self.keys: dict[str, str] = {}
 
     async def get(self, path: str, *, method: str = "GET", **headers: str) -> ClientResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -115,6 +117,17 @@ class Desk:
         self.scrubs += 1
         return {"passes": {"n1 worker 0": 1}, "silent": ["n2 worker 0"]}
 
+    async def handle_below(
+        self, http: web.BaseRequest, below: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        return web.Response(text=f"{http.method} {http.raw_path.removeprefix(below)}", headers=headers)
+
+    def lend_key(self, key_id: str, secret: str) -> None:
+        self.keys[key_id] = secret
+
+    def end_key(self, key_id: str) -> None:
+        del self.keys[key_id]
+
     async def locate(self, bucket: str, key: str) -> Location:
         if bucket != "photos":
             raise BucketNotFound(bucket)
@@ -147,6 +160,7 @@ async def running_desk(directory: Path) -> AsyncIterator[Desk]:
             randomness,
             door,
             actions,
+            Objects(desk, door, "us-east-1", randomness),
         )
         loop = asyncio.get_running_loop()
         server = await loop.create_server(admin_server(console.routes()), "127.0.0.1", 0)

@@ -7,6 +7,8 @@
 /console/state      who owns what, moves, nodes, latency; with what the page has, only what is new
 /console/explain    ?path=BUCKET/KEY: from the name to the nodes, step by step
 /console/past       ?back=SECONDS: what requests took, up to a day ago, coarser than in the state
+/console/s3         all of the S3 interface, signed as everywhere (``objects``)
+/console/key        POST: a key for it                                                for who has logged in
 /console/act        POST: what is to be done (``actions``)                            for who has logged in
 """
 
@@ -23,6 +25,7 @@ from ssastore import __version__
 from ssastore.console.actions import Actions
 from ssastore.console.door import Door
 from ssastore.console.files import Files, Handler, json_answer
+from ssastore.console.objects import BELOW, Objects
 from ssastore.console.ownership import STATES, Ownership
 from ssastore.console.story import Story
 from ssastore.console.telling import Teller
@@ -59,8 +62,9 @@ class Console:
         randomness: Randomness,
         door: Door,
         actions: Actions,
+        objects: Objects,
     ) -> None:
-        self._door, self._actions = door, actions
+        self._door, self._actions, self._objects = door, actions, objects
         self._view, self._front = view, front
         self._report, self._locate = report, locate
         self._recent, self._clock = recent, clock
@@ -106,6 +110,8 @@ class Console:
             ("GET", "/console/explain"): door.looks(explain),
             ("GET", "/console/past"): door.looks(past),
             ("POST", "/console/act"): door.acts(self._actions.act),
+            ("POST", "/console/key"): door.acts(self._objects.key),
+            ("*", BELOW): door.looks(self._objects.handle),
         }
 
     # -- the state ----------------------------------------------------------------------------------
@@ -130,6 +136,7 @@ class Console:
             "service": record.service,
             "cluster_id": record.cluster_id,
             "replicas": record.replicas,
+            "region": self._objects.region,
             "now_ms": self._clock.now_ms(),
             "now_s": now_s,
             "states": STATES,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -56,6 +56,8 @@ _IDLE_S = 75.0
 _DISCARD_BYTES_MAX = 256 * 1024
 _TOLD = "x-ssastore-trace"
 "A request with it, signed with a key of the secrets file, is told by the nodes (``core.requestid``)."
+_BELOW, _HEADERS = "ssastore.below", "ssastore.headers"
+"Of a request that came by another server: the path that all is below of, and headers of the answer."
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 "Characters of a host and port (RFC 3986); no user, no path."
 
@@ -186,6 +188,7 @@ class S3Server:
         self._region = region
         self._domain = domain.lower()
         self._access_keys = access_keys  # Whoever has it may change it while we serve.
+        self._lent: dict[str, str] = {}
         self._clock = clock
         self._randomness = randomness
         self._buckets = objects.buckets
@@ -221,6 +224,21 @@ class S3Server:
     def _ends(self, http: web.BaseRequest) -> bool:
         """Whether the connection has no other request after this one."""
         return self._connections.is_retired(http.protocol)
+
+    async def handle_below(
+        self, http: web.BaseRequest, below: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """A request that came by another server, where S3 is ``below`` a path; ``headers``: of its answer."""
+        http[_BELOW], http[_HEADERS] = below.encode(), headers
+        return await self.handle(http)
+
+    def lend_key(self, key_id: str, secret: str) -> None:
+        """Take one more key for one of ROOT, until ``end_key`` or this process ends."""
+        self._lent[key_id] = secret
+
+    def end_key(self, key_id: str) -> None:
+        """Do not take it any more."""
+        self._lent.pop(key_id, None)
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """One request from its headers to the last byte of its response."""
@@ -290,6 +308,7 @@ class S3Server:
 
     def _signed(self, http: web.BaseRequest) -> SignedRequest:
         raw_path, _, raw_query = http.raw_path.encode("utf-8", "surrogateescape").partition(b"?")
+        raw_path = raw_path.removeprefix(http.get(_BELOW, b""))
         bucket = b""
         if self._domain and raw_path.startswith(b"/"):
             bucket = bucket_of_host(http.headers.get("Host", ""), self._domain)
@@ -318,7 +337,7 @@ class S3Server:
 
     def _root_secret(self, key_id: str) -> str | None:
         found = self._access_keys.get(key_id)
-        return None if found is None else found.decode()
+        return self._lent.get(key_id) if found is None else found.decode()
 
     async def _secret_of(self, key_id: str) -> tuple[str, str] | None:
         """Secret and user of an access key; None when there is no such key."""
@@ -362,7 +381,7 @@ class S3Server:
         }
 
     async def _respond(self, http: web.BaseRequest, name: str, response: Response) -> web.StreamResponse:
-        headers = self._headers() | response.headers
+        headers = self._headers() | response.headers | http.get(_HEADERS, {})
         if response.stream is None:
             is_head = http.method == "HEAD"
             length = response.length if is_head else len(response.body)

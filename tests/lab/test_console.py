@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from tests.browser import chromium
-from tests.lab.shared import module_lab
+from tests.lab.shared import module_lab, s3_client
 from tests.labs import RunningLab
 
 WAIT_MS = 60_000
@@ -38,6 +42,13 @@ PREFIXES = """async ([service, texts]) => {
         const found = parsePrefix(service, text);
         return found && prefixText(service, found.locator, found.depth);
     });
+}"""
+DIGESTS = """async (texts) => {
+    const { hex, hmac, bytesOf, sha256 } = await import("/console/sha256.js");
+    return {
+        plain: texts.map((text) => hex(sha256(text))),
+        keyed: texts.map((text) => hex(hmac(bytesOf(text), "told"))),
+    };
 }"""
 LEGEND = """() => [...document.querySelectorAll("#legend li")].map(
     (item) => `${item.textContent} ${item.querySelector(".sample").style.background}`)"""
@@ -299,7 +310,91 @@ def test_what_is_older_than_the_state_is_asked_for(page: Page) -> None:
     page.click("[data-back='120']")
 
 
+def test_digests_are_those_of_the_standard(page: Page) -> None:
+    texts = ["", "abc", "x" * 55, "x" * 56, "x" * 64, "€" * 1000]
+    found = page.evaluate(DIGESTS, texts)
+    assert found["plain"] == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    assert found["keyed"] == [hmac.digest(text.encode(), b"told", "sha256").hex() for text in texts]
+
+
+def test_files_go_up_and_come_down_with_the_key_of_a_login(
+    page: Page, lab: RunningLab, tmp_path: Path
+) -> None:
+    small, large = tmp_path / "größe & 1+1.txt", tmp_path / "large"
+    small.write_bytes(b"small")
+    large.write_bytes(bytes(range(256)) * 4096 * 20)  # Three parts.
+    lab.cli("put", "photos/2026/01/cat.jpg", str(small))
+    page.click("#keys button")
+    page.click("#rows button:text-is('photos')")
+    page.click("#rows button:text-is('2026/')")
+    page.wait_for_selector("#rows button:text-is('01/')")
+    page.set_input_files("#files", [str(small), str(large)])
+    page.locator("#objects-said", has_text="2 stored").wait_for(timeout=WAIT_MS)
+    for path in (small, large):
+        with page.expect_download() as coming:
+            page.click(f"[aria-label='Download 2026/{path.name}']")
+        assert coming.value.path().read_bytes() == path.read_bytes()
+    listed = lab.cli("ls", "photos/2026/").stdout
+    assert small.name in listed and "large" in listed
+    page.click("#trail button:text-is('photos')")
+    page.wait_for_selector("#rows button:text-is('2026/')")
+
+
+def test_a_folder_is_told_by_the_page(page: Page, lab: RunningLab) -> None:
+    s3 = s3_client(lab)
+    for at in range(150):
+        s3.put_object(Bucket="photos", Key=f"many/{at:03}", Body=b"")
+    page.click("#again")
+    page.click("#rows button:text-is('many/')")
+    page.locator("#objects-said", has_text="100 shown, and there are more").wait_for(timeout=WAIT_MS)
+    page.click("#more")
+    page.locator("#objects-said", has_text="150 shown").wait_for(timeout=WAIT_MS)
+    assert page.locator("#rows tr").count() == 150 and not page.is_visible("#more")
+
+
+def test_keys_that_are_typed_sign_in_the_page_and_wrong_ones_are_told(page: Page, lab: RunningLab) -> None:
+    key, secret = lab.aws()["AWS_ACCESS_KEY_ID"], lab.aws()["AWS_SECRET_ACCESS_KEY"]
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(f"{request.url} {request.headers} {request.post_data}"))
+    for typed, told in (("wrong", "SignatureDoesNotMatch"), (secret, "shown")):
+        page.fill("#key", key)
+        page.fill("#secret", typed)
+        page.click("#keys button")
+        page.locator("#objects-said", has_text=told).wait_for(timeout=WAIT_MS)
+    assert any("/console/s3/" in one for one in sent) and not any(secret in one for one in sent)
+
+
+def test_what_an_object_holds_is_never_a_page_of_the_console(page: Page, lab: RunningLab) -> None:
+    shown = {"ContentType": "text/html", "ContentDisposition": "inline"}
+    s3_client(lab).put_object(Bucket="photos", Key="evil.html", Body=b"<script>1</script>", **shown)
+    page.click("#rows button:text-is('photos')")
+    with page.expect_download() as coming:
+        page.click("[aria-label='Download evil.html']")
+    headers = page.request.get(coming.value.url).headers
+    assert headers["content-disposition"] == "attachment" and "sandbox" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_nothing_is_in_the_way_of_those_who_cannot_see_or_point(page: Page, theme: str) -> None:
+    """By axe-core, the page as it is and with each dialogue open; WCAG 2 A and AA among its rules."""
+    page.select_option("#theme", theme)
+    page.click("#whole")
+
+    def offences() -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+
+    assert offences() == []
+    page.click("[data-act=rate]")
+    assert offences() == []
+    page.keyboard.press("Escape")
+    page.evaluate("document.getElementById('login').showModal()")
+    assert offences() == []
+    page.keyboard.press("Escape")
+
+
 def test_a_theme_is_chosen_and_kept(page: Page) -> None:
+    page.select_option("#theme", "dark")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.select_option("#theme", "light")
     assert page.evaluate("document.documentElement.dataset.theme") == "light"

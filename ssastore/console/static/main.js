@@ -7,6 +7,7 @@ import { Latency } from "./latency.js";
 import { AddressMap } from "./map.js";
 import { Model, parsePrefix, prefixText } from "./model.js";
 import { Network } from "./network.js";
+import { Objects } from "./objects.js";
 import { Nodes, showCopies, showMoves, showSteps, showStory } from "./panels.js";
 import { at, bytes, element, plural, quoted, say, span } from "./text.js";
 
@@ -18,8 +19,9 @@ const STATES = ["", "moving to", "rebuilt", "split"];
 const model = new Model();
 const map = new AddressMap(at("map"), model);
 const latency = new Latency(at("latency"), at("figures"), model);
-const door = new Door(askNow);
+const door = new Door(changedWho);
 const acts = new Acts(door);
+const objects = new Objects(door, () => model.told.region);
 const nodes = new Nodes(at("nodes"), choose, (node) => acts.drain(node));
 const network = new Network({ body: at("routes"), words: at("truth"), differences: at("differences"), ended: at("ended") });
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -47,6 +49,12 @@ async function ask() {
     say(at("live"), `No answer from the gateway for ${Math.round((Date.now() - silentSince) / 1000)} s: all below is old`, "bad");
   }
   timer = setTimeout(ask, Math.max(0, (document.hidden ? HIDDEN_MS : EVERY_MS) - (performance.now() - began)));
+}
+
+// Somebody has come in, or gone: the key that a login was lent is no key any more.
+function changedWho() {
+  if (!door.mayAct) objects.forget();
+  askNow();
 }
 
 function askNow() {
