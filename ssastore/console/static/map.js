@@ -8,6 +8,7 @@ import { MOVING, RECOVERING, SLICES } from "./model.js";
 const POINTS = 4; // Of a slice, each way.
 const SIDE = 256 * POINTS;
 const ORDER = 8;
+const FRONT = 0xf000; // From here on addresses are gateways', which hold nothing.
 const PAINTED_A_TICK = 4096; // Of slices whose heat has changed: the others wait for the next ticks.
 
 export class AddressMap {
@@ -94,6 +95,7 @@ export class AddressMap {
 
   colour(place, number) {
     if (place < 0) return this.nobody;
+    if (this.paints === "verified" && number >= FRONT) return this.nobody;
     if (this.paints === "verified") return this.ages[this.model.verified[number]];
     return this.colours[place][this.model.heat[number]];
   }

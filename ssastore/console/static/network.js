@@ -18,13 +18,12 @@ export class Network {
         this.rows.delete(name);
       }
     }
-    for (const row of network.nodes) this.fill(this.row(row.name), row);
-    this.sum(network);
-    list(this.places.differences, network.differences.map((found) => ({
-      text: found.words,
-      look: found.is_red ? "bad" : "warn",
-      when: found.is_red ? `for ${span(network.at_ms - found.since_ms)}` : "just now, as while slices move",
-    })));
+    // What was not there at the last look is a move on its way: a number, and no alarm.
+    const red = network.differences.filter((found) => found.is_red);
+    const wrong = new Set(red.map((found) => found.node));
+    for (const row of network.nodes) this.fill(this.row(row.name), row, wrong.has(row.name));
+    this.sum(network, red.length);
+    list(this.places.differences, red.map((found) => ({ text: found.words, look: "bad", when: `for ${span(network.at_ms - found.since_ms)}` })));
     list(this.places.ended, network.ended.slice(0, 10).map((found) => ({
       text: `${found.node}: ${found.kind}, ${found.what}`,
       look: "",
@@ -32,14 +31,14 @@ export class Network {
     })));
   }
 
-  sum(network) {
-    const red = network.differences.filter((found) => found.is_red).length;
+  sum(network, red) {
     const silent = network.nodes.filter((row) => !row.is_heard && row.wanted).length;
     const others = network.nodes.filter((row) => row.is_heard && !row.is_kept).length;
-    if (network.count > network.differences.length) say(this.places.words, `${plural(network.count, "difference")}; the first ${network.differences.length} are below`, "bad");
+    if (red && network.count > network.differences.length) say(this.places.words, `${plural(network.count, "difference")}; the first ${network.differences.length} are below`, "bad");
     else if (red) say(this.places.words, `${plural(red, "difference")}: the network is not as the control store has it`, "bad");
     else if (silent) say(this.places.words, `Not known: ${plural(silent, "node")} of ${network.nodes.length} did not say what its kernel has`, "warn");
     else if (others) say(this.places.words, `${plural(others, "node")} of ${network.nodes.length} keep no routes themselves: nothing to compare there`, "warn");
+    else if (network.count) say(this.places.words, `As the control store has it, but for ${plural(network.count, "prefix", "prefixes")} that changed just now`, "good");
     else say(this.places.words, `As the control store has it, at all ${plural(network.nodes.filter((row) => row.is_heard).length, "node")} that own anything`, "good");
   }
 
@@ -57,11 +56,11 @@ export class Network {
     return row;
   }
 
-  fill(row, found) {
-    const differs = found.is_kept && (found.accepted !== found.wanted || (found.announced !== null && found.announced !== found.wanted));
+  fill(row, found, isWrong) {
     COLUMNS.forEach((column, at) => {
       const count = found[column];
-      say(row.children[at + 1], count === null ? "-" : count.toLocaleString("en"), differs && at ? "bad" : "");
+      const differs = isWrong && (column === "accepted" || column === "announced") && count !== null && count !== found.wanted;
+      say(row.children[at + 1], count === null ? "-" : count.toLocaleString("en"), differs ? "bad" : "");
     });
     const states = Object.entries(found.neighbours).map(([address, state]) => `${address} ${state}`);
     const nobody = found.announced === null ? "tells no router itself" : "by a routing daemon on its host";
