@@ -30,21 +30,28 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 let silentSince = 0;
 let timer = 0;
+let turn = 0;
 
+// One question at a time: one that is asked meanwhile takes the place of the one before, whose answer is late.
 async function ask() {
   const began = performance.now();
+  turn += 1;
+  const mine = turn;
   try {
     const response = await fetch(`/console/state?${model.known()}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answer = response.ok ? await response.json() : null;
+    if (mine !== turn) return;
     if (response.status === 401) {
       say(at("live"), "Nothing is shown before you log in", "warn");
       if (!silentSince) door.ask();
       silentSince ||= Date.now();
     } else {
       if (!response.ok) throw new Error(`status ${response.status}`);
-      tick(await response.json());
+      tick(answer);
       silentSince = 0;
     }
   } catch (error) {
+    if (mine !== turn) return;
     silentSince ||= Date.now();
     say(at("live"), `No answer from the gateway for ${Math.round((Date.now() - silentSince) / 1000)} s: all below is old`, "bad");
   }
