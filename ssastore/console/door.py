@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -43,7 +42,7 @@ class Session:
     """Somebody who has logged in."""
 
     name: str
-    "Of what was made for it (``on_login``): not a secret."
+    "Of what is lent to it: not a secret."
     until_ms: int
     token: bytes
     "By which it was made, as a digest."
@@ -59,8 +58,6 @@ class Door:
         self._spent: dict[str, int] = {}
         "Login codes that were used, with when they would have ended."
         self._began_ms = clock.now_ms()
-        self.on_end: Callable[[str], None] = lambda name: None
-        "Called with the name of a session that is over."
 
     # -- who asks -----------------------------------------------------------------------------------
 
@@ -92,6 +89,11 @@ class Door:
         self._forget_old()
         said = http.cookies.get(_cookie_name(http), "")
         return self._sessions.get(_digest(as_bytes(said))) if said else None
+
+    def lasts(self, name: str) -> bool:
+        """Whether the login of a session's name is good now."""
+        self._forget_old()
+        return any(session.name == name for session in self._sessions.values())
 
     def _has_token(self, http: web.BaseRequest) -> bool:
         kind, _, said = http.headers.get("Authorization", "").partition(" ")
@@ -170,9 +172,7 @@ class Door:
             del self._spent[code]
 
     def _end(self, digest: bytes) -> None:
-        session = self._sessions.pop(digest, None)
-        if session is not None:
-            self.on_end(session.name)
+        self._sessions.pop(digest, None)
 
 
 def refusal(status: int, why: str) -> web.Response:

@@ -13,7 +13,7 @@ the console's origin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -39,9 +39,8 @@ class S3(Protocol):
         self, http: web.BaseRequest, below: str, headers: Mapping[str, str]
     ) -> web.StreamResponse: ...
 
-    def lend_key(self, key_id: str, secret: str) -> None: ...
-
-    def end_key(self, key_id: str) -> None: ...
+    lent: Callable[[str], str | None]
+    "Asked for the secret of a key that it does not know."
 
 
 class Objects:
@@ -50,9 +49,9 @@ class Objects:
     def __init__(self, s3: S3, door: Door, region: str, randomness: Randomness) -> None:
         self.region = region
         self._s3, self._door, self._randomness = s3, door, randomness
-        self._lent: dict[str, str] = {}
-        "Secret of the key of each login, by its name."
-        door.on_end = self._end
+        self._lent: dict[str, tuple[str, str]] = {}
+        "Name of the login and secret of each key that is lent."
+        s3.lent = self._secret_of
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """A request for S3; who asks it is judged there, by its signature."""
@@ -63,16 +62,17 @@ class Objects:
         session = self._door.session(http)
         if session is None:
             return refusal(403, "a key is lent to who has logged in by the page")
-        secret = self._lent.get(session.name)
-        if secret is None:
-            secret = self._lent[session.name] = self._randomness.bytes(24).hex()
-            self._s3.lend_key(_key_id(session.name), secret)
-        return json_answer({"key": _key_id(session.name), "secret": secret})
+        for other in list(self._lent):
+            self._secret_of(other)  # Those of logins that are over go.
+        key_id = f"console-{session.name}"
+        if key_id not in self._lent:
+            self._lent[key_id] = session.name, self._randomness.bytes(24).hex()
+        return json_answer({"key": key_id, "secret": self._lent[key_id][1]})
 
-    def _end(self, name: str) -> None:
-        if self._lent.pop(name, None) is not None:
-            self._s3.end_key(_key_id(name))
-
-
-def _key_id(name: str) -> str:
-    return f"console-{name}"
+    def _secret_of(self, key_id: str) -> str | None:
+        """Of a key at the moment of its use: nobody has to come to the door for a login to be over."""
+        name, secret = self._lent.get(key_id, ("", ""))
+        if name and self._door.lasts(name):
+            return secret
+        self._lent.pop(key_id, None)
+        return None

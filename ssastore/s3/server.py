@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -188,7 +188,8 @@ class S3Server:
         self._region = region
         self._domain = domain.lower()
         self._access_keys = access_keys  # Whoever has it may change it while we serve.
-        self._lent: dict[str, str] = {}
+        self.lent: Callable[[str], str | None] = lambda key_id: None
+        "The secret of a key that is lent to one of ROOT for a while (``console.objects``)."
         self._clock = clock
         self._randomness = randomness
         self._buckets = objects.buckets
@@ -231,14 +232,6 @@ class S3Server:
         """A request that came by another server, where S3 is ``below`` a path; ``headers``: of its answer."""
         http[_BELOW], http[_HEADERS] = below.encode(), headers
         return await self.handle(http)
-
-    def lend_key(self, key_id: str, secret: str) -> None:
-        """Take one more key for one of ROOT, until ``end_key`` or this process ends."""
-        self._lent[key_id] = secret
-
-    def end_key(self, key_id: str) -> None:
-        """Do not take it any more."""
-        self._lent.pop(key_id, None)
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """One request from its headers to the last byte of its response."""
@@ -337,7 +330,7 @@ class S3Server:
 
     def _root_secret(self, key_id: str) -> str | None:
         found = self._access_keys.get(key_id)
-        return self._lent.get(key_id) if found is None else found.decode()
+        return self.lent(key_id) if found is None else found.decode()
 
     async def _secret_of(self, key_id: str) -> tuple[str, str] | None:
         """Secret and user of an access key; None when there is no such key."""

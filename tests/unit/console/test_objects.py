@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ssastore.console.door import SESSION_S
+from ssastore.console.token import make_token
+from ssastore.system import SystemRandomness
 from tests.desks import Desk
 
 
@@ -32,15 +34,23 @@ async def test_a_key_is_lent_as_long_as_a_login_lasts(desk: Desk) -> None:
     assert (await desk.post("/console/key", {}))[0] == 401
     await desk.post("/console/login", {"code": desk.code()})
     status, lent = await desk.post("/console/key", {})
-    assert status == 200 and desk.keys == {lent["key"]: lent["secret"]} and len(lent["secret"]) == 48
-    assert (await desk.post("/console/key", {}))[1] == lent
+    assert status == 200 and desk.lent(lent["key"]) == lent["secret"] and len(lent["secret"]) == 48
+    assert (await desk.post("/console/key", {}))[1] == lent and desk.lent("console-") is None
     await desk.post("/console/logout", {})
-    assert desk.keys == {}
+    assert desk.lent(lent["key"]) is None
+
+
+@pytest.mark.parametrize("end", ["time", "token"])
+async def test_a_key_ends_with_its_login_though_nobody_comes_to_the_console(desk: Desk, end: str) -> None:
+    """It is one of ROOT at the S3 port, which whole networks reach."""
     await desk.post("/console/login", {"code": desk.code()})
-    await desk.post("/console/key", {})
-    desk.clock.ms += SESSION_S * 1000
-    await desk.state()
-    assert desk.keys == {}
+    _, lent = await desk.post("/console/key", {})
+    assert desk.lent(lent["key"]) == lent["secret"]
+    if end == "time":
+        desk.clock.ms += SESSION_S * 1000
+    else:
+        make_token(desk.token_file, SystemRandomness())
+    assert desk.lent(lent["key"]) is None
 
 
 async def test_the_key_of_a_login_is_given_to_the_page_alone(desk: Desk) -> None:
