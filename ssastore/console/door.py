@@ -34,6 +34,7 @@ _SESSIONS_MAX = 64
 _BODY_BYTES_MAX = 64 * 1024
 ASKED_BY_PAGE = "X-Ssastore-Console"
 "A header that makes a request one that browsers ask about first; nobody here says yes."
+_OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 _COME_IN = "log in: `ssastore console`, on the gateway's machine, prints a link"
 
 
@@ -199,8 +200,9 @@ def is_own_page(http: web.BaseRequest) -> bool:
 
 
 def is_this_machine(http: web.BaseRequest) -> bool:
-    """Whether somebody on this machine asks, by one of its own names."""
-    return _is_loopback(http.remote or "") and _is_own_name(http.host)
+    """Whether somebody on this machine asks, by one of its own names, and no proxy for somebody else."""
+    is_passed_on = any(name in http.headers for name in _OF_PROXIES)
+    return _is_loopback(http.remote or "") and _is_own_name(http.host) and not is_passed_on
 
 
 def _is_loopback(peer: str) -> bool:

@@ -168,3 +168,10 @@ async def test_bytes_that_are_no_text_are_nobodys_secret(desk: Desk, header: str
 async def test_an_origin_that_is_no_address(desk: Desk) -> None:
     status, _ = await desk.post("/console/login", {"code": desk.code()}, PAGE | {"Origin": "http://["})
     assert status == 403
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+async def test_who_comes_by_a_proxy_is_not_on_this_machine(desk: Desk, header: str) -> None:
+    """It dials from here, and by default with a name of its own choice, as 127.0.0.1."""
+    assert (await desk.get("/console/state")).status == 200
+    assert (await desk.get("/console/state", **{header: "2001:db8::1"})).status == 401
