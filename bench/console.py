@@ -23,6 +23,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
+from ssastore.console.cells import packed
 from ssastore.console.files import Files
 from ssastore.console.ownership import STATES, Cell, runs_of
 
@@ -88,12 +89,29 @@ class Replay:
             "service": "fd5a:1:2:3::/64",
             "cluster_id": "ab" * 16,
             "replicas": 3,
+            "region": "us-east-1",
+            "may_act": True,
             "states": STATES,
             "runs": list(runs_of(cells)),
             "parts": {},
             "front": [],
             "names": [f"n{at}" for at in range(NODES)],
-            "report": {"coordinator": "n1", "nodes": [node(at) for at in range(NODES)]} if report else None,
+            "report": self._report() if report else None,
+        }
+
+    def _report(self) -> dict[str, Any]:
+        """What all nodes say: another tenth of the slices is hot, and all are verified."""
+        hot = self._draw.sample(range(SLICES), SLICES // 10)
+        row = {"wanted": 25, "accepted": 25, "sent_on": 0, "announced": 25, "is_heard": True, "is_kept": True}
+        neighbours = {"neighbours": {"fd00::1": "Established"}}
+        rows = [{"name": f"n{at}", **row, **neighbours} for at in range(NODES)]
+        return {
+            "coordinator": "n1",
+            "nodes": [node(at) for at in range(NODES)],
+            "moves": {"is_paused": False, "left": MOVED, "said": "at a gentle pace", "eta_s": 9},
+            "network": {"nodes": rows, "count": 0, "differences": [], "ended": []},
+            "heat": {"top": 99.0, "cells": packed({cell: self._draw.randrange(8) for cell in hot})},
+            "verified": {"never": 0, "oldest_ms": 1, "cells": packed(dict.fromkeys(range(SLICES), 3))},
         }
 
     def next(self, *, is_first: bool) -> bytes:

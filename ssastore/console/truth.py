@@ -4,8 +4,8 @@
     accepted    what its kernel delivers to it, read back there (``routes.seen``)
     announced   what routers are told of it; nobody's to say where it announces nothing itself
 
-While slices move the three follow each other within a second, so a difference counts as one (``is_red``) when
-it is still there at the next look.  What ends is kept for a while, with how long it was there.
+While slices move the three follow each other within a second, and what is heard of that is seconds old: a
+difference counts as one (``is_red``) when it is there for longer.  What ends then is kept for a while.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ssastore.core.groups import GroupRecord
 from ssastore.core.ownership import OwnedPrefixes
 from ssastore.limits import DRIFT_EVERY_MS
 
+RED_AFTER_MS = 6000
+"A node reads its routes every two seconds, notes what it announces every second, and is asked every two."
 TOLD_MAX = 64
 "Differences that are told one by one."
 _ENDED_KEPT = 50
@@ -140,15 +142,20 @@ class Truth:
         for difference in found:
             self._since_ms[difference] = before.get(difference, now_ms)
         for difference, since_ms in before.items():
-            # What was there at one look alone was a move on its way.
-            if difference not in self._since_ms and since_ms < self._looked_ms:
+            # What was not there for long was a move on its way.
+            if difference not in self._since_ms and since_ms <= self._looked_ms - RED_AFTER_MS:
                 self._ended.append((since_ms, now_ms, difference))
         self._looked_ms = now_ms
         return {
             "nodes": rows,
             "count": len(found),
             "differences": [
-                {**difference._asdict(), "words": difference.words, "since_ms": at, "is_red": at < now_ms}
+                {
+                    **difference._asdict(),
+                    "words": difference.words,
+                    "since_ms": at,
+                    "is_red": at <= now_ms - RED_AFTER_MS,
+                }
                 for difference, at in sorted(self._since_ms.items(), key=lambda item: item[1])[:TOLD_MAX]
             ],
             "ended": [

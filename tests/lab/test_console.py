@@ -268,7 +268,7 @@ def test_a_route_that_is_missing_shows_in_red_with_what_to_do_and_is_remembered(
     node = max(lab.status()["nodes"], key=lambda node: len(node["prefixes"]))
     name, prefix = node["name"], node["prefixes"][-1]
     # The node mends it within five seconds: it is taken away again and again.
-    taking = f"for at in $(seq 100); do ip -6 route del local {prefix} 2>/dev/null; sleep 0.1; done"
+    taking = f"for at in $(seq 150); do ip -6 route del local {prefix} 2>/dev/null; sleep 0.1; done"
     thief = lab.start("sh", "-c", taking, host=name)
     page.wait_for_selector("#truth.bad", timeout=WAIT_MS)
     told = page.inner_text("#differences")

@@ -18,7 +18,7 @@ export class Network {
         this.rows.delete(name);
       }
     }
-    // What was not there at the last look is a move on its way: a number, and no alarm.
+    // What is there for some seconds only is a move on its way: a number, and no alarm.
     const red = network.differences.filter((found) => found.is_red);
     const wrong = new Set(red.map((found) => found.node));
     for (const row of network.nodes) this.fill(this.row(row.name), row, wrong.has(row.name));

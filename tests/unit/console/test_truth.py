@@ -62,12 +62,12 @@ def test_a_difference_is_red_when_it_is_still_there_and_remembered_when_it_ends(
     truth = Truth()
     first = look(truth, 1000, LISTED | {"accepted": [A]})["differences"]
     assert [(one["what"], one["is_red"]) for one in first] == [(B, False)]
-    (second,) = look(truth, 3000, LISTED | {"accepted": [A]})["differences"]
+    (second,) = look(truth, 7000, LISTED | {"accepted": [A]})["differences"]
     assert second["is_red"] and second["since_ms"] == 1000 and "ssastore doctor" in second["words"]
-    told = look(truth, 5000, LISTED)
+    told = look(truth, 9000, LISTED)
     assert told["differences"] == [] and told["count"] == 0
     assert told["ended"] == [
-        {**Difference("n1", NOT_ACCEPTED, B)._asdict(), "since_ms": 1000, "ended_ms": 5000}
+        {**Difference("n1", NOT_ACCEPTED, B)._asdict(), "since_ms": 1000, "ended_ms": 9000}
     ]
 
 
