@@ -183,6 +183,8 @@ class Scrub:
         self._pace = Pace(tools.rules.scrub_bytes_per_s)
         self._doubts: dict[bytes, Mended] = {}
         "What the pass has to look at again."
+        self._told: set[type[SsaStoreError]] = set()
+        "Why slices could not be compared, in this pass."
         self._wanted = asyncio.Event()
         self._passes = 0
         self.current: Progress | None = None
@@ -220,6 +222,7 @@ class Scrub:
         mine = in_order(tools.acceptor.owned)
         progress = Progress(self._passes, tools.clock.now_ms(), slices=len(mine))
         self.current, self._doubts, self._mender.tally = progress, {}, Tally()
+        self._told.clear()
         self._verified.begin()
         self._weights = Weights()
         try:
@@ -413,7 +416,10 @@ class Scrub:
                     return True
                 at = upto
         except SsaStoreError as error:
-            log.info("scrub.not_compared", extra={"slice": f"{mate:04x}", "reason": str(error)})
+            # Once a pass for each kind: a node that is away has thousands of slices. How many comes last.
+            if type(error) not in self._told:
+                self._told.add(type(error))
+                log.info("scrub.not_compared", extra={"slice": f"{mate:04x}", "reason": str(error)})
             return False
 
     # -- mending ------------------------------------------------------------------------------------

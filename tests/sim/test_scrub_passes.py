@@ -202,14 +202,18 @@ def test_an_old_copy_under_ballots_ahead_of_the_clock_is_found() -> None:
     play(work)
 
 
-def test_a_node_that_is_away_is_missed() -> None:
+def test_a_node_that_is_away_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(scrub.log, "info", lambda message, **_: told.append(message))
+
     async def work(ward: Ward) -> None:
         await ward.write(6)
         gone = ward.nodes.pop()
         gone.host.power_off()
         passes = await ward.scrub()
         assert ward.health() == ["not all replicas could be compared"] * 3
-        assert all(done.not_compared and not done.is_healthy for done in passes)
+        assert all(done.not_compared > 100 and not done.is_healthy for done in passes)
+        assert 0 < told.count("scrub.not_compared") < 10 * len(passes), "a line for each slice fills a disk"
 
     play(work)
 
