@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import re
 import secrets
 import signal
 import socket
@@ -30,6 +31,8 @@ _PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION = 0x20080522
 _CAP_NET_ADMIN = 12
 "linux/capability.h."
+_WATCHDOG_USEC = re.compile("[1-9][0-9]{3,17}")
+"sd_watchdog_enabled(3); what is less than a millisecond, 0 above all, is no watchdog."
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_BYTES = 32 << 20
 "The most that mallopt(3) takes."
@@ -151,7 +154,8 @@ def tell_service_manager(text: str) -> None:
 async def keep_watchdog() -> None:
     """Tell the service manager that the event loop goes on, where it wants to hear that; until cancelled."""
     period = os.environ.get("WATCHDOG_USEC", "")
-    while period.isdecimal() and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+    is_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    while is_for_us and _WATCHDOG_USEC.fullmatch(period):
         tell_service_manager("WATCHDOG=1")
         await asyncio.sleep(int(period) / 2e6)
 

@@ -1,11 +1,15 @@
-"""What a daemon asks of the C library."""
+"""What a daemon asks of the C library, and tells its service manager."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
+
+from ssastore import system
+from ssastore.system import keep_watchdog
 
 _FAULTS = """
 import resource, sys
@@ -34,3 +38,31 @@ def test_freed_memory_is_used_again() -> None:
     if faults("given back") < 1000:
         pytest.skip("this C library keeps it by itself")
     assert faults("kept") < 500
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the service manager heard."""
+    heard: list[str] = []
+    monkeypatch.setattr(system, "tell_service_manager", heard.append)
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    return heard
+
+
+@pytest.mark.parametrize("period", ["", "0", "000", "-5", "1", "x", "\u0663000000", "1e6", "9" * 5000])
+async def test_a_period_that_is_none_is_no_watchdog(
+    told: list[str], monkeypatch: pytest.MonkeyPatch, period: str
+) -> None:
+    """systemd says 0 for "off"; taken for a period it would fill a CPU."""
+    monkeypatch.setenv("WATCHDOG_USEC", period)
+    async with asyncio.timeout(1):
+        await keep_watchdog()
+    assert told == []
+
+
+async def test_the_watchdog_hears_twice_a_period(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.55):
+            await keep_watchdog()
+    assert 2 <= len(told) <= 6 and set(told) == {"WATCHDOG=1"}
