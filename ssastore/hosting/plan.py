@@ -65,6 +65,12 @@ class Site:
                 f"{self.replicas} replicas on {len(self.nodes)} nodes: there are 1, 3 or 5, on as many nodes"
             )
         check_nodes([network], self.nodes)
+        here = _what_follows(self, self.nodes[0], Places(Path(), Path()))
+        if taken := [name for name in self.settings if name in here]:
+            raise ConfigError(
+                f"{taken[0]}: follows from the site, differs between its hosts or is checked with it;"
+                " it cannot be set for every node"
+            )
 
     @property
     def network(self) -> IPv6Network:
@@ -143,6 +149,10 @@ def control_of(site: Site, places: Places) -> str:
 
 def node_settings(site: Site, node: NodeRecord, places: Places) -> dict[str, Setting]:
     """Of ``node.toml``."""
+    return {**_what_follows(site, node, places), **site.settings}
+
+
+def _what_follows(site: Site, node: NodeRecord, places: Places) -> dict[str, Setting]:
     return {
         "name": node.name,
         "control": control_of(site, places),
@@ -151,7 +161,6 @@ def node_settings(site: Site, node: NodeRecord, places: Places) -> dict[str, Set
         "port": node.port,
         "workers": node.workers,
         **_tls_settings(site, places),
-        **site.settings,
     }
 
 

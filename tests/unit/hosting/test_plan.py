@@ -15,7 +15,7 @@ from ssastore.control.address import parse_control
 from ssastore.core.cluster import NodeRecord
 from ssastore.errors import ConfigError
 from ssastore.hosting.files import give_to, make_first, read_site, token_book
-from ssastore.hosting.plan import Places, Site, decode_site, etcd_settings, names_of
+from ssastore.hosting.plan import Places, Site, decode_site, etcd_settings, names_of, node_settings
 from ssastore.hosting.tokens import TokenBook
 
 NODES = tuple(NodeRecord(f"n{n}", f"fd00::{n}", zone=f"z{n}") for n in range(1, 5))
@@ -62,6 +62,14 @@ def test_an_etcd_has_an_odd_number_of_members(count: int, members: int, places: 
     assert [found is not None for found in told] == [at < members for at in range(count)]
     assert told[0] is not None and told[0]["initial-cluster"].count("https://[") == members
     assert told[0]["client-transport-security"]["client-cert-auth"] is True
+
+
+def test_what_follows_from_a_site_cannot_be_set(places: Places) -> None:
+    """It would be the same on every host, or another one than the record of the cluster says."""
+    bare = Site("store.example", SITE.service, 3, NODES)
+    for name, value in node_settings(bare, NODES[0], places).items():
+        with pytest.raises(ConfigError, match=f"^{name}: follows from the site"):
+            Site("store.example", SITE.service, 3, NODES, {"announce": "kernel", name: value})
 
 
 def test_the_first_host_s_files_are_settings(places: Places) -> None:
