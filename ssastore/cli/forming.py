@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssastore.env import ControlStore
 
 _AGAIN_S = 0.5
+_REPLICAS = 3
 _NUMBERS = ("port", "weight", "workers")
 _config = click.option(
     "--config", metavar="FILE", required=True, help="Settings of a node: they name the control store."
@@ -50,8 +51,8 @@ NODE = Node()
 @click.argument("nodes", metavar="NODE...", nargs=-1, type=NODE)
 @_config
 @click.option("--service", metavar="PREFIX", help="The service /64, as 2001:db8:5a:1::/64.")
-@click.option("--replicas", type=click.IntRange(1), default=3, show_default=True, help="1, 3 or 5.")
-@click.option("--site", metavar="FILE", help="site.json of `ssastore init`: it says all of that.")
+@click.option("--replicas", type=click.IntRange(1), help="1, 3 or 5; by default 3.")
+@click.option("--site", metavar="FILE", help="site.json of `ssastore init`, instead of all that.")
 @click.option(
     "--wait", metavar="SECONDS", type=float, default=0.0, help="Try so long, while the store does not answer."
 )
@@ -59,7 +60,7 @@ def form_command(
     nodes: tuple[NodeRecord, ...],
     config: str,
     service: str | None,
-    replicas: int,
+    replicas: int | None,
     site: str | None,
     wait: float,
 ) -> int:
@@ -72,6 +73,8 @@ def form_command(
     from ssastore.keyspace import service_network
 
     if site is not None:
+        if nodes or service or replicas:
+            raise click.UsageError("--site says nodes, service and replicas: give it alone, or these.")
         nodes, service, replicas = _of_site(site)
     if not nodes or not service:
         raise click.UsageError("Needs NODE... and --service, or --site.")
@@ -92,7 +95,7 @@ def form_command(
         made = await form_cluster(
             control,
             network,
-            replicas,
+            replicas or _REPLICAS,
             nodes,
             now_ms=SystemClock().now_ms(),
             random_bytes=SystemRandomness().bytes,
@@ -139,11 +142,10 @@ def leave_command(name: str, config: str) -> int:
 
 
 def _of_site(path: str) -> tuple[tuple[NodeRecord, ...], str, int]:
-    from pathlib import Path
-
+    from ssastore.config.files import read_small
     from ssastore.hosting.plan import decode_site
 
-    site = decode_site(Path(path).read_bytes())
+    site = decode_site(read_small(path))
     return site.nodes, site.service, site.replicas
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from ssastore.config import load_secrets
 from ssastore.control.embedded import EmbeddedControlServer
+from ssastore.core.cluster import NodeRecord
+from ssastore.hosting.plan import Site
 from tests.cli.conftest import Done
 
 Run = Callable[..., Done]
@@ -160,3 +162,16 @@ def test_secrets_are_made_once(ssastore: Run, tmp_path: Path) -> None:
     assert ssastore("key", "init", str(path)) == made and path.read_bytes() == content
     os.chmod(path, 0o644)
     assert "chmod 600" in ssastore("key", "init", str(path)).err
+
+
+@pytest.mark.parametrize("more", [NODES[:1], ["--service", SERVICE], ["--replicas", "1"]])
+def test_a_site_says_all_that_forms_it(ssastore: Run, node: str, tmp_path: Path, more: list[str]) -> None:
+    """What is said beside it would be ignored, and somebody counts on it."""
+    site = tmp_path / "site.json"
+    form = ("control", "form", "--config", node, "--site", str(site))
+    assert "No such file" in ssastore(*form).err
+    nodes = tuple(NodeRecord(name, address) for name, _, address in (text.partition("=") for text in NODES))
+    site.write_text(Site("store.example", SERVICE, 3, nodes).encode())
+    refused = ssastore(*form, *more)
+    assert refused.code == 2 and "--site says nodes, service and replicas" in refused.err
+    assert "3 replicas on 3 nodes" in ssastore(*form).out
