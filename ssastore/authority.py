@@ -10,12 +10,14 @@ etcd, a name for S3.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -158,6 +160,24 @@ def read_certificates(text: bytes, path: str) -> list[Certificate]:
     except ValueError as error:
         raise ConfigError(f"{path}: no certificate in PEM: {error}") from None
     return [_read(certificate) for certificate in found]
+
+
+def read_issuer(text: bytes, authorities: bytes, path: str) -> Certificate | None:
+    """Whose key signed the first certificate of ``text``, of the authorities in the file at ``path``.
+
+    None: none of them, as where others stand between them. Raises ConfigError as ``read_certificates``.
+    """
+    own = x509.load_pem_x509_certificate(text)
+    try:
+        known = x509.load_pem_x509_certificates(authorities)
+    except ValueError as error:
+        raise ConfigError(f"{path}: no certificate in PEM: {error}") from None
+    for found in known:
+        # Names do not tell: an authority and its successor have the same one.
+        with suppress(ValueError, TypeError, InvalidSignature):
+            own.verify_directly_issued_by(found)
+            return _read(found)
+    return None
 
 
 def _read(found: x509.Certificate) -> Certificate:

@@ -15,9 +15,9 @@ NAME = "store.example"
 class Signer:
     """One authority, in a directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, age_days: int = 0) -> None:
         self.directory = directory
-        self.authority = Authority.make(directory, NAME, now_utc())
+        self.authority = Authority.make(directory, NAME, now_utc() - timedelta(days=age_days))
         self.ca = str(directory / "ca.pem")
 
     def files(self, *names: str, file: str = "service", age_days: int = 0) -> TlsFiles:

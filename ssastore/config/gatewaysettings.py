@@ -65,11 +65,11 @@ class GatewayConfig:
     tls_cert: str = ""
     "With it: file with the certificate, for this name, that is shown to others."
     tls_key: str = ""
-    "With it: file with the key of that certificate, readable by its owner only."
+    "With it: file with the key of that certificate, readable by its owner and group at most."
     s3_cert: str = ""
     "Certificate of the S3 interface (PEM, with those that signed it): it speaks HTTPS alone. Empty: HTTP."
     s3_key: str = ""
-    "Its key, readable by its owner only."
+    "Its key, readable by its owner and group at most."
     log_format: str = "text"
     "text or json."
 

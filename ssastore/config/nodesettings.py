@@ -69,7 +69,7 @@ class NodeConfig:
     tls_cert: str = ""
     "With it: file with the certificate, for this name, that is shown to others."
     tls_key: str = ""
-    "With it: file with the key of that certificate, readable by its owner only."
+    "With it: file with the key of that certificate, readable by its owner and group at most."
     log_format: str = "text"
     "text or json."
 

@@ -15,7 +15,7 @@ def load_tls(settings: NodeConfig | GatewayConfig) -> Tls | None:
     """TLS of the native protocol; None when it is off.
 
     Raises:
-        ConfigError: a file is missing, wrong, or a key that others can read.
+        ConfigError: a file is missing, wrong, or a key that others than its owner and group can read.
     """
     if not settings.tls_name:
         return None

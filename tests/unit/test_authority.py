@@ -6,17 +6,27 @@ import json
 import ssl
 import stat
 import subprocess
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from ssastore.authority import Authority, new_key, now_utc, public_key, public_text, read_certificates
+from ssastore.authority import (
+    CA_DAYS,
+    Authority,
+    new_key,
+    now_utc,
+    public_key,
+    public_text,
+    read_certificates,
+)
 from ssastore.cli import cli
 from ssastore.config import NodeConfig
 from ssastore.doctor.certificates import judge_certificate, look_at_certificates
-from ssastore.doctor.findings import State
+from ssastore.doctor.findings import Finding, State
 from ssastore.errors import ConfigError
+from ssastore.transport.tls import TlsFiles
 from tests.authorities import NAME, Signer
 
 
@@ -123,3 +133,24 @@ def test_doctor_says_when_a_certificate_ends(tmp_path: Path) -> None:
     assert look_at_certificates(config).state is State.OK
     Path(files.key).write_bytes(Path(signer.files(file="other").key).read_bytes())
     assert look_at_certificates(config).state is State.BAD
+
+
+@pytest.mark.parametrize(
+    ("days_left", "state"), [(61, State.OK), (59, State.WARN), (1, State.WARN), (-1, State.BAD)]
+)
+def test_doctor_says_when_the_authority_ends(tmp_path: Path, days_left: int, state: State) -> None:
+    """With it ends every certificate that it signed, on all hosts at once."""
+    signer, newer = Signer(tmp_path / "tls", age_days=CA_DAYS - days_left), Signer(tmp_path / "newer")
+
+    def look(ca: str, files: TlsFiles) -> Finding:
+        config = NodeConfig("n1", "/c", "/d", "/s", tls_name=NAME, tls_ca=ca)
+        return look_at_certificates(replace(config, tls_cert=files.cert, tls_key=files.key))
+
+    found = look(signer.ca, signer.files())
+    assert found.state is state
+    assert ("authority" in found.found) == (state is not State.OK)
+    # While authorities are exchanged a file has both, of one name: who signed counts.
+    both = tmp_path / "both.pem"
+    both.write_text(newer.authority.text + signer.authority.text)
+    assert look(str(both), signer.files()).state is state
+    assert look(str(both), newer.files()).state is State.OK
