@@ -16,6 +16,7 @@ from typing import Any
 
 from ssastore.env import spawn
 from ssastore.limits import CONNECTIONS_MAX, GREETING_TIMEOUT_MS, TLS_GOODBYE_MS
+from ssastore.transport.seldom import Seldom
 from ssastore.transport.tls import Tls, begins_tls
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class SecureListener:
         self._protocol = protocol
         self._plainly = plainly
         self._lets_in = lets_in
+        self._without_tls, self._refused = Seldom(), Seldom()
         self._beginning: dict[asyncio.Task[None], None] = {}
         self._accepting = spawn("accept by TLS", self._accept())
         # Not sooner: the loop still watches the socket while it waits there.
@@ -76,11 +78,11 @@ class SecureListener:
             if not is_welcome or len(self._beginning) >= CONNECTIONS_MAX:
                 sock.close()
                 continue
-            task = spawn("begin TLS", self._begin(sock))
+            task = spawn("begin TLS", self._begin(sock, peer[0]))
             self._beginning[task] = None
             task.add_done_callback(lambda ended: self._beginning.pop(ended, None))
 
-    async def _begin(self, sock: socket.socket) -> None:
+    async def _begin(self, sock: socket.socket, peer: str) -> None:
         context = self._tls.server
         assert context is not None, "nobody listens for TLS without a certificate"
         loop = asyncio.get_running_loop()
@@ -92,7 +94,8 @@ class SecureListener:
             if not first:
                 sock.close()
             elif not begins_tls(first):
-                log.warning("connection.without_tls", extra={"peer": sock.getpeername()[0]})
+                if count := self._without_tls.count(peer, loop.time()):
+                    log.warning("connection.without_tls", extra={"peer": peer, "count": count})
                 await self._answer_plainly(sock)
             else:
                 await loop.connect_accepted_socket(
@@ -103,7 +106,9 @@ class SecureListener:
                     ssl_shutdown_timeout=TLS_GOODBYE_MS / 1000,
                 )
         except ssl.SSLError as error:
-            log.warning("tls.refused", extra={"reason": error.reason or str(error)})
+            if count := self._refused.count(peer, loop.time()):
+                extra = {"peer": peer, "count": count, "reason": error.reason or str(error)}
+                log.warning("tls.refused", extra=extra)
         except (OSError, TimeoutError):
             sock.close()  # Gone, or silent for too long: nothing is worth a line.
         except asyncio.CancelledError:

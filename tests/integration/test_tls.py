@@ -173,6 +173,23 @@ def test_a_client_without_tls_is_told_so(run: Any, signer: Signer) -> None:
     run(work())
 
 
+def test_who_does_not_speak_tls_does_not_write_the_log_full(
+    run: Any, signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with secured(signer.tls()) as site:
+            for said in (b"no handshake", b"\x16 nor is this"):
+                for _ in range(5):
+                    reader, writer = await asyncio.open_connection("::1", site.port)
+                    writer.write(said)
+                    await reader.read()
+                    writer.close()
+
+    run(work())
+    lines = [(record.getMessage(), vars(record)["peer"], vars(record)["count"]) for record in caplog.records]
+    assert lines == [("connection.without_tls", "::1", 1), ("tls.refused", "::1", 1)]
+
+
 def test_a_client_with_tls_says_that_there_is_none(run: Any, signer: Signer) -> None:
     async def work() -> None:
         async with small_cluster(1) as cluster:
