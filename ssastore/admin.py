@@ -1,6 +1,6 @@
 """Health, status and metrics of a cluster, as a gateway sees it: JSON and Prometheus text over HTTP.
 
-/livez             this process answers
+/livez             this process answers, by whichever name it is asked
 /readyz            every worker of every node answers at an address of its own; one that has none has a lease.
                    With ?verbose a line for each check
 /healthz/cluster   200 while every group has a majority of its planes, else 503. With ?without=NODE 412 when
@@ -319,8 +319,16 @@ def admin_server(*tables: Routes) -> web.Server:
     return web.Server(handle, access_log=None)
 
 
-def status_routes(watch: ClusterWatch, counters: Counters, acts: Callable[[Handler], Handler]) -> Routes:
-    """Health, status and metrics. ``acts``: makes a handler one for those who may change something."""
+def status_routes(
+    watch: ClusterWatch,
+    counters: Counters,
+    reads: Callable[[Handler], Handler],
+    acts: Callable[[Handler], Handler],
+) -> Routes:
+    """Health, status and metrics.
+
+    ``reads`` and ``acts`` make a handler one for those who may learn, or change, something.
+    """
 
     async def livez(_: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"alive": True})
@@ -351,10 +359,10 @@ def status_routes(watch: ClusterWatch, counters: Counters, acts: Callable[[Handl
 
     return {
         ("GET", "/livez"): livez,
-        ("GET", "/readyz"): readyz,
-        ("GET", "/healthz/cluster"): cluster_health,
-        ("GET", "/status"): status,
-        ("GET", "/metrics"): metrics,
+        ("GET", "/readyz"): reads(readyz),
+        ("GET", "/healthz/cluster"): reads(cluster_health),
+        ("GET", "/status"): reads(status),
+        ("GET", "/metrics"): reads(metrics),
         ("POST", "/scrub"): acts(scrub),
     }
 

@@ -152,7 +152,7 @@ async def _serve(
         given = view, front, full, _locate(client), s3.recent, clock, randomness
         console = Console(*given, door, actions, objects)
         following.append(spawn("look for the console", console.run()))
-        tables = status_routes(watch, counters, door.acts), console.routes()
+        tables = status_routes(watch, counters, door.reads, door.acts), console.routes()
         admin = await loop.create_server(admin_server(*tables), sock=admin_socket)
     await _until(stopped, {"service": record.service, **(s3_tls.shown() if s3_tls is not None else {})})
     if gate is not None:

@@ -113,6 +113,9 @@ class Desk:
     async def report(self) -> dict[str, Any]:
         return {"coordinator": "n1", "nodes": [NODE]}
 
+    async def status(self, _: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(await self.report())
+
     async def start_scrub(self) -> dict[str, Any]:
         self.scrubs += 1
         return {"passes": {"n1 worker 0": 1}, "silent": ["n2 worker 0"]}
@@ -157,7 +160,8 @@ async def running_desk(directory: Path) -> AsyncIterator[Desk]:
             Objects(desk, door, "us-east-1", randomness),
         )
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(admin_server(console.routes()), "127.0.0.1", 0)
+        status = {("GET", "/status"): door.reads(desk.status)}
+        server = await loop.create_server(admin_server(status, console.routes()), "127.0.0.1", 0)
         desk.url = f"http://localhost:{server.sockets[0].getsockname()[1]}"
         yield desk
         server.close()

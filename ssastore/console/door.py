@@ -1,5 +1,6 @@
 """Who may do what at the admin port: the one point where that is decided.
 
+    read    health, status and metrics: all but what may be a page of another site
     look    whoever is on this machine, under its own name; whoever has logged in
     act     whoever has logged in and asks from the page itself; a program that has the admin token
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -36,6 +38,12 @@ ASKED_BY_PAGE = "X-Ssastore-Console"
 "A header that makes a request one that browsers ask about first; nobody here says yes."
 _OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 _COME_IN = "log in: `ssastore console`, on the gateway's machine, prints a link"
+
+
+_BY_ANOTHER_NAME = (
+    "on this machine ask by localhost, an address or the machine's name, or with the admin token"
+    " (Authorization: Bearer): a page of another site could ask so"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,17 @@ class Door:
         self._began_ms = clock.now_ms()
 
     # -- who asks -----------------------------------------------------------------------------------
+
+    def reads(self, handler: Handler) -> Handler:
+        """The handler, for all but what may be a page of another site."""
+
+        async def guarded(http: web.BaseRequest) -> web.StreamResponse:
+            is_rebound = may_be_rebound(http.remote or "", _host(http))
+            if is_rebound and not (self.session(http) or self._has_token(http)):
+                return refusal(403, _BY_ANOTHER_NAME)
+            return await handler(http)
+
+        return guarded
 
     def looks(self, handler: Handler) -> Handler:
         """The handler, for those who may look."""
@@ -196,13 +215,28 @@ async def body_of(http: web.BaseRequest) -> dict[str, Any]:
 def is_own_page(http: web.BaseRequest) -> bool:
     """Whether a request is one that only the console's own page can have a browser send."""
     origin = http.headers.get("Origin")
-    return ASKED_BY_PAGE in http.headers and (origin is None or origin.partition("://")[2] == http.host)
+    return ASKED_BY_PAGE in http.headers and (origin is None or origin.partition("://")[2] == _host(http))
 
 
 def is_this_machine(http: web.BaseRequest) -> bool:
     """Whether somebody on this machine asks, by one of its own names, and no proxy for somebody else."""
     is_passed_on = any(name in http.headers for name in _OF_PROXIES)
-    return _is_loopback(http.remote or "") and _is_own_name(http.host) and not is_passed_on
+    return _is_loopback(http.remote or "") and _is_own_name(_host(http)) and not is_passed_on
+
+
+def may_be_rebound(peer: str, host: str) -> bool:
+    """Whether a page of another site may ask, that has its own name point to this machine (DNS rebinding).
+
+    Its browser is on this machine, as the port is on the loopback address, and says the page's name as Host;
+    no page can be of an address that is not its server's, of `localhost` or of this machine's own name, so
+    these are nobody else's.  Who comes from another machine, as a Prometheus or load balancer there, has
+    reached the port by itself and may call it as it likes: to a page on that machine the port is as open
+    as the network lets it be.
+    """
+    if not host or not _is_loopback(peer) or _is_own_name(host):
+        return False
+    name = _name_of(host)
+    return not _is_address(name) and name != socket.gethostname().lower()
 
 
 def _is_loopback(peer: str) -> bool:
@@ -214,15 +248,33 @@ def _is_loopback(peer: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def _host(http: web.BaseRequest) -> str:
+    """As it is said; for one that says none aiohttp would ask the DNS who we are."""
+    return http.headers.get("Host", "")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _name_of(host: str) -> str:
+    """Without the port, small."""
+    name = host if _is_address(host) or ":" not in host.rpartition("]")[2] else host.rpartition(":")[0]
+    return name.lower().strip("[]")
+
+
 def _is_own_name(host: str) -> bool:
-    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-    name = name.lower().strip("[]")
+    name = _name_of(host)
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 
 def _cookie_name(http: web.BaseRequest) -> str:
     """With the port: browsers keep one jar for all ports of a host, and there may be several labs."""
-    port = http.host.rpartition("]")[2].rpartition(":")[2]
+    port = _host(http).rpartition("]")[2].rpartition(":")[2]
     return f"ssastore-{port if port.isascii() and port.isdecimal() else 'console'}"
 
 

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 from aiohttp import ClientSession, web
 
-from ssastore.admin import ClusterWatch, Counters, admin_server, status_routes
+from ssastore.admin import ClusterWatch, Counters, Handler, admin_server, status_routes
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.blobcache import BlobCache
 from ssastore.core.cluster import NodeRecord
@@ -56,6 +56,7 @@ class Admin:
 
     def __init__(self, url: str, session: ClientSession, watch: Watch) -> None:
         self.watch = watch
+        self.may_read = True
         self._url, self._session = url, session
 
     async def get(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
@@ -79,12 +80,21 @@ async def admin() -> AsyncIterator[Admin]:
     counts = RequestCounts()
     counts.answered("GetObject", 200)
     counters = Counters(counts, BlobCache(), lambda: {Verdict.KEPT: 2})
+    made: list[Admin] = []
+
+    def reads(handler: Handler) -> Handler:
+        async def guarded(http: web.BaseRequest) -> web.StreamResponse:
+            return await handler(http) if made[0].may_read else web.Response(status=403)
+
+        return guarded
+
     server = await asyncio.get_running_loop().create_server(
-        admin_server(status_routes(watch, counters, lambda handler: handler)), "127.0.0.1", 0
+        admin_server(status_routes(watch, counters, reads, lambda handler: handler)), "127.0.0.1", 0
     )
     port = server.sockets[0].getsockname()[1]
     async with ClientSession() as session:
-        yield Admin(f"http://127.0.0.1:{port}", session, watch)
+        made.append(Admin(f"http://127.0.0.1:{port}", session, watch))
+        yield made[0]
     server.close()
     await watch.close()
 
@@ -93,6 +103,14 @@ async def test_a_process_that_answers_is_alive(admin: Admin) -> None:
     admin.watch.answers = {}
     assert await admin.get("/livez") == (200, {"alive": True})
     assert (await admin.get("/livez", method="HEAD"))[0] == 200
+
+
+async def test_all_that_tells_of_nodes_is_for_those_who_may_read(admin: Admin) -> None:
+    """Whether the process lives is told to everybody."""
+    admin.may_read = False
+    for path in ("/readyz", "/healthz/cluster", "/status", "/metrics"):
+        assert (await admin.get(path))[0] == 403, path
+    assert (await admin.get("/livez"))[0] == 200
 
 
 async def test_ready_takes_every_worker_and_says_each_check(admin: Admin) -> None:

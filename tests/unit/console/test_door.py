@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import pytest
 
-from ssastore.console.door import SESSION_S
+from ssastore.console.door import SESSION_S, may_be_rebound
 from ssastore.console.token import CODE_S, make_token, read_token
 from ssastore.errors import ConfigError
 from tests.desks import PAGE, Desk
 
 SCRUB = {"act": "scrub"}
+OWN = socket.gethostname()
 
 
 async def test_a_code_lets_somebody_act_and_is_good_once(desk: Desk) -> None:
@@ -168,6 +170,45 @@ async def test_bytes_that_are_no_text_are_nobodys_secret(desk: Desk, header: str
 async def test_an_origin_that_is_no_address(desk: Desk) -> None:
     status, _ = await desk.post("/console/login", {"code": desk.code()}, PAGE | {"Origin": "http://["})
     assert status == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *[(host, 200) for host in ("localhost:1", "a.localhost", "127.0.0.1:7481", "[::1]:7481")],
+        *[(host, 200) for host in ("192.0.2.1:7481", "[2001:db8::1]:7481", "2001:db8::1", f"{OWN}:7481", "")],
+        *[
+            (host, 403)
+            for host in ("evil.example:7481", "evil.example", f"{OWN}.evil.example", "127.0.0.1.evil")
+        ],
+    ],
+)
+async def test_a_page_of_another_name_reads_no_status(desk: Desk, host: str, status: int) -> None:
+    """Its site may point that name here, and the browser then takes us for the page's own server."""
+    assert (await desk.get("/status", Host=host)).status == status
+
+
+async def test_a_proxy_that_passes_its_name_on_reads_status_by_the_token(desk: Desk) -> None:
+    token = read_token(desk.token_file).decode()
+    by = {"Host": "gateway.example", "X-Forwarded-For": "2001:db8::1"}
+    assert (await desk.get("/status", **by)).status == 403
+    assert (await desk.get("/status", **by, Authorization=f"Bearer {token}")).status == 200
+
+
+async def test_who_says_no_name_is_no_browser(desk: Desk) -> None:
+    """Health checks of some load balancers are HTTP/1.0."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+    writer.write(b"GET /status HTTP/1.0\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"200"
+    writer.close()
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.9", "2001:db8::9", ""])
+def test_another_machine_may_call_us_as_it_likes(peer: str) -> None:
+    """As Prometheus there does: who reaches the port from elsewhere may read by every name."""
+    assert not may_be_rebound(peer, "gateway.example:7481")
+    assert may_be_rebound("127.0.0.1", "gateway.example:7481")
+    assert may_be_rebound("::ffff:127.0.0.1", "gateway.example:7481")
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
