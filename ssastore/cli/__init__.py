@@ -56,7 +56,7 @@ _COMMANDS = {
     "rule": ("rule", "Rules for addresses: compute one, check one."),
     "bench": ("bench", "Measure a cluster under load."),
     "s3": ("s3", "Settings for S3 tools."),
-    "key": ("key", "Access keys for S3 users."),
+    "key": ("key", "Access keys of S3 users, and a cluster's secrets file."),
     "init": ("hosts", "Make a cluster on several hosts; this is the first of them."),
     "config": ("config", "Settings of nodes and gateways: every key, their origins, their schema."),
     "tls": ("tls", "Certificates, by an authority of the cluster's own."),

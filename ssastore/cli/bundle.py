@@ -46,17 +46,25 @@ missing.txt says what could not be had, and why.
 @click.command("bundle")
 @click.option("-o", "--output", metavar="FILE", help="Where to; default: ssastore-bundle-TIME.tar.gz here.")
 @click.option(
-    "--config", "configs", metavar="FILE", multiple=True, help="Settings of a node or gateway of this host."
+    "--config",
+    "configs",
+    metavar="FILE",
+    multiple=True,
+    help="Settings of a node or gateway of this host; again for more.",
 )
-@click.option("--log", "logs", metavar="FILE", multiple=True, help="A log; of a lab all are taken.")
+@click.option("--log", "logs", metavar="FILE", multiple=True, help="A log of this host; again for more.")
 @click.pass_obj
 def bundle_command(
     context: str | None, output: str | None, configs: tuple[str, ...], logs: tuple[str, ...]
 ) -> int:
     """Write one archive for a report of a fault: doctor, settings, versions, health, metrics, logs.
 
-    Secrets are masked; where a secrets file cannot be read it is refused, as nobody knows then what to mask.
-    A cluster that does not answer is no hindrance.
+    Of a lab everything is found. Of a cluster on several hosts name this host's files by --config and --log;
+    health and metrics are those of the gateway that --context FILE.toml names. What cannot be had is left
+    out and told: the cluster need not answer.
+
+    Secrets are masked, names of buckets, objects and hosts are not: look before you send it. Run it as
+    somebody who can read the secrets file; it is refused else, as nobody knows then what to mask.
     """
     from ssastore.bundle import Masks, archive, secrets_of
 

@@ -40,10 +40,18 @@ def schema_command(kind: str) -> int:
 
 @config_command.command("show")
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
-@click.option("--origin", "is_with_origin", is_flag=True, help="Say of each value where it comes from.")
+@click.option(
+    "--origin",
+    "is_with_origin",
+    is_flag=True,
+    help="After each value where it comes from: FILE:LINE, or default.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, with origins.")
 def show_command(path: str, is_with_origin: bool, as_json: bool) -> int:
-    """Check a file of settings, and print what a process that is started with it would use."""
+    """Check a file of settings, and print all of what a process that is started with it would use.
+
+    FILE is that of a node or of a gateway; its keys say which. What it does not name has its default.
+    """
     import tomllib
     from pathlib import Path
 

@@ -179,8 +179,9 @@ def admit_command(settings: Path, data: Path) -> int:
 def token_command(node: NodeRecord, ttl: float, settings: Path, data: Path, as_json: bool) -> int:
     """Make a token for one more host, or another one for a host that could not use its own.
 
-    On the first host. NODE as for `ssastore init`. A node that the cluster was not formed with joins it when
-    its host does, and owns nothing until a plan gives it something.
+    Run it on the first host; it prints the command to run on the other one. A token works once. NODE is
+    NAME=ADDRESS, as n4=2001:db8:99::14, with ,zone=NAME ,weight=N ,workers=N ,port=N as need be. A node that
+    the cluster was not formed with owns nothing at first: `ssastore plan` and `apply` give it its share.
     """
     token = _token(_places(settings, data), node, ttl)
     print(json.dumps({"token": token}) if as_json else f"ssastore node join {token}")

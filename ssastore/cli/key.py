@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @click.group("key")
 def key_command() -> None:
-    """Access keys for S3 users.
+    """Access keys of S3 users, and a cluster's secrets file.
+
+    `create`, `list` and `revoke` ask the running cluster; `init`, `wrapping` and `cluster` change a file, and
+    nothing else.
 
     A key belongs to a user. Buckets that are made with it are the user's; what else it may do, bucket
     policies and ACLs say. The keys that the cluster began with are root's, and may do everything.
@@ -136,16 +139,26 @@ def init_command(path: str) -> int:
 
 @key_command.command("cluster")
 @click.argument("path", metavar="SECRETS_FILE", type=click.Path(dir_okay=False))
-@click.option("--next", "step", flag_value="next", help="First: accept a new secret, beside the one in use.")
 @click.option(
-    "--switch", "step", flag_value="switch", help="Then: use the new one, and still accept the former."
+    "--next",
+    "step",
+    flag_value="next",
+    help="First: a new secret is made and accepted, beside the one in use.",
 )
-@click.option("--forget", "step", flag_value="forget", help="At last: do not accept the former one any more.")
+@click.option(
+    "--switch",
+    "step",
+    flag_value="switch",
+    help="Second: the new one is used, and the former still accepted.",
+)
+@click.option("--forget", "step", flag_value="forget", help="Third: the former one is not accepted any more.")
 def cluster_command(path: str, step: str | None) -> int:
     """Exchange the cluster secret while everything runs, in three steps.
 
-    After each of them the file goes to all hosts; nodes and gateways have read it 5 s later, or at once with
-    SIGHUP, and the next step may come.
+    By this secret nodes and gateways prove to one another that they belong together. It is in the file that
+    `secrets_file` in their settings names, of which each host has a copy. Make a step on one host: only
+    SECRETS_FILE is changed. Copy the file to all other hosts, wait 5 s until everybody has read it (or send
+    SIGHUP), and make the next step. A step that is not the next one is refused, and changes nothing.
     """
     from ssastore.config import exchange_cluster_secret
 

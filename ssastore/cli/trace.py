@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
 
 @click.command("trace")
-@click.argument("path")
+@click.argument("path", metavar="BUCKET/KEY")
 @click.option(
-    "--put", "source", type=click.File("rb"), metavar="FILE", help="Write this as the object; - is stdin."
+    "--put",
+    "source",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Write this file, instead of reading; - is stdin.",
 )
 @json_option
 @click.pass_obj
 def trace_command(context: str | None, path: str, source: Any, as_json: bool) -> int:
-    """Read BUCKET/KEY, or write it with --put, and tell step by step how that went.
+    """Read an object, or write it with --put, and tell step by step how that went.
 
-    Nodes write a line about each part of the request to their logs, with the id that is shown first.
+    Shown is each call to a node, with its address and how long it took, and what the node did meanwhile; not
+    what the object holds. The nodes write the same to their logs, with the id that is shown first.
     """
     bucket, key = need_key(path)
 
