@@ -71,15 +71,25 @@ async def read_trace(data_dir: Path) -> Trace:
 
     Raises:
         DataDirError: it runs, or its directory is damaged.
-        ConfigError: it is no node's directory, or holds no copy of the control store.
+        ConfigError: it is no node's directory, or its copy of the control store cannot be read.
     """
     try:
-        node = json.loads((data_dir / "node.json").read_bytes())["node"]
-        copy = ControlCopy.decode((data_dir / COPY_NAME).read_bytes())
+        identity = json.loads((data_dir / "node.json").read_bytes())
+        node, noted = str(identity["node"]), str(identity["cluster_id"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{data_dir} is no directory of a node with a {COPY_NAME}: {error}") from None
-    disks = [await _read_disk(path, str(node)) for path in sorted(data_dir.glob("worker-*")) if path.is_dir()]
-    return Trace(str(node), copy, tuple(disk for disk in disks if disk is not None))
+        raise ConfigError(f"{data_dir} is no directory of a node: {error}") from None
+    try:
+        copy = ControlCopy.decode((data_dir / COPY_NAME).read_bytes())
+    except FileNotFoundError:
+        copy = None
+    except OSError as error:
+        raise ConfigError(f"{data_dir / COPY_NAME}: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(
+            f"{data_dir / COPY_NAME}: {error}; without it, a backup can take its place"
+        ) from None
+    disks = [await _read_disk(path, node) for path in sorted(data_dir.glob("worker-*")) if path.is_dir()]
+    return Trace(node, copy, tuple(disk for disk in disks if disk is not None), noted)
 
 
 async def _read_disk(path: Path, node: str) -> Disk | None:
@@ -110,15 +120,20 @@ def encode_trace(trace: Trace) -> bytes:
         }
         for disk in trace.disks
     ]
-    return encode_fields({"node": trace.node, "copy": trace.copy.encode().decode(), "disks": disks})
+    copy = trace.copy.encode().decode() if trace.copy is not None else None
+    fields = {"node": trace.node, "cluster": trace.cluster_id, "copy": copy, "disks": disks}
+    return encode_fields(fields, 2)
 
 
 def decode_trace(value: bytes) -> Trace:
     """Inverse of ``encode_trace``. ConfigError: it is none."""
-    found = decode_fields(value, "trace of a node", {"node", "copy", "disks"})
+    first = {"node", "copy", "disks"}
+    found = decode_fields(value, "trace of a node", first, first | {"cluster"})
     try:
-        node, copy = str(found["node"]), ControlCopy.decode(found["copy"].encode())
-        return Trace(node, copy, tuple(_decode_disk(node, disk) for disk in found["disks"]))
+        node, copy = str(found["node"]), found["copy"]
+        known = ControlCopy.decode(copy.encode()) if copy is not None else None
+        disks = tuple(_decode_disk(node, disk) for disk in found["disks"])
+        return Trace(node, known, disks, str(found.get("cluster", "")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"no trace of a node: {error}") from error
 

@@ -16,6 +16,7 @@ from ssastore.cli.forming import form_command, join_command, leave_command
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from ssastore.core.controlcopy import ControlCopy
     from ssastore.core.rebuilding import Rebuilt, Trace
     from ssastore.env import ControlStore
 
@@ -61,9 +62,10 @@ def rebuild_command(
 ) -> int:
     """Show what the control store held by all that nodes know, and write it into an empty one.
 
-    SOURCE is the data directory of a node, or a file from `trace`. Stop all nodes first: one that goes on
-    meanwhile may vote for what is given to another. Orders are forgotten. Nothing is written while the owner
-    of any slice is unclear.
+    SOURCE is the data directory of a node, a file from `trace`, or one from `ssastore backup control`. Stop
+    all nodes first: one that goes on meanwhile may vote for what is given to another. Orders are forgotten.
+    Nothing is written while the owner of any slice is unclear. A backup counts only for what no node has a
+    later record of, and only with the directories of all nodes.
     """
     from ssastore.config import NodeConfig, load
     from ssastore.core.rebuilding import rebuild
@@ -77,7 +79,7 @@ def rebuild_command(
         raise click.UsageError("name directories of nodes, files from `trace`, or a lab with --data")
     if is_writing and not into:
         raise click.UsageError("--write needs --into")
-    made = rebuild(asyncio.run(_traces(sources)))
+    made = rebuild(*asyncio.run(_read(sources)))
     if as_json:
         print(json.dumps(_shown(made)))
     else:
@@ -92,13 +94,19 @@ def rebuild_command(
     return 0
 
 
-async def _traces(sources: Sequence[Path]) -> list[Trace]:
+async def _read(sources: Sequence[Path]) -> tuple[list[Trace], list[ControlCopy]]:
+    from ssastore.core.controlcopy import decode_backup, is_backup
     from ssastore.traces import decode_trace, read_trace
 
-    return [
-        await read_trace(source) if source.is_dir() else decode_trace(source.read_bytes())
-        for source in sources
-    ]
+    traces, backups = [], []
+    for source in sources:
+        if source.is_dir():
+            traces.append(await read_trace(source))
+        elif is_backup(content := source.read_bytes()):
+            backups.append(decode_backup(content))
+        else:
+            traces.append(decode_trace(content))
+    return traces, backups
 
 
 async def _write(into: str, secrets_file: str, made: Rebuilt) -> None:
@@ -140,6 +148,7 @@ def _shown(made: Rebuilt) -> dict[str, Any]:
         "nodes": made.nodes,
         "missing": made.missing,
         "groups": made.groups,
+        "taken": made.taken,
         "raised": made.raised,
         "doubtful": made.doubtful,
         "unclear": made.unclear,
@@ -150,6 +159,8 @@ def _show(made: Rebuilt) -> None:
     print(f"nodes: {', '.join(made.nodes)}")
     if made.missing:
         print(f"no traces of: {', '.join(made.missing)}; what they have is taken as the others noted it")
+    for who, count in made.taken.items():
+        print(f"copy of {who}: latest record of {count} groups")
     print(f"{made.groups} groups, of {len(made.raised)} of which disks know more than the copies")
     if made.doubtful:
         print(f"to be rebuilt from the other replicas: {_some(made.doubtful)}")

@@ -18,6 +18,9 @@ nothing is written: the traces of another node may help.
 
 No epoch and no configuration that anybody noted is given again: where a disk knows more of a group than the
 record, all get higher ones.  Of several copies of a record the one with the highest counts.
+
+A backup is one more copy, of any age: it counts where no node has a copy, or an older one, and only beside
+the disks of all workers.  Of what has happened since it was taken any of them may be the only witness.
 """
 
 from __future__ import annotations
@@ -82,8 +85,23 @@ class Trace:
     """What a node has left of a cluster."""
 
     node: str
-    copy: ControlCopy
+    copy: ControlCopy | None
+    "None: it was lost; then a backup has to take its place."
     disks: tuple[Disk, ...]
+    noted: str = ""
+    "The cluster that the node's directory belongs to, where there is no copy."
+
+    @property
+    def cluster_id(self) -> str:
+        return self.copy.cluster_id if self.copy is not None else self.noted
+
+
+class Source(NamedTuple):
+    """A copy, and who kept it."""
+
+    who: str
+    copy: ControlCopy
+    is_backup: bool
 
 
 class Note(NamedTuple):
@@ -105,6 +123,8 @@ class Rebuilt:
     groups: int = 0
     raised: list[str] = field(default_factory=list)
     "Groups of which disks know more than their records: they get higher numbers."
+    taken: dict[str, int] = field(default_factory=dict)
+    "Whose copies count, and for how many groups; what else they hold is that of the first."
     doubtful: list[str] = field(default_factory=list)
     "Slices that their owners have to rebuild from the other planes."
     unclear: dict[str, str] = field(default_factory=dict)
@@ -115,18 +135,19 @@ class _Unclear(Exception):
     """Nobody can tell who owns a group, or what it holds."""
 
 
-def rebuild(traces: Sequence[Trace]) -> Rebuilt:
+def rebuild(traces: Sequence[Trace], backups: Sequence[ControlCopy] = ()) -> Rebuilt:
     """What the control store held.
 
-    ConfigError: the traces are of several clusters or of none, or what they give breaks an invariant of
-    ``core.cluster``.
+    ConfigError: the traces and backups are of several clusters or of none, nobody has a copy, or what they
+    give breaks an invariant of ``core.cluster``.
     """
     if not traces:
         raise ConfigError("there are no traces of any node")
-    clusters = {trace.copy.cluster_id for trace in traces}
+    clusters = {trace.cluster_id for trace in traces} | {backup.cluster_id for backup in backups}
     if len(clusters) > 1:
         raise ConfigError(f"these are traces of {len(clusters)} clusters: {', '.join(sorted(clusters))}")
-    copies = sorted((trace.copy for trace in traces), key=lambda copy: copy.taken_ms)
+    sources = _sources(traces, backups)
+    copies = [source.copy for source in sources]
     disks = {disk.env_id: disk for trace in traces for disk in trace.disks}
     made = Rebuilt()
     newest = copies[-1].items
@@ -145,12 +166,23 @@ def rebuild(traces: Sequence[Trace]) -> Rebuilt:
     nodes = [NodeRecord.decode(value) for key, value in newest.items() if key.startswith(NODE_PREFIX)]
     made.nodes = sorted(node.name for node in nodes)
     made.missing = _missing(nodes, traces)
-    records = _rebuild_groups(made, copies, disks, {node.name: node.workers for node in nodes})
+    made.taken = {source.who: 0 for source in reversed(sources)}
+    records = _rebuild_groups(made, sources, disks, {node.name: node.workers for node in nodes})
     if not made.unclear:
         record = _cluster_of(copies, records)
         made.items[CLUSTER_KEY] = record.encode()
         Cluster(record, tuple(sorted(nodes, key=lambda node: node.name)), tuple(records)).check()
     return made
+
+
+def _sources(traces: Sequence[Trace], backups: Sequence[ControlCopy]) -> list[Source]:
+    """All copies, the later ones last; backups before those of nodes, whatever their clocks say."""
+    found = [Source(trace.node, trace.copy, False) for trace in traces if trace.copy is not None]
+    names = ["backup"] if len(backups) == 1 else [f"backup {at}" for at in range(1, len(backups) + 1)]
+    found += [Source(name, backup, True) for name, backup in zip(names, backups, strict=True)]
+    if not found:
+        raise ConfigError("no node has its copy of the control store: add a backup of it")
+    return sorted(found, key=lambda source: (not source.is_backup, source.copy.taken_ms))
 
 
 def _missing(nodes: Sequence[NodeRecord], traces: Iterable[Trace]) -> list[str]:
@@ -190,7 +222,7 @@ def _marks_of(disks: Iterable[Disk]) -> dict[int, Watermark]:
 
 
 def _rebuild_groups(
-    made: Rebuilt, copies: Sequence[ControlCopy], disks: Mapping[int, Disk], workers: Mapping[str, int]
+    made: Rebuilt, sources: Sequence[Source], disks: Mapping[int, Disk], workers: Mapping[str, int]
 ) -> list[GroupRecord]:
     """Put the records of all groups into ``made``, and say what is to be said of them."""
     notes: dict[int, list[Note]] = {}
@@ -205,11 +237,23 @@ def _rebuild_groups(
     records = []
     for group in range(GROUPS):
         name = GROUP_NAMES[group]
-        found = [copy.items[key] for copy in copies if (key := group_key(group)) in copy.items]
+        key = group_key(group)
+        found = [
+            (source, GroupRecord.decode(source.copy.items[key]))
+            for source in sources
+            if key in source.copy.items
+        ]
         try:
             if not found:
                 raise _Unclear("no node has a record of it: it has no owner")
-            record = _newest(list(map(GroupRecord.decode, found)))
+            record = _newest([known for _, known in found])
+            source = next(source for source, known in reversed(found) if known == record)
+            if source.is_backup and made.missing:
+                raise _Unclear(
+                    "a backup has its latest record, which may be older than what the missing disks know: "
+                    "add the directories of all nodes"
+                )
+            made.taken[source.who] += 1
             search = _Search(record, notes.get(group, []), disks, first, workers, bool(made.missing))
             record = search.settled()
         except _Unclear as error:

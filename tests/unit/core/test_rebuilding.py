@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Network
 
@@ -11,7 +12,7 @@ from ssastore.control.memory import MemoryControlStore
 from ssastore.core.boot import ENV_PREFIX, FIRST_PREFIX, Environment
 from ssastore.core.cluster import CLUSTER_KEY, Cluster, ClusterRecord, NodeRecord, node_key
 from ssastore.core.clusterreading import read_cluster
-from ssastore.core.controlcopy import ControlCopy
+from ssastore.core.controlcopy import ControlCopy, decode_backup, encode_backup, is_backup, read_whole
 from ssastore.core.groups import ACTIVE, GroupRecord, PlaneOwner, group_key
 from ssastore.core.marks import Watermark, mark_name
 from ssastore.core.moving import begin_move, cancel_move, finish_move
@@ -22,6 +23,7 @@ from ssastore.core.recut import begin_merge, halves_of, ready_for_merge, split_p
 from ssastore.core.renumbering import renumbered, switched
 from ssastore.core.standing import Standing, State, judge
 from ssastore.core.widening import begin_fill, finish_fill
+from ssastore.env import Write
 from ssastore.errors import ConfigError
 from ssastore.keyspace import GROUPS
 
@@ -259,11 +261,11 @@ def test_an_owner_whose_first_environment_nobody_knows_may_not_get_a_new_one() -
         replace(r, planes=tuple(replace(p, env=ENVS[p.owner]) if p.owner == A else p for p in r.planes))
         for r in LAYOUT
     ]
+    known = {group_key(r.group): r.encode() for r in named}
     found = [
-        replace(
-            t, copy=ControlCopy(5, {**bare(t).copy.items, **{group_key(r.group): r.encode() for r in named}})
-        )
+        replace(t, copy=ControlCopy(5, {**copy.items, **known}))
         for t in traces(without=A)
+        if (copy := bare(t).copy) is not None
     ]
     assert group_in(rebuild(found)) == named[GROUP]
 
@@ -406,6 +408,14 @@ def test_what_are_no_traces_of_one_cluster_is_refused() -> None:
     strange = ControlCopy(5, items_of() | {CLUSTER_KEY: other.encode()})
     with pytest.raises(ConfigError, match="2 clusters"):
         rebuild([*traces(), Trace("n9", strange, ())])
+    with pytest.raises(ConfigError, match="2 clusters"):
+        rebuild(traces(), [strange])
+    with pytest.raises(ConfigError, match="2 clusters"):
+        rebuild([Trace("n9", None, (), "cd" * 16)], [ControlCopy(5, items_of())])
+    with pytest.raises(ConfigError, match="no traces"):
+        rebuild([], [ControlCopy(5, items_of())])
+    with pytest.raises(ConfigError, match="add a backup"):
+        rebuild([Trace("n9", None, (), RECORD.cluster_id)])
 
 
 def test_a_copy_survives_its_way_through_a_file() -> None:
@@ -419,3 +429,66 @@ def test_a_copy_survives_its_way_through_a_file() -> None:
     ):
         with pytest.raises(ConfigError):
             ControlCopy.decode(wrong)
+
+
+MOVED = finish_move(begin_move(LAYOUT[GROUP], 0, SPARE, ENVS[SPARE], ZONES), 0)
+SINCE = {SPARE: {GROUP: Standing(3, 1, 2)}, A: {GROUP: Standing(1, 1, 2)}}
+
+
+def test_a_backup_never_takes_back_what_a_node_knows() -> None:
+    """Also where its clock was ahead, and a node has been given another weight since."""
+    heavier = tuple(replace(node, weight=2) for node in NODES)
+    newer = items_of(MOVED) | {node_key(node.name): node.encode() for node in heavier}
+    found = [replace(trace, copy=ControlCopy(5, newer)) for trace in traces(standings=SINCE)]
+    for known in (found, found[:1]):
+        made = rebuild(known, [ControlCopy(1 << 40, items_of())])
+        assert group_in(made) == MOVED and not made.doubtful
+        assert made.taken == {trace.node: 0 for trace in known} | {known[-1].node: GROUPS, "backup": 0}
+        assert all(made.items[node_key(node.name)] == node.encode() for node in heavier)
+
+
+def test_a_backup_takes_the_place_of_copies_that_were_lost() -> None:
+    """What has happened since shows on the disks, as after a copy of a node."""
+    backup = ControlCopy(5, items_of())
+    found = [replace(trace, copy=None, noted=RECORD.cluster_id) for trace in traces(standings=SINCE)]
+    made = rebuild(found, [backup])
+    assert group_in(made).planes[0] == PlaneOwner(SPARE, 5, ACTIVE, ENVS[SPARE])
+    assert made.doubtful == [slice_name(GROUP)] and made.taken == {"backup": GROUPS}
+
+
+def test_a_backup_that_knows_more_than_the_nodes_wants_all_disks() -> None:
+    """Those that are missing may know of what came after it, and give an epoch a second time."""
+    backup = ControlCopy(5, items_of(MOVED))
+    assert group_in(rebuild(traces(standings=SINCE), [backup])) == MOVED
+    made = rebuild(traces(standings=SINCE, without=B), [backup])
+    assert list(made.unclear) == [f"{GROUP:03x}"] and "add the directories of all nodes" in str(made.unclear)
+    lost = [replace(trace, copy=None, noted=RECORD.cluster_id) for trace in traces(without=B)]
+    assert len(rebuild(lost, [backup]).unclear) == GROUPS
+
+
+async def test_a_backup_is_of_one_moment_and_survives_its_way_through_a_file() -> None:
+    control = MemoryControlStore()
+    with pytest.raises(ConfigError, match="holds no cluster"):
+        await read_whole(control, 7)
+    await write_rebuilt(control, rebuild(traces()).items)
+    await control.transact([], [Write("move/003", b"an order"), Write("setting/rate", b"5")])
+    copy = await read_whole(control, 7)
+    assert copy == ControlCopy(7, items_of() | {"setting/rate": b"5"})
+    file = encode_backup(copy)
+    assert is_backup(file) and decode_backup(file) == copy and not is_backup(copy.encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda file: file[:-100], "damaged"),
+        (lambda file: file.replace(b'"taken_ms": 7', b'"taken_ms": 8'), "damaged"),
+        (lambda file: file.replace(b"backup 1 ", b"backup 2 "), "format must be 1"),
+        (lambda file: b"\n" + file, "begins otherwise"),
+        (lambda file: b"", "begins otherwise"),
+        (lambda file: file.partition(b"\n")[0], "damaged"),
+    ],
+)
+def test_a_backup_that_is_none_or_damaged_is_refused(change: Callable[[bytes], bytes], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        decode_backup(change(encode_backup(ControlCopy(7, items_of()))))
