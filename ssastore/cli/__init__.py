@@ -63,6 +63,7 @@ _COMMANDS = {
     "node": ("daemons", "Run a storage node; add, kill, start, remove nodes of the lab."),
     "gateway": ("daemons", "Run an S3 gateway, a cluster's or a program's own."),
     "sidecar": ("sidecar", "A local port for programs that know nothing of rules."),
+    "backup": ("backup", "Copy a control store or a node, to be kept elsewhere."),
     "control": ("rebuild", "Form a cluster on several hosts; make a lost control store anew."),
     "sim": ("sim", "Run the cluster on virtual time, under faults, and judge it."),
 }

@@ -125,6 +125,19 @@ async def make_durable(store: Store, env_id: int, mark: Watermark, *, is_new: bo
     await store.submit(change)
 
 
+async def forget(store: Store) -> None:
+    """Let a copy of a store be no environment any more, though all its data are there.
+
+    Its next start makes it a new one, which votes for nothing until a recovery gives it slices: the one that
+    was copied may have gone on voting since.
+    """
+
+    def change(txn: WriteTxn) -> None:
+        txn.delete(ENVIRONMENT_KEY)
+
+    await store.submit(change)
+
+
 async def publish(control: ControlStore, env_id: int, mark: Watermark) -> bool:
     """Tell the control store how far an environment is. False: it was told of a later boot, by somebody else.
 
