@@ -74,7 +74,11 @@ def _places(settings: Path, data: Path) -> Places:
     "--replicas", type=click.IntRange(1), help="1, 3 or 5; by default 3 where there are as many nodes."
 )
 @click.option(
-    "--set", "chosen", metavar="NAME=VALUE", multiple=True, help="A setting of every node; again for more."
+    "--set",
+    "chosen",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A setting of every node, as announce=bgp; not what follows from the rest. Again for more.",
 )
 @_ttl
 @_where
