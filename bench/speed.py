@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench import machine
+from bench.goals import Row, case_of, goals, number
 from bench.growth import OPS
 from bench.plot import Line, log_plot
-from bench.report import PROTOCOLS, SCHEMA, WORKS, Case, bytes_text
-from ssastore.load import MIB
+from bench.report import PROTOCOLS, SCHEMA, WORKS, bytes_text
 
 FIGURES = Path(__file__).with_name("figures")
 DOCS = Path(__file__).parents[1] / "docs" / "explanation"
@@ -52,73 +50,13 @@ _GROWTH_ROWS = (
     ("scrub s", "scrub_s"),
     ("scrub us/copy", "scrub_us"),
 )
-_GROWTH_MAX = 1.5
-_GROWTH_TIMES = 3000
-"As many objects as that are to cost no more than so many times as much."
 _PLOT_TOP = 20.0
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What we want of a ratio of ours to a peer's."""
-
-    text: str
-    case: Case
-    ours: str
-    peer: str
-    figure: str
-    least: float
-    is_inverse: bool = False
-    "Of what is better when it is less."
-
-
-GOALS = (
-    Goal(
-        "native GET of 4 KiB: ops/s over those of Redis Cluster",
-        Case("native", "get", 4096, 64),
-        "ssastore",
-        "redis",
-        "ops_per_s",
-        3.0,
-    ),
-    Goal(
-        "durable PUT of 4 KiB: ops/s over those of Redis with `appendfsync always`",
-        Case("native", "put", 4096, 64),
-        "ssastore",
-        "redis-always",
-        "ops_per_s",
-        2.0,
-    ),
-    Goal(
-        "S3 GET of 1 MiB: bytes for a second of server CPU over those of nginx",
-        Case("s3", "get", MIB, 64),
-        S3_OURS,
-        "nginx",
-        "server_cpu_us_per_op",
-        0.5,
-        is_inverse=True,
-    ),
-)
-
-
-def number(value: float | None) -> str:
-    """Three digits, thousands by commas; a gap for what was not measured."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def middle(figure: Row | float | None) -> float | None:
     """The median of a spread, or the figure itself."""
     found: float | None = figure["median"] if isinstance(figure, dict) else figure
     return found
-
-
-def case_of(row: Row) -> Case:
-    """What a summary or a ratio is of."""
-    return Case(*[row[name] for name in Case._fields])
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -195,39 +133,6 @@ def by_size(runs: dict[str, list[Row]], op: str) -> list[Line]:
         if points:
             lines.append(Line(target, points))
     return lines
-
-
-def goals(runs: dict[str, list[Row]], growths: dict[str, list[Row]]) -> str:
-    """What we want, what was found, and in which run."""
-    rows = [
-        [goal.text, f"at least {goal.least:g}", text, "yes" if found >= goal.least else "**no**", name]
-        for goal in GOALS
-        for name, found, text in _found(runs, goal)
-    ]
-    for name, (growth, *_) in growths.items():
-        first, last = growth["points"][0], growth["points"][-1]
-        if last["objects"] < _GROWTH_TIMES * first["objects"]:
-            continue
-        for op in OPS:
-            ratio = last["server_us"][op] / first["server_us"][op]
-            what = "an entry of a page" if op == "list" else f"`{op}`"
-            text = f"CPU of {what} at {last['objects']:,} objects over that at {first['objects']:,}"
-            is_met = "yes" if ratio <= _GROWTH_MAX else "**no**"
-            rows.append([text, f"at most {_GROWTH_MAX}", number(ratio), is_met, name])
-    return _table(("goal", "wanted", "found", "reached", "run"), rows)
-
-
-def _found(runs: dict[str, list[Row]], goal: Goal) -> Iterator[tuple[str, float, str]]:
-    """Runs that have it, with the median, and that with its spread."""
-    for name, rows in runs.items():
-        for row in rows:
-            pair = (row.get("target"), row.get("peer"))
-            if row["kind"] == "ratio" and case_of(row) == goal.case and pair == (goal.ours, goal.peer):
-                values = [row[goal.figure][part] for part in ("median", "low", "high")]
-                if goal.is_inverse:
-                    values = [1 / value for value in values]
-                mid, low, high = map(number, (values[0], *sorted(values[1:])))
-                yield name, values[0], f"{mid} ({low} to {high})"
 
 
 # -- growth -----------------------------------------------------------------------------------------
@@ -309,7 +214,7 @@ def pages(folder: Path) -> dict[str, str]:
         "ORIGINS": origins(runs | growths),
         "COMPARISON": comparison(runs),
         "TARGETS": about_targets(runs),
-        "GOALS": goals(runs, growths),
+        "GOALS": _table(("goal", "wanted", "found", "reached", "run"), goals(runs, growths)),
         "GROWTH": growth_table(growths),
         "MOVES": moves(growths),
     }

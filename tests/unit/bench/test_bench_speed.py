@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench.goals import GOALS, goals, number
 from bench.report import SCHEMA, Case
-from bench.speed import DOCS, FIGURES, GOALS, comparison, goals, growth_plot, keep, main, number, pages
+from bench.speed import DOCS, FIGURES, comparison, growth_plot, keep, main, pages
 from tests.unit.bench.test_bench_growth import MACHINE
 
 SPREAD = {"median": 20.0, "low": 10.0, "high": 30.0}
@@ -72,14 +73,27 @@ def test_a_row_for_each_target() -> None:
 
 
 def test_goals_that_are_missed_are_said_to_be() -> None:
-    large = GOALS[-1].case
-    rows = [RUN, ratio(GET, "ssastore", "redis", 2.9), ratio(large, "ssastore S3", "nginx", 0.1, cpu=1.6)]
-    found = goals({"native": rows}, {"growth": [growth(16.0)]}).splitlines()[2:]
-    assert found[0].endswith("| at least 3 | 2.9 (1.45 to 5.8) | **no** | native |")
-    more_cpu_is_less = "| at least 0.5 | 0.625 (0.312 to 1.25) | yes | native |"
-    assert found[1].endswith(more_cpu_is_less)
-    assert found[2].startswith("| CPU of `get` at 3,000,000") and "| 1.6 | **no** |" in found[2]
-    assert "| CPU of an entry of a page" in found[4] and "| 1 | yes |" in found[4] and len(found) == 6
+    large, small_r3 = GOALS[-1].case, Case("s3", "put", 4096, 64)
+    rows = [
+        RUN,
+        ratio(GET, "ssastore", "redis", 3.9),
+        ratio(GET, "ssastore R=3", "redis", 2.6),
+        ratio(large, "ssastore S3", "nginx", 0.1, cpu=1.6),
+        summary("ssastore S3", small_r3, us=299.0),
+        summary("ssastore S3 R=3", small_r3, us=701.0),
+    ]
+    found = goals({"native": rows}, {"growth": [growth(16.0)]})
+    assert [row[1:] for row in found] == [
+        ("at least 4", "3.9 (1.95 to 7.8)", "**no**", "native"),
+        ("at least 2.5", "2.6 (1.3 to 5.2)", "yes", "native"),
+        ("at most 300 us", "299 (10 to 30)", "yes", "native"),
+        ("at most 700 us", "701 (10 to 30)", "**no**", "native"),
+        ("at least 0.5", "0.625 (0.312 to 1.25)", "yes", "native"),  # more CPU is less
+        ("at most 1.5", "1.6", "**no**", "growth"),
+        *[("at most 1.5", "1", "yes", "growth")] * 3,
+    ]
+    assert found[2][0] == "S3 durable PUT of 4 KiB" and found[3][0] == "S3 durable PUT of 4 KiB, R=3"
+    assert found[5][0].startswith("CPU of `get` at 3,000,000") and found[7][0].startswith("CPU of an entry")
 
 
 def test_results_are_kept_without_their_rounds(tmp_path: Path) -> None:
