@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.growth import OPS
 from bench.report import Case
-from ssastore.load import MIB
+from ssastore.load import MIB, Op
 
 _GROWTH_MAX = 1.5
 _GROWTH_TIMES = 3000
@@ -86,7 +86,7 @@ class Cost:
 
 
 _GET, _PUT = (Case("native", op, 4096, 64) for op in ("get", "put"))
-_S3_COSTS = (
+_S3_COSTS: tuple[tuple[Op, int, str, float, float | None], ...] = (
     ("get", 4096, "S3 GET of 4 KiB", 120, 180),
     ("get", MIB, "S3 GET of 1 MiB", 1000, None),
     ("put", 4096, "S3 durable PUT of 4 KiB", 300, 700),
