@@ -2,11 +2,13 @@
 
     ssastore node --config FILE
 
-It accepts the addresses of what the node owns (AnyIP), opens the W listening
-sockets, and keeps W workers running.  The kernel steers a connection by the lane
-digit of its destination to the socket with that index in the order of opening, so
-the sockets are held here for the node's whole life: a worker that dies comes back
-to its own socket, and what waits in its backlog is answered then.
+It accepts the addresses of what the node owns (AnyIP), opens the W sockets, and
+keeps W workers running.  It listens when all of them could answer: until then a
+client is refused and asks another plane at once, where in a backlog it would wait
+for a process to begin.  The kernel steers a connection by the lane digit of its
+destination to the socket with that index in the order of listening, so the sockets
+are held here for the node's whole life: a worker that dies comes back to its own
+socket, and what waits in its backlog is answered then.
 
 It is a candidate for the cluster's coordinator as well.
 """
@@ -76,6 +78,7 @@ _RESTART_CAP_S = 5.0
 _STEADY_S = 10.0
 _STOP_S = 15.0
 _COUNT_EVERY_S = 1.0
+_OPEN_LATE_S = 5.0
 _AGAIN = -1
 "In the place of an exit code."
 
@@ -84,7 +87,7 @@ EXIT_DATA_DIR = 3
 
 
 def open_listeners(port: int, workers: int) -> list[socket.socket]:
-    """W sockets on one port of all addresses, steered by lane.
+    """W sockets on one port of all addresses. They do not listen: the kernel refuses who comes.
 
     AnyIP needs the wildcard address: binding a single address of the range fails.
 
@@ -99,14 +102,23 @@ def open_listeners(port: int, workers: int) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(("::", port))
-            listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         for listener in listeners:
             listener.close()
         raise ConfigError(f"port {port}: {error.strerror}") from None
-    if workers > 1:
-        attach_lane_steering(listeners[0], workers)
     return listeners
+
+
+def begin_listening(listeners: list[socket.socket]) -> None:
+    """Let clients in, each at the worker of its lane: the kernel counts sockets in the order of this.
+
+    Raises:
+        OSError: somebody has come to listen on the port.
+    """
+    for listener in listeners:
+        listener.listen(LISTEN_BACKLOG)
+    if len(listeners) > 1:
+        attach_lane_steering(listeners[0], len(listeners))
 
 
 def claim_data_dir(path: str, cluster_id: str, name: str, workers: int, *, are_named: bool = False) -> None:
@@ -193,8 +205,10 @@ class Supervisor:
         "It ends to begin again, with another number of workers."
         self._jobs: list[asyncio.Task[None]] = []
         self._ready = (-1, -1)
-        "A pipe: workers write their numbers into it when they answer."
+        "A pipe: workers write their numbers into it when they could answer."
         self._answering: set[int] = set()
+        self._is_open = False
+        self._opens_late: asyncio.TimerHandle | None = None
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT, or until a worker finds that it must not run; the exit code."""
@@ -218,10 +232,25 @@ class Supervisor:
         self._stopping.set()
 
     def _hear_ready(self, workers: int) -> None:
-        """A worker answers. When all have done so once, whoever waits for the node may go on."""
+        """A worker could answer. When all can, clients are let in, and who waits for the node may go on."""
         self._answering.update(os.read(self._ready[0], workers))
         if len(self._answering) == workers:
+            self._open()
             tell_service_manager("READY=1")
+        elif self._opens_late is None:
+            # One that cannot begin must not keep the lanes of the others from being served.
+            self._opens_late = asyncio.get_running_loop().call_later(_OPEN_LATE_S, self._open)
+
+    def _open(self) -> None:
+        if self._is_open or self._stopping.is_set():
+            return
+        try:
+            begin_listening(self._listeners)
+            self._is_open = True
+        except OSError as error:
+            log.critical("port.taken", extra={"port": self._config.port, "reason": error.strerror})
+            self._failed = EXIT_CONFIG
+            self._stopping.set()
 
     def _keep_read(self) -> None:
         """Secrets and certificates; workers have sessions of their own, and hear a signal from here alone."""
@@ -256,6 +285,8 @@ class Supervisor:
         keepers = [spawn(f"worker {index}", self._keep(index)) for index in range(workers)]
         await self._stopping.wait()
         tell_service_manager("STOPPING=1")
+        if self._opens_late is not None:
+            self._opens_late.cancel()
         for process in self._running.values():
             process.terminate()
         _, late = await asyncio.wait(keepers, timeout=_STOP_S)

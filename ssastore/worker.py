@@ -48,12 +48,15 @@ from ssastore.transport.tcp import TcpLinks, simulated_links
 
 log = logging.getLogger(__name__)
 
+_OPENS_S = 0.005
+"Between two looks whether the supervisor listens: the kernel tells nobody."
+
 
 class Worker:
     """An engine as a process, built from configuration and control store."""
 
     def __init__(self, config: NodeConfig, index: int, listener: socket.socket, ready_fd: int = -1) -> None:
-        """``ready_fd``: where its number is written when it answers."""
+        """``ready_fd``: where its number is written when it could answer; who reads it then listens."""
         self._config = config
         self._ready_fd = ready_fd
         self._index = index
@@ -73,13 +76,15 @@ class Worker:
         watches = [watch_secrets(self._config.secrets_file, self._credentials)]
         keep_read(watches + ([self._tls.watch] if self._tls is not None else []))
         engine = await self._start_engine()
+        if self._ready_fd >= 0:
+            os.write(self._ready_fd, bytes([self._index]))
+            while not stopped.is_set() and not is_listening(self._listener):  # noqa: ASYNC110
+                await asyncio.sleep(_OPENS_S)
         server = await self._listen(engine.service)
         engine.begin()
         signs = spawn("keep lease", self._heartbeat(engine).run()) if self._index == 0 else None
         tls = self._tls.shown() if self._tls is not None else {}
         log.info("worker.ready", extra={"slices": len(engine.acceptor.owned), **tls})
-        if self._ready_fd >= 0:
-            os.write(self._ready_fd, bytes([self._index]))
         await stopped.wait()
         server.close()
         if signs is not None:
@@ -144,6 +149,11 @@ class Worker:
             "disk_free_bytes": disk.f_bavail * disk.f_frsize,
             **({} if self._routes is None else {"routes": self._routes.describe()}),
         }
+
+
+def is_listening(listener: socket.socket) -> bool:
+    """Does the kernel let connections in?"""
+    return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def main() -> None:

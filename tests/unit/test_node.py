@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from ssastore import node
 from ssastore.config import NodeConfig, make_secrets
 from ssastore.errors import DataDirError, Unavailable
-from ssastore.worker import Worker
+from ssastore.worker import Worker, is_listening
 
 
 async def test_worker_that_the_kernel_refuses_is_tried_again(
@@ -62,6 +65,99 @@ async def test_who_is_told_of_new_files_is_who_answers() -> None:
     supervisor._answering = {0, 1, 3}
     supervisor._tell_workers()
     assert told == ["answers"]
+
+
+@pytest.fixture
+def supervisor() -> Iterator[node.Supervisor]:
+    """Of two workers, with sockets on a port of their own and a pipe to hear of readiness."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        port = probe.getsockname()[1]
+    made = node.Supervisor("nowhere", NodeConfig("n1", "control", "data", "secrets", port=port))
+    made._listeners = node.open_listeners(port, 2)
+    made._ready = os.pipe()
+    yield made
+    for listener in made._listeners:
+        listener.close()
+    for descriptor in made._ready:
+        os.close(descriptor)
+
+
+def lets_in(supervisor: node.Supervisor) -> bool:
+    try:
+        socket.create_connection(("::1", supervisor._config.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+async def test_nobody_is_let_in_before_all_workers_could_answer(supervisor: node.Supervisor) -> None:
+    """Who waits in a backlog for a process to begin would not ask another plane."""
+    assert not lets_in(supervisor)
+    for index in (1, 0):
+        assert not any(is_listening(listener) for listener in supervisor._listeners)
+        os.write(supervisor._ready[1], bytes([index]))
+        supervisor._hear_ready(2)
+    assert all(is_listening(listener) for listener in supervisor._listeners)
+    assert lets_in(supervisor)
+    assert supervisor._opens_late is not None
+    supervisor._opens_late.cancel()
+
+
+async def test_a_worker_that_cannot_begin_keeps_nobody_from_the_others(
+    supervisor: node.Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "_OPEN_LATE_S", 0.0)
+    os.write(supervisor._ready[1], bytes([0]))
+    supervisor._hear_ready(2)
+    await asyncio.sleep(0.01)
+    assert lets_in(supervisor)
+
+
+async def test_a_port_that_was_taken_meanwhile_ends_the_node(
+    supervisor: node.Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(_: Any) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(node, "begin_listening", taken)
+    os.write(supervisor._ready[1], bytes([0, 1]))
+    supervisor._hear_ready(2)
+    assert supervisor._failed == node.EXIT_CONFIG and supervisor._stopping.is_set()
+
+
+async def test_a_worker_serves_when_its_supervisor_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = str(tmp_path / "secrets.json")
+    make_secrets(secrets)
+    served: list[bool] = []
+
+    async def begin(_: Worker) -> Any:
+        return SimpleNamespace(service=None)
+
+    async def serve(worker: Worker, _: Any) -> None:
+        served.append(is_listening(worker._listener))
+        raise Unavailable("enough is known")
+
+    monkeypatch.setattr(Worker, "_start_engine", begin)
+    monkeypatch.setattr(Worker, "_listen", serve)
+    told, tells = os.pipe()
+    with socket.socket(socket.AF_INET6) as listener:
+        listener.bind(("::1", 0))
+        worker = Worker(NodeConfig("n1", "control", "data", secrets, manage_routes=False), 3, listener, tells)
+        serving = asyncio.create_task(worker.serve())
+        assert await asyncio.to_thread(os.read, told, 9) == b"\3"
+        await asyncio.sleep(0.02)
+        assert not serving.done()
+        listener.listen()
+        with pytest.raises(Unavailable):
+            await serving
+    assert served == [True]
+    for descriptor in (told, tells):
+        os.close(descriptor)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 async def test_a_worker_that_begins_outlives_sighup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
