@@ -21,14 +21,10 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
-from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, rt_type
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from ssastore.core.routeplan import parse
 from ssastore.env import Route
 from ssastore.errors import RouteRefused
-from ssastore.routes.rtnetlink import Rtnetlink
+from ssastore.routes.rtnetlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Rtnetlink
 
 ROUTE_PROTOCOL = 74
 "Our mark on a route (rtm_protocol). Nobody's in the lists of the kernel and of iproute2."
@@ -38,6 +34,9 @@ FRONT_ROUTE_PROTOCOL = 75
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
 
+RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
+RTM_GETROUTE = 26
 _RTMSG = struct.Struct("=8BI")
 "linux/rtnetlink.h: family, length of destination and of source, tos, table, protocol, scope, type; flags."
 _DST_LENGTH_AT = 1
@@ -51,6 +50,8 @@ _ANY_ADDRESS = bytes(16)
 
 ACCEPTED, ANNOUNCED = "local", "unreachable"
 "The kernel's type of a route without a next hop."
+_TYPES = {ACCEPTED: 2, ANNOUNCED: 7}
+_UNICAST = 1
 
 LOOPBACK_INDEX = 1
 "lo is the first interface of every network namespace."
@@ -72,7 +73,7 @@ class NetlinkRoutes:
     ) -> None:
         self._table = table
         self._protocol = protocol
-        self._plain = rt_type[plain]
+        self._plain = _TYPES[plain]
         self._rtnetlink = Rtnetlink()
         # What we last knew to be installed. It only decides whether an add may replace: one that
         # always replaced would take the place of somebody else's route.
@@ -88,8 +89,7 @@ class NetlinkRoutes:
         Raises:
             RouteRefused: the kernel did not let us read.
         """
-        pattern = rtmsg()
-        pattern.update(family=socket.AF_INET6, table=self._table, proto=self._protocol)
+        pattern = _RTMSG.pack(socket.AF_INET6, 0, 0, 0, self._table, self._protocol, 0, 0, 0)
         try:
             found = self._rtnetlink.dump_plainly(RTM_GETROUTE, pattern, _RTMSG)
         except OSError as error:
@@ -134,7 +134,7 @@ class NetlinkRoutes:
             network, via = parse(route)
         except ValueError as error:
             raise RouteRefused(f"{route}: {error}") from error
-        kind = self._plain if via is None else rt_type["unicast"]
+        kind = self._plain if via is None else _UNICAST
         fields = _RTMSG.pack(
             socket.AF_INET6, network.prefixlen, 0, 0, self._table, self._protocol, 0, kind, 0
         )

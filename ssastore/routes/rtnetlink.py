@@ -1,9 +1,10 @@
-"""One blocking rtnetlink socket: pyroute2 encodes and decodes the messages, the conversation is ours.
+"""One blocking rtnetlink socket: messages are pyroute2's or packed by the caller, the conversation is ours.
 
-pyroute2's own ``IPRoute`` cannot be used here: since 0.9 it runs an asyncio loop of its own for
-each request, which raises inside a coroutine, and ``IPRoute(netns=...)`` forks a process for the
-socket.  A plain socket does neither, and need not wait either: the kernel has worked off a request
-and queued its answer before ``send`` returns.
+Nothing of pyroute2 is imported here: the package imports all of its parts, which was a fifth of the start of
+a worker.  Its ``IPRoute`` could not be used anyway: since 0.9 it runs an asyncio loop of its own for each
+request, which raises inside a coroutine, and ``IPRoute(netns=...)`` forks a process for the socket.  A plain
+socket does neither, and need not wait either: the kernel has worked off a request and queued its answer
+before ``send`` returns.
 
 The socket belongs to the network namespace in which the calling thread was when it was made.
 """
@@ -17,15 +18,16 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from pyroute2.netlink import (
-    NLM_F_ACK,
-    NLM_F_ACK_TLVS,
-    NLM_F_DUMP,
-    NLM_F_DUMP_INTR,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-)
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_REPLACE = 0x100
+NLM_F_ACK_TLVS = NLM_F_EXCL = 0x200
+NLM_F_DUMP = 0x300
+NLM_F_CREATE = 0x400
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+"linux/netlink.h. What one bit means depends on the message: of a request, of its answer."
 
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
@@ -85,7 +87,7 @@ class Rtnetlink:
         Raises:
             OSError: the kernel refused; errno and its own words.
         """
-        self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
+        self._send_encoded(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
         self._collect(lambda datagram, part: None)
 
     def request_plainly(
@@ -99,10 +101,7 @@ class Rtnetlink:
         for number, value in attributes:
             size = _ATTRIBUTE.size + len(value)
             pieces += [_ATTRIBUTE.pack(size, number), value, bytes(_aligned(size) - size)]
-        payload = b"".join(pieces)
-        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        flags |= NLM_F_REQUEST | NLM_F_ACK
-        self._socket.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
+        self._send(kind, b"".join(pieces), NLM_F_REQUEST | NLM_F_ACK | flags)
         self._collect(lambda datagram, part: None)
 
     def dump(self, kind: int, pattern: Any) -> list[Any]:
@@ -118,12 +117,12 @@ class Rtnetlink:
             message.decode()
             return message
 
-        return self._dump(kind, pattern, decode)
+        return self._dump(lambda flags: self._send_encoded(kind, pattern, flags), decode)
 
     def dump_plainly(
-        self, kind: int, pattern: Any, fields: struct.Struct
+        self, kind: int, pattern: bytes, fields: struct.Struct
     ) -> list[tuple[tuple[Any, ...], dict[int, bytes]]]:
-        """The same as numbers and bytes: the fixed fields, and the attributes by type.
+        """The same as numbers and bytes: the fixed fields, as in ``pattern``, and the attributes by type.
 
         pyroute2 takes 0.3 ms for one object, and a router may have some thousand routes.
         """
@@ -132,17 +131,21 @@ class Rtnetlink:
             found = fields.unpack_from(datagram, part.start)
             return found, _attributes(datagram, part.start + _aligned(fields.size), part.end)
 
-        return self._dump(kind, pattern, decode)
+        return self._dump(lambda flags: self._send(kind, pattern, flags), decode)
 
-    def _dump(self, kind: int, pattern: Any, decode: Callable[[bytes, _Part], T]) -> list[T]:
+    def _dump(self, ask: Callable[[int], None], decode: Callable[[bytes, _Part], T]) -> list[T]:
         for _ in range(DUMP_ATTEMPTS):
-            self._send(kind, pattern, NLM_F_REQUEST | NLM_F_DUMP)
+            ask(NLM_F_REQUEST | NLM_F_DUMP)
             found, is_whole = self._collect(decode)
             if is_whole:
                 return found
         raise OSError(errno.EAGAIN, "the table changed during every attempt to read it")
 
-    def _send(self, kind: int, message: Any, flags: int) -> None:
+    def _send(self, kind: int, payload: bytes, flags: int) -> None:
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        self._socket.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
+
+    def _send_encoded(self, kind: int, message: Any, flags: int) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         message.reset()
         message["header"].update(type=kind, flags=flags, sequence_number=self._sequence)

@@ -149,6 +149,14 @@ def test_asking_imports_nothing_heavy(arguments: list[str]) -> None:
     assert imported & HEAVY == set()
 
 
+@pytest.mark.parametrize("module", ["ssastore.worker", "ssastore.node", "ssastore.gateway"])
+def test_a_daemon_starts_without_what_only_labs_need(module: str) -> None:
+    """A lab starts a dozen of them, a host one for each core; pyroute2 was a fifth of a worker's start."""
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & {"pyroute2", "boto3", "click"} == set()
+
+
 @pytest.mark.parametrize("module", ["ssastore", "ssastore.worker"])
 @pytest.mark.parametrize("how", ["flag", "variable"])
 def test_optimised_python_is_refused(module: str, how: str) -> None:
