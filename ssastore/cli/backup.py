@@ -57,12 +57,15 @@ def node_command(config: str, out: Path) -> int:
     replicas, and fetches only what the copy lacks. With one replica, or if the others are lost as well:
     `ssastore recover --accept-data-loss`.
     """
-    import asyncio
+    import signal
 
     from ssastore.backups import copy_node
     from ssastore.config import NodeConfig, load
 
     settings = load(config, NodeConfig)
-    made = asyncio.run(copy_node(Path(settings.data_dir), out, settings.map_bytes))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # As Ctrl-C: what was copied so far goes away.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    made = copy_node(Path(settings.data_dir), out, settings.map_bytes)
     click.echo(f"{out}: {made.records} records of {made.workers} workers, {made.size / 2**20:.1f} MiB")
     return 0

@@ -5,19 +5,23 @@ log is taken first.  The log's files are written meanwhile, so what was copied i
 hold, without a gap, what a start needs that finds the snapshot of that time.  The data come from a later
 snapshot, which needs the same frames or fewer of them.
 
-While a snapshot is read, the store cannot use the space again that was freed since: its file may grow.
+To take a snapshot takes a moment, to copy its data perhaps hours: two steps, so that several stores can be
+copied as they were at about one time.
+
+While a snapshot is held, the store cannot use the space again that was freed since: its file may grow.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
 
-from ssastore.errors import DataDirError
+from ssastore.errors import DataDirError, EnvironmentProblem
 from ssastore.store.datadir import LOCK_NAME
 from ssastore.store.lmdb import DATA_NAME, LIB_VERSION, LONG_NAME, LmdbStore
 from ssastore.store.lmdbtxn import LOG
@@ -30,33 +34,41 @@ _LOG_TRIES = 20
 _LOCKS = (LOCK_NAME, "lock.mdb")
 
 
-def copy_store(source: Path, target: Path) -> None:
-    """Copy the store in directory ``source`` into the empty directory ``target``, durably.
+@contextmanager
+def snapshot(source: Path, target: Path) -> Iterator[Callable[[], None]]:
+    """Hold the state that the store in directory ``source`` has now, for a copy in the empty ``target``.
 
-    Not from the process that has it open: LMDB knows no second time.
+    The copy is made, durably but for its names, by a call of what this gives.  Not in the process that has
+    the store open: LMDB knows no second time.
 
     Raises:
-        DataDirError: it is no store, is damaged, or cannot be read; OSError: ``target`` cannot be written.
+        DataDirError: it is no store, is damaged, or cannot be read.
+        EnvironmentProblem, OSError: ``target`` cannot be written.
     """
-    try:
-        env = lmdb.open(
-            os.fspath(source), readonly=True, create=False, map_size=0, max_dbs=1, lib_version=LIB_VERSION
-        )
-    except (lmdb.Error, OSError) as error:
-        raise DataDirError(f"{source} cannot be opened as a store: {error}") from error
+    env = _open(source)
     try:
         env.reader_check()  # A copy that was killed holds back the space of what is deleted until then.
         _copy_log(env, source, target)
-        env.copy(os.fspath(target), compact=True)
-        os.chmod(target / DATA_NAME, 0o600)
+        with env.begin() as txn:
+            yield lambda: _copy_data(env, txn, source, target)
     except lmdb.Error as error:
         raise DataDirError(f"{source} cannot be copied: {error}") from error
     finally:
         env.close()
 
 
+def release(source: Path) -> None:
+    """Let a store have the space back that a copy held which was killed; no error when it is none."""
+    with suppress(DataDirError, lmdb.Error):
+        env = _open(source)
+        try:
+            env.reader_check()
+        finally:
+            env.close()
+
+
 def open_copy(target: Path, map_bytes: int) -> LmdbStore:
-    """Open what ``copy_store`` has made: what is only in the log goes into LMDB.
+    """Open a copy that was made: what is only in the log goes into LMDB.
 
     Raises as ``LmdbStore.open``.
     """
@@ -71,6 +83,26 @@ def seal_copy(target: Path) -> None:
     for path in target.iterdir():
         sync(path)
     sync(target)
+
+
+def _open(source: Path) -> lmdb.Environment:
+    try:
+        return lmdb.open(
+            os.fspath(source), readonly=True, create=False, map_size=0, max_dbs=1, lib_version=LIB_VERSION
+        )
+    except (lmdb.Error, OSError) as error:
+        raise DataDirError(f"{source} cannot be opened as a store: {error}") from error
+
+
+def _copy_data(env: lmdb.Environment, txn: lmdb.Transaction, source: Path, target: Path) -> None:
+    try:
+        env.copy(os.fspath(target), compact=True, txn=txn)
+    except lmdb.Error as error:
+        if "MDB_" in str(error):
+            raise DataDirError(f"{source} cannot be copied: {error}") from error
+        # What the system says is of the copy: the source is mapped, and read without calls.
+        raise EnvironmentProblem(f"{target} cannot be written: {error}") from error
+    os.chmod(target / DATA_NAME, 0o600)
 
 
 def _copy_log(env: lmdb.Environment, source: Path, target: Path) -> None:
