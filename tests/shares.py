@@ -5,7 +5,7 @@ to who first makes its mark in a directory that all know.  At the front are the 
 keeps a third of a core busy.  At the back are the simulator and the unit tests, which compute.  So the three
 fill two cores.  The one at the back begins with the simulator, whose files take minutes each: where they meet
 files are small, and none goes on alone for long.  Tests that are marked ``alone``, for they bound the time of
-an answer, run after all others.
+an answer, run after all others; their process reads only the files that have some, as all take seven seconds.
 
 Not pytest-xdist: its workers are processes with several threads, and the tests that go on in namespaces of
 their own fork, which is safe only where there is one thread.  Here the first two processes begin with them.
@@ -33,6 +33,8 @@ LONG = "tests/sim/"
 "Where it begins."
 ALONE = SHARES
 "The one more, at the end."
+WITH_ALONE = "with-alone"
+"Among the marks: the files that are for it, as the first process found them."
 
 SHARE, MARKS = "SSASTORE_TEST_SHARE", "SSASTORE_TEST_MARKS"
 
@@ -44,11 +46,22 @@ class Share:
         self._number = number
         self._marks = marks
         self._is_mine: dict[str, bool] = {}
+        listed = marks / WITH_ALONE
+        self._with_alone = set(listed.read_text().splitlines()) if listed.exists() else None
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """All files but those for the last process, if this is it."""
+        if self._number != ALONE or collection_path.suffix != ".py" or self._with_alone is None:
+            return None
+        return str(collection_path) not in self._with_alone or None
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """What this process asks for, in which order. That inside a file stays."""
         is_alone = self._number == ALONE
+        if self._number == 0:
+            found = {str(item.path) for item in items if item.get_closest_marker("alone") is not None}
+            (self._marks / WITH_ALONE).write_text("\n".join(sorted(found)))
         items[:] = [item for item in items if (item.get_closest_marker("alone") is not None) == is_alone]
         if self._number == BACK:
             files: dict[str, list[pytest.Item]] = {}

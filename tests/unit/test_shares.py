@@ -92,6 +92,18 @@ def test_files_with_tests_that_fork_are_not_for_the_last_process_and_a_failure_i
     assert sum(map(len, front)) == 4 and back == []
 
 
+def test_the_process_at_the_end_reads_only_files_that_have_something_for_it(tmp_path: Path) -> None:
+    noting = f"import os\n\nwith open(__file__ + '.read', 'a') as f: f.write(os.environ['{SHARE}'])\n\n"
+    write(tmp_path, 3, f"{noting}def test_one():\n    pass\n")
+    alone = f"{noting}import pytest\n\n@pytest.mark.alone\ndef test_alone():\n    pass\n"
+    (tmp_path / "test_1.py").write_text(alone)
+    code, output = run(tmp_path, "--junitxml=report.{share}.xml")
+    assert code == 0, output
+    assert names(tmp_path, ALONE) == ["test_1.test_alone"]
+    read = [sorted((tmp_path / f"test_{number}.py.read").read_text()) for number in range(3)]
+    assert read == [["0", "1", "2"], ["0", "1", "2", str(ALONE)], ["0", "1", "2"]]
+
+
 @pytest.mark.parametrize(
     ("codes", "expected"),
     [([0, 0, 0], 0), ([5, 0, 5], 0), ([5, 5, 5], 5), ([0, 5, 1], 1), ([2, 1, 0], 2), ([-9, 0, 0], -9)],
