@@ -73,7 +73,8 @@ def origins(runs: dict[str, list[Row]]) -> str:
     for name, (first, *_) in runs.items():
         about = first["machine"]
         machines |= dict.fromkeys([", ".join(machine.lines(about)[1:]).split(", load average")[0]])
-        software = f"Python {about['python']}, uvloop {about['uvloop']}"
+        forms = {target["form"]: None for target in first.get("targets", {}).values() if "form" in target}
+        software = ", ".join([f"Python {about['python']}", f"uvloop {about['uvloop']}", *forms])
         how = _how(first) + f"; load {about['load_average']}; {software}"
         rows.append([name, about["started"], f"`{about['commit']}`", how])
     said = "\n".join(f"    {text}" for text in machines)

@@ -11,7 +11,7 @@ import pytest
 
 from bench.goals import GOALS, goals, number
 from bench.report import SCHEMA, Case
-from bench.speed import DOCS, FIGURES, comparison, growth_plot, keep, main, pages
+from bench.speed import DOCS, FIGURES, comparison, growth_plot, keep, main, origins, pages
 from tests.unit.bench.test_bench_growth import MACHINE
 
 SPREAD = {"median": 20.0, "low": 10.0, "high": 30.0}
@@ -21,7 +21,7 @@ RUN: dict[str, Any] = {
     "kind": "run",
     "machine": MACHINE,
     "workload": WORK,
-    "targets": {"ssastore": {"about": "ours"}, "redis": {"about": "theirs"}},
+    "targets": {"ssastore": {"about": "ours", "form": "compiled"}, "redis": {"about": "theirs"}},
     "left_out": {"Swift": "not installed"},
 }
 GET = Case("native", "get", 4096, 64)
@@ -70,6 +70,11 @@ def test_a_row_for_each_target() -> None:
     ours, theirs = table.splitlines()[2:]
     assert ours.startswith("| **native GET, 4 KiB, 64 callers** | ssastore | 20 (10 to 30) | 20 |")
     assert theirs.startswith("|  | redis |") and theirs.endswith("| 7 | 20 | 20 | 20 |  | 20 | native |")
+
+
+def test_a_run_says_in_which_form_ours_was() -> None:
+    row = origins({"native": [RUN]}).splitlines()[2]
+    assert row.endswith(f", uvloop {MACHINE['uvloop']}, compiled |") and row.startswith("| native |")
 
 
 def test_goals_that_are_missed_are_said_to_be() -> None:
