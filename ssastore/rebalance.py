@@ -332,17 +332,22 @@ async def add_node(control: ControlStore, node: NodeRecord) -> None:
         ConfigError: there is another node of that name, or with that address and port, or no cluster.
         TryLater: the cluster is being formed, or the control store does not answer.
     """
-    cluster = await read_cluster(control)
-    if node in cluster.nodes:
-        return
-    if node.name in [known.name for known in cluster.nodes]:
-        raise ConfigError(f"the cluster has a node {node.name} already, and it is not this one")
-    check_nodes(cluster.record.networks, [*cluster.nodes, node])
-    await control.transact([Compare(node_key(node.name), 0)], [Write(node_key(node.name), node.encode())])
-    found = await control.get(node_key(node.name))
-    # Ours too when an earlier try never heard that it was written.
-    if found is None or decode_node(found) != node:
-        raise ConfigError(f"somebody else changed node {node.name} at this moment; look at it and try again")
+    while True:
+        before = await control.get(CLUSTER_KEY)
+        cluster = await read_cluster(control)
+        if node in cluster.nodes:
+            return
+        if node.name in [known.name for known in cluster.nodes]:
+            raise ConfigError(f"the cluster has a node {node.name} already, and it is not this one")
+        check_nodes(cluster.record.networks, [*cluster.nodes, node])
+        if before is None:
+            continue  # It was formed at this moment.
+        # The cluster's own record is written as it is: whoever lets another node in, or gives the cluster
+        # another prefix, has looked at nodes before this one came, and looks again.
+        compares = [Compare(node_key(node.name), 0), Compare(CLUSTER_KEY, before.revision)]
+        writes = [Write(node_key(node.name), node.encode()), Write(CLUSTER_KEY, before.value)]
+        if await control.transact(compares, writes) is not None:
+            return
 
 
 async def remove_node(control: ControlStore, name: str) -> None:
