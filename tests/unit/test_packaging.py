@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,83 @@ def test_the_init_script_says_what_is_missing(shell: str, tmp_path: Path) -> Non
     ):
         done = subprocess.run([shell, script, argument], env=environment, capture_output=True, text=True)
         assert done.returncode == code and text in done.stderr, argument
+
+
+class Host:
+    """What the init script is told of a host; its ssastore fails, or has nothing to do."""
+
+    def __init__(self, folder: Path, program: str = "") -> None:
+        self.run_dir = folder / "run"
+        for name in ("etc", "run", "log"):
+            (folder / name).mkdir()
+        (folder / "etc" / "site.json").write_text("{}")
+        (folder / "ssastore").write_text(f"#!/bin/sh\n{program}\n")
+        (folder / "ssastore").chmod(0o755)
+        names = {"SETTINGS": "etc", "RUN": "run", "LOG": "log", "": "ssastore"}
+        self.environment = os.environ | {
+            f"SSASTORE_{name}".rstrip("_"): str(folder / part) for name, part in names.items()
+        }
+
+    def call(self, argument: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", FOLDER / "init.d" / "ssastore", argument],
+            env=self.environment | changed,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def pids(self) -> dict[str, int]:
+        return {path.stem: int(path.read_text()) for path in self.run_dir.glob("*.pid")}
+
+
+def test_the_init_script_lets_a_process_be_that_has_a_number_of_ours(tmp_path: Path) -> None:
+    """Where /run outlives the processes, as in a container that is started again, numbers come back."""
+    host = Host(tmp_path, "exit 0")
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as other:
+        try:
+            for name in ("form", "node", "gateway"):
+                (host.run_dir / f"{name}.pid").write_text(f"{other.pid}\n")
+            assert host.call("status").returncode == 3
+            assert host.call("stop").returncode == 0
+            assert other.poll() is None, "it is not ours"
+            assert host.call("start").returncode == 0
+            while host.pids():  # All of ours have done their work: none waited for that other one.
+                time.sleep(0.02)
+        finally:
+            other.kill()
+
+
+def test_the_init_script_ends_all_that_it_began(tmp_path: Path) -> None:
+    """The node and the gateway wait for a cluster, which is never formed."""
+    host = Host(tmp_path, "sleep 100")
+    assert host.call("start").returncode == 0
+    pids = host.pids()
+    assert sorted(pids) == ["form", "gateway", "node"]
+    assert host.call("status").returncode == 0
+    assert host.call("stop").returncode == 0 and not host.pids()
+    for pid in pids.values():
+        assert b" keep " not in cmdline(pid).replace(b"\0", b" ")
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_init_script_says_what_it_cannot_do(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    for changed, code, text in (
+        ({"SSASTORE": "no-such-program"}, 5, "no-such-program is not found in "),
+        ({"SSASTORE_RUN": "/proc/nowhere"}, 4, "/proc/nowhere"),
+    ):
+        done = host.call("start", **changed)
+        assert done.returncode == code and text in done.stderr, done
+    done = host.call("start", SSASTORE="no-such-program", PATH="/usr/bin:/bin")
+    assert "/usr/bin:/bin:/usr/local/sbin:/usr/local/bin" in done.stderr
+    assert not host.pids()
 
 
 def test_a_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
