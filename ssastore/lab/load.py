@@ -209,7 +209,10 @@ async def main(settings: Settings) -> dict[str, Any]:
                 await connected[0].create_bucket(load.bucket_name)
             print("started", flush=True)
             clients = [spawn(f"client {n}", client(load, b, n, stop)) for n, b in enumerate(buckets)]
-            while not Path(settings.stop).read_text():
+            stop_file = Path(settings.stop)
+            while not stop_file.exists() or not stop_file.read_text():
+                if not stop_file.exists():  # So has whoever started us, who was killed.
+                    raise SystemExit("the load ends: its directory has gone")
                 await asyncio.sleep(0.05)
                 for ended in clients:
                     if ended.done():

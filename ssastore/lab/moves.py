@@ -248,6 +248,9 @@ def main(
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in INSIDE:
-        run(INSIDE[sys.argv[1]](*sys.argv[2:]))
+        try:
+            run(INSIDE[sys.argv[1]](*sys.argv[2:]))
+        except SsaStoreError as error:
+            sys.exit(f"{sys.argv[1]}: {error}")
     else:
         main()

@@ -65,6 +65,13 @@ class Processes:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
         return EnvironmentProblem(f"{name} ended while starting; the end of {log}:\n{last}")
 
+    def complaints(self) -> list[str]:
+        """The last line of each log that says why a process cannot do its work."""
+        logs = [self._directory / f"{name}.log" for name in self._running]
+        lines = [path.read_text(errors="replace").splitlines() for path in logs if path.exists()]
+        found = [[line for line in of_one if " CRITICAL " in line][-1:] for of_one in lines]
+        return [line for of_one in found for line in of_one]
+
     async def first_child(self, name: str, within_s: float) -> None:
         """Until the process has begun one of its own.
 

@@ -60,13 +60,15 @@ class Stage:
         return [*inside, sys.executable, "-m", *arguments]
 
     def ask(self, *arguments: str) -> str:
-        """What a command of ``lab.moves`` prints there."""
+        """What a command of ``lab.moves`` prints there. Raises SystemExit: it failed, and said why."""
         done = subprocess.run(
             [*_AS_ELSEWHERE, *self.inside("ssastore.lab.moves", *arguments)],
-            check=True,
+            check=False,
             text=True,
             stdout=subprocess.PIPE,
         )
+        if done.returncode:  # What it was is said above.
+            raise SystemExit(f"`{' '.join(arguments)}` on the client host ended with {done.returncode}")
         return done.stdout.strip()
 
     def planned(self, *arguments: str, meanwhile: Callable[[], None] | None = None) -> int:

@@ -437,7 +437,10 @@ class Lab:
         if watch in done:
             raise self._processes.early_end(watch.result())
         if ready in done:
-            ready.result()
+            try:
+                ready.result()
+            except Unavailable as error:  # The logs go with the directory, where it is not kept.
+                raise Unavailable("\n".join([str(error), *self._processes.complaints()])) from None
 
     async def _stop(self) -> None:
         """End the gateway, then the nodes: what the gateway is still doing needs them."""
