@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssastore.lab.status import fetch, health_of
 from tests.shares import SHARES, own_share
 
 PYTHON = sys.executable
@@ -81,7 +82,9 @@ class RunningLab:
         return done.stdout
 
     def status(self) -> Any:
-        return json.loads(self.cli("status", "--json").stdout)
+        """As ``ssastore status --json`` tells, without a process for each look."""
+        _, report = fetch(self._context()["admin_port"], "/status")
+        return report | {"context": self.name, "health": health_of(report)}
 
     def aws(self) -> dict[str, str]:
         """Environment for S3 tools."""
@@ -96,9 +99,12 @@ class RunningLab:
     @property
     def pid(self) -> int:
         """Of the process that made it, with the router and the embedded control store."""
-        context = Path(self.environment["XDG_STATE_HOME"]) / "ssastore" / "contexts" / f"{self.name}.json"
-        found: int = json.loads(context.read_text())["pid"]
+        found: int = self._context()["pid"]
         return found
+
+    def _context(self) -> Any:
+        context = Path(self.environment["XDG_STATE_HOME"]) / "ssastore" / "contexts" / f"{self.name}.json"
+        return json.loads(context.read_text())
 
     def stop(self) -> None:
         self.cli("down")

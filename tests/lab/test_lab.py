@@ -216,7 +216,8 @@ def address_in(address: str, prefix: str) -> bool:
 
 
 def test_status_and_ready_tell_of_every_node(lab: RunningLab) -> None:
-    status = lab.status()
+    status = json.loads(lab.cli("status", "--json").stdout)
+    assert status.keys() == lab.status().keys(), "other tests ask without the command"
     assert (status["schema"], status["ready"], status["context"]) == ("ssastore.status/1", True, "lab")
     assert [node["name"] for node in status["nodes"]] == ["n1", "n2", "n3", "n4"]
     assert sum(node["slices"] for node in status["nodes"]) == 4096
