@@ -125,11 +125,17 @@ def processes_with(text: str) -> dict[int, str]:
 
 
 def wait_until(claim: Callable[[], bool], what: str, wait_s: float = 20) -> None:
-    """Poll until the claim holds; fails with ``what`` when it does not."""
+    """Poll until the claim holds; fails with ``what`` when it does not.
+
+    A look that asks all nodes, or is a command, keeps them busy who are waited for: it takes a third at most.
+    """
     deadline = time.monotonic() + wait_s
-    while not claim():
+    while True:
+        began = time.monotonic()
+        if claim():
+            return
         assert time.monotonic() < deadline, f"not within {wait_s} s: {what}"
-        time.sleep(0.02)
+        time.sleep(max(0.02, 2 * (time.monotonic() - began)))
 
 
 def ask(lab: RunningLab, question: Callable[[ControlStore], Awaitable[T]]) -> T:
