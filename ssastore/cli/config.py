@@ -53,18 +53,15 @@ def show_command(path: str, is_with_origin: bool, as_json: bool) -> int:
     FILE is that of a node or of a gateway; its keys say which. What it does not name has its default.
     """
     import tomllib
-    from pathlib import Path
 
     from ssastore.config import load
     from ssastore.config.described import KINDS, kind_of, with_origin
-    from ssastore.errors import ConfigError
+    from ssastore.config.files import read_small
 
     # What is no TOML is said by `load`, with the line.
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_small(path).decode()
         kind = kind_of(tomllib.loads(text))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
     except ValueError:
         text, kind = "", "node"
     settings: NodeConfig | GatewayConfig = load(path, KINDS[kind])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import tracemalloc
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ssastore.cli import cli
 from ssastore.config import load
 from ssastore.config.described import KINDS, commented, schema
 from ssastore.errors import ConfigError
+from ssastore.limits import MIB
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -79,3 +81,16 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | None, 
     with pytest.raises(ConfigError, match=says) as caught:
         ssastore("config", "show", str(path))
     assert str(caught.value).startswith(str(path))
+
+
+def test_what_is_no_file_of_settings_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="larger than"):
+            ssastore("config", "show", str(path))
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
