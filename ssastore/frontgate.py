@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from ipaddress import IPv6Address, IPv6Network
 
 from ssastore.config import GatewayConfig, parse_listen
+from ssastore.core.clusterreading import read_nodes
 from ssastore.core.front import GateRecord
 from ssastore.core.frontkeeper import FrontKeeper, Hands
 from ssastore.core.frontlease import GateLease
@@ -44,7 +45,8 @@ class FrontGate:
         """Begin. ``view`` is loaded, and followed by the caller; ``config`` has a name.
 
         Raises:
-            ConfigError: another gateway has the name, or this host; or its address is the service's.
+            ConfigError: another gateway has the name, or this host; or its address is the service's, or a
+                node's where it announces by itself.
             Unavailable: the control store does not answer.
             RouteRefused: the kernel does not let this host accept addresses.
         """
@@ -52,6 +54,7 @@ class FrontGate:
         for service in view.record.networks:
             if IPv6Address(gate.address) in service:
                 raise ConfigError(f"address {gate.address} lies inside the service {service}")
+        await _check_announcer(config, control)
         alone = _alone_on_this_host()
         leased = GateLease(control, gate, lambda: _is_here(gate.address))
         try:
@@ -126,6 +129,22 @@ def _try(routes: Routes, view: FrontView) -> None:
     route = Route(f"{view.record.network[-1]}/128")
     routes.add(route)
     routes.remove(route)
+
+
+async def _check_announcer(config: GatewayConfig, control: ControlStore) -> None:
+    """ConfigError: it would take a node's sessions away.
+
+    A router has one with an address.  Whoever is second is refused, until the first one starts again: then
+    the node is, and all its slices are cut off.
+    """
+    if config.announce != "bgp":
+        return
+    for node in await read_nodes(control):
+        if IPv6Address(node.address) == IPv6Address(config.address):
+            raise ConfigError(
+                f"address {config.address} is that of node {node.name}, and a router has one session with an "
+                'address: announce from another address of this host, or with announce = "kernel"'
+            )
 
 
 def _alone_on_this_host() -> socket.socket:

@@ -262,11 +262,14 @@ def test_a_client_that_knows_nothing_works_by_aaaa_alone(lab: RunningLab) -> Non
 
 
 def test_a_gateway_that_others_would_suffer_from_is_refused(lab: RunningLab, tmp_path: Path) -> None:
-    """One of another's name, a second one on a host, and one whose address is the service's."""
+    """One of another's name, a second one on a host, one whose address is the service's, one with a node's
+    sessions."""
     text = (lab.data / "config" / "gw2.toml").read_text()
     own, inside = address_of(text), lab.status()["service"].replace("::/64", ":f000::1")
     home = lab.python(HOME, gateways(lab)["gw"]["address"]).strip()
     named = text.replace(f'"{own}"', f'"{home}"')
+    node = next(known["address"] for known in lab.status()["nodes"] if known["name"] == "n1")
+    announces = 'announce = "bgp"\nbgp_as = 65001\nbgp_neighbours = "2001:db8::1 as 65000"\n'
     asked = {
         f"another gateway is called gw2, at {own}": ("client", named),
         "a gateway of the front plane runs on this host already": (
@@ -274,6 +277,7 @@ def test_a_gateway_that_others_would_suffer_from_is_refused(lab: RunningLab, tmp
             text.replace('"gw2"', '"gw9"') + 's3_listen = "[::]:7999"\nadmin_listen = ""\n',
         ),
         f"address {inside} lies inside the service": ("client", named.replace(f'"{home}"', f'"{inside}"')),
+        f"address {node} is that of node n1": ("n1", text.replace(f'"{own}"', f'"{node}"') + announces),
     }
     for number, (says, (host, settings)) in enumerate(asked.items()):
         config = tmp_path / f"{number}.toml"
