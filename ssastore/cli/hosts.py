@@ -104,10 +104,12 @@ def init_command(
     """
     import os
 
-    from ssastore.hosting.files import make_first
+    from ssastore.hosting.files import known_user, make_first
     from ssastore.hosting.plan import Site
 
     places = _places(settings, data)
+    if user is not None:
+        known_user(user)
     site = Site(
         name,
         service,
@@ -151,8 +153,12 @@ def join_command(token: str, wait: float, settings: Path, data: Path, user: str 
 
     TOKEN may be -, to be read from standard input.
     """
+    from ssastore.hosting.files import known_user
     from ssastore.hosting.joining import join
     from ssastore.hosting.tokens import decode_token
+
+    if user is not None:
+        known_user(user)
 
     if token == "-":  # noqa: S105  # read from standard input, not a secret itself
         token = sys.stdin.readline()

@@ -78,6 +78,14 @@ def token_book(places: Places) -> Path:
     return places.settings / "tokens.json"
 
 
+def known_user(user: str) -> pwd.struct_passwd:
+    """To be asked for before anything is made, or a token is used up. ConfigError: there is no such user."""
+    try:
+        return pwd.getpwnam(user)
+    except (LookupError, ValueError):
+        raise ConfigError(f"--user {user}: no such user; systemd-sysusers makes the user ssastore") from None
+
+
 def give_to(places: Places, user: str) -> None:
     """Let a user of the machine have settings and data, but for what only who admits hosts needs.
 
@@ -87,10 +95,10 @@ def give_to(places: Places, user: str) -> None:
     # By name: whatever else is there, and wherever links lead, is not ours to give away.
     secret = [places.secrets, *(places.tls / name for name in ("ca.pem", "host.pem", "host.key"))]
     settings = [places.site, places.node, places.gateway, places.etcd]
+    found = known_user(user)
     try:
-        found = pwd.getpwnam(user)
         for path in (places.settings, places.tls, places.data, *secret, *settings):
             with suppress(FileNotFoundError):
                 os.chown(path, found.pw_uid, found.pw_gid, follow_symlinks=False)
-    except (LookupError, OSError) as error:
-        raise ConfigError(f"--user {user}: {error}; systemd-sysusers makes the user ssastore") from None
+    except OSError as error:
+        raise ConfigError(f"--user {user}: {error}") from None

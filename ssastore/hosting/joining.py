@@ -44,7 +44,9 @@ async def join(token: Token, places: Places, *, wait_s: float = 0.0) -> NodeReco
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         if isinstance(error, AccessDenied):
             raise
-        raise Unavailable(f"[{token.address}]:{token.port} does not answer: {error}") from None
+        # aiohttp's own text has our TLS settings in it, as an object's address.
+        why = error.strerror if isinstance(error, aiohttp.ClientConnectorError) and error.strerror else error
+        raise Unavailable(f"[{token.address}]:{token.port} does not answer: {why}") from None
     try:
         site = decode_site(answer["site"])
         node = NodeRecord.decode(answer["node"].encode())

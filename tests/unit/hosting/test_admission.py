@@ -140,8 +140,9 @@ async def test_who_answers_has_to_be_the_one_of_the_token(
 async def test_nobody_answers(first: First, places: Places) -> None:
     async with first.admitting():
         token = first.token()
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(Unavailable, match="does not answer") as caught:
         await join(token, places)
+    assert "SSLContext" not in str(caught.value)
 
 
 async def test_a_node_that_is_new_joins_the_cluster(first: First, places: Places) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from ssastore.cli import cli
 from ssastore.config import GatewayConfig, NodeConfig, load
 from ssastore.control.address import parse_control
 from ssastore.core.cluster import NodeRecord
 from ssastore.errors import ConfigError
 from ssastore.hosting.files import give_to, make_first, read_site, token_book
 from ssastore.hosting.plan import Places, Site, decode_site, etcd_settings, names_of, node_settings
-from ssastore.hosting.tokens import TokenBook
+from ssastore.hosting.tokens import Token, TokenBook
 
 NODES = tuple(NodeRecord(f"n{n}", f"fd00::{n}", zone=f"z{n}") for n in range(1, 5))
 SITE = Site("store.example", "fd5a:0:0:1::/64", 3, NODES, {"announce": "kernel"}, "ab")
@@ -113,3 +114,14 @@ def test_only_what_was_made_is_given_away(tmp_path: Path, monkeypatch: pytest.Mo
     assert given == {"etc", "data", *(f"etc/{name}" for name in made)}
     with pytest.raises(ConfigError, match="--user nobody-at-all"):
         give_to(places, "nobody-at-all")
+
+
+def test_a_user_that_is_not_there_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    """Else the tokens would be lost, or the host's own used up, and neither command could be given again."""
+    where = ["--settings", str(tmp_path / "etc"), "--data", str(tmp_path / "data"), "--user", "nobody-at-all"]
+    token = Token("::1", 1, "store.example", "0" * 64, "secret").encode()
+    init = ["init", "--name", "store.example", "--service", "fd5a:1:2:3::/64", "n1=fd00::1", "n2=fd00::2"]
+    for command in (init, ["node", "join", token, "--wait", "0"]):
+        with pytest.raises(ConfigError, match="--user nobody-at-all: no such user"):
+            cli.main([*command, *where], standalone_mode=False)
+        assert not list(tmp_path.iterdir())
