@@ -33,7 +33,10 @@ def read_secret(path: str) -> bytes:
 
 
 def write_private(path: str | Path, text: str) -> None:
-    """Replace a file by one that only its owner can read: durable, and never seen half written."""
+    """Replace a file by one that only its owner can read: durable, and never seen half written.
+
+    Raises OSError, with a file's name.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -43,6 +46,10 @@ def write_private(path: str | Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
+    except OSError as error:
+        if error.filename is None:  # Of a write: whoever is told that a disk is full wants to know which.
+            error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

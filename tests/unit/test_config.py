@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import stat
 from dataclasses import fields
 from pathlib import Path
@@ -376,6 +377,17 @@ def test_secrets_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_secrets(str(path), bytes(32), {})
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_private_file_that_finds_no_room_is_named(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            write_private(tmp_path / "backup", "x" * 200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / "backup") and not list(tmp_path.iterdir())
 
 
 def test_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
