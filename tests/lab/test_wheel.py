@@ -65,7 +65,8 @@ def command(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
         for file in distribution.files or ():
             if ".." not in file.parts:
                 (site / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(str(distribution.locate_file(file)), site / file)
+                # With its time, or bytecode that comes along would be made anew, by each process.
+                shutil.copy2(str(distribution.locate_file(file)), site / file)
     offline = ["--disable-pip-version-check", "--no-deps", "--no-index", "--no-compile", str(built[1])]
     pip = [PYTHON, "-m", "pip", "--quiet", "--python", str(place / "bin" / "python"), "install", *offline]
     subprocess.run(pip, check=True, timeout=60)
