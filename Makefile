@@ -24,7 +24,7 @@ DOCS_STAMP := .venv-docs/.setup-done
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-clients check test docs demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure \
+.PHONY: help setup setup-clients setup-docs check test docs demo moves bench bench-check bench-baseline bench-docs sim rules s3tests soak mutants compiled pure \
 	wheels compose-test
 
 help:
@@ -80,6 +80,8 @@ docs: $(DOCS_STAMP)
 	@echo "build/site/docs/index.html"
 
 # Its own environment: docutils of Sphinx is too new for awscli.
+setup-docs: $(DOCS_STAMP)
+
 $(DOCS_STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[docs]'
