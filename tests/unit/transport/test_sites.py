@@ -102,10 +102,11 @@ async def test_a_site_that_is_cut_off_is_left_though_its_connections_are_open(
 ) -> None:
     from ssastore.transport import connection as connections
 
-    monkeypatch.setattr(connections, "ATTEMPT_TIMEOUT_MS", 50)
-    monkeypatch.setattr(module, "DIAL_TIMEOUT_MS", 50)
     pool = Name(NETWORK, OTHER).pool(world, deadline_ms=3000)
     await read_all(world, pool)
+    # Now, not before: a read that takes longer on a busy machine would end the connections that are meant.
+    monkeypatch.setattr(connections, "ATTEMPT_TIMEOUT_MS", 50)
+    monkeypatch.setattr(module, "DIAL_TIMEOUT_MS", 50)
     world.dials.routed = {OTHER}
     for connection in pool._connections:
         connection._transport.write = lambda *data: None  # type: ignore[method-assign, union-attr]
