@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -27,6 +28,9 @@ def pytest_sessionstart() -> None:
         raise pytest.UsageError(
             f"compiled before its source changed: {', '.join(old)}; make compiled, or make pure"
         )
+    # Under nohup children would ignore a hangup, also one that a test sends. A handler is not inherited.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -54,7 +54,10 @@ def covers(lab: RunningLab) -> set[str]:
 
 def test_the_router_has_what_nodes_own_from_bgp_and_nothing_else(lab: RunningLab) -> None:
     service = lab.status()["service"]
-    assert routes_of(lab, "router", "proto", "bird") == covers(lab)
+    wait_until(
+        lambda: routes_of(lab, "router", "proto", "bird") == covers(lab),
+        "the router has learnt what nodes and gateways announce",
+    )
     assert routes_of(lab, "router", "proto", "74") == set()
     assert routes_of(lab, "router", "type", "unreachable") == {service}
     assert routes_of(lab, "n1", "proto", "74") < covers(lab)
