@@ -87,7 +87,7 @@ class Rtnetlink:
         Raises:
             OSError: the kernel refused; errno and its own words.
         """
-        self._send_encoded(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
+        self._send(kind, _encoded(message), NLM_F_REQUEST | NLM_F_ACK | flags)
         self._collect(lambda datagram, part: None)
 
     def request_plainly(
@@ -117,7 +117,7 @@ class Rtnetlink:
             message.decode()
             return message
 
-        return self._dump(lambda flags: self._send_encoded(kind, pattern, flags), decode)
+        return self._dump(kind, _encoded(pattern), decode)
 
     def dump_plainly(
         self, kind: int, pattern: bytes, fields: struct.Struct
@@ -131,11 +131,11 @@ class Rtnetlink:
             found = fields.unpack_from(datagram, part.start)
             return found, _attributes(datagram, part.start + _aligned(fields.size), part.end)
 
-        return self._dump(lambda flags: self._send(kind, pattern, flags), decode)
+        return self._dump(kind, pattern, decode)
 
-    def _dump(self, ask: Callable[[int], None], decode: Callable[[bytes, _Part], T]) -> list[T]:
+    def _dump(self, kind: int, pattern: bytes, decode: Callable[[bytes, _Part], T]) -> list[T]:
         for _ in range(DUMP_ATTEMPTS):
-            ask(NLM_F_REQUEST | NLM_F_DUMP)
+            self._send(kind, pattern, NLM_F_REQUEST | NLM_F_DUMP)
             found, is_whole = self._collect(decode)
             if is_whole:
                 return found
@@ -144,13 +144,6 @@ class Rtnetlink:
     def _send(self, kind: int, payload: bytes, flags: int) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         self._socket.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
-
-    def _send_encoded(self, kind: int, message: Any, flags: int) -> None:
-        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        message.reset()
-        message["header"].update(type=kind, flags=flags, sequence_number=self._sequence)
-        message.encode()
-        self._socket.send(message.data)
 
     def _collect(self, decode: Callable[[bytes, _Part], T]) -> tuple[list[T], bool]:
         """The objects up to the end of the answer, and whether they are of one moment."""
@@ -189,6 +182,13 @@ def _raise_if_refused(datagram: bytes, part: _Part) -> None:
         sentence = attributes.get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
         words = f"{words}: {sentence}" if sentence else words
     raise OSError(-status, words)
+
+
+def _encoded(message: Any) -> bytes:
+    """What a message of pyroute2 has after its header, which is ours."""
+    message.reset()
+    message.encode()
+    return bytes(message.data[_HEADER.size :])
 
 
 def _attributes(datagram: bytes, offset: int, end: int) -> dict[int, bytes]:
