@@ -37,6 +37,13 @@ def module_lab(
         yield lab
 
 
+def covers(lab: RunningLab) -> set[str]:
+    """What nodes own, as they say themselves, and gateways."""
+    status = lab.status()
+    owners = [*status["nodes"], *status["front"]["gateways"]]
+    return {prefix for owner in owners for prefix in owner["prefixes"]}
+
+
 def tool_environment(lab: RunningLab, home: Path) -> dict[str, str]:
     """Environment of an S3 tool that must not see the settings of whoever runs the tests."""
     found = lab.aws()

@@ -17,7 +17,7 @@ from ssastore.keyspace import GROUP_BITS
 from ssastore.rebalance import Move, MoveState, move_states, order_move
 from tests.birds import birdc, is_established, need_bird, prefixes_in
 from tests.faults import load_on
-from tests.lab.shared import ask, module_lab, processes_with, wait_until
+from tests.lab.shared import ask, covers, module_lab, processes_with, wait_until
 from tests.lab.test_front import gateway_on, gateways, is_settled, process_of, under_load
 from tests.lab.test_moving import COUNT, LOAD, PLANE, leads_to, node_address, owners
 from tests.labs import PYTHON, RunningLab
@@ -43,13 +43,6 @@ def routes_of(lab: RunningLab, host: str, *what: str) -> set[str]:
     command = ("ip", "-6", "route", "show", *what)
     lines = lab.cli("exec", "--host", host, "--", *command).stdout.splitlines()
     return {line.removeprefix("unreachable ").split()[0] for line in lines}
-
-
-def covers(lab: RunningLab) -> set[str]:
-    """What nodes own, as they say themselves, and gateways."""
-    status = lab.status()
-    owners = [*status["nodes"], *status["front"]["gateways"]]
-    return {prefix for owner in owners for prefix in owner["prefixes"]}
 
 
 def test_the_router_has_what_nodes_own_from_bgp_and_nothing_else(lab: RunningLab) -> None:

@@ -22,7 +22,7 @@ import pytest
 from ssastore.core.cluster import CLOSING, OPENING, ClusterRecord
 from ssastore.core.clusterreading import read_record
 from ssastore.lab.demo import kernel_routes
-from tests.lab.shared import ask, module_lab, s3_client, wait_until
+from tests.lab.shared import ask, covers, module_lab, s3_client, wait_until
 from tests.labs import PYTHON, RunningLab, start_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -185,6 +185,11 @@ def test_a_cluster_is_renumbered_under_load_and_no_call_fails(
 ) -> None:
     old = record_of(lab).service
     router, n1 = lab.pid, lab.worker_pid("n1")
+    # A lab is ready before gateways have shared out the front plane.
+    wait_until(
+        lambda: bool(lab.status()["front"]["gateways"]) and seen_by(router, old) == len(covers(lab)),
+        "the router leads to all nodes and to the gateway",
+    )
     before = {pid: seen_by(pid, old) for pid in (router, n1)}
     assert all(before.values()) and not seen_by(router, NEW)
     with native_load(lab, tmp_path / "stop") as said, s3_load(lab) as s3:
