@@ -27,7 +27,7 @@ def console_command(context: str | None, is_rotating: bool, as_json: bool) -> in
 
     found = find(context)
     if is_rotating:
-        make_token(found.token_path, SystemRandomness())
+        make_token(found.token_path, SystemRandomness(), like=found.secrets_file)
     url = found.login_url()
     if as_json:
         print(json.dumps({"url": url, "token_file": str(found.token_path)}))

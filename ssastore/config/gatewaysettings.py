@@ -27,7 +27,7 @@ class GatewayConfig:
     control: str
     "The control store: the path of its Unix socket, or `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`."
     secrets_file: str
-    "JSON with cluster_secret, access_keys and wrapping_keys; readable by its owner only."
+    "JSON with cluster_secret, access_keys and wrapping_keys; for its owner alone, or root's and for a group."
     name: str = ""
     "Name of this gateway in the front plane; empty: it owns no part of it, and has no addresses there."
     address: str = ""

@@ -31,7 +31,7 @@ class NodeConfig:
     data_dir: str
     "Where this node's data is. One node, one directory, on a disk of its machine."
     secrets_file: str
-    "JSON with cluster_secret and access_keys; readable by its owner only."
+    "JSON with cluster_secret and access_keys; for its owner alone, or root's and for a group."
     port: int = 7480
     "Native protocol, on all addresses of the host."
     workers: int = 1

@@ -1,7 +1,8 @@
 """The admin token: who has it may do through the console what commands do.
 
-It is a line in a file that only its owner can read, made by whoever needs it first.  A *login code* is made
-of it and good once, for ten minutes: what is printed or pasted is worth nothing afterwards.
+It is a line in a file that only its owner can read (or root and a group), made by whoever needs it first.
+A *login code* is made of it and good once, for ten minutes: what is printed or pasted is worth nothing
+afterwards.
 
     code    EXPIRES.NONCE.MAC     seconds since 1970, 16 bytes, HMAC-SHA256 of both by the token: in hex
 """
@@ -27,9 +28,12 @@ def token_path(secrets_file: str, token_file: str = "") -> Path:
     return Path(token_file) if token_file else Path(secrets_file).with_name(_FILE_NAME)
 
 
-def make_token(path: Path, randomness: Randomness) -> None:
-    """Write a new token, in the place of one that is there. Raises OSError."""
-    write_private(path, randomness.bytes(_TOKEN_BYTES).hex() + "\n")
+def make_token(path: Path, randomness: Randomness, *, like: str | None = None) -> None:
+    """Write a new token, in the place of one that is there. Raises OSError.
+
+    ``like``: who can read that file can read the token, if there was none. That of secrets: a gateway's.
+    """
+    write_private(path, randomness.bytes(_TOKEN_BYTES).hex() + "\n", like=like)
 
 
 def read_token(path: Path) -> bytes:

@@ -46,6 +46,8 @@ NODE: dict[str, Any] = {
     "data_dir": "/var/lib/n1",
     "secrets_file": "/etc/secrets",
 }
+GROUP = 54321
+"One that no machine has."
 GATEWAY: dict[str, Any] = {"control": "/run/control", "secrets_file": "/etc/secrets"}
 
 
@@ -399,6 +401,51 @@ def test_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_private(path, "\ud800")
     assert path.read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_root_gave_to_a_group_is_renewed_for_it(tmp_path: Path) -> None:
+    """Else services could not read the key or the secrets that root has just renewed; nobody else gets in."""
+    group = GROUP if os.geteuid() == 0 else os.getegid()
+    path = Path(secrets(tmp_path, GOOD, 0o640))
+    os.chown(path, -1, group)
+    if os.geteuid() == 0:
+        assert load_secrets(str(path)).access_keys
+    else:
+        with pytest.raises(ConfigError, match="chmod 600"):  # Of a user who has not said so.
+            load_secrets(str(path))
+    for former, kept in ((0o600, 0o600), (0o640, 0o640), (0o4666, 0o640)):
+        path.chmod(former)
+        write_private(path, "new")
+        found = path.stat()
+        assert (found.st_uid, found.st_gid) == (os.geteuid(), group)
+        assert stat.S_IMODE(found.st_mode) == (kept if os.geteuid() == 0 else 0o600)
+    write_private(tmp_path / "beside", "token", like=path)
+    assert (tmp_path / "beside").stat().st_gid == group
+    assert (tmp_path / "beside").stat().st_mode == path.stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o644, 0o650])
+def test_a_group_that_root_gave_secrets_to_may_read_them_and_no_more(tmp_path: Path, mode: int) -> None:
+    path = secrets(tmp_path, GOOD, mode)
+    os.chown(path, -1, GROUP if os.geteuid() == 0 else -1)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_secrets(path)
+
+
+def test_a_private_file_is_nobody_s_who_waits_for_it(tmp_path: Path) -> None:
+    """Whoever may write the directory could guess the name, and have that file open to read what comes."""
+    path = tmp_path / "private"
+    waiting = tmp_path / f".private.{os.getpid()}"
+    with open(waiting, "w+") as planted:
+        write_private(path, "secret")
+        assert path.read_text() == "secret" and planted.read() == ""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("of somebody")
+    waiting.symlink_to(elsewhere)
+    path.unlink()
+    path.symlink_to(elsewhere)
+    write_private(path, "secret")
+    assert elsewhere.read_text() == "of somebody" and not path.is_symlink()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666, 0o601])
