@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ssastore.cli.control import with_control
-from ssastore.cli.hosts import admit_command, join_command, token_command
+from ssastore.cli.hosts import admit_command, join_command, protect_command, token_command
 
 if TYPE_CHECKING:
     from ssastore.lab.members import Ask
@@ -27,21 +27,22 @@ def node_command(ctx: click.Context, config_path: str | None) -> int:
     The file names the node, its control store, data directory and secrets file; every setting is
     described in docs/reference/operations.md.
 
-    Of the commands below add, kill, start and remove are for the nodes of a running lab, and join, admit and
-    token for hosts of a cluster that `ssastore init` made.
+    Of the commands below add, kill, start and remove are for the nodes of a running lab, and join, admit,
+    token and protect for hosts of a cluster that `ssastore init` made.
     """
     if ctx.invoked_subcommand is not None:
         return 0
     if config_path is None:
         raise click.UsageError(
-            "Missing option '--config', or one of: add, kill, start, remove, join, admit, token.", ctx
+            "Missing option '--config', or one of: add, kill, start, remove, join, admit, token, protect.",
+            ctx,
         )
     from ssastore.node import main
 
     return main(config_path)
 
 
-for _command in (join_command, admit_command, token_command):
+for _command in (join_command, admit_command, token_command, protect_command):
     node_command.add_command(_command)
 
 

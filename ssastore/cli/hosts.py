@@ -1,4 +1,4 @@
-"""``ssastore init``, and ``ssastore node join``, ``admit``, ``token``: a cluster on several hosts."""
+"""``ssastore init``, ``node join``, ``admit``, ``token``, ``protect``: a cluster on several hosts."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def _where(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _user(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Whose files are."""
+    """As whom services run."""
     return click.option(
-        "--user", help="Whose the files are to be: that of the services, with systemd ssastore."
+        "--user", help="As whom the services run, with systemd ssastore: it reads settings, and has the data."
     )(command)
 
 
@@ -198,11 +198,34 @@ def token_command(node: NodeRecord, ttl: float, settings: Path, data: Path, as_j
     return 0
 
 
-def _give(places: Places, user: str | None) -> None:
-    if user is not None:
-        from ssastore.hosting.files import give_to
+@click.command("protect")
+@click.option("--user", required=True, help="As whom the services run, with systemd ssastore.")
+@_where
+def protect_command(user: str, settings: Path, data: Path) -> int:
+    """Make the files of a host root's, which the services' user reads, as `init --user` does.
 
-        give_to(places, user)
+    For a host on which an earlier version gave them to that user. Run it as root; nothing has to be started
+    again. What the services must not read, the authority's key and the tokens, is root's alone.
+    """
+    from ssastore.hosting.files import read_site
+
+    places = _places(settings, data)
+    read_site(places)
+    _give(places, user)
+    print(f"{places.settings} is protected: {user} reads it, and writes nothing there")
+    return 0
+
+
+def _give(places: Places, user: str | None) -> None:
+    if user is None:
+        return
+    from ssastore.console.token import make_token
+    from ssastore.hosting.files import give_to
+    from ssastore.system import SystemRandomness
+
+    give_to(places, user)
+    if not places.admin_token.exists():  # The gateway could not make it there.
+        make_token(places.admin_token, SystemRandomness(), like=str(places.secrets))
 
 
 def _token(places: Places, node: NodeRecord, ttl_h: float) -> str:

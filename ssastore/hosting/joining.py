@@ -14,7 +14,7 @@ from ssastore.authority import key_text, new_key, public_text, read_certificates
 from ssastore.config import load_secrets, write_private
 from ssastore.core.cluster import NodeRecord
 from ssastore.errors import AccessDenied, ConfigError, Unavailable
-from ssastore.hosting.files import refuse_second, write_settings
+from ssastore.hosting.files import make_directories, refuse_second, write_settings
 from ssastore.hosting.plan import Places, decode_site
 from ssastore.hosting.tokens import Token
 
@@ -29,12 +29,12 @@ async def join(token: Token, places: Places, *, wait_s: float = 0.0) -> NodeReco
     ``wait_s``: how long nobody need answer. Once somebody did, nothing is asked twice.
 
     Raises:
-        ConfigError: this host is one of a site already, or the answer is none.
+        ConfigError: this host is one of a site already, others can write its settings, or the answer is none.
         AccessDenied: who answers is not the one that the token is of, or the token is used or over.
         Unavailable: nobody answers.
     """
     refuse_second(places)
-    places.tls.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directories(places)  # Before the token is used up.
     key = new_key()
     try:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)  # Of one question.

@@ -6,6 +6,7 @@ this is, so that nothing can be copied wrongly.
 
     SETTINGS/site.json          the site
     SETTINGS/secrets.json       cluster secret, access keys, wrapping keys
+    SETTINGS/admin-token        of the gateway's console; each host has its own
     SETTINGS/tls/ca.pem         whom everybody believes
     SETTINGS/tls/host.pem .key  this host's certificate: the service's name, and its own address
     SETTINGS/tls/ca.key         on the first host only
@@ -117,6 +118,10 @@ class Places:
     @property
     def secrets(self) -> Path:
         return self.settings / "secrets.json"
+
+    @property
+    def admin_token(self) -> Path:
+        return self.settings / "admin-token"
 
     @property
     def tls(self) -> Path:

@@ -112,7 +112,7 @@ class TokenBook:
     @contextmanager
     def _changing(self) -> Iterator[list[dict[str, Any]]]:
         """The rows; what has become of them is written at the end of the block, unless that raises."""
-        lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             before = self._path.read_text() if self._path.exists() else "[]"

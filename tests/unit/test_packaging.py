@@ -60,6 +60,15 @@ def test_one_unit_sets_routes() -> None:
             assert "\nUser=ssastore\n" in unit.read_text(), unit
 
 
+def test_no_service_but_admission_writes_settings() -> None:
+    """Whoever takes one over would else say what root believes next. Admission alone is root's."""
+    for unit in UNITS:
+        text = unit.read_text()
+        if unit.suffix == ".service":
+            assert "\nProtectSystem=strict\n" in text, unit
+            assert ("ReadWritePaths=" in text) == (unit.name == "ssastore-admit.service"), unit
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_the_init_script_says_what_is_missing(shell: str, tmp_path: Path) -> None:
     script, environment = FOLDER / "init.d" / "ssastore", os.environ | {"SSASTORE_SETTINGS": str(tmp_path)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ from ssastore.config import GatewayConfig, NodeConfig, load
 from ssastore.control.address import parse_control
 from ssastore.core.cluster import NodeRecord
 from ssastore.errors import ConfigError
-from ssastore.hosting.files import give_to, make_first, read_site, token_book
+from ssastore.hosting.files import make_first, read_site
 from ssastore.hosting.plan import Places, Site, decode_site, etcd_settings, names_of, node_settings
-from ssastore.hosting.tokens import Token, TokenBook
+from ssastore.hosting.tokens import Token
 
 NODES = tuple(NodeRecord(f"n{n}", f"fd00::{n}", zone=f"z{n}") for n in range(1, 5))
 SITE = Site("store.example", "fd5a:0:0:1::/64", 3, NODES, {"announce": "kernel"}, "ab")
@@ -90,30 +88,6 @@ def test_the_first_host_s_files_are_settings(places: Places) -> None:
     places.site.unlink()
     with pytest.raises(ConfigError, match="move away what is not of this site"):
         make_first(SITE, places)
-
-
-def test_only_what_was_made_is_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a directory that had other files, or links to some, these stay whose they were."""
-    places = Places(tmp_path / "etc", tmp_path / "data")
-    (places.settings / "other").mkdir(parents=True)
-    (places.settings / "other" / "file").write_text("of somebody else")
-    (places.settings / "link").symlink_to("/etc/passwd")
-    make_first(SITE, places)
-    TokenBook(token_book(places)).issue(NODES[1], ttl_s=60)
-    given: set[str] = set()
-
-    def chown(path: Path, *_: int, follow_symlinks: bool = True) -> None:
-        assert path.is_relative_to(tmp_path) and not follow_symlinks
-        path.lstat()
-        given.add(str(path.relative_to(tmp_path)))
-
-    monkeypatch.setattr(os, "chown", chown)
-    give_to(places, pwd.getpwuid(os.geteuid()).pw_name)
-    made = {"site.json", "secrets.json", "node.toml", "gateway.toml", "etcd.json", "tls"}
-    made |= {f"tls/{name}" for name in ("ca.pem", "host.pem", "host.key")}
-    assert given == {"etc", "data", *(f"etc/{name}" for name in made)}
-    with pytest.raises(ConfigError, match="--user nobody-at-all"):
-        give_to(places, "nobody-at-all")
 
 
 def test_a_user_that_is_not_there_is_said_before_anything_is_made(tmp_path: Path) -> None:
