@@ -73,7 +73,9 @@ class DataDir:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # It is written: a link that somebody planted in his directory must not lead root to another file.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = os.open(path / LOCK_NAME, flags, 0o600)
         except OSError as error:
             raise DataDirError(f"data directory {path} cannot be used: {error.strerror}") from error
         try:

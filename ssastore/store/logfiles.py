@@ -37,7 +37,7 @@ def make_log_files(directory: Path, file_bytes: int) -> None:
     """Make both files, with all their blocks. Raises OSError; what is left over does no harm."""
     assert file_bytes % LOG_BLOCK_BYTES == 0
     for path in log_paths(directory):
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, file_bytes)
             os.fsync(file)

@@ -11,7 +11,9 @@ import pytest
 
 from ssastore.control.file import _lock
 from ssastore.errors import DataDirError
+from ssastore.limits import LOG_BLOCK_BYTES
 from ssastore.store.datadir import LOCK_BYTES, LOCK_NAME, DataDir, lock_text, network_type
+from ssastore.store.logfiles import make_log_files
 
 
 def test_lock_names_its_holder_and_keeps_its_length(tmp_path: Path) -> None:
@@ -82,3 +84,19 @@ def test_directory_is_made_private_and_synced(tmp_path: Path, monkeypatch: pytes
     assert synced == [str(tmp_path / "a" / "b"), str(tmp_path / "a")]
     assert directory.free_bytes() > 0
     directory.close()
+
+
+@pytest.mark.parametrize("name", [LOCK_NAME, "log.0"])
+def test_what_is_written_is_not_where_a_link_leads(name: str, tmp_path: Path) -> None:
+    """Who has the directory could otherwise have root, by a command, write over any file."""
+    elsewhere, directory = tmp_path / "elsewhere", tmp_path / "data"
+    elsewhere.write_text("of somebody else")
+    directory.mkdir()
+    (directory / name).symlink_to(elsewhere)
+    if name == LOCK_NAME:
+        with pytest.raises(DataDirError, match="cannot be used"):
+            DataDir.open(directory)
+    else:
+        with pytest.raises(OSError, match="symbolic links"):
+            make_log_files(directory, LOG_BLOCK_BYTES)
+    assert elsewhere.read_text() == "of somebody else"
