@@ -57,7 +57,7 @@ def doctor_command(
 def look(config: NodeConfig | None, data: Path, port: int) -> list[Finding]:
     from functools import partial
 
-    from ssastore.doctor import certificates, disk, host, network, service
+    from ssastore.doctor import certificates, disk, host, network, owners, service
     from ssastore.doctor.findings import Look, look_at
 
     # The first that exists: a node makes its directory when it starts.
@@ -81,6 +81,7 @@ def look(config: NodeConfig | None, data: Path, port: int) -> list[Finding]:
     if config is None:
         return findings
     findings.append(look_at("tls", partial(certificates.look_at_certificates, config)))
+    findings.append(look_at("settings", partial(owners.look_at_settings, config)))
     return findings + service.look_at_service(config)
 
 

@@ -5,5 +5,6 @@ host        kernel, Python, limits, clock, name spaces              judged by pu
 network     IPv6, AnyIP, lane steering, MTU, packet filter
 disk        where the data is: file system, room, what "durable" costs
 certificates  whether they fit, and how long they are valid
+owners      settings that services could replace
 service     control store, name in DNS, routes of a node
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from ssastore.doctor import disk, host, network
+from ssastore.config import NodeConfig, load
+from ssastore.core.cluster import NodeRecord
+from ssastore.doctor import disk, host, network, owners
 from ssastore.doctor.findings import Finding, State, as_json, good, look_at
 from ssastore.doctor.service import judge_control, judge_routes
+from ssastore.hosting.files import make_first, token_book
+from ssastore.hosting.plan import Places, Site
 from ssastore.lab.namespaces import in_new_namespaces
 
 CHAIN = {"family": "inet", "table": "filter", "name": "input", "hook": "input", "policy": "drop"}
@@ -93,6 +98,54 @@ def test_what_is_not_says_what_is_wanted_and_how_to_mend_it(
 ) -> None:
     assert finding.state is state
     assert finding.wanted and mend in finding.mend
+
+
+ROOT, SERVICES = owners.Owner(0, 0, 0o600), owners.Owner(54321, 980, 0o700)
+PLACES = Places(Path("/etc/ssastore"), Path("/var/lib/ssastore"))
+
+
+@pytest.mark.parametrize(
+    ("owner", "can_replace"),
+    [
+        (ROOT, False),
+        (owners.Owner(0, 980, 0o640), False),
+        (owners.Owner(0, 980, 0o750), False),
+        (owners.Owner(0, 981, 0o770), False),
+        (owners.Owner(0, 980, 0o770), True),
+        (owners.Owner(0, 0, 0o666), True),
+        (owners.Owner(54321, 0, 0o400), True),
+    ],
+)
+def test_settings_that_services_could_replace(owner: owners.Owner, can_replace: bool) -> None:
+    found = owners.judge_settings(SERVICES, {"/etc/ssastore/tls": owner, "/etc/ssastore": ROOT}, PLACES)
+    assert found.state is (State.WARN if can_replace else State.OK)
+    if can_replace:
+        assert found.found.endswith("can replace /etc/ssastore/tls")
+        assert found.mend.startswith(
+            "ssastore node protect --user 54321 --settings /etc/ssastore --data /var"
+        )
+    assert owners.judge_settings(ROOT, {"/etc/ssastore": owner}, PLACES).state is State.OK
+
+
+def test_a_host_that_an_earlier_version_made(tmp_path: Path) -> None:
+    """Each of its files and directories counts, by itself."""
+    places = Places(tmp_path / "etc", tmp_path / "data")
+    make_first(Site("store.example", "fd5a::/64", 1, (NodeRecord("n1", "fd00::1"),)), places)
+    places.admin_token.write_text("")
+    token_book(places).write_text("[]")
+    config = load(str(places.node), NodeConfig)
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    os.chown(places.data, 54321, 54322)
+    assert owners.look_at_settings(config) == good("settings", "not 54321's, as whom the services run")
+    made = [places.settings, *places.settings.rglob("*")]
+    assert len(made) == 13
+    for path in made:
+        os.chown(path, 54321, -1)
+        assert owners.look_at_settings(config).found.endswith(f"can replace {path}")
+        os.chown(path, 0, -1)
+    places.site.unlink()
+    assert "not made by" in owners.look_at_settings(config).found
 
 
 def test_many_prefixes_are_not_all_listed() -> None:
