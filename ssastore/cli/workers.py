@@ -81,11 +81,16 @@ def set_command(
 
 
 async def _change(control: ControlStore, *, node: str, workers: int, wait_s: float) -> None:
-    """One node, from beginning to end. Raises Unavailable: it is not done in time."""
+    """One node, from beginning to end.
+
+    Raises:
+        ConfigError: it cannot be done now, or somebody wants another number meanwhile.
+        Unavailable: it is not done in time.
+    """
     import asyncio
 
     from ssastore.core.reworking import order_workers, release, worker_state
-    from ssastore.errors import Unavailable
+    from ssastore.errors import ConfigError, Unavailable
 
     await order_workers(control, node, workers)
     deadline = asyncio.get_running_loop().time() + wait_s
@@ -98,5 +103,7 @@ async def _change(control: ControlStore, *, node: str, workers: int, wait_s: flo
                 raise Unavailable(f"{state.left} slices of {node} are not at their worker after {wait_s:g} s")
             await asyncio.sleep(_POLL_S)
             state = await worker_state(control, node)
+            if state.wanted != workers:
+                raise ConfigError(f"{node} is being given {state.wanted} workers by another command")
             bar.update(max(0, most - state.left - bar.pos))
     await release(control, node)

@@ -13,7 +13,7 @@ ever had: a new worker would take itself for that, and vote with an empty disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from ssastore.core.boot import ENV_PREFIX, FIRST_PREFIX
@@ -21,6 +21,7 @@ from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterreading import decode_group, decode_node, read_cluster
 from ssastore.core.fields import decode_fields, encode_fields, is_match, require
 from ssastore.core.groups import ACTIVE, GROUP_NAMES, GROUP_PREFIX, NAME, GroupRecord, group_key
+from ssastore.core.membership import read_presence
 from ssastore.core.orders import MOVE_PREFIX, REPLACE_PREFIX, WIDEN_PREFIX
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError
@@ -51,11 +52,13 @@ async def order_workers(control: ControlStore, node: str, workers: int) -> None:
     """
     if not 1 <= workers <= LANES:
         raise ConfigError(f"a node has 1 to {LANES} workers, got {workers}")
-    await _claim(control, node)
+    is_first = await _claim(control, node)
     try:
         await _check(control, node, workers)
     except ConfigError:
-        await release(control, node)
+        # What an earlier call has begun goes on, and no other node may have its turn meanwhile.
+        if is_first:
+            await release(control, node)
         raise
     while await _name_some(control, node):
         pass
@@ -93,15 +96,30 @@ async def _node(control: ControlStore, node: str) -> Item:
     return item
 
 
-async def _claim(control: ControlStore, node: str) -> None:
-    """One node at a time: each is without some of its slices for a while, and the others are needed."""
+async def _claim(control: ControlStore, node: str) -> bool:
+    """One node at a time: each is without some of its slices for a while, and the others are needed.
+
+    Whether it has its turn from now on; False: it had it.  A node that has left the cluster since has none.
+    """
     await _node(control, node)
     wanted = Write(REWORKING_KEY, encode_fields({"node": node}))
-    if await control.transact([Compare(REWORKING_KEY, 0)], [wanted]) is not None:
-        return
-    item = await control.get(REWORKING_KEY)
-    if item is not None and _decode(item.value) != node:
-        raise ConfigError(f"{_decode(item.value)} is being given another number of workers: one at a time")
+    while True:
+        item = await control.get(REWORKING_KEY)
+        holder = None if item is None else _decode(item.value)
+        if holder == node:
+            return False
+        unchanged = [Compare(REWORKING_KEY, 0 if item is None else item.revision)]
+        if holder is not None:
+            known = await control.get(node_key(holder))
+            if known is not None:
+                again = f"ssastore workers set {decode_node(known).workers} --node {holder}"
+                raise ConfigError(
+                    f"{holder} is being given another number of workers: one at a time. "
+                    f"If the command for it was interrupted, give it again: {again}"
+                )
+            unchanged.append(Compare(node_key(holder), 0))
+        if await control.transact(unchanged, [wanted]) is not None:
+            return True
 
 
 def _decode(value: bytes) -> str:
@@ -114,6 +132,7 @@ async def _check(control: ControlStore, node: str, workers: int) -> None:
     cluster = await read_cluster(control)
     # Given again, it only goes on: what is not there yet is what is waited for.
     is_under_way = decode_node(await _node(control, node)).workers == workers
+    alive = (await read_presence(control)).alive
     for record in cluster.groups:
         where = f"group {GROUP_NAMES[record.group]}"
         if all(node not in view.owners for view in record.views()):
@@ -126,10 +145,24 @@ async def _check(control: ControlStore, node: str, workers: int) -> None:
         is_whole = all(plane.state == ACTIVE for part in record.parts for plane in part.planes)
         if not is_whole and not is_under_way:
             raise ConfigError(f"{where} is being recovered or moved: wait until all of its slices vote")
+        if (gone := _needed(record, node, alive)) and not is_under_way:
+            raise ConfigError(
+                f"{where} has a replica at {gone}, which has no lease and is needed: start it, or have its "
+                f"slices rebuilt elsewhere (ssastore plan --lost {gone})"
+            )
     for prefix in (MOVE_PREFIX, REPLACE_PREFIX, WIDEN_PREFIX):
         items, _ = await control.list(f"{prefix}{node}/")
         if items:
             raise ConfigError(f"{node} is ordered to take slices over: wait for it, or abort it")
+
+
+def _needed(record: GroupRecord, node: str, alive: Collection[str]) -> str:
+    """An owner that is not there, where too few are to rebuild what another worker of the node gets."""
+    for view in record.views():
+        gone = [owner for owner in view.owners if owner != node and owner not in alive]
+        if node in view.owners and len(view.owners) - 1 - len(gone) < len(view.owners) // 2 + 1:
+            return gone[0] if gone else ""
+    return ""
 
 
 async def _name_some(control: ControlStore, node: str) -> bool:

@@ -9,9 +9,10 @@ import pytest
 
 from ssastore.control.memory import MemoryControlStore
 from ssastore.core.boot import ENV_PREFIX, FIRST_PREFIX, Environment
-from ssastore.core.cluster import NodeRecord
+from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterreading import follow_nodes, read_cluster
 from ssastore.core.groups import ACTIVE, GroupRecord, PlaneOwner, group_key
+from ssastore.core.membership import AliveRecord, alive_key
 from ssastore.core.orders import move_name
 from ssastore.core.recut import halves_of, split_part
 from ssastore.core.reworking import (
@@ -41,6 +42,8 @@ async def formed(replicas: int = 3, workers: int = 1) -> MemoryControlStore:
             writes = [Write(f"{FIRST_PREFIX}{owner}", b"%08x" % env)]
             writes.append(Write(f"{ENV_PREFIX}{env:08x}", owner.encode()))
             await control.transact([], writes)
+    for node in nodes:
+        await control.transact([], [Write(alive_key(node.name), AliveRecord(7, 1, 5).encode())])
     return control
 
 
@@ -91,6 +94,62 @@ async def test_one_node_at_a_time_and_the_same_one_again() -> None:
         await order_workers(control, "n2", 2)
     await release(control, "n1")
     await order_workers(control, "n2", 2)
+
+
+async def test_a_call_that_is_refused_leaves_the_turn_of_an_earlier_one() -> None:
+    """Another node that had its turn then would take a second replica from the same groups."""
+    control = await formed()
+    await order_workers(control, "n1", 2)
+    group = (await read_cluster(control)).groups[5]
+    begun = group.begin_recovery(group.owners.index("n1"), ENVS["n1/1"])
+    await control.transact([], [Write(group_key(5), begun.encode())])
+    with pytest.raises(ConfigError, match="wait until all of its slices vote"):
+        await order_workers(control, "n1", 4)
+    with pytest.raises(ConfigError, match="ssastore workers set 2 --node n1"):
+        await order_workers(control, "n2", 2)
+
+
+async def test_a_call_that_is_refused_leaves_no_turn_of_its_own() -> None:
+    control = await formed()
+    await control.transact([], [Write(move_name("n1", 0), b"{}")])
+    with pytest.raises(ConfigError, match="ordered to take"):
+        await order_workers(control, "n1", 2)
+    await order_workers(control, "n2", 2)
+
+
+async def test_a_node_that_has_left_holds_up_no_other() -> None:
+    control = await formed()
+    await order_workers(control, "n1", 2)
+    cluster = await read_cluster(control)
+    moved = [
+        group.replaced(plane, replace(found, owner="n3", env=77), group.cfg)
+        for group in cluster.groups
+        for plane, found in enumerate(group.planes)
+        if found.owner == "n1"
+    ]
+    n3 = NodeRecord("n3", "2001:db8::4")
+    await control.transact([], [Write(node_key("n3"), n3.encode()), Write(node_key("n1"), None)])
+    await control.transact([], [Write(alive_key("n3"), AliveRecord(77, 1, 5).encode())])
+    for group in moved:
+        await control.transact([], [Write(group_key(group.group), group.encode())])
+    await order_workers(control, "n2", 2)
+
+
+async def test_while_a_mate_is_gone_it_is_refused() -> None:
+    """With its replica and those that another worker gets two of three are missing: nobody rebuilds them."""
+    control = await formed()
+    await control.transact([], [Write(alive_key("n2"), None)])
+    with pytest.raises(ConfigError, match="replica at n2, which has no lease"):
+        await order_workers(control, "n1", 2)
+    assert [node.workers for node in (await read_cluster(control)).nodes] == [1, 1, 1]
+    await order_workers(control, "n2", 2)
+
+
+async def test_what_is_begun_goes_on_although_a_mate_is_gone() -> None:
+    control = await formed()
+    await order_workers(control, "n1", 2)
+    await control.transact([], [Write(alive_key("n2"), None)])
+    await order_workers(control, "n1", 2)
 
 
 async def test_with_one_replica_it_is_refused() -> None:
