@@ -11,7 +11,7 @@ not the node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ssastore.core.groups import ACTIVE, MOVING, GroupRecord, PlaneOwner
@@ -31,19 +31,27 @@ def begin_move(
     """
     where = f"group {record.group:03x}"
     record.check_idle(-1, f"{where} recovers or moves one slice at a time")
-    others = [owner for p, owner in enumerate(record.owners) if p != plane]
+    require_target(record, record.owners, plane, target, zones)
     found = record.planes[plane]
-    if target not in zones:
-        raise ConfigError(f"{where} cannot go to {target}, an unknown node")
-    if target == found.owner or target in others:
-        raise ConfigError(f"{where} has a plane at {target} already")
-    shared = [owner for owner in others if zones[target] and zones.get(owner) == zones[target]]
-    if shared and are_zones_apart(zones, len(record.planes)):
-        raise ConfigError(f"{where} has a plane in zone {zones[target]} already, at {shared[0]}")
     moving = PlaneOwner(
         found.owner, found.epoch + 1, MOVING, found.env, found.complete_epoch, target, target_env
     )
     return record.replaced(plane, moving, record.cfg)
+
+
+def require_target(
+    record: GroupRecord, owners: Sequence[str], plane: int, target: str, zones: Mapping[str, str]
+) -> None:
+    """ConfigError unless a node may own a plane of a group when these own its planes, whatever moves now."""
+    where = f"group {record.group:03x}"
+    others = [owner for p, owner in enumerate(owners) if p != plane]
+    if target not in zones:
+        raise ConfigError(f"{where} cannot go to {target}, an unknown node")
+    if target in owners:
+        raise ConfigError(f"{where} has a plane at {target} already")
+    shared = [owner for owner in others if zones[target] and zones.get(owner) == zones[target]]
+    if shared and are_zones_apart(zones, len(owners)):
+        raise ConfigError(f"{where} has a plane in zone {zones[target]} already, at {shared[0]}")
 
 
 def finish_move(record: GroupRecord, plane: int) -> GroupRecord:

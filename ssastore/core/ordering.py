@@ -13,7 +13,7 @@ from enum import Enum
 from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterreading import decode_group, decode_node, read_cluster
 from ssastore.core.groups import GROUP_PREFIX, MOVING, RECOVERING, GroupRecord, group_key
-from ssastore.core.moving import begin_move, cancel_move, finish_move
+from ssastore.core.moving import cancel_move, require_target
 from ssastore.core.numbers import (
     group_of_slice,
     lane_of_slice,
@@ -71,7 +71,7 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
 
     Raises:
         ConfigError: an unknown node or slice, or a move that would put two planes of a group on one node (or
-            in one zone, where zones are apart) as the groups are now: nothing was ordered then.
+            in one zone, where zones are apart) once all that is ordered is done: nothing was ordered then.
         Unavailable: the control store does not answer.
     """
     cluster = await read_cluster(control)
@@ -79,27 +79,53 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
     zones = {node.name: node.zone for node in cluster.nodes}
     groups = {record.group: record for record in cluster.groups}
     orders: dict[str, dict[int, str]] = {}
+    owners = await _owners_ordered(control, groups, {move.number for move in moves})
     for move in sorted(moves):
-        plane, group = plane_of_slice(move.number), group_of_slice(move.number)
-        if not 0 <= plane < cluster.record.replicas:
-            raise ConfigError(f"slice {slice_name(move.number)} is of no plane that holds data")
-        record = groups[group].at(part_of_slice(move.number))
+        plane, part = plane_of_slice(move.number), part_of_slice(move.number)
+        record = groups[group_of_slice(move.number)].at(part)
         if record is None:
             raise ConfigError(f"slice {slice_name(move.number)} is no slice now: its group is cut otherwise")
+        if plane >= len(record.planes):
+            raise ConfigError(f"slice {slice_name(move.number)} is of no plane that holds data")
         found = record.planes[plane]
         if move.target == found.owner or (move.lost and move.lost != found.owner):
             continue
         if move.lost:
             # Zones do not count: a slice without data is worse than two planes in one zone.
             _check_target(record, plane, move.target, nodes)
-        elif move.target != found.target:
-            # As if it were done: of one group the moves are made one after the other.
-            groups[group] = finish_move(begin_move(record, plane, move.target, 1, zones), plane)
+        else:
+            # As if all before were done: of one group the moves are made one after the other.
+            if record.merging is not None:
+                raise ConfigError(f"slice {slice_name(move.number)} is being merged: wait, or abort that")
+            placed = owners.setdefault(part, list(record.owners))
+            if move.target != found.target:
+                require_target(record, placed, plane, move.target, zones)
+            placed[plane] = move.target
         orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
     await _supersede(control, orders)
     for key, slices in orders.items():
         await change_order(control, key, added=slices)
     return sorted(orders)
+
+
+async def _owners_ordered(
+    control: ControlStore, groups: Mapping[int, GroupRecord], superseded: Collection[int]
+) -> dict[int, list[str]]:
+    """By part that has orders, its owners when all of them are done, but for those of some slices.
+
+    Of two plans for one ownership each can put a plane of a group on the same node.  One of these moves could
+    never be begun then, and who waits for it would wait for ever.
+    """
+    owners: dict[int, list[str]] = {}
+    for move, source, _ in await ordered_moves(control):
+        plane, part = plane_of_slice(move.number), part_of_slice(move.number)
+        view = groups[group_of_slice(move.number)].at(part)
+        if view is None or move.number in superseded:
+            continue
+        placed = owners.setdefault(part, list(view.owners))
+        if plane < len(placed) and placed[plane] == source and move.target not in placed:
+            placed[plane] = move.target
+    return owners
 
 
 async def _supersede(control: ControlStore, orders: Mapping[str, Mapping[int, str]]) -> None:

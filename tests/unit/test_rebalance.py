@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
@@ -528,6 +529,54 @@ async def test_a_group_that_is_busy_holds_up_no_other_one_of_a_plan() -> None:
     assert [move for move, _, _ in await ordered_moves(control)] == [Move(number_of_slice(busy[1]), "n4")]
     await control.transact([], [Write(group_key(7), record.finish_recovery(1).encode())])
     assert len(await order_plan(control, plan)) == 2 == len(await ordered_moves(control))
+
+
+async def test_a_plan_that_is_under_way_can_be_applied_again() -> None:
+    """It moves two slices of some groups, one after the other: a group of which one is on its way is busy."""
+    control, cluster = await five()
+    for name in ("n6", "n7"):
+        await control.transact([], [Write(node_key(name), NodeRecord(name, f"fd00::{name[1]}").encode())])
+    cluster = await read_cluster(control)
+    plan = plan_change(cluster, [node for node in cluster.nodes if node.name != "n1"])
+    moves = await order_plan(control, plan)
+    groups = Counter(group_of_slice(move.number) for move in moves)
+    group = next(group for group, count in groups.items() if count == 2)
+    first = next(move for move in moves if group_of_slice(move.number) == group)
+    zones = {node.name: "" for node in cluster.nodes}
+    moving = begin_move(cluster.groups[group], plane_of_slice(first.number), first.target, 9, zones)
+    await control.transact([], [Write(group_key(group), moving.encode())])
+    assert await order_plan(control, plan) == moves
+    busy = next(other for other, count in groups.items() if other != group)
+    recovering = cluster.groups[busy].begin_recovery(2, 9)
+    await control.transact([], [Write(group_key(busy), recovering.encode())])
+    assert await order_plan(control, plan) == moves, "what is busy for another reason waits by itself"
+
+
+async def test_what_can_never_be_begun_beside_what_is_ordered_is_refused() -> None:
+    """Two plans for one ownership, each right by itself: together they give a node two planes of a group."""
+    control, cluster = await five()
+    group = cluster.groups[7]
+    free = [node.name for node in FIVE if node.name not in group.owners]
+    one = plan_by_hand(cluster, moves=[(slice_of(0, 7), free[0])])
+    other = plan_by_hand(cluster, moves=[(slice_of(1, 7), free[0])])
+    beside = plan_by_hand(cluster, moves=[(slice_of(1, 7), free[1])])
+    await order_plan(control, one)
+    with pytest.raises(ConfigError, match=f"group 007 has a plane at {free[0]} already"):
+        await order_plan(control, other)
+    moves = await order_plan(control, beside)
+    assert len(await ordered_moves(control)) == 2
+    await abort_moves(control, [Move(slice_number(0, 7), free[0]), *moves])
+    assert len(await order_plan(control, other)) == 1 == len(await ordered_moves(control))
+
+
+async def test_a_plane_that_a_group_has_not_yet_cannot_be_moved() -> None:
+    control = MemoryControlStore()
+    await form(control, nodes=FIVE)
+    record = (await read_cluster(control)).groups[7]
+    short = replace(record, planes=record.planes[:2])
+    await control.transact([], [Write(group_key(7), short.encode())])
+    with pytest.raises(ConfigError, match="2007 is of no plane that holds data"):
+        await order_move(control, slice_number(2, 7), "n1")
 
 
 async def test_handovers_of_lost_nodes_are_called_off() -> None:
