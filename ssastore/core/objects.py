@@ -378,10 +378,11 @@ class Objects:
         demand: Demand = NOTHING,
         guard: Guard = lambda metadata: None,
         once: Once | None = None,
+        is_earlier: bool = False,
     ) -> Deleted:
         """Delete an object, which leaves a marker in a bucket that makes versions; or one version for good.
 
-        ``guard`` raises when what is known of a version forbids it.
+        ``guard`` and ``is_earlier`` are of the version (``Versions.delete_version``).
 
         Raises:
             PreconditionFailed; ObjectNotFound: something was demanded of what is not there.
@@ -391,7 +392,7 @@ class Objects:
         def delete(record: Bucket) -> Awaitable[Deleted]:
             if version_id is not None:
                 return self.versions.delete_version(
-                    record.place, name, version_id, demand=demand, guard=guard
+                    record.place, name, version_id, demand=demand, guard=guard, is_earlier=is_earlier
                 )
             return self.versions.remove(record, name, demand=demand, once=once)
 

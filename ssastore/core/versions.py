@@ -41,6 +41,7 @@ from ssastore.core.versionnames import (
     is_null,
     name_in,
     name_of,
+    shown_ms,
     split_version_key,
     time_of,
     version_key,
@@ -307,6 +308,7 @@ class Versions:
         *,
         demand: Demand = NOTHING,
         guard: Guard = lambda metadata: None,
+        is_earlier: bool = False,
     ) -> Deleted:
         """Delete one version or marker for good; the newest that is left is the current one then.
 
@@ -316,11 +318,12 @@ class Versions:
             version_id: as users see it.
             demand: of that version.
             guard: raises when what is known of the version forbids it.
+            is_earlier: demands that it is not the current version, which it may be again.
 
         Raises:
             PreconditionFailed; ObjectNotFound: there is no such version, and a demand of it.
         """
-        existed, marker = False, ""
+        existed, marker, at_ms = False, "", 0
         for _ in range(_TRIES):
             born_ms = self._clock.now_ms()
             found, record, is_current = await self._look(place, key, version_id)
@@ -328,6 +331,10 @@ class Versions:
                 if not existed:
                     demand.check(Found(0, b"", b"", is_live=False))
                 return Deleted(existed, marker)
+            if existed and shown_ms(record) > at_ms:
+                return Deleted(existed, marker)  # Another "null" version, which was written since.
+            if is_current and is_earlier:
+                raise PreconditionFailed("the version is the current one")
             demand.check(record)
             guard(record.metadata)
             try:
@@ -337,7 +344,7 @@ class Versions:
                     await self.kept.drop(place, key, record, found)
             except RACED:
                 continue
-            existed, demand = True, NOTHING
+            existed, demand, at_ms = True, NOTHING, shown_ms(record)
             if is_marker(record.metadata):
                 marker = version_id
             if not (is_current or is_null(name_in(record))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from ssastore.core.locks import is_locked
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
 from ssastore.core.versionlist import ListedVersion, Wanted
-from ssastore.messages import Delete
+from ssastore.messages import Delete, Get, Kind
 from tests.direct import DirectCaller, SeededRandomness
 
 NAME = "photos"
@@ -233,6 +234,34 @@ async def test_object_that_is_written_again_meanwhile_stays() -> None:
     assert await world.pass_after(1) == ["k"]
     world.caller.hook = None
     assert await (await world.objects.open(NAME, "k")).read() == b"new"
+
+
+@pytest.mark.parametrize(("step", "kind"), [(Get, Kind.OBJECT), (Get, Kind.VERSION), (Delete, Kind.VERSION)])
+async def test_version_that_became_current_again_meanwhile_stays(step: type[Any], kind: Kind) -> None:
+    """Somebody takes his deletion back while a pass has the version for one that was replaced long ago."""
+    world = await World(Rule("r", True, noncurrent_days=1), versioning="Enabled").begin()
+    version = await world.put("k", b"wanted")
+    marker = (await world.objects.delete(NAME, "k")).marker
+
+    async def meanwhile(message: Any) -> None:
+        if isinstance(message, step) and message.kind == kind:
+            world.caller.hook = None
+            await world.objects.delete(NAME, "k", marker)
+
+    listed = world.objects.list_versions
+
+    async def listed_then(*args: Any) -> AsyncIterator[Any]:
+        entries = [entry async for entry in listed(*args)]
+        world.caller.hook = meanwhile
+        for entry in entries:
+            yield entry
+
+    world.objects.list_versions = listed_then  # type: ignore[method-assign,assignment]
+    world.caller.clock.ms += 2 * SHORT_MS
+    await world.expiry.work()
+    assert world.caller.hook is None, "it was taken back"
+    found = await world.objects.open(NAME, "k")
+    assert (await found.read(), found.info.version) == (b"wanted", version)
 
 
 async def test_buckets_of_others_are_theirs() -> None:

@@ -37,7 +37,7 @@ from ssastore.errors import (
     Unavailable,
     VersionNotFound,
 )
-from ssastore.messages import Delete, Kind, Put
+from ssastore.messages import Delete, Get, Kind, Put
 from tests.direct import DirectCaller, SeededRandomness
 
 NAME = "photos"
@@ -703,6 +703,28 @@ async def test_earlier_attempt_arrives_while_it_is_repeated(objects: Objects, at
         await put(objects, b"twice", once=Once(b"o" * 16, 2, born_ms))
     await put(objects, b"twice", once=Once(b"o" * 16, 3, born_ms))
     assert [words.strip("*") for words in await story(objects)].count("k:twice") == 1
+
+
+async def test_null_version_that_is_written_while_another_is_deleted_stays(objects: Objects) -> None:
+    """A deletion looks once more, since a version may be there twice: what it finds then may be a new one."""
+    await configure(objects, "Suspended")
+    await put(objects, b"one")
+    await configure(objects, "Enabled")
+    await put(objects, b"two")
+    caller = caller_of(objects)
+
+    async def meanwhile(message: Any) -> None:
+        if isinstance(message, Get) and message.kind == Kind.OBJECT and "Delete" in caller.calls:
+            caller.hook = None
+            await configure(objects, "Suspended")
+            await put(objects, b"three")
+
+    caller.calls.clear()
+    caller.hook = meanwhile
+    assert await objects.delete(NAME, KEY, "null", demand=Demand("etag-one")) == Deleted(True)
+    assert caller.hook is None
+    assert await get(objects) == b"three"
+    assert await story(objects) == ["k:three*", "k:two"]
 
 
 async def test_version_is_locked_while_it_is_about_to_be_deleted(objects: Objects) -> None:
