@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
+from concurrent.futures import CancelledError
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from ssastore.client import AsyncBucket, AsyncClient, Source
 from ssastore.core.locate import Location
 from ssastore.core.objects import CommonPrefix, ObjectInfo, ObjectReader
+from ssastore.errors import OutcomeUnknown, Unavailable
 from ssastore.limits import SHARDS_DEFAULT
 from ssastore.system import loop_factory
 
 T = TypeVar("T")
+
+
+_CLOSING_S = 1.0
+"How long calls of other threads have to end by themselves when the client is closed."
 
 
 class _LoopThread:
@@ -22,13 +39,29 @@ class _LoopThread:
     def __init__(self) -> None:
         factory = loop_factory() or asyncio.new_event_loop
         self.loop = factory()
+        self.is_forked = False
+        "This is a forked child, where the thread is not."
+        self._is_stopping = False
+        self._asking = threading.RLock()
+        "Of who asks or stops; again in one thread, where the collector may end an iterator at any place."
         self._thread = threading.Thread(target=self.loop.run_forever, name="ssastore client", daemon=True)
         self._thread.start()
+        _THREADS.add(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        """What comes of ``work``. Raises Unavailable, OutcomeUnknown when the loop is stopped."""
+        if self.is_forked:
+            work.close()
+            raise RuntimeError(_FORKED)
+        with self._asking:
+            if self._is_stopping:
+                work.close()
+                raise Unavailable("the client was closed")
+            future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
+        except CancelledError:
+            raise OutcomeUnknown("the client was closed in the middle of the call") from None
         except BaseException:
             future.cancel()  # Ctrl-C in the middle: the call must not go on behind its caller's back.
             raise
@@ -52,13 +85,49 @@ class _LoopThread:
                 yield item  # type: ignore[misc]  # an item is there when is_item says so
         finally:
             # The collector may end a forgotten iterator on any thread; the loop's own cannot wait.
-            if self.loop.is_running() and threading.current_thread() is not self._thread:
+            is_there = not (self.is_forked or self._is_stopping)
+            if is_there and threading.current_thread() is not self._thread:
                 self.run(close())
 
-    def stop(self) -> None:
+    def stop(self, closing: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End the loop after ``closing``, with what other threads wait for: nobody else would tell them.
+
+        Nothing the second time, and in a forked child.
+        """
+        if self.is_forked:
+            return
+        with self._asking:
+            if self._is_stopping:
+                return
+            self._is_stopping = True
+        asyncio.run_coroutine_threadsafe(_end(closing), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+
+async def _end(closing: Callable[[], Awaitable[None]] | None) -> None:
+    if closing is not None:
+        await closing()
+    late = asyncio.all_tasks() - {asyncio.current_task()}
+    if late:
+        _, late = await asyncio.wait(late, timeout=_CLOSING_S)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=_CLOSING_S)
+
+
+_THREADS: WeakSet[_LoopThread] = WeakSet()
+_FORKED = "a client must not be used across a fork"
+
+
+def _forked() -> None:
+    for thread in _THREADS:
+        thread.is_forked = True
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Reader:
@@ -86,7 +155,10 @@ async def _pulled(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 class Client:
-    """``AsyncClient`` without ``await``; takes the same arguments. Safe to share between threads."""
+    """``AsyncClient`` without ``await``; takes the same arguments. Safe to share between threads.
+
+    Not with a forked child: that needs a client of its own, and is told so by a RuntimeError.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """See ``AsyncClient``."""
@@ -126,11 +198,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections and end the thread."""
-        if self._thread.loop.is_closed():
-            return
-        self._thread.run(self._client.close())
-        self._thread.stop()
+        """Close all connections and end the thread; calls under way end as those of ``AsyncClient`` do."""
+        self._thread.stop(self._client.close)
 
     def bucket(self, name: str) -> Bucket:
         """See ``AsyncClient.bucket``."""

@@ -6,9 +6,13 @@ import asyncio
 import gc
 import inspect
 import io
+import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
@@ -22,13 +26,22 @@ from ssastore.errors import (
     BucketNotFound,
     ConfigError,
     ObjectNotFound,
+    OutcomeUnknown,
     PreconditionFailed,
     RangeNotSatisfiable,
+    Unavailable,
 )
 from ssastore.limits import CHUNK_BYTES, INLINE_BYTES_MAX
 from tests.cluster import KEY, SECRET, SERVICE, SmallCluster, small_cluster
 
 BIG = b"".join(number.to_bytes(4, "big") * 4 for number in range((CHUNK_BYTES + 160_000) // 16))
+
+
+class Unreachable:
+    """Links to nowhere: each dial is refused at once."""
+
+    async def dial(self, address: IPv6Address, port: int, protocol: Any) -> Any:
+        raise ConnectionRefusedError(111, "Connection refused")
 
 
 class Nodes:
@@ -265,6 +278,72 @@ def test_closed_client_has_no_thread_and_may_be_closed_again(nodes: Nodes) -> No
     client.close()
     client.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.timeout(20)
+def test_calls_of_other_threads_end_when_the_client_is_closed(nodes: Nodes) -> None:
+    """Else a thread waits for ever for a loop that does not run any more, and so does who waits for that."""
+    client = nodes.client(deadline_ms=60_000, links=Unreachable())
+    began = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"x" * INLINE_BYTES_MAX
+        began.set()
+        ended.wait(10)
+
+    ended = threading.Event()
+    with nodes.client() as other:
+        other.create_bucket("closing", shards=2)
+    slow = nodes.client()
+    with ThreadPoolExecutor(2) as threads:
+        calls: list[Future[Any]] = [
+            threads.submit(client.bucket("photos").get, "k"),
+            threads.submit(slow.bucket("closing").put, "k", pieces()),
+        ]
+        assert began.wait(10)
+        client.close()
+        slow.close()
+        for call in calls:
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                call.result(10)
+        ended.set()
+    with pytest.raises(Unavailable, match="closed"):
+        client.bucket("photos").get("k")
+
+
+FORKS = """
+import os, pickle, sys
+from ssastore.blocking import Client
+client = Client(**pickle.load(sys.stdin.buffer))
+bucket = client.create_bucket("forking", shards=2)
+bucket.put("k", b"data")
+reading = iter(bucket.list())
+next(reading)
+child = os.fork()
+if child == 0:
+    try:
+        bucket.get("k")
+    except RuntimeError as error:
+        print(error, flush=True)
+    del reading
+    client.close()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), bucket.get("k"), flush=True)
+del reading
+client.close()
+"""
+
+
+@pytest.mark.timeout(30)
+def test_forked_child_is_told_that_it_needs_a_client_of_its_own(nodes: Nodes) -> None:
+    """The loop's thread is not there in a child: what was asked of it would be waited for for ever."""
+    options = {
+        "service": SERVICE, "access_key": KEY, "secret_key": SECRET, "links": nodes.cluster.links()
+    }  # fmt: skip
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", FORKS]
+    ended = subprocess.run(command, input=pickle.dumps(options), capture_output=True, timeout=20)
+    assert ended.stdout.splitlines() == [b"a client must not be used across a fork", b"0 b'data'"]
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_client_from_the_environment(monkeypatch: pytest.MonkeyPatch, nodes: Nodes) -> None:
