@@ -74,11 +74,24 @@ async def set_rate(control: ControlStore, bytes_per_s: int | None) -> MoveSettin
     return await change_move_settings(control, lambda known: replace(known, bytes_per_s=bytes_per_s))
 
 
-async def abort(control: ControlStore) -> int:
-    """Call off every move that is not done; how many there were. Raises ConfigError, Unavailable."""
-    moves = [move for move, _, _ in await ordered_moves(control)]
+async def abort(control: ControlStore) -> tuple[int, int]:
+    """Call off every move that is not done: how many there were, and how many slices go on nevertheless.
+
+    Those are being rebuilt at their new owners, and have nobody to go back to.
+
+    Raises:
+        ConfigError, Unavailable: of the control store.
+    """
+    found = await ordered_moves(control)
+    moves = [move for move, _, state in found if state is not MoveState.RECOVERING]
     await abort_moves(control, moves)
-    return len(moves)
+    return len(moves), len(found) - len(moves)
+
+
+def aborted(count: int, going_on: int) -> str:
+    """One line about what was called off."""
+    rest = f"; {going_on} slices are being rebuilt at their new owners already, and go on" if going_on else ""
+    return f"{count} moves called off{rest}"
 
 
 def nodes_after(

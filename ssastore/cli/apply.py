@@ -48,11 +48,13 @@ def apply_command(
     """Carry out a plan that `ssastore plan --out FILE` wrote.
 
     It is refused when the ownership has changed since. Interrupting the wait stops nothing; the same
-    command shows the progress again.
+    command shows the progress again. Exit code 2 when some of it was called off meanwhile, or ordered
+    elsewhere.
     """
     from ssastore.cli.lost import require_lost
     from ssastore.core.planfile import decode_plan
     from ssastore.core.plans import RECOVER
+    from ssastore.errors import ConfigError
     from ssastore.lab.context import find
     from ssastore.operating import set_rate, told
     from ssastore.rebalance import merge_as_planned, order_plan
@@ -71,7 +73,7 @@ def apply_command(
         print(f"{len(moves)} slices are ordered to move{copied}, {told(None, settings)}{held}")
     done, started = 0, time.monotonic()
     if is_waiting:
-        done = _follow(context, moves, is_shown=not as_json)
+        done = with_control(context, lambda control: _follow(control, moves, is_shown=not as_json))
         if done == len(moves) and plan.merges:
             _wait_until(context, lambda control: merge_as_planned(control, plan))
     took_s = round(time.monotonic() - started, 1)
@@ -82,6 +84,11 @@ def apply_command(
         print(f"{done} of {len(moves)} slices have their new owner, after {took_s} s")
     elif plan.merges:
         print("what the plan merges is merged by the same command, once they have")
+    if is_waiting and done < len(moves):
+        raise ConfigError(
+            f"{len(moves) - done} slices are not where the plan puts them, and no more ordered to go there: "
+            "their moves were called off, or others took their place. What is done stays; plan again"
+        )
     return 0
 
 
@@ -202,32 +209,34 @@ def _moves_json(
 @click.command("abort")
 @click.pass_obj
 def abort_command(context: str | None) -> int:
-    """Call off every move that is not done: those slices stay where they are."""
-    from ssastore.operating import abort
+    """Call off every move that is not done: those slices stay where they are.
 
-    print(f"{with_control(context, abort)} moves called off")
+    What is being rebuilt already, as its owner is lost, goes on.
+    """
+    from ssastore.operating import abort, aborted
+
+    print(aborted(*with_control(context, abort)))
     return 0
 
 
-def _follow(context: str | None, moves: Sequence[Move], *, is_shown: bool) -> int:
-    """Wait until all are done; how many are."""
+async def _follow(control: ControlStore, moves: Sequence[Move], *, is_shown: bool) -> int:
+    """Wait until all are done, or are not ordered any more; how many are done."""
     import asyncio
 
     from ssastore.rebalance import MoveState, move_states, ordered_moves
 
-    async def follow(control: ControlStore) -> int:
-        with click.progressbar(
-            length=len(moves), label="slices", file=sys.stderr, hidden=not (is_shown and sys.stderr.isatty())
-        ) as bar:
-            while True:
-                # In this order: what is no longer ordered shows in what is read after.
-                is_left = bool(await ordered_moves(control))
-                if not is_left or not bar.hidden:
-                    states = await move_states(control, moves)
-                    done = sum(state is MoveState.DONE for state in states.values())
-                    bar.update(done - bar.pos)
-                if not is_left:
-                    return done
-                await asyncio.sleep(_FOLLOW_S)
-
-    return with_control(context, follow)
+    with click.progressbar(
+        length=len(moves), label="slices", file=sys.stderr, hidden=not (is_shown and sys.stderr.isatty())
+    ) as bar:
+        while True:
+            # In this order: what is no longer ordered shows in what is read after.
+            ordered = {move for move, _, _ in await ordered_moves(control)}
+            # Somebody else's moves are not waited for.
+            is_left = not ordered.isdisjoint(moves)
+            if not is_left or not bar.hidden:
+                states = await move_states(control, moves)
+                done = sum(state is MoveState.DONE for state in states.values())
+                bar.update(done - bar.pos)
+            if not is_left:
+                return done
+            await asyncio.sleep(_FOLLOW_S)

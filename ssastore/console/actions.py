@@ -26,6 +26,7 @@ from ssastore.env import ControlStore
 from ssastore.errors import ConfigError, NotFound, SsaStoreError, TryLater
 from ssastore.operating import (
     abort,
+    aborted,
     left_estimate,
     nodes_after,
     pause,
@@ -107,7 +108,7 @@ class Actions:
         return {"said": f"from now on {told(None, settings)}"}
 
     async def _abort(self, _: Asked) -> dict[str, Any]:
-        return {"said": f"{await abort(self._control)} moves called off"}
+        return {"said": aborted(*await abort(self._control))}
 
     async def _scrub(self, _: Asked) -> dict[str, Any]:
         begun = await self._start_scrub()
