@@ -43,7 +43,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.forwarding import Forwarding
 from ssastore.core.reworking import unnamed, worker_state
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
-from ssastore.core.usage import Historian, usual_planes
+from ssastore.core.usage import Historian, even_planes
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.limits import DRAIN_MS, GOAWAY_MS, LISTEN_BACKLOG
@@ -352,7 +352,7 @@ class Supervisor:
         guardian = guardian_of(control, view, name, prober.reaches, prober.heard, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))
         historian = Historian(
-            control, name, prober.used_bytes, partial(usual_planes, view.groups), SystemClock()
+            control, name, prober.used_bytes, partial(even_planes, view.groups), SystemClock()
         )
         self._jobs.append(spawn("note what is stored", historian.run()))
         return prober

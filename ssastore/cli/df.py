@@ -46,11 +46,10 @@ def df_command(context: str | None, as_json: bool) -> int:
     full_in_days = None
     if room is not None and growth is not None and growth.bytes_per_day > 0:
         full_in_days = room.free_bytes / growth.bytes_per_day
-    objects = _total(nodes, "objects")
     shown = {
         "replicas": cluster.record.replicas,
         "nodes": nodes,
-        "objects": None if objects is None else round(objects / cluster.record.replicas),
+        "objects": _objects(nodes, cluster),
         "usable": None if room is None else room._asdict(),
         "growth": None if growth is None else growth._asdict(),
         "full_in_days": full_in_days,
@@ -69,9 +68,9 @@ def df_command(context: str | None, as_json: bool) -> int:
 
 
 def _node(node: dict[str, Any]) -> dict[str, Any]:
-    """The figures of all workers of a node; None where one does not tell, or owns nothing to be asked for."""
-    workers = node["workers"]
-    is_told = all(worker["ok"] and not worker.get("idle") for worker in workers)
+    """The figures of all workers of a node that own something; None where one does not tell, or none does."""
+    workers = [worker for worker in node["workers"] if not worker.get("idle")]
+    is_told = bool(workers) and all(worker["ok"] for worker in workers)
     lasts = [worker["scrub"]["last"] for worker in workers] if is_told else []
     is_scrubbed = is_told and all(last is not None for last in lasts)
     figures: dict[str, Any] = dict.fromkeys(("records", "used_bytes", "free_bytes", "objects"))
@@ -81,7 +80,12 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
         figures["free_bytes"] = _free(workers)
     if is_scrubbed:
         figures["objects"] = sum(last["objects"] for last in lasts)
-    return {"name": node["name"], "workers": len(workers), "owns_nothing": node["slices"] == 0, **figures}
+    return {
+        "name": node["name"],
+        "workers": len(node["workers"]),
+        "owns_nothing": node["slices"] == 0,
+        **figures,
+    }
 
 
 def _free(workers: list[dict[str, Any]]) -> int:
@@ -107,13 +111,14 @@ def _usable(report: dict[str, Any], cluster: Cluster) -> Usable | None:
         if worker["ok"] and not worker.get("idle")
     }
     shares = shares_of(cluster)
-    return usable(fills, shares, cluster.record.replicas) if shares.keys() <= fills.keys() else None
+    return usable(fills, shares) if shares.keys() <= fills.keys() else None
 
 
-def _total(nodes: list[dict[str, Any]], what: str) -> int | None:
-    """Of all nodes that own something; None when one of them does not tell."""
-    found = [node[what] for node in nodes if not node["owns_nothing"]]
-    return None if None in found else sum(found)
+def _objects(nodes: list[dict[str, Any]], cluster: Cluster) -> int | None:
+    """Each counted once, as many copies as there are; None when a node that owns something does not tell."""
+    found = [node["objects"] for node in nodes if not node["owns_nothing"]]
+    planes = sum(len(record.planes) for record in cluster.groups)
+    return None if None in found else round(sum(found) * len(cluster.groups) / planes)
 
 
 def _row(node: dict[str, Any]) -> str:

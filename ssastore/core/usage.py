@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -149,7 +149,7 @@ def shares_of(cluster: Cluster) -> dict[WorkerName, float]:
     return dict(shares)
 
 
-def usable(fills: Mapping[WorkerName, Fill], shares: Mapping[WorkerName, float], replicas: int) -> Usable:
+def usable(fills: Mapping[WorkerName, Fill], shares: Mapping[WorkerName, float]) -> Usable:
     """Of a cluster whose workers have all said how full they are."""
     room: dict[str, float] = {}
     by_node: defaultdict[str, float] = defaultdict(float)
@@ -162,13 +162,15 @@ def usable(fills: Mapping[WorkerName, Fill], shares: Mapping[WorkerName, float],
         disks = [fill.disk_free_bytes for (name, _), fill in fills.items() if name == node]
         room[f"the disk of {node}"] = max(0, min(disks) - DISK_RESERVE_BYTES) / share
     first = min(room, key=lambda name: (room[name], name), default="")
-    used = sum(fill.used_bytes for fill in fills.values()) // replicas
-    return Usable(used, int(room.get(first, 0)), first)
+    # As many copies as there are now: while planes are added that is not what the cluster's record says.
+    used = sum(fill.used_bytes for fill in fills.values()) / (sum(shares.values()) or 1)
+    return Usable(round(used), int(room.get(first, 0)), first)
 
 
-def usual_planes(groups: Mapping[int, GroupRecord]) -> int:
-    """How many planes most groups have: while there are more to be, not what the cluster's record says."""
-    return Counter(len(record.planes) for record in groups.values()).most_common(1)[0][0]
+def even_planes(groups: Mapping[int, GroupRecord]) -> int:
+    """How many planes every group has; 0 while some are given more: that looks like growth."""
+    counts = {len(record.planes) for record in groups.values()}
+    return counts.pop() if len(counts) == 1 else 0
 
 
 class Historian:
@@ -176,7 +178,7 @@ class Historian:
 
     Args:
         measure: what all workers store together; None when one of them does not answer.
-        replicas: planes that hold data now.
+        replicas: planes that hold data now; 0: nothing is noted.
     """
 
     def __init__(
@@ -210,10 +212,10 @@ class Historian:
         history = UsageHistory.of(item)
         if not history.is_due(self._clock.now_ms()):
             return False
-        used_bytes = await self._measure()
-        if used_bytes is None:
+        used_bytes, replicas = await self._measure(), self._replicas()
+        if used_bytes is None or not replicas:
             return False
-        note = UsageNote(self._clock.now_ms(), used_bytes, self._replicas())
+        note = UsageNote(self._clock.now_ms(), used_bytes, replicas)
         compare = Compare(USAGE_KEY, item.revision if item is not None else 0)
         written = Write(USAGE_KEY, history.with_note(note).encode())
         return await self._control.transact([compare], [written]) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -22,10 +21,10 @@ from ssastore.core.usage import (
     Historian,
     UsageHistory,
     UsageNote,
+    even_planes,
     growth_of,
     shares_of,
     usable,
-    usual_planes,
 )
 from ssastore.env import Write
 from ssastore.errors import ConfigError
@@ -108,15 +107,16 @@ def test_a_cluster_is_full_with_its_first_worker_or_disk() -> None:
         ("b", 1): Fill(used_bytes=0, limit_bytes=10**15, disk_free_bytes=100 * GIB),
     }
     shares = {("a", 0): 0.5, ("b", 0): 0.25, ("b", 1): 0.25}
-    assert usable(fills, shares, 1) == (600, 2000, "a worker 0")
-    assert usable(fills, shares, 3).used_bytes == 200
+    assert usable(fills, shares) == (600, 2000, "a worker 0")
+    three = {worker: 3 * share for worker, share in shares.items()}
+    assert usable(fills, three).used_bytes == 200, "as many copies as there are, whatever there are to be"
     fills["a", 0] = Fill(0, 10**15, free)
     fills["b", 0] = fills["b", 1] = Fill(0, 10**15, free)
-    assert usable(fills, shares, 1) == (0, 2 * GIB, "the disk of a")
+    assert usable(fills, shares) == (0, 2 * GIB, "the disk of a")
     shares = {("a", 0): 0.4, ("b", 0): 0.3, ("b", 1): 0.3}
-    assert usable(fills, shares, 1)[1:] == (int(GIB / 0.6), "the disk of b"), "its workers share it"
-    assert usable({("a", 0): Fill(500, 100, free)}, {("a", 0): 1.0}, 1).free_bytes == 0
-    assert usable({}, {}, 3) == (0, 0, "")
+    assert usable(fills, shares)[1:] == (int(GIB / 0.6), "the disk of b"), "its workers share it"
+    assert usable({("a", 0): Fill(500, 100, free)}, {("a", 0): 1.0}).free_bytes == 0
+    assert usable({}, {}) == (0, 0, "")
 
 
 def test_who_coordinates_notes_what_is_stored_every_hour() -> None:
@@ -125,6 +125,7 @@ def test_who_coordinates_notes_what_is_stored_every_hour() -> None:
     async def scenario() -> None:
         store = MemoryControlStore()
         stored: int | None = 100
+        planes = 3
 
         async def measure() -> int | None:
             return stored
@@ -137,7 +138,7 @@ def test_who_coordinates_notes_what_is_stored_every_hour() -> None:
             return [note.used_bytes for note in UsageHistory.of(await store.get(USAGE_KEY)).notes]
 
         tasks = [
-            asyncio.ensure_future(Historian(store, name, measure, lambda: 3, LoopClock()).run())
+            asyncio.ensure_future(Historian(store, name, measure, lambda: planes, LoopClock()).run())
             for name in ("n1", "n2")
         ]
         await asyncio.sleep(USAGE_EVERY_MS / 1000)
@@ -148,7 +149,10 @@ def test_who_coordinates_notes_what_is_stored_every_hour() -> None:
         stored = None
         await asyncio.sleep(USAGE_EVERY_MS / 1000 * 2)
         assert await notes() == [100] * 3
-        stored = 200
+        stored, planes = 200, 0
+        await asyncio.sleep(USAGE_EVERY_MS / 1000 * 2)
+        assert await notes() == [100] * 3
+        planes = 3
         await coordinate("n2")
         await asyncio.sleep(USAGE_EVERY_MS / 1000 * 1.5)
         assert await notes() == [100, 100, 100, 200, 200]
@@ -165,9 +169,9 @@ def test_owners_of_one_worker_have_one_share() -> None:
     assert shares_of(Cluster(record, nodes, groups)) == {("n1", 0): 1.0}
 
 
-def test_copies_are_counted_as_most_groups_have_them() -> None:
-    """A node that runs while replicas are added goes on dividing by what there is."""
+def test_nothing_is_noted_while_groups_have_different_numbers_of_planes() -> None:
+    """The same bytes of users would be up to three times as many an hour later: no growth."""
     one = {group: GroupRecord(group, (PlaneOwner("n1"),)) for group in range(3)}
     three = GroupRecord(0, tuple(PlaneOwner(name) for name in ("n1", "n2", "n3")))
-    assert usual_planes(one | {0: three}) == 1
-    assert usual_planes(one | {0: three, 1: replace(three, group=1)}) == 3
+    assert even_planes(one) == 1 and even_planes({0: three}) == 3
+    assert even_planes(one | {0: three}) == 0 == even_planes({})
