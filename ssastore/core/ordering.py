@@ -13,6 +13,7 @@ from enum import Enum
 from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterreading import decode_group, decode_node, read_cluster
 from ssastore.core.groups import GROUP_PREFIX, MOVING, RECOVERING, GroupRecord, group_key
+from ssastore.core.mates import require_mates
 from ssastore.core.moving import cancel_move, require_target
 from ssastore.core.numbers import (
     group_of_slice,
@@ -270,12 +271,14 @@ async def order_recovery(control: ControlStore, node: str, order: RecoverOrder) 
     """Tell all workers of a node to recover; the keys of the orders, each gone when it is carried out.
 
     Raises:
-        ConfigError: the cluster has no such node.
+        ConfigError: the cluster has no such node, or what it has and shall rebuild could not be rebuilt now.
         Unavailable: the control store does not answer.
     """
     item = await control.get(node_key(node))
     if item is None:
         raise ConfigError(f"the cluster has no node {node}")
+    if order.rebuild and not order.accept_data_loss:
+        await require_mates(control, await read_cluster(control), node)
     names = [order_name(node, worker) for worker in range(decode_node(item).workers)]
     await control.transact([], [Write(name, order.encode()) for name in names])
     return names

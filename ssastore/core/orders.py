@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from ssastore.core.fields import decode_fields, encode_fields, require
 from ssastore.core.numbers import in_order, number_of_slice, slice_from_text, slice_name
 
-_PREFIX = "recover/"
+RECOVER_PREFIX = "recover/"
 MOVE_PREFIX = "move/"
 REPLACE_PREFIX = "replace/"
 WIDEN_PREFIX = "widen/"
@@ -81,7 +81,7 @@ def replace_name(target: str, worker: int) -> str:
 
 def replace_name_beside(recover_key: str) -> str:
     """Key of the order to replace owners to the worker that ``recover_key`` is of."""
-    return REPLACE_PREFIX + recover_key.removeprefix(_PREFIX)
+    return REPLACE_PREFIX + recover_key.removeprefix(RECOVER_PREFIX)
 
 
 def widen_name(target: str, worker: int) -> str:
@@ -91,4 +91,4 @@ def widen_name(target: str, worker: int) -> str:
 
 def order_name(node: str, worker: int) -> str:
     """Key of a worker's order in the control store."""
-    return f"{_PREFIX}{node}/{worker}"
+    return f"{RECOVER_PREFIX}{node}/{worker}"

@@ -13,7 +13,7 @@ ever had: a new worker would take itself for that, and vote with an empty disk.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ssastore.core.boot import ENV_PREFIX, FIRST_PREFIX
@@ -21,7 +21,7 @@ from ssastore.core.cluster import NodeRecord, node_key
 from ssastore.core.clusterreading import decode_group, decode_node, read_cluster
 from ssastore.core.fields import decode_fields, encode_fields, is_match, require
 from ssastore.core.groups import ACTIVE, GROUP_NAMES, GROUP_PREFIX, NAME, GroupRecord, group_key
-from ssastore.core.membership import read_presence
+from ssastore.core.mates import require_mates
 from ssastore.core.orders import MOVE_PREFIX, REPLACE_PREFIX, WIDEN_PREFIX
 from ssastore.env import Compare, ControlStore, Item, Write
 from ssastore.errors import ConfigError
@@ -132,7 +132,6 @@ async def _check(control: ControlStore, node: str, workers: int) -> None:
     cluster = await read_cluster(control)
     # Given again, it only goes on: what is not there yet is what is waited for.
     is_under_way = decode_node(await _node(control, node)).workers == workers
-    alive = (await read_presence(control)).alive
     for record in cluster.groups:
         where = f"group {GROUP_NAMES[record.group]}"
         if all(node not in view.owners for view in record.views()):
@@ -145,24 +144,12 @@ async def _check(control: ControlStore, node: str, workers: int) -> None:
         is_whole = all(plane.state == ACTIVE for part in record.parts for plane in part.planes)
         if not is_whole and not is_under_way:
             raise ConfigError(f"{where} is being recovered or moved: wait until all of its slices vote")
-        if (gone := _needed(record, node, alive)) and not is_under_way:
-            raise ConfigError(
-                f"{where} has a replica at {gone}, which has no lease and is needed: start it, or have its "
-                f"slices rebuilt elsewhere (ssastore plan --lost {gone})"
-            )
+    if not is_under_way:
+        await require_mates(control, cluster, node)
     for prefix in (MOVE_PREFIX, REPLACE_PREFIX, WIDEN_PREFIX):
         items, _ = await control.list(f"{prefix}{node}/")
         if items:
             raise ConfigError(f"{node} is ordered to take slices over: wait for it, or abort it")
-
-
-def _needed(record: GroupRecord, node: str, alive: Collection[str]) -> str:
-    """An owner that is not there, where too few are to rebuild what another worker of the node gets."""
-    for view in record.views():
-        gone = [owner for owner in view.owners if owner != node and owner not in alive]
-        if node in view.owners and len(view.owners) - 1 - len(gone) < len(view.owners) // 2 + 1:
-            return gone[0] if gone else ""
-    return ""
 
 
 async def _name_some(control: ControlStore, node: str) -> bool:
