@@ -209,6 +209,9 @@ class Proxy:
         self.port = 0
         self.is_mute = False
         "Answers are read from the node and go nowhere."
+        self.hears = asyncio.Event()
+        "Cleared: nothing more is read from the client."
+        self.hears.set()
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_answer: Callable[[], None] | None = None
@@ -239,6 +242,8 @@ class Proxy:
                     continue
                 writer.write(data)
                 await writer.drain()
+                if not is_answer:
+                    await self.hears.wait()
         except OSError:
             pass
         writer.transport.abort()
@@ -261,6 +266,7 @@ class Proxy:
 
     async def stop(self) -> None:
         self._server.close()
+        self.hears.set()
         self.cut()
         await turns()
 

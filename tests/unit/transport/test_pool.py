@@ -29,7 +29,8 @@ from ssastore.errors import (
     Unavailable,
 )
 from ssastore.keyspace import GROUP_BITS, address_of, iid_of, position_of_blob, slice16_of
-from ssastore.messages import Delete, Get, GetBlob, Kind, Put, Report, Scan, Status
+from ssastore.limits import CHUNK_BYTES
+from ssastore.messages import Delete, Get, GetBlob, Kind, Put, PutBlob, Report, Scan, Status
 from ssastore.store.memory import MemoryStore
 from ssastore.transport import pool as module
 from ssastore.transport.connection import Identity
@@ -739,6 +740,24 @@ async def test_close_ends_what_is_under_way(world: World) -> None:
         before = len(world.dials.addresses)
         await asyncio.sleep(0.02)
         assert len(world.dials.addresses) == before and pool.connection_count == 0
+
+
+@pytest.mark.timeout(20)
+async def test_close_does_not_wait_for_a_node_that_does_not_read(world: World) -> None:
+    """What is queued for it would keep the connection, and all calls that wait for its answers."""
+    async with proxied(world.cluster.nodes[0].port) as proxy:
+        world.dials.detours[world.cluster.nodes[0].port] = proxy.port
+        pool = world.pool(deadline_ms=60_000)
+        key = key_of(world)
+        await get(pool, key)
+        proxy.hears.clear()
+        iid, blob = iid_of_record(PLACE, key), bytes(CHUNK_BYTES)
+        calls = [pool.call(PutBlob(iid, bytes(32), b""), iid, blob) for _ in range(8)]
+        waiting = [asyncio.ensure_future(call) for call in [*calls, get(pool, key)]]
+        await turns(20)
+        await pool.close()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(result) for result in results} == {Unavailable}
 
 
 async def test_close_during_a_dial(world: World) -> None:
