@@ -17,14 +17,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from blake3 import blake3
-
-from ssastore.core.blobstore import Reference, decode_reference, references_of
-from ssastore.core.collect import Collector, drop_promise, is_idle
+from ssastore.core.collect import Collector, drop_promise
+from ssastore.core.finds import Finds
 from ssastore.core.heat import Weights
 from ssastore.core.mend import YOUNG_MS, Left, Mended, Mender, Tally
 from ssastore.core.numbers import (
@@ -35,8 +33,7 @@ from ssastore.core.numbers import (
     plane_of_slice,
     slice_number,
 )
-from ssastore.core.records import BOOKKEEPING_FIRST, PLACE_BYTES, in_plane, split_place
-from ssastore.core.register import LIVE, NO_BALLOT, decode_slot, peek_slot
+from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
 from ssastore.core.repair import RepairCounts
 from ssastore.core.survey import (
     EMPTY,
@@ -54,15 +51,11 @@ from ssastore.core.verified import Verified
 from ssastore.errors import SsaStoreError
 from ssastore.keyspace import TAIL_BITS
 from ssastore.limits import DOUBTS_MAX, SURVEY_SLICES_MAX
-from ssastore.messages import RECORD_KINDS, Kind
 
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 16 << 10
 "What it costs to ask about a run of slices that are all empty."
-
-_SYSTEM_BUCKET = bytes(8)
-"Id of the bucket of buckets, as it stands in a stored key: its records are nobody's objects."
 
 _BOOKKEEPING_BATCH = 500
 _BOOKKEEPING_END = b"\xff" * 8
@@ -124,21 +117,6 @@ class Progress:
         """Whether every copy was read and compared, and all of them are good."""
         left = self.unrepaired + self.elsewhere + self.unheard + self.not_compared
         return self.ended_ms > 0 and not left and not self.broke_off
-
-
-@dataclass(slots=True)
-class _Finds:
-    """What a page holds that wants attention."""
-
-    old_references: list[tuple[bytes, Reference]] = field(default_factory=list)
-    blobs: list[bytes] = field(default_factory=list)
-    wrong_blobs: list[bytes] = field(default_factory=list)
-    "Sealed well, and not what their digest says."
-    old_promises: list[bytes] = field(default_factory=list)
-    dead: list[bytes] = field(default_factory=list)
-    objects: int = 0
-    weights: Counter[int] = field(default_factory=Counter)
-    "Bytes by locator."
 
 
 class Pace:
@@ -316,10 +294,10 @@ class Scrub:
         after = b""
         weights: Counter[int] = Counter()
         while True:
-            finds = _Finds()
+            finds = Finds(self._tools.clock.now_ms(), self._tools.rules)
             with self._pace.working(), self._tools.store.read() as txn:
-                page = survey(txn, number, after, b"", self._visitor(finds))
-                finds.blobs = [key for key in finds.blobs if not _has_references(txn, key)]
+                page = survey(txn, number, after, b"", finds.visit)
+                finds.leave_orphans(txn)
             progress.records += page.seen
             progress.objects += finds.objects
             weights.update(finds.weights)
@@ -353,32 +331,7 @@ class Scrub:
                 doubted.add(slice_at(split_place(stored_key)[0] << TAIL_BITS))
         self._verified.settle(doubted, self._tools.clock.now_ms())
 
-    def _visitor(self, finds: _Finds) -> Any:
-        now_ms, rules = self._tools.clock.now_ms(), self._tools.rules
-        oldest_ms = now_ms - rules.blob_grace_ms
-        dead_ms = now_ms - 2 * rules.tombstone_kept_ms
-
-        def visit(stored_key: bytes, value: memoryview | bytes) -> None:
-            locator, kind, _ = split_place(stored_key)
-            finds.weights[locator] += len(stored_key) + len(value)
-            if kind == Kind.BLOB:
-                finds.blobs.append(stored_key)
-                if blake3(value).digest() != stored_key[5:]:
-                    finds.wrong_blobs.append(stored_key)
-            elif kind == Kind.REF:
-                reference = decode_reference(value)
-                if reference.at_ms < oldest_ms:
-                    finds.old_references.append((stored_key, reference))
-            elif kind in RECORD_KINDS:
-                accepted, state, *_ = peek_slot(value)
-                is_object = kind == Kind.OBJECT and state == LIVE
-                finds.objects += is_object and not stored_key.startswith(_SYSTEM_BUCKET, PLACE_BYTES)
-                if state != LIVE and is_idle(decode_slot(value, NO_BALLOT), dead_ms):
-                    (finds.dead if accepted != NO_BALLOT else finds.old_promises).append(stored_key)
-
-        return visit
-
-    async def _care(self, finds: _Finds, progress: Progress) -> None:
+    async def _care(self, finds: Finds, progress: Progress) -> None:
         """What needs no comparison."""
         for stored_key, reference in finds.old_references:
             progress.collected += await self._sweeper.examine(stored_key, reference)
@@ -477,10 +430,6 @@ class Scrub:
                 return
             first = last + b"\0"
             await self._pace.spend(count * 100)
-
-
-def _has_references(txn: Any, stored_key: bytes) -> bool:
-    return bool(references_of(txn, int.from_bytes(stored_key[:4], "big"), stored_key[5:]))
 
 
 def _between(rows: list[Row], after: bytes, upto: bytes) -> list[Row]:
