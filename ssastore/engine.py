@@ -25,6 +25,7 @@ import msgpack
 from ssastore.core.acceptor import Acceptor, encode_coverage
 from ssastore.core.bill import begin_counting
 from ssastore.core.boot import Environment, make_durable, publish, start_environment
+from ssastore.core.buckets import Buckets
 from ssastore.core.changelog import NotedStore
 from ssastore.core.cluster import NATIVE_PORT, Cluster, ClusterRecord
 from ssastore.core.clusterreading import follow_nodes, follow_record
@@ -249,15 +250,17 @@ class Engine:
         return pool
 
     def _make_upkeep(self, rules: UpkeepRules) -> Upkeep:
+        registers = Registers(self.mates, self.outside.randomness)
         tools = Tools(
             store=self.outside.store,
             acceptor=self.acceptor,
             clock=self.clock,
             caller=self.mates,
-            registers=Registers(self.mates, self.outside.randomness),
+            registers=registers,
             coordinator=self.coordinator,
             settler=self.settler,
             rules=rules,
+            buckets=Buckets(registers, self.clock, self.outside.randomness),
         )
         return self.upkeep_type(tools)
 

@@ -172,11 +172,14 @@ def _result(report: dict[str, Any], passes: dict[str, int]) -> dict[str, Any]:
     scrubs = {name: scrub for name, scrub in scrubs_of(report).items() if name in passes}
     lasts = [scrub["last"] for scrub in scrubs.values() if scrub["last"] is not None]
     why: Counter[str] = Counter()
+    objects: set[str] = set()
     for scrub in scrubs.values():
         why.update(scrub["left"]["why"])
+        objects.update(scrub["left"].get("objects", []))  # A worker of an older release names none.
     return {
         **{name: sum(last[name] for last in lasts) for name in _FIGURES},
         "why": dict(why),
+        "objects": sorted(objects),
         "broke_off": sorted({last["broke_off"] for last in lasts if last["broke_off"]}),
         "workers": {name: {"health": s["health"], "last": s["last"]} for name, s in scrubs.items()},
     }
@@ -192,6 +195,8 @@ def _show(health: str, silent: list[str], took_s: float, result: dict[str, Any])
     )
     for reason, count in result["why"].items():
         print(f"  not healed: {count} x {reason}")
+    for title in result["objects"]:
+        print(f"  cannot be read for lack of a blob: {title}")
     if result["unheard"]:
         print(f"  not all replicas answered for {result['unheard']} entries, however often they were asked")
     if result["not_compared"]:

@@ -105,7 +105,7 @@ def adopt(
     stored_key = blob_key(locator, digest)
     if body is None and txn.get(stored_key) is None:
         raise CorruptObject("references to a blob that is not here", stored_key)
-    missing = [ref for ref in references if not _holds(txn, reference_key(locator, digest, ref.name))]
+    missing = [ref for ref in references if not has_reference(txn, reference_key(locator, digest, ref.name))]
     if body is not None and not is_good_blob(txn, stored_key):
         txn.put(stored_key, body)
     for ref in missing:
@@ -126,7 +126,8 @@ def is_wrong_blob(txn: ReadTxn, stored_key: bytes) -> bool:
     return not is_good_blob(txn, stored_key) and txn.get(stored_key) is not None
 
 
-def _holds(txn: ReadTxn, stored_key: bytes) -> bool:
+def has_reference(txn: ReadTxn, stored_key: bytes) -> bool:
+    """Whether a reference is here, and not rotten."""
     try:
         return txn.get(stored_key) is not None
     except CorruptObject:

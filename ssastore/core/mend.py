@@ -6,6 +6,7 @@
                                   would be that of a plane that has never heard of the name
     held under different ballots  a round that makes what is agreed firm (``core.settle``)
     a blob or reference missing   fetched, if any reference to the blob stands
+    what a record names in doubt  kept again, or said to be lost (``core.named``)
     marks of a shut bucket        the later one counts
 
 What is said of a copy is said after looking again.  What is newer than a few seconds is
@@ -24,12 +25,14 @@ from typing import NamedTuple
 from ssastore.core.blobstore import UNKNOWN_REFERENCE, Reference
 from ssastore.core.collect import Collector
 from ssastore.core.doubts import Doubts
-from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
+from ssastore.core.named import Named
+from ssastore.core.records import BOOKKEEPING_FIRST, blob_of, in_plane, split_place
 from ssastore.core.register import counter_of
 from ssastore.core.repair import Repairer
 from ssastore.core.shuts import is_shut, take_mark
 from ssastore.core.survey import accepted_of, witness_of
 from ssastore.core.sweep import Sweeper
+from ssastore.core.titles import Titles
 from ssastore.core.tools import Tools
 from ssastore.errors import CorruptObject, SsaStoreError, Unavailable
 from ssastore.keyspace import TAIL_BITS
@@ -45,6 +48,8 @@ _AGAIN_MS = 30_000
 "How often a copy that could not be healed is tried again."
 _AGAIN_MAX = 500
 "How many of them at a time."
+
+_OBJECTS_TOLD = 20
 
 Rows = dict[int, bytes | None]
 "What each plane that answers has for one key: the witness of ``core.survey``."
@@ -70,6 +75,8 @@ class Mended:
     "When they were first seen like that."
     at_ms: int = 0
     "When it was looked at."
+    title: str = ""
+    "What people call the object that cannot be read."
 
     @property
     def is_good(self) -> bool:
@@ -87,6 +94,8 @@ class Left(NamedTuple):
     "Entries that not all planes answered for."
     why: dict[str, int]
     "How many there are of the first two, for each reason."
+    objects: list[str]
+    "Some of the objects that cannot be read for lack of a blob."
 
 
 class Tally:
@@ -112,11 +121,21 @@ class Tally:
 class Mender:
     """Looks at doubtful keys of one environment: for requests and mates that found them, and for scrubs."""
 
-    def __init__(self, tools: Tools, repairer: Repairer, sweeper: Sweeper, collector: Collector) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        repairer: Repairer,
+        sweeper: Sweeper,
+        collector: Collector,
+        named: Named,
+        titles: Titles,
+    ) -> None:
         self._tools = tools
         self._repairer = repairer
         self._sweeper = sweeper
         self._collector = collector
+        self._named = named
+        self._titles = titles
         self._doubts: Doubts = tools.acceptor.doubts
         self._left: dict[bytes, Mended] = {}
         "Keys that could not be healed, and what was found when they were looked at last."
@@ -168,7 +187,9 @@ class Mender:
         here = [found.here for found in self._left.values() if found.here]
         elsewhere = [found.elsewhere for found in self._left.values() if found.elsewhere and not found.here]
         unheard = sum(bool(found.silent) for found in self._left.values())
-        return Left(len(here), len(elsewhere), unheard, dict(sorted(Counter([*here, *elsewhere]).items())))
+        why = dict(sorted(Counter([*here, *elsewhere]).items()))
+        objects = sorted({found.title for found in self._left.values() if found.title})
+        return Left(len(here), len(elsewhere), unheard, why, objects[:_OBJECTS_TOLD])
 
     async def _mend(self, stored_key: bytes, before: Mended | None) -> Mended:
         fault = ""
@@ -177,17 +198,19 @@ class Mender:
             if why:
                 return Mended("rotten", here=why)
             fault = "rotten"
-        if stored_key >= BOOKKEEPING_FIRST or self._tools.replicas_of(stored_key) == 1:
+        if stored_key >= BOOKKEEPING_FIRST:
             return Mended(fault)
-        kind = split_place(stored_key)[1]
-        if kind in RECORD_KINDS:
-            found = await self._mend_record(stored_key, before)
-        elif kind == Kind.SHUT:
-            found = await self._mend_mark(stored_key)
-        elif kind in (Kind.BLOB, Kind.REF):
+        kind, is_alone = split_place(stored_key)[1], self._tools.replicas_of(stored_key) == 1
+        found = Mended()
+        if kind in (Kind.BLOB, Kind.REF):
             found = await self._mend_blob(stored_key)
-        else:
-            return Mended(fault)
+        elif kind in RECORD_KINDS:
+            if not is_alone:
+                found = await self._mend_record(stored_key, before)
+            if found.is_good:
+                found = await self._mend_named(stored_key, found)
+        elif kind == Kind.SHUT and not is_alone:
+            found = await self._mend_mark(stored_key)
         return replace(found, fault=fault or found.fault)
 
     # -- asking -------------------------------------------------------------------------------------
@@ -301,6 +324,18 @@ class Mender:
             return False
         return counter_of(accepted_of(_newest(rows))) // 1000 > now_ms - YOUNG_MS
 
+    async def _mend_named(self, stored_key: bytes, found: Mended) -> Mended:
+        """What a record names, of which all planes say the same; ``found`` is what came of that."""
+        fault, here, silent, is_young, title = await self._named.look(stored_key)
+        return replace(
+            found,
+            fault=found.fault or fault,
+            here=here,
+            silent=silent,
+            is_young=is_young,
+            title=title,
+        )
+
     # -- marks --------------------------------------------------------------------------------------
 
     async def _mend_mark(self, stored_key: bytes) -> Mended:
@@ -343,7 +378,8 @@ class Mender:
         except SsaStoreError as error:
             log.warning("blob.not_healed", extra={"key": stored_key[:64].hex(), "reason": str(error)})
             here = "no plane that answers has a good copy"
-            return Mended("missing", here=here, elsewhere=elsewhere, silent=silent)
+            title = await self._titles.of_reference(wanted[0].name)
+            return Mended("missing", here=here, elsewhere=elsewhere, silent=silent, title=title)
         return Mended("missing", elsewhere=elsewhere, silent=silent)
 
     async def _held(self, stored_key: bytes) -> tuple[dict[int, _Held], str]:
@@ -373,11 +409,6 @@ class Mender:
 
 
 _Held = tuple[bool, list[Reference]]
-
-
-def blob_of(stored_key: bytes) -> bytes:
-    """The stored key of the blob that a blob's or a reference's key is about."""
-    return stored_key[:4] + bytes([Kind.BLOB]) + stored_key[5:37]
 
 
 def _has_all(held: _Held, wanted: list[Reference]) -> bool:

@@ -129,6 +129,11 @@ def blob_key(locator: int, digest: bytes) -> bytes:
     return _PLACE.pack(locator, Kind.BLOB) + digest
 
 
+def blob_of(stored_key: bytes) -> bytes:
+    """The stored key of the blob that a blob's or a reference's key is about."""
+    return stored_key[:4] + bytes([Kind.BLOB]) + stored_key[5:37]
+
+
 def reference_key(locator: int, digest: bytes, reference: bytes) -> bytes:
     """Stored key of one reference to a blob; the value holds time and reference in full."""
     return _PLACE.pack(locator, Kind.REF) + digest + blake3(reference).digest(length=16)

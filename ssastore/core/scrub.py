@@ -4,6 +4,7 @@ For each slice, page by page: every record is read and its checksum verified; th
 page's digest is compared with those of the other planes, and where they differ, entry by
 entry.  What is rotten or differs is mended (``core.mend``); an old reference is examined
 (``core.sweep``); an old promise of nothing is dropped, the slice's floor keeps it.
+Planes that lack the same are alike, so what records name is looked for as well (``core.named``).
 
 What is not good after that is looked at again at the end of the pass, some times: planes
 scrub at the same time, and the one that holds a bad copy has to heal it itself.  Nothing is called
@@ -25,6 +26,7 @@ from ssastore.core.collect import Collector, drop_promise
 from ssastore.core.finds import Finds
 from ssastore.core.heat import Weights
 from ssastore.core.mend import YOUNG_MS, Left, Mended, Mender, Tally
+from ssastore.core.named import Named, Naming
 from ssastore.core.numbers import (
     WHOLE_SLICES,
     group_of_part,
@@ -89,6 +91,8 @@ class Progress:
     records: int = 0
     objects: int = 0
     "Copies here of objects that exist, of the records."
+    named: int = 0
+    "Blobs that were asked for since records of this worker's name them (``core.named``)."
     bytes: int = 0
     rotten: int = 0
     missing: int = 0
@@ -151,16 +155,25 @@ class Scrub:
     """Passes of one worker."""
 
     def __init__(
-        self, tools: Tools, mender: Mender, sweeper: Sweeper, collector: Collector, counts: RepairCounts
+        self,
+        tools: Tools,
+        mender: Mender,
+        sweeper: Sweeper,
+        collector: Collector,
+        named: Named,
+        counts: RepairCounts,
     ) -> None:
         self._tools = tools
         self._mender = mender
         self._sweeper = sweeper
         self._collector = collector
+        self._named = named
         self._counts = counts
         self._pace = Pace(tools.rules.scrub_bytes_per_s)
         self._doubts: dict[bytes, Mended] = {}
         "What the pass has to look at again."
+        self._changed: list[bytes] = []
+        "What may be other than it was read, since it was looked at: it may name something else."
         self._told: set[type[SsaStoreError]] = set()
         "Why slices could not be compared, in this pass."
         self._wanted = asyncio.Event()
@@ -293,8 +306,10 @@ class Scrub:
         before = len(self._doubts), _left_of(progress)
         after = b""
         weights: Counter[int] = Counter()
+        seen: set[bytes] = set()
+        is_asking = self._named.is_asked_by(number)
         while True:
-            finds = Finds(self._tools.clock.now_ms(), self._tools.rules)
+            finds = Finds(self._tools.clock.now_ms(), self._tools.rules, seen, is_asking=is_asking)
             with self._pace.working(), self._tools.store.read() as txn:
                 page = survey(txn, number, after, b"", finds.visit)
                 finds.leave_orphans(txn)
@@ -302,7 +317,7 @@ class Scrub:
             progress.objects += finds.objects
             weights.update(finds.weights)
             progress.bytes += page.size
-            for stored_key in [*page.rotten, *finds.wrong_blobs]:
+            for stored_key in [*page.rotten, *finds.wrong_blobs, *finds.bare_blobs]:
                 await self._mend(stored_key, progress)
             await self._care(finds, progress)
             is_whole = not after and not page.is_cut
@@ -311,6 +326,7 @@ class Scrub:
                     continue
                 if asked[mate]:
                     asked[mate] = await self._compare(number, mate, after, page, progress)
+            await self._ask_for_named(finds.namings, progress)
             await self._pace.spend(page.size)
             if not page.is_cut:
                 break
@@ -343,6 +359,21 @@ class Scrub:
             progress.collected += await self._tools.store.submit(change)
         for stored_key in finds.dead:
             progress.collected += await self._collector.collect(stored_key)
+
+    async def _ask_for_named(self, namings: list[Naming], progress: Progress) -> None:
+        """Ask for what records name, those of ``namings`` and those that have changed since."""
+        latest = {naming.stored_key: naming for naming in namings}
+        for stored_key in self._changed:
+            if (naming := self._named.read(stored_key)) is not None:
+                latest[stored_key] = naming
+        self._changed.clear()
+        if not latest:
+            return
+        asked = await self._named.ask(list(latest.values()), self._pace.spend)
+        progress.named += asked.blobs
+        for stored_key in asked.lacking:
+            await self._mend(stored_key, progress)
+        self._changed.clear()
 
     # -- comparing ----------------------------------------------------------------------------------
 
@@ -381,6 +412,7 @@ class Scrub:
         """Look at a key for the first time in this pass."""
         found = await self._mender.mend(stored_key)
         if found.is_good:
+            self._changed.append(stored_key)
             return
         if len(self._doubts) < DOUBTS_MAX:
             self._doubts[stored_key] = found
@@ -398,8 +430,10 @@ class Scrub:
                 found = await self._mender.mend(stored_key)
                 if found.is_good:
                     del self._doubts[stored_key]
+                    self._changed.append(stored_key)
                 else:
                     self._doubts[stored_key] = found
+            await self._ask_for_named([], progress)
             patience = len(_LOOK_AGAIN_S)
             if all(found.silent and not found.here for found in self._doubts.values()):
                 patience += _MORE_LOOKS

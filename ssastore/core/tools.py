@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgpack
 
 from ssastore.core.acceptor import Acceptor
+from ssastore.core.buckets import Buckets
 from ssastore.core.caller import Caller
 from ssastore.core.coordinator import MATE_BUDGET_MS, Coordinator
 from ssastore.core.floors import slice_of_key
@@ -67,6 +68,7 @@ class Tools:
         coordinator: Coordinator,
         settler: Settler,
         rules: UpkeepRules,
+        buckets: Buckets,
     ) -> None:
         self.store = store
         self.acceptor = acceptor
@@ -76,6 +78,7 @@ class Tools:
         self.coordinator = coordinator
         self.settler = settler
         self.rules = rules
+        self.buckets = buckets
         self.names = Names()
         self._suspects = Suspects(lambda: asyncio.get_running_loop().time())
 
@@ -89,7 +92,13 @@ class Tools:
             # Who is asked may not have heard yet that it is a part.
             first, stop = slice_range(slice_number(0, part_of_slice(number)))
             after, end = after or just_below(first), end or just_below(stop)
-        iid = numbered_slice(number).first | ANY_TAIL
+        return await self._survey(numbered_slice(number).first | ANY_TAIL, after, end, listing=listing)
+
+    async def survey_between(self, iid: int, first: bytes, last: bytes) -> list[Row]:
+        """Entries of the slice that an IID is in, from one key (as in plane 0) to another. SsaStoreError."""
+        return (await self._survey(iid, just_below(first), last, listing=True)).rows
+
+    async def _survey(self, iid: int, after: bytes, end: bytes, *, listing: bool) -> Surveyed:
         header, body = await self.ask_mate(Survey(iid, after, end, listing))
         if tuple(map(type, header[2:])) != (bytes, int, bytes, bool):
             raise BadFrame("a reply to Survey has other fields")

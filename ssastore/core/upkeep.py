@@ -11,9 +11,11 @@ from ssastore.core.ceiling import RAISE_EVERY_S
 from ssastore.core.collect import Collector
 from ssastore.core.content import Blobs
 from ssastore.core.mend import Mender
+from ssastore.core.named import Named
 from ssastore.core.repair import Repairer
 from ssastore.core.scrub import Scrub
 from ssastore.core.sweep import Sweeper
+from ssastore.core.titles import Titles
 from ssastore.core.tools import Tools
 from ssastore.errors import SsaStoreError
 
@@ -34,8 +36,10 @@ class Upkeep:
         self.sweeper = self.sweeper_type(tools, blobs)
         self.repairer = Repairer(tools, blobs, self.sweeper)
         self.collector = Collector(tools)
-        self.mender = Mender(tools, self.repairer, self.sweeper, self.collector)
-        self.scrub = Scrub(tools, self.mender, self.sweeper, self.collector, self.repairer.counts)
+        titles = Titles(tools.buckets.all)
+        self.named = Named(tools, blobs, self.sweeper, titles)
+        self.mender = Mender(tools, self.repairer, self.sweeper, self.collector, self.named, titles)
+        self.scrub = Scrub(tools, self.mender, self.sweeper, self.collector, self.named, self.repairer.counts)
 
     def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Every job by its name. Each runs until it is cancelled."""

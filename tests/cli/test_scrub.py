@@ -19,7 +19,7 @@ from tests.cli.conftest import Done
 LATE_S = 0.6
 LEFT = {"here": 0, "elsewhere": 0, "unheard": 0, "why": {}}
 PASS = {"number": 1, "broke_off": "", **dict.fromkeys(upkeep._FIGURES, 0)}
-WORKER = {
+WORKER: dict[str, Any] = {
     "worker": 0,
     "ok": True,
     "scrub": {"health": "healthy", "left": LEFT, "pass": None, "last": PASS},
@@ -94,3 +94,13 @@ def test_but_not_for_ever(
     monkeypatch.setattr(upkeep, "_SILENT_S_MAX", 0.3)
     done = ssastore("scrub", "--wait")
     assert done.code == 5 and "does not answer: timed out" in done.err
+
+
+def test_objects_that_cannot_be_read_are_named(
+    ssastore: Callable[..., Done], gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.late_s = 0.0
+    monkeypatch.setitem(WORKER["scrub"], "left", LEFT | {"here": 1, "objects": ["photos/large"]})
+    done = ssastore("scrub", "--wait")
+    assert done.code == 1 and "cannot be read for lack of a blob: photos/large" in done.out
+    assert json.loads(ssastore("scrub", "--wait", "--json").out)["objects"] == ["photos/large"]

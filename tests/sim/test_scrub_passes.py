@@ -73,6 +73,7 @@ def test_two_rotten_copies_of_three_wait_and_every_pass_says_so() -> None:
                 "elsewhere": 0,
                 "unheard": 0,
                 "why": {"too few of its other copies can be read": 1},
+                "objects": [],
             }
         assert len([key for node in ward.nodes for key in rotten_keys(node)]) == 2
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ssastore.core.metadata import decode_metadata
 from ssastore.core.records import BOOKKEEPING_FIRST, in_plane, split_place
+from ssastore.core.register import peek_slot
 from ssastore.core.scrub import Progress
 from ssastore.core.survey import survey, walk
 from ssastore.core.tools import UpkeepRules
@@ -61,6 +63,16 @@ class Ward:
                 if split_place(key)[1] == kind:
                     found.setdefault(in_plane(key, 0), []).append((node, key))
         return found
+
+    def blobs_of(self, key: str) -> set[bytes]:
+        """Digests that the record of an object names itself."""
+        for copies in self.copies(Kind.OBJECT).values():
+            node, stored_key = copies[0]
+            if stored_key.endswith(key.encode()):
+                with node.disk.read() as txn:
+                    metadata = peek_slot(bytes(txn.get(stored_key) or b""))[3]
+                return {segment.digest for segment in decode_metadata(metadata).segments}
+        raise AssertionError(f"there is no {key}")
 
     def differing(self) -> set[bytes]:
         """Entries that not all planes hold alike."""

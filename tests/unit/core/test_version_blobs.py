@@ -42,6 +42,7 @@ class World:
             coordinator=Coordinator(caller.acceptor, proposer, caller.store, caller, caller.clock),
             settler=Settler(proposer, ballots, caller.clock),
             rules=UpkeepRules(blob_grace_ms=GRACE_MS),
+            buckets=self.objects.buckets,
         )
         self._sweeper = Sweeper(tools, self.objects.blobs)
 
