@@ -38,7 +38,9 @@ from ssastore.errors import (
     ObjectTooLarge,
     PartTooSmall,
     PreconditionFailed,
+    QuotaExceeded,
     SsaStoreError,
+    StoreFull,
     UploadNotFound,
     VersionKept,
 )
@@ -243,7 +245,7 @@ class Multipart:
             demand: of the object that is replaced.
 
         Raises:
-            UploadNotFound, InvalidPart, InvalidPartOrder, PartTooSmall, PreconditionFailed.
+            UploadNotFound, InvalidPart, InvalidPartOrder, PartTooSmall, PreconditionFailed, QuotaExceeded.
             VersionKept: the bucket's record is older than its versions.
         """
         numbers = [number for number, _ in parts]
@@ -287,8 +289,12 @@ class Multipart:
             written = await self._versions.write(
                 self._bucket, key, metadata, demand=demand, once=once, origin=_origin(upload_id)
             )
-        except (PreconditionFailed, ObjectNotFound, VersionKept):
+        except (PreconditionFailed, ObjectNotFound, VersionKept, QuotaExceeded):
             await self._reopen(key, upload_id, upload, tag)
+            raise
+        except StoreFull:
+            if attempt == 1:  # Else it says nothing of an earlier one.
+                await self._reopen(key, upload_id, upload, tag)
             raise
         try:
             await self._registers.delete(self._place, Kind.UPLOAD, _upload_key(key, upload_id))
@@ -382,11 +388,14 @@ class Multipart:
             return raced.metadata.etag, raced.modified_ms, 2
 
     async def _reopen(self, key: bytes, upload_id: str, upload: Found, tag: str) -> None:
-        """The object's condition was false: parts may be added, or the upload aborted."""
+        """There is no object: its condition was false, or there is no room for it.
+
+        Parts may be added or left out, or the upload aborted.
+        """
         condition = When(Condition.IF_ETAG, tag)
         opened = {**upload.metadata.extra, "state": "open"}
         opened.pop("etag", None)
-        with suppress(PreconditionFailed, ObjectNotFound):
+        with suppress(PreconditionFailed, ObjectNotFound, StoreFull):
             await self._set_state(key, upload_id, upload.metadata, opened, condition)
 
     async def _set_state(

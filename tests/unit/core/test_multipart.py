@@ -22,6 +22,8 @@ from ssastore.errors import (
     OutcomeUnknown,
     PartTooSmall,
     PreconditionFailed,
+    QuotaExceeded,
+    StoreFull,
     UploadNotFound,
 )
 from ssastore.limits import PARTS_MAX, RECENT_OPS_MAX
@@ -243,6 +245,25 @@ async def test_false_condition_then_abort(world: World) -> None:
 
 
 # -- repetition and death ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusal", [QuotaExceeded, StoreFull])
+async def test_completion_for_which_there_is_no_room_leaves_the_upload_open(
+    world: World, refusal: type[Exception]
+) -> None:
+    """Else its parts, which are in the way, could not be given up, nor fewer of them be taken."""
+    upload_id, named = await world.upload(b"0123456789", b"tail")
+
+    async def full(message: Any) -> None:
+        if isinstance(message, Put) and message.kind == Kind.OBJECT:
+            raise refusal("no room")
+
+    world.caller.hook = full
+    for parts in (named, named[:1]):
+        with pytest.raises(refusal):
+            await world.uploads.complete(KEY, upload_id, parts, f"etag-{len(parts)}")
+    await world.uploads.abort(KEY, upload_id)
+    assert await world.leftovers() == 0
 
 
 async def test_repeated_completion_finds_its_object(world: World) -> None:
