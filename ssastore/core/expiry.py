@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from ssastore.core.buckets import SYSTEM, Bucket
 from ssastore.core.demand import Demand
@@ -20,7 +21,15 @@ from ssastore.core.objects import CommonPrefix, Objects
 from ssastore.core.shards import position_of_part
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.env import Clock
-from ssastore.errors import AccessDenied, BucketNotFound, NotFound, PreconditionFailed, SsaStoreError
+from ssastore.errors import (
+    AccessDenied,
+    BucketNotFound,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    SsaStoreError,
+    TryLater,
+)
 from ssastore.limits import LIST_KEYS_MAX
 from ssastore.messages import Kind
 
@@ -85,18 +94,18 @@ class Expiry:
 
     async def expire(self, bucket: Bucket, rules: list[Rule]) -> None:
         """Everything of a bucket that is due now."""
+        failures = _Failures(bucket.name)
         for prefix in _roots(rules):
             async for key, versions in self._keys(bucket, prefix):
-                await self._expire_key(bucket, rules, key, versions)
+                with failures.of_one_key():
+                    await self._expire_key(bucket, rules, key, versions)
         multipart = self._objects.multipart(bucket)
         now_ms = self._clock.now_ms()
         for prefix in _roots([rule for rule in rules if rule.abort_days is not None]):
             async for upload in multipart.uploads(prefix.encode(), b""):
                 if is_abandoned(rules, upload.key.decode(), upload.started_ms, now_ms, self._day_ms):
-                    try:
+                    with failures.of_one_key(), suppress(NotFound):
                         await multipart.abort(upload.key, upload.upload_id)
-                    except NotFound:
-                        continue
 
     async def _keys(self, bucket: Bucket, prefix: str) -> AsyncIterator[tuple[str, list[Known]]]:
         """Keys in order, each with all of its versions."""
@@ -140,6 +149,25 @@ class Expiry:
         info = await self._objects.head(bucket.name, key, version)
         tags = info.extra.get("tags", {})
         return any(rule.covers(key, info.size, tags) for rule in rules)
+
+
+class _Failures:
+    """Of a pass over one bucket: what fails at one key keeps no other. The first is told in the log."""
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
+        self._is_told = False
+
+    @contextmanager
+    def of_one_key(self) -> Iterator[None]:
+        try:
+            yield
+        except (TryLater, OutcomeUnknown):
+            raise  # Of nodes rather than of the key: the next pass does it.
+        except SsaStoreError as error:
+            if not self._is_told:
+                log.warning("lifecycle.failed", extra={"bucket": self._bucket, "reason": str(error)})
+            self._is_told = True
 
 
 def _known(entry: ListedVersion) -> Known:

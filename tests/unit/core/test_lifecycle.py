@@ -24,6 +24,7 @@ from ssastore.core.locks import is_locked
 from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
 from ssastore.core.versionlist import ListedVersion, Wanted
+from ssastore.errors import CorruptObject
 from ssastore.messages import Delete, Get, Kind
 from tests.direct import DirectCaller, SeededRandomness
 
@@ -269,6 +270,26 @@ async def test_buckets_of_others_are_theirs() -> None:
     await world.put("k")
     world.expiry = Expiry(world.objects, world.caller.clock, SHORT_MS, lambda iid: False)
     assert await world.pass_after(9) == ["k"]
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+async def test_one_key_that_fails_keeps_no_other(is_upload: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Else what comes after a rotten record is never looked at again."""
+    world = await World(Rule("r", True, days=1, abort_days=1)).begin()
+    multipart = world.objects.multipart(await world.objects.buckets.read(NAME))
+    for key in ("a", "b", "c"):
+        await (multipart.create(key.encode(), {}, {}) if is_upload else world.put(key))
+
+    async def rotten(message: Any) -> None:
+        if isinstance(message, Delete) and message.key.startswith(b"b"):
+            raise CorruptObject("the stored record fails its checksum")
+
+    world.caller.hook = rotten
+    left = await world.pass_after(1)
+    if is_upload:
+        left = [upload.key.decode() async for upload in multipart.uploads(b"", b"")]
+    assert left == ["b"]
+    assert [record.__dict__["reason"] for record in caplog.records] == ["the stored record fails its checksum"]
 
 
 async def test_one_bucket_that_fails_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
