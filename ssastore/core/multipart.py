@@ -282,6 +282,7 @@ class Multipart:
         extra = upload.metadata.extra["object"] | judge(upload.metadata.extra, made_of)
         metadata = await self._assemble(key, upload_id, upload, records, made_of)
         metadata = replace(metadata, etag=etag, extra=extra | metadata.extra)
+        metadata.encode()  # What is too large for an object is refused while the upload is open.
         tag, born_ms, attempt = await self._set_completing(key, upload_id, upload, etag)
         op_id = blake3(b"complete" + upload_id.encode() + tag.encode()).digest(length=OP_ID_BYTES)
         once = Once(op_id, attempt, born_ms)

@@ -26,7 +26,7 @@ from ssastore.errors import (
     StoreFull,
     UploadNotFound,
 )
-from ssastore.limits import PARTS_MAX, RECENT_OPS_MAX
+from ssastore.limits import METADATA_BYTES_MAX, PARTS_MAX, RECENT_OPS_MAX
 from ssastore.messages import Delete, Kind, Put
 from tests.direct import DirectCaller, SeededRandomness
 
@@ -262,6 +262,17 @@ async def test_completion_for_which_there_is_no_room_leaves_the_upload_open(
     for parts in (named, named[:1]):
         with pytest.raises(refusal):
             await world.uploads.complete(KEY, upload_id, parts, f"etag-{len(parts)}")
+    await world.uploads.abort(KEY, upload_id)
+    assert await world.leftovers() == 0
+
+
+async def test_metadata_that_the_object_has_no_room_for_leave_the_upload_open(world: World) -> None:
+    """The object has more to say than the upload: of its parts, and what it was made by."""
+    created = {"n": "v" * (METADATA_BYTES_MAX - 64)}
+    upload_id = await world.uploads.create(KEY, {}, created)
+    named = [await world.part(upload_id, 1, ONE)]
+    with pytest.raises(ObjectTooLarge):
+        await world.uploads.complete(KEY, upload_id, named, "tag")
     await world.uploads.abort(KEY, upload_id)
     assert await world.leftovers() == 0
 
