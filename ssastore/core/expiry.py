@@ -97,15 +97,24 @@ class Expiry:
         failures = _Failures(bucket.name)
         for prefix in _roots(rules):
             async for key, versions in self._keys(bucket, prefix):
+                if not await self._is_still_so(bucket):
+                    return
                 with failures.of_one_key():
                     await self._expire_key(bucket, rules, key, versions)
         multipart = self._objects.multipart(bucket)
         now_ms = self._clock.now_ms()
         for prefix in _roots([rule for rule in rules if rule.abort_days is not None]):
             async for upload in multipart.uploads(prefix.encode(), b""):
+                if not await self._is_still_so(bucket):
+                    return
                 if is_abandoned(rules, upload.key.decode(), upload.started_ms, now_ms, self._day_ms):
                     with failures.of_one_key(), suppress(NotFound):
                         await multipart.abort(upload.key, upload.upload_id)
+
+    async def _is_still_so(self, bucket: Bucket) -> bool:
+        """Whether the rules are still those of the bucket, some seconds ago: a pass may take hours."""
+        now = await self._objects.buckets.current(bucket.name)
+        return now.place == bucket.place and now.config.get("lifecycle") == bucket.config.get("lifecycle")
 
     async def _keys(self, bucket: Bucket, prefix: str) -> AsyncIterator[tuple[str, list[Known]]]:
         """Keys in order, each with all of its versions."""

@@ -273,6 +273,26 @@ async def test_buckets_of_others_are_theirs() -> None:
 
 
 @pytest.mark.parametrize("is_upload", [False, True])
+async def test_rules_that_are_taken_back_end_the_pass(is_upload: bool) -> None:
+    """A pass may take hours: who sees that a rule was wrong does not want to watch it go on."""
+    world = await World(Rule("r", True, days=1, abort_days=1)).begin()
+    multipart = world.objects.multipart(await world.objects.buckets.read(NAME))
+    for key in ("a", "b", "c"):
+        await (multipart.create(key.encode(), {}, {}) if is_upload else world.put(key))
+
+    async def take_back(message: Any) -> None:
+        if isinstance(message, Delete) and message.key.startswith(b"a"):
+            world.caller.hook = None
+            await world.objects.buckets.configure(NAME, lambda bucket: {})
+
+    world.caller.hook = take_back
+    left = await world.pass_after(1)
+    if is_upload:
+        left = [upload.key.decode() async for upload in multipart.uploads(b"", b"")]
+    assert left == ["b", "c"]
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
 async def test_one_key_that_fails_keeps_no_other(is_upload: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Else what comes after a rotten record is never looked at again."""
     world = await World(Rule("r", True, days=1, abort_days=1)).begin()
@@ -289,7 +309,9 @@ async def test_one_key_that_fails_keeps_no_other(is_upload: bool, caplog: pytest
     if is_upload:
         left = [upload.key.decode() async for upload in multipart.uploads(b"", b"")]
     assert left == ["b"]
-    assert [record.__dict__["reason"] for record in caplog.records] == ["the stored record fails its checksum"]
+    assert [record.__dict__["reason"] for record in caplog.records] == [
+        "the stored record fails its checksum"
+    ]
 
 
 async def test_one_bucket_that_fails_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
