@@ -8,19 +8,20 @@ long a plan or what is left of it takes.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.estimate import Estimate, estimate
+from ssastore.core.groups import GroupRecord
 from ssastore.core.layout import layout_of
-from ssastore.core.numbers import group_of_slice, number_of_part, slice_number
+from ssastore.core.numbers import number_of_part, numbered_slice, slice_number
 from ssastore.core.plans import MOVE, Plan
 from ssastore.core.settings import MoveSettings, change_move_settings, read_move_settings
 from ssastore.env import ControlStore
 from ssastore.errors import ConfigError
+from ssastore.keyspace import SLICE_BITS
 from ssastore.limits import MOVE_BYTES_PER_S_MAX, MOVE_BYTES_PER_S_MIN, RECOVERY_BYTES_PER_S
 from ssastore.rebalance import Move, MoveState, abort_moves, ordered_moves
 
@@ -129,25 +130,36 @@ def sizes_of(cluster: Cluster, report: Mapping[str, Any]) -> dict[int, int]:
     per_slice = {}
     for node in report["nodes"]:
         workers = [worker for worker in node["workers"] if worker["ok"]]
-        known: Counter[int] = Counter()
-        for worker in workers:
-            for number, size, _ in worker.get("largest", ()):
-                known[group_of_slice(number)] += size
-        largest.update(((node["name"], group), size) for group, size in known.items())
+        known = {number: size for worker in workers for number, size, _ in worker.get("largest", ())}
+        largest.update(((node["name"], number), size) for number, size in known.items())
         used = sum(worker.get("used_bytes", 0) for worker in workers)
         others = node["slices"] - len(known)
         if used and others > 0:
-            per_slice[node["name"]] = max(0, used - known.total()) / others
+            per_slice[node["name"]] = max(0, used - sum(known.values())) / others
     sizes = {}
     for record in cluster.groups:
-        found = [
-            largest.get((owner, record.group), per_slice[owner])
-            for owner in record.owners
-            if owner in per_slice
-        ]
-        if found:
-            sizes[record.group] = round(sum(found) / len(found))
+        planes = []
+        for plane in range(len(record.planes)):
+            parts = [_size_of(view, plane, largest, per_slice) for view in record.views()]
+            known_parts = [size for size in parts if size is not None]
+            if len(known_parts) == len(parts):
+                planes.append(sum(known_parts))
+        if planes:
+            sizes[record.group] = round(sum(planes) / len(planes))
     return sizes
+
+
+def _size_of(
+    view: GroupRecord, plane: int, largest: Mapping[tuple[str, int], int], per_slice: Mapping[str, float]
+) -> float | None:
+    """Bytes of a slice, about; None where its owner tells nothing."""
+    owner, number = view.owners[plane], slice_number(plane, view.part)
+    if (owner, number) in largest:
+        return largest[owner, number]
+    if (whole := largest.get((owner, slice_number(plane, view.group)))) is not None:
+        # Its owner has read it before the group was split.
+        return whole / (1 << (numbered_slice(number).depth - SLICE_BITS))
+    return per_slice.get(owner)
 
 
 def workers_of(cluster: Cluster) -> Mapping[str, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ssastore.cli.hot import cores, hottest, largest
 from ssastore.core.cluster import Cluster, ClusterRecord, NodeRecord
+from ssastore.core.numbers import slice_number
 from ssastore.core.planner import initial_layout
+from ssastore.core.recut import halves_of, split_part
 from ssastore.errors import ConfigError, Unavailable
 from ssastore.keyspace import slice_of
 from ssastore.operating import sizes_of
@@ -94,4 +97,31 @@ def test_what_two_owners_have_of_a_group_is_its_mean() -> None:
     told = {name: worker(0, stored=90) for name in CLUSTER.groups[GROUP].owners}
     told[SOURCE] = worker(0, stored=1080, weight=1000)
     told[second] = worker(0, stored=2000, weight=2000)
+    told[second]["largest"][0][0] = slice_number(1, GROUP)
     assert sizes_of(CLUSTER, report(**told))[GROUP] == round((1000 + 2000 + 10) / 3)
+
+
+def test_a_group_that_is_split_has_what_all_of_its_owners_have() -> None:
+    """Half of it went to another node: neither of them has the size of the whole."""
+    halves = halves_of(GROUP, 17)
+    record = split_part(CLUSTER.groups[GROUP], GROUP, halves)
+    high = record.at(halves[1])
+    assert high is not None
+    moved = high.replaced(0, replace(high.planes[0], owner=TARGET, env=9), high.cfg)
+    groups = (*CLUSTER.groups[:GROUP], moved, *CLUSTER.groups[GROUP + 1 :])
+    cluster = replace(CLUSTER, groups=groups)
+    told = {SOURCE: halves[0], TARGET: halves[1]}
+    found = {
+        name: {"worker": 0, "ok": True, "used_bytes": 3000, "largest": [[slice_number(0, part), 3000, []]]}
+        for name, part in told.items()
+    }
+    assert sizes_of(cluster, report(**found))[GROUP] == 6000
+    whole = {"worker": 0, "ok": True, "used_bytes": 5000, "largest": [[GROUP, 5000, []]]}
+    assert sizes_of(cluster, report(**found | {SOURCE: whole}))[GROUP] == 2500 + 3000, "read before the split"
+
+
+def test_a_node_of_which_every_slice_is_known_has_their_sizes() -> None:
+    """It has no other slices to share the rest."""
+    told = of_all(0, worker(0, stored=1000, weight=1000))
+    next(node for node in told["nodes"] if node["name"] == SOURCE)["slices"] = 1
+    assert sizes_of(CLUSTER, told)[GROUP] == 1000
