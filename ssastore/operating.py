@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from ssastore.core.cluster import Cluster, NodeRecord
+from ssastore.core.clusterreading import decode_group
 from ssastore.core.estimate import Estimate, estimate
-from ssastore.core.groups import GroupRecord
+from ssastore.core.groups import GROUP_PREFIX, MOVING, GroupRecord
 from ssastore.core.layout import layout_of
 from ssastore.core.numbers import number_of_part, numbered_slice, slice_number
 from ssastore.core.plans import MOVE, Plan
@@ -56,11 +57,18 @@ async def pause(control: ControlStore, wait_s: float) -> tuple[int, int]:
     await change_move_settings(control, lambda known: replace(known, is_paused=True))
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
-        states = [state for _, _, state in await ordered_moves(control)]
-        moving = states.count(MoveState.COPYING)
+        left = len(await ordered_moves(control))
+        moving = await _moving(control)
         if not moving or asyncio.get_running_loop().time() >= deadline:
-            return len(states), moving
+            return left, moving
         await asyncio.sleep(_POLL_S)
+
+
+async def _moving(control: ControlStore) -> int:
+    """Slices that are on their way to another node, or copied to be a second replica."""
+    items, _ = await control.list(GROUP_PREFIX)
+    planes = [plane for item in items for found in decode_group(item).parts for plane in found.planes]
+    return sum(plane.state == MOVING for plane in planes)
 
 
 async def resume(control: ControlStore) -> MoveSettings:

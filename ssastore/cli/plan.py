@@ -38,7 +38,7 @@ _GROUP_DIGITS = 3
     help="With --lost: also what too few replicas are left of; targets then wait for `recover`.",
 )
 @accept_alive_option
-@click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight; may be repeated.")
+@click.option("--weight", multiple=True, metavar="NODE=N", help="Another weight, in this plan; repeats.")
 @click.option("--replicas", type=int, help="More planes than now.")
 @click.option(
     "--move",

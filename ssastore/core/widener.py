@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ssastore.core.cluster import NODE_PREFIX, NodeRecord
@@ -30,7 +31,7 @@ from ssastore.core.recorded import read_records, replace_records
 from ssastore.core.settings import MOVE_SETTINGS_KEY, MoveSettings
 from ssastore.core.taking import Taker
 from ssastore.core.widening import FILLED_PLANE, begin_fill, begin_plane, finish_fill
-from ssastore.env import Compare, ControlStore, Write
+from ssastore.env import Compare, ControlStore, Item, Write, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import LANES
 from ssastore.limits import (
@@ -97,25 +98,37 @@ class Widener:
     async def round(self) -> bool:
         """Look at the order and try every slice once; whether something of it is left to do."""
         self._waiting = ""
-        item = await self._control.get(self._order_name)
-        ordered = MoveOrder.decode(item.value).slices if item is not None else {}
-        await self._cancel_unwanted(ordered)
+        item, settings = await self._obey()
         if item is None:
             return False
-        settings = MoveSettings.of(await self._control.get(MOVE_SETTINGS_KEY))
+        ordered = MoveOrder.decode(item.value).slices
         zones = await self._zones()
         wanted = await self._wanted(ordered)
+        for batch in self._batches(wanted.to_fill):
+            # A round of thousands of them lasts: neither a pause nor who takes the order back waits for it.
+            found, settings = await self._obey()
+            if found is None or found.revision != item.revision:
+                return True
+            if settings.is_paused:
+                break
+            await self._fill(batch, zones, settings)
         if settings.is_paused:
             self._waiting = "moves are paused"
-        for batch in [] if settings.is_paused else self._batches(wanted.to_fill):
-            await self._fill(batch, zones, settings)
-        if not settings.is_paused:
+        else:
             await self._begin(wanted.to_begin, zones, self._costly_under_way(ordered))
         if wanted.left or any(number in self._custody.states for number in ordered):
             return True
         # All that others did not make meanwhile votes here.
         await self._control.transact([Compare(item.key, item.revision)], [Write(item.key, None)])
         return False
+
+    async def _obey(self) -> tuple[Item | None, MoveSettings]:
+        """Do as settings and order say now; both."""
+        settings = MoveSettings.of(await self._control.get(MOVE_SETTINGS_KEY))
+        item = await self._control.get(self._order_name)
+        ordered = MoveOrder.decode(item.value).slices if item is not None else {}
+        await self._cancel_unwanted(ordered, is_paused=settings.is_paused)
+        return item, settings
 
     async def _zones(self) -> dict[str, str]:
         items, _ = await self._control.list(NODE_PREFIX)
@@ -162,13 +175,27 @@ class Widener:
             held = await self._begin_fill(parts, zones)
             left = {part: found for part, found in held.items() if not self._is_filled(part, found)}
             if left:
-                await self._taker.fill(0, left, stint, FILLED_PLANE)
+                await self._take(left, stint)
             finished = {part: finish_fill(found.record) for part, found in held.items()}
             if await replace_records(self._control, self._custody, finished, held):
                 self._made += len(finished)
             await stint.rest()
         except (SsaStoreError, OSError) as error:
             self._waiting = str(error)
+
+    async def _take(self, held: dict[int, Held], stint: Stint) -> None:
+        """Fill parts; meanwhile they may be paused, or the order taken back."""
+        taking = spawn("fill a second plane", self._taker.fill(0, held, stint, FILLED_PLANE))
+        try:
+            while not taking.done():
+                await asyncio.wait([taking], timeout=ORDER_EVERY_MS / 1000)
+                if not taking.done():
+                    with suppress(SsaStoreError, OSError):  # What is under way needs no control store yet.
+                        await self._obey()
+        finally:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+        taking.result()
 
     def _is_filled(self, part: int, held: Held) -> bool:
         standing = self._custody.standing(slice_number(FILLED_PLANE, part))
@@ -193,12 +220,14 @@ class Widener:
             if found is not None and found.record.planes[0].target_env == env_id
         }
 
-    async def _cancel_unwanted(self, ordered: Mapping[int, str]) -> None:
-        """Call off what is not ordered any more, or is filled by an environment that is no more."""
+    async def _cancel_unwanted(self, ordered: Mapping[int, str], *, is_paused: bool) -> None:
+        """Call off what is not ordered any more, is filled by an environment that is no more, or is not
+        sealed when moves are paused: a group that is MOVING could not be recovered meanwhile."""
         for number, held in list(self._custody.filling.items()):
+            part = part_of_slice(number)
             is_ours = held.record.planes[0].target_env == self._custody.environment.env_id
-            if number not in ordered or not is_ours:
-                part = part_of_slice(number)
+            is_ending = self._is_filled(part, held) or number in self._taker.sealed
+            if number not in ordered or not is_ours or (is_paused and not is_ending):
                 cancelled = {part: cancel_move(held.record, 0)}
                 await replace_records(self._control, self._custody, cancelled, {part: held})
 

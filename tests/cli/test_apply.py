@@ -1,4 +1,4 @@
-"""What ``apply`` waits for, and what ``abort`` says that it has called off."""
+"""What ``apply`` and ``pause`` wait for, and what ``abort`` says that it has called off."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ssastore.control.memory import MemoryControlStore
 from ssastore.core.cluster import NodeRecord
 from ssastore.core.groups import ACTIVE, group_key
 from ssastore.core.numbers import group_of_slice, slice_number
+from ssastore.core.widening import begin_fill
 from ssastore.env import Write
-from ssastore.operating import abort, aborted
+from ssastore.operating import abort, aborted, pause
 from ssastore.rebalance import (
     Cluster,
     Move,
@@ -88,3 +89,14 @@ async def test_abort_does_not_claim_what_is_being_rebuilt() -> None:
         "2 moves called off; 1 slices are being rebuilt at their new owners already, and go on"
     )
     assert aborted(2, 0) == "2 moves called off"
+
+
+async def test_a_pause_waits_for_what_is_copied_to_be_a_second_replica() -> None:
+    """No move is ordered for it, and its group cannot be recovered as long as it is on its way."""
+    control, cluster = await formed()
+    assert await pause(control, 0) == (0, 0)
+    alone = replace(cluster.groups[1], planes=cluster.groups[1].planes[:1])
+    zones = {node.name: "" for node in NODES}
+    filling = begin_fill(alone, away(cluster, 1).target, 9, zones)
+    await control.transact([], [Write(group_key(1), filling.encode())])
+    assert await pause(control, 0) == (0, 1)
