@@ -475,10 +475,9 @@ class Pool:
             self._watchdog.cancel()
             self._watchdog = None
         for connection in list(self._connections):
-            if connection.is_idle:
-                connection.close()
-            else:
-                connection.abort()  # Its node may not read what is queued, and calls would wait for that.
+            connection.close()
+            if connection.is_choked and not connection.is_idle:
+                connection.abort()  # Its node does not read what is queued, and calls would wait for that.
         self._connections.clear()
         self._hints.clear()
         self._hints_changed()
