@@ -67,8 +67,8 @@ async def order_move(control: ControlStore, slice16: int, target: str) -> list[s
 async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]:
     """Tell the workers of the targets to take slices over; the keys of the orders, each gone when it is done.
 
-    Moves that are ordered already go on.  Left out is what is its target's already, and what a lost node
-    owns no more.
+    Moves that are ordered already go on, but for those of other planes of a group to a node that is to
+    rebuild one.  Left out is what is its target's already, and what a lost node owns no more.
 
     Raises:
         ConfigError: an unknown node or slice, or a move that would put two planes of a group on one node (or
@@ -80,7 +80,11 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
     zones = {node.name: node.zone for node in cluster.nodes}
     groups = {record.group: record for record in cluster.groups}
     orders: dict[str, dict[int, str]] = {}
-    owners = await _owners_ordered(control, groups, {move.number for move in moves})
+    numbers = {move.number for move in moves}
+    pending = [found for found in await ordered_moves(control) if found[0].number not in numbers]
+    owners = _owners_ordered(pending, groups)
+    coming = {(part_of_slice(other.number), other.target): other for other, _, _ in pending}
+    in_the_way: list[Move] = []
     for move in sorted(moves):
         plane, part = plane_of_slice(move.number), part_of_slice(move.number)
         record = groups[group_of_slice(move.number)].at(part)
@@ -94,6 +98,13 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
         if move.lost:
             # Zones do not count: a slice without data is worse than two planes in one zone.
             _check_target(record, plane, move.target, nodes)
+            if (other := coming.get((part, move.target))) is not None:
+                if other.lost:
+                    raise ConfigError(
+                        f"slice {slice_name(move.number)} cannot go to {move.target}, which rebuilds another "
+                        "plane of it: wait for that, and plan again"
+                    )
+                in_the_way.append(other)
         else:
             # As if all before were done: of one group the moves are made one after the other.
             if record.merging is not None:
@@ -103,25 +114,27 @@ async def order_moves(control: ControlStore, moves: Sequence[Move]) -> list[str]
                 require_target(record, placed, plane, move.target, zones)
             placed[plane] = move.target
         orders.setdefault(_order_of(move, nodes), {})[move.number] = found.owner
+    # Who is to rebuild a slice gets no other plane of it: whichever is first, the other could never begin.
+    await abort_moves(control, in_the_way)
     await _supersede(control, orders)
     for key, slices in orders.items():
         await change_order(control, key, added=slices)
     return sorted(orders)
 
 
-async def _owners_ordered(
-    control: ControlStore, groups: Mapping[int, GroupRecord], superseded: Collection[int]
+def _owners_ordered(
+    pending: Sequence[tuple[Move, str, MoveState]], groups: Mapping[int, GroupRecord]
 ) -> dict[int, list[str]]:
-    """By part that has orders, its owners when all of them are done, but for those of some slices.
+    """By part that has orders, its owners when all of them are done.
 
     Of two plans for one ownership each can put a plane of a group on the same node.  One of these moves could
     never be begun then, and who waits for it would wait for ever.
     """
     owners: dict[int, list[str]] = {}
-    for move, source, _ in await ordered_moves(control):
+    for move, source, _ in pending:
         plane, part = plane_of_slice(move.number), part_of_slice(move.number)
         view = groups[group_of_slice(move.number)].at(part)
-        if view is None or move.number in superseded:
+        if view is None:
             continue
         placed = owners.setdefault(part, list(view.owners))
         if plane < len(placed) and placed[plane] == source and move.target not in placed:

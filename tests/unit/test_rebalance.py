@@ -569,6 +569,25 @@ async def test_what_can_never_be_begun_beside_what_is_ordered_is_refused() -> No
     assert len(await order_plan(control, other)) == 1 == len(await ordered_moves(control))
 
 
+async def test_who_rebuilds_a_slice_gets_no_other_plane_of_it() -> None:
+    """A move that was ordered before would be begun first, and nobody could rebuild the slice there."""
+    control, cluster = await five()
+    group = cluster.groups[7]
+    lost = group.owners[0]
+    target, other = [node.name for node in FIVE if node.name not in group.owners]
+    moved = Move(slice_number(1, 7), target)
+    beside = Move(slice_number(2, 7), other)
+    await order_moves(control, [moved, beside])
+    await order_moves(control, [Move(slice_number(0, 7), target, lost)])
+    assert {move for move, _, _ in await ordered_moves(control)} == {
+        Move(slice_number(0, 7), target, lost),
+        beside,
+    }
+    with pytest.raises(ConfigError, match="rebuilds another plane of it: wait"):
+        await order_moves(control, [Move(slice_number(1, 7), target, group.owners[1])])
+    assert len(await ordered_moves(control)) == 2
+
+
 async def test_a_plane_that_a_group_has_not_yet_cannot_be_moved() -> None:
     control = MemoryControlStore()
     await form(control, nodes=FIVE)
