@@ -67,6 +67,8 @@ _ERROR_BY_NAME = {kind.__name__: kind for kind in _ERRORS}
 
 _ITEM_OVERHEAD_BYTES = 32
 "msgpack's share of an item or event, with room. Without it a page of tiny items outgrows its frame."
+_REVISION_BYTES_MAX = CONTROL_FRAME_BYTES_MAX // 2
+"Of one revision that a page is not ended in."
 
 T = TypeVar("T", Item, Event)
 
@@ -139,15 +141,21 @@ def decode_error(name: str, message: str) -> Exception:
 
 
 def pages(records: Iterable[T]) -> Iterator[list[T]]:
-    """Items or events in portions that fit a frame each; at least one, which may be empty."""
+    """Items or events in portions that fit a frame each; at least one, which may be empty.
+
+    A portion ends with a revision: who has seen a part of one goes on behind all of it when the connection
+    is lost then, and never sees the rest.
+    """
     page: list[T] = []
     size = 0
     for record in records:
-        page.append(record)
-        size += len(record.key) + len(record.value or b"") + _ITEM_OVERHEAD_BYTES
-        if size >= CONTROL_PAGE_BYTES:
+        is_between = bool(page) and record.revision != page[-1].revision
+        # No transaction has so much in one revision; the end of many leases together may have.
+        if size >= (CONTROL_PAGE_BYTES if is_between else _REVISION_BYTES_MAX):
             yield page
             page, size = [], 0
+        page.append(record)
+        size += len(record.key) + len(record.value or b"") + _ITEM_OVERHEAD_BYTES
     yield page
 
 

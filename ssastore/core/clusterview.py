@@ -92,12 +92,9 @@ class ClusterView:
                 async with aclosing(watch):
                     async for event in watch:
                         self._revisions[prefix] = event.revision
-                        self._take(prefix, event)
+                        self._take_event(prefix, event)
             except WatchCompacted:
                 await self._list_again(prefix)
-            except ConfigError as error:
-                # Written by a program that knows more, or damaged: what is known of it stays.
-                log.error("cluster.record_not_understood", extra={"reason": str(error)})
             except (SsaStoreError, OSError) as error:
                 log.warning("cluster.not_followed", extra={"reason": str(error)})
             await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
@@ -107,6 +104,14 @@ class ClusterView:
             await self._list(prefix)
         except (SsaStoreError, OSError) as error:
             log.warning("cluster.not_followed", extra={"reason": str(error)})
+
+    def _take_event(self, prefix: str, event: Event) -> None:
+        try:
+            self._take(prefix, event)
+        except ConfigError as error:
+            # Written by a program that knows more, or damaged: what is known of it stays.  The watch goes on:
+            # a new one would begin behind all that was changed together with it.
+            log.error("cluster.record_not_understood", extra={"reason": str(error)})
 
     def _take(self, prefix: str, event: Event) -> None:
         if prefix == GROUP_PREFIX and event.value is not None:

@@ -39,7 +39,7 @@ from ssastore.core.standing import Standing, State, judge, pack_parts, unpack_st
 from ssastore.core.standings import Standings
 from ssastore.core.strays import stored_beside, strays_among
 from ssastore.core.widening import FILLED_PLANE
-from ssastore.env import ControlStore, Store, WatchCompacted, WriteTxn, spawn
+from ssastore.env import ControlStore, Event, Store, WatchCompacted, WriteTxn, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.keyspace import plane_of
 from ssastore.limits import FENCE_BUDGET_MS, RECOVERY_RETRY_MS
@@ -151,16 +151,21 @@ class Custody:
             try:
                 async for event in group_events(control, self._revision):
                     self._revision = event.revision
-                    if event.value is not None:
-                        self.apply(GroupRecord.decode(event.value), event.revision)
+                    self._take_event(event)
             except WatchCompacted:
                 await self._reload(control)
-            except ConfigError as error:
-                # Written by a program that knows more, or damaged: the slices stay as they are.
-                log.error("group.not_understood", extra={"reason": str(error)})
             except (SsaStoreError, OSError) as error:
                 log.warning("groups.not_followed", extra={"reason": str(error)})
             await asyncio.sleep(RECOVERY_RETRY_MS / 1000)
+
+    def _take_event(self, event: Event) -> None:
+        try:
+            if event.value is not None:
+                self.apply(GroupRecord.decode(event.value), event.revision)
+        except ConfigError as error:
+            # Written by a program that knows more, or damaged: the slices stay as they are.  The watch goes
+            # on: a new one would begin behind all that was changed together with it.
+            log.error("group.not_understood", extra={"reason": str(error)})
 
     async def _reload(self, control: ControlStore) -> None:
         try:

@@ -153,6 +153,15 @@ def test_pages_fit_frames_and_lose_nothing(sizes: list[tuple[str, int]]) -> None
         frames.encode(1, frames.PART, frames.pack_records(page))
 
 
+def test_a_page_of_events_ends_with_a_revision() -> None:
+    """Who watches goes on after the last revision that was seen, wherever the connection was lost."""
+    events = [Event(f"k{at}", bytes(1000), at // 100) for at in range(4000)]
+    pages = list(frames.pages(events))
+    assert len(pages) > 3 and [event for page in pages for event in page] == events
+    ends = [page[-1].revision for page in pages]
+    assert ends == sorted(set(ends)) and all(len(page) % 100 == 0 for page in pages)
+
+
 def test_page_of_tiny_items_fits_a_frame() -> None:
     pages = list(frames.pages([Event("k", None, 1 << 60)] * 300_000))
     assert len(pages) > 1

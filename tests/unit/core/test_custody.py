@@ -95,6 +95,15 @@ async def test_groups_are_followed_after_any_word_of_the_control_store(
     await until(lambda: node.acceptor.served.cfgs[node.plane << GROUP_BITS | GROUP] == 2)
 
 
+async def test_a_record_that_is_not_understood_hides_no_other_one_of_its_transaction(world: World) -> None:
+    """A watch that began again would go on behind all of it."""
+    node = world.nodes["b"]
+    changed = (await world.record(OTHER)).begin_recovery((node.plane + 1) % 3, 99)
+    writes = [Write(group_key(GROUP), b"?"), Write(group_key(OTHER), changed.encode())]
+    await world.control.transact([], writes)
+    await until(lambda: node.acceptor.served.cfgs[node.plane << GROUP_BITS | OTHER] == 2)
+
+
 async def test_fence_waits_for_the_record_and_is_durable(world: World) -> None:
     node = world.nodes["b"]
     asked = asyncio.ensure_future(world.ask(node, fence_of(node, (GROUP, 2), (OTHER, 1))))
