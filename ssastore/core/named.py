@@ -171,9 +171,13 @@ class Named:
                     await ask_for_run()
         if run:
             await ask_for_run()
+        # What was in doubt and is not any more wants a look too: until then it is told as damage.
+        known = [
+            key for record in records if (key := record.stored_key) in self._doubts and key not in doubts
+        ]
         for record in records:
             self._doubt(record.stored_key, doubts.get(record.stored_key))
-        return Asked(count, list(doubts))
+        return Asked(count, [*doubts, *known])
 
     def _doubt(self, stored_key: bytes, doubt: _Doubt | None) -> None:
         before = self._doubts.pop(stored_key, None)

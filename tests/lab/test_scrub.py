@@ -54,6 +54,8 @@ async def main(what):
                 await asyncio.gather(*[bucket.put(f"k{n:05}", b"value %d" % n * 20) for n in numbers])
             for n in range(LARGE):
                 await bucket.put(f"large{n}", bytes([n]) * 5_000_000)
+        elif what == "again":
+            await bucket.put("large0", bytes(5_000_000))
         elif what == "more":
             await asyncio.gather(*[bucket.put(f"more{n:03}", b"more %d" % n) for n in range(200)])
         else:
@@ -188,6 +190,42 @@ def test_what_no_pass_can_heal_is_said_with_its_reason(tmp_path: Path) -> None:
         said = lab.cli("scrub", "--wait", check=False)
         assert said.returncode == 1 and "too few of its other copies can be read" in said.stdout
         assert "not good" in lab.status()["health"]
+
+
+def test_objects_that_lost_their_data_on_all_nodes_are_named(tmp_path: Path) -> None:
+    """As after backups of different moments. Of another one only references are gone."""
+    with running_lab(tmp_path, "named", *SHAPE) as lab:
+        use(lab, "write", 100, 3)
+        lab.stop()
+        nodes = ("n1", "n2", "n3", "n4")
+        taken = [with_store(lab, node, take_data) for node in nodes]
+        kept = set(with_store(lab, "n1", references))
+        lab = start_lab(tmp_path, "named", *SHAPE)
+        found = scrub(lab, codes=(1,))
+        assert sum(taken) == 3 * 2 * 3 and found["unrepaired"] == 1, found
+        assert found["objects"] == ["photos/large0"] and "not good" in found["health"], found
+        said = lab.cli("scrub", "--wait", check=False)
+        assert said.returncode == 1 and "lack of a blob: photos/large0" in said.stdout
+        use(lab, "again", 100, 3)
+        assert scrub(lab)["health"] == "healthy"
+        use(lab, "read", 100, 3)
+        lab.stop()
+        assert set(with_store(lab, "n1", references)) > kept
+
+
+async def take_data(store: LmdbStore) -> int:
+    """From an environment the blobs of large0, and all references to those of large0 and large1; how many."""
+    with store.read() as txn:
+        first = {key: bytes(txn.get(key) or b"")[0] for key in keys_of(store, Kind.BLOB)}
+    blobs = [key for key, byte in first.items() if byte == 0]
+    digests = {key[5:] for key, byte in first.items() if byte < 2}
+    gone = [*blobs, *[key for key in await references(store) if key[5:37] in digests]]
+    await store.submit(lambda txn: [txn.delete(key) for key in gone])
+    return len(gone)
+
+
+async def references(store: LmdbStore) -> list[bytes]:
+    return keys_of(store, Kind.REF)
 
 
 async def object_names(store: LmdbStore) -> list[bytes]:

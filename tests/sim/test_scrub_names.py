@@ -106,7 +106,14 @@ def test_an_object_whose_blob_is_gone_on_all_planes_is_named() -> None:
             assert sum(done.unrepaired for done in passes) == 1 and not sum(done.elsewhere for done in passes)
             assert left(ward) == {NOT_HEALED: 1}
             assert objects_left(ward) == [f"{BUCKET}/large"]
-        await delete(ward, "large")
+        await put_large(ward, "large", 200)
+        await ward.scrub()
+        assert ward.health() == ["healthy"] * 4 and not objects_left(ward), "the pass has seen it"
+        lose(ward, Kind.BLOB, Kind.REF)
+        await ward.scrub()
+        assert f"{BUCKET}/large" in objects_left(ward)
+        for key in ("large", "key1", "key3", "key5"):
+            await delete(ward, key)
         await ward.stage.pause(AGAIN_S)
         assert ward.health() == ["healthy"] * 4 and not objects_left(ward)
 
