@@ -146,7 +146,7 @@ class Expiry:
                 if not await self._has_tags(bucket, key, candidate.rules, version):
                     continue
                 await self._objects.delete(
-                    bucket.name, key, version, demand=demand, guard=guard, is_earlier=not is_current
+                    bucket.name, key, version, demand=demand, guard=guard, is_earlier=not known.is_latest
                 )
             except (PreconditionFailed, NotFound, AccessDenied):
                 continue  # It was changed or deleted meanwhile, or is to be kept.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 DAY_MS = 24 * 3600 * 1000
@@ -118,6 +119,8 @@ def candidates(
 
     ``versions`` is all that there is of it, the newest first.
     """
+    if any(later.modified_ms < earlier.modified_ms for later, earlier in pairwise(versions)):
+        return []  # It was changed while it was listed: what is later has replaced nothing yet.
     found: list[Candidate] = []
     for at, known in enumerate(versions):
         if known.is_latest and not known.is_marker:

@@ -318,7 +318,7 @@ class Versions:
             version_id: as users see it.
             demand: of that version.
             guard: raises when what is known of the version forbids it.
-            is_earlier: demands that it is not the current version, which it may be again.
+            is_earlier: demands that it is not the current version or marker, which it may be again.
 
         Raises:
             PreconditionFailed; ObjectNotFound: there is no such version, and a demand of it.
@@ -333,7 +333,7 @@ class Versions:
                 return Deleted(existed, marker)
             if existed and shown_ms(record) > at_ms:
                 return Deleted(existed, marker)  # Another "null" version, which was written since.
-            if is_current and is_earlier:
+            if is_earlier and (is_current or await self._is_last_word(place, key, record, found)):
                 raise PreconditionFailed("the version is the current one")
             demand.check(record)
             guard(record.metadata)
@@ -350,6 +350,12 @@ class Versions:
             if not (is_current or is_null(name_in(record))):
                 return Deleted(True, marker)
         raise TryLater(_CONTENDED)
+
+    async def _is_last_word(self, place: Place, key: bytes, record: Found, found: Found) -> bool:
+        """Whether a version is the marker that says that there is no object now."""
+        if found.is_live or not is_marker(record.metadata):
+            return False
+        return await self.kept.newest(place, key) == name_in(record)
 
     async def _look(
         self, place: Place, key: bytes, version_id: str | None

@@ -25,7 +25,8 @@ from ssastore.core.metadata import Metadata
 from ssastore.core.objects import Objects
 from ssastore.core.versionlist import ListedVersion, Wanted
 from ssastore.errors import CorruptObject
-from ssastore.messages import Delete, Get, Kind
+from ssastore.keyspace import shard_of_key
+from ssastore.messages import Delete, Get, Kind, Scan
 from tests.direct import DirectCaller, SeededRandomness
 
 NAME = "photos"
@@ -270,6 +271,40 @@ async def test_buckets_of_others_are_theirs() -> None:
     await world.put("k")
     world.expiry = Expiry(world.objects, world.caller.clock, SHORT_MS, lambda iid: False)
     assert await world.pass_after(9) == ["k"]
+
+
+async def test_object_that_is_deleted_while_it_is_listed_stays_deleted() -> None:
+    """Its marker stands behind the version that it has replaced: it has not been there for so long."""
+    world = await World(Rule("r", True, noncurrent_days=1), versioning="Enabled").begin()
+    await world.put("k")
+
+    async def meanwhile(message: Any) -> None:
+        if isinstance(message, Scan) and (message.kind, message.shard) == (
+            Kind.VERSION,
+            shard_of_key(b"k", 2),
+        ):
+            world.caller.hook = None
+            await world.objects.delete(NAME, "k")
+
+    world.caller.hook = meanwhile
+    assert await world.pass_after(2) == ["-k", "k"]
+    assert await world.pass_after(2) == ["-k"]
+
+
+async def test_marker_that_became_the_last_word_meanwhile_stays() -> None:
+    """Else what it hides would be back when somebody has just deleted what was over it."""
+    world = await World(Rule("r", True, noncurrent_days=1), versioning="Enabled").begin()
+    await world.put("k")
+    await world.objects.delete(NAME, "k")
+    version = await world.put("k")
+
+    async def meanwhile(message: Any) -> None:
+        if isinstance(message, Get) and (message.kind, message.key) == (Kind.OBJECT, b"k"):
+            world.caller.hook = None
+            await world.objects.delete(NAME, "k", version)
+
+    world.caller.hook = meanwhile
+    assert await world.pass_after(2) == ["-k"]
 
 
 @pytest.mark.parametrize("is_upload", [False, True])
