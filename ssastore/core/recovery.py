@@ -49,6 +49,7 @@ from ssastore.core.numbers import (
 from ssastore.core.orders import MoveOrder, RecoverOrder, replace_name_beside
 from ssastore.core.pace import SharedPace, Stint
 from ssastore.core.recorded import replace_records
+from ssastore.core.recut import to_be_recovered
 from ssastore.core.settings import read_move_settings
 from ssastore.core.standing import Standing, State, pack_stands, unpack_parts
 from ssastore.env import Compare, ControlStore, Item, Store, Write
@@ -260,7 +261,8 @@ class Recovery:
             held = self._custody.held(slice_number(plane, part))
             if held is not None and self._is(plane, part, State.QUARANTINED):
                 try:
-                    wanted[part], known[part] = held.record.begin_recovery(plane, env_id), held
+                    record = to_be_recovered(held.record)
+                    wanted[part], known[part] = record.begin_recovery(plane, env_id), held
                 except ConfigError:
                     busy.append(part)
         if busy:

@@ -4,7 +4,8 @@
     begin     A, B, ... (same owners)  ->  the same, merging into P; one cfg for all, the group's next
     ready     environment of a plane has adopted that cfg for all of them, and noted so for P
     (last)    merging into P           ->  P            when all planes are ready
-    cancel    merging into P           ->  A, B, ...    under the cfg that was begun with
+    cancel    merging into P           ->  A, B, ...    under the cfg that was begun with; also together
+                                                        with the beginning of a recovery
 
 Each is one compare-and-set of the group's key.  A split needs nobody's consent: every acceptor stays
 where it is with all that it has promised, and only the prefixes that it answers for are shorter.
@@ -105,6 +106,14 @@ def cancel_merge(record: GroupRecord) -> GroupRecord:
     """The record in which a merge is called off. ConfigError: nothing is being merged."""
     inside = _inside(record, _merging(record).part)
     return _with(record, _raised(inside, inside[0].cfg), Split((), record.part, record.next_cfg))
+
+
+def to_be_recovered(record: GroupRecord) -> GroupRecord:
+    """The record in which a slice can be recovered: without a merge that was begun.
+
+    That waits for all planes to vote, so also for the one whose recovery would have to wait for its end.
+    """
+    return record if record.merging is None else cancel_merge(record)
 
 
 def merged_epoch(record: GroupRecord, plane: int) -> int:

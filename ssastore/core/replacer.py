@@ -30,6 +30,7 @@ from ssastore.core.held import Held
 from ssastore.core.numbers import group_of_slice, in_order, part_of_slice, plane_of_slice
 from ssastore.core.orders import MoveOrder, replace_name
 from ssastore.core.recorded import read_records, replace_records
+from ssastore.core.recut import to_be_recovered
 from ssastore.core.settings import read_move_settings
 from ssastore.env import Compare, ControlStore, Write
 from ssastore.errors import ConfigError, SsaStoreError
@@ -132,7 +133,7 @@ class Replacer:
         by_group: dict[int, tuple[int, GroupRecord]] = {}
         for number in lost:
             part = part_of_slice(number)
-            record = known[part].record
+            record = to_be_recovered(known[part].record)
             env_id = custody.environment.env_id
             try:
                 begun = record.begin_recovery(plane_of_slice(number), env_id, custody.node)

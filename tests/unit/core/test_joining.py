@@ -267,3 +267,18 @@ async def test_of_a_group_the_slice_that_is_moving_is_recovered_first(world: Wor
     for _ in range(3):
         await lost.recovery.round()
     assert not lost.recovery.work() and lost.custody.is_voting(slice_number(1, HIGH))
+
+
+async def test_a_merge_holds_up_no_recovery(world: World) -> None:
+    """It waits for all planes to vote, and whoever wants it begins it again when it is called off."""
+    await split(world)
+    lost = await world.replace("b", 55)
+    for left in (1, 0):
+        await order_merge(world.control, GROUP)
+        await until(lost.custody.merging)
+        await lost.recovery.round()
+        assert len(lost.recovery.work()) == left
+    assert (await world.record(GROUP)).merging is None
+    await until(lambda: votes_for(world, LOW, HIGH))
+    await order_merge(world.control, GROUP)
+    assert (await join(world)).split is None

@@ -15,7 +15,7 @@ from ssastore.core.moving import begin_move, cancel_move
 from ssastore.core.numbers import slice_number
 from ssastore.core.orders import MoveOrder, RecoverOrder, order_name, replace_name
 from ssastore.core.recut import halves_of
-from ssastore.core.recutting import order_split
+from ssastore.core.recutting import order_merge, order_split
 from ssastore.core.register import make_ballot
 from ssastore.core.settings import change_move_settings
 from ssastore.core.standing import State
@@ -44,6 +44,22 @@ async def spare(world: World, name: str, env_id: int) -> Node:
 async def order(world: World, node: Node, *, source: str = "a", groups: list[int] = GROUPS_USED) -> None:
     slices = {A << GROUP_BITS | group: source for group in groups}
     await world.control.transact([], [Write(replace_name(node.name, 0), MoveOrder(slices).encode())])
+
+
+async def test_a_merge_of_its_group_holds_up_no_replacement(world: World) -> None:
+    """The plane of a node that is gone is never ready for it."""
+    low, high = halves_of(GROUP, 17)
+    await order_split(world.control, GROUP, [low, high])
+    world.nodes["a"].stop()
+    d = await spare(world, "d", 70)
+    await order_merge(world.control, GROUP)
+    order = MoveOrder({slice_number(A, low): "a"})
+    await world.control.transact([], [Write(replace_name("d", 0), order.encode())])
+    await d.replacer.round()
+    record = await world.record(GROUP)
+    assert record.merging is None
+    found = record.at(low)
+    assert found is not None and found.planes[A].owner == "d" and found.planes[A].state == RECOVERING
 
 
 async def is_ordered(world: World, node: Node) -> bool:
