@@ -45,9 +45,11 @@ from ssastore.core.groups import (
 from ssastore.core.marks import Watermark, mark_name
 from ssastore.core.moving import called_off
 from ssastore.core.numbers import (
+    covers,
     group_of_slice,
     lane_of_slice,
     overlaps,
+    part_of_slice,
     plane_of_slice,
     slice_name,
     slice_number,
@@ -390,6 +392,7 @@ class _Search:
             and note.number != number
             and note.standing.epoch
             and overlaps(note.number, number)
+            and not self._is_over(note, number)
             for note in self._notes
         ):
             raise _Unclear("it was split or merged, and nobody noted how: add the traces of the others")
@@ -409,6 +412,16 @@ class _Search:
             return found
         self.is_raised = True
         return replace(found, epoch=highest + 2, since=found.complete_epoch)
+
+    def _is_over(self, note: Note, number: int) -> bool:
+        """Whether a note is of a whole that was no more, or came to nothing, when the record was made.
+
+        What is merged has a higher epoch than its parts had; one that was called off leaves its note.
+        """
+        if not covers(note.number, number):
+            return False
+        part = _at(self._record, part_of_slice(number)).planes[plane_of_slice(number)]
+        return note.standing.epoch <= part.epoch
 
     def _is_sole(self, own: Disk, number: int, found: PlaneOwner, known: Sequence[Note]) -> bool:
         """Whether a plane that was alone, and sealed for a second one, has all votes, whatever came of that.

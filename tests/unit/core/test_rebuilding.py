@@ -19,7 +19,14 @@ from ssastore.core.moving import begin_move, cancel_move, finish_move
 from ssastore.core.numbers import slice_name, slice_number
 from ssastore.core.planner import initial_layout
 from ssastore.core.rebuilding import Disk, Rebuilt, Trace, rebuild, write_rebuilt
-from ssastore.core.recut import begin_merge, halves_of, ready_for_merge, split_part
+from ssastore.core.recut import (
+    begin_merge,
+    cancel_merge,
+    halves_of,
+    merged_epoch,
+    ready_for_merge,
+    split_part,
+)
 from ssastore.core.renumbering import renumbered, switched
 from ssastore.core.standing import Standing, State, judge
 from ssastore.core.widening import begin_fill, finish_fill
@@ -388,6 +395,25 @@ def test_parts_are_looked_at_one_by_one_and_a_merge_is_called_off() -> None:
     assert called_off.merging is None and len(called_off.parts) == 2 and called_off.next_cfg > merging.cfg
     # Split after the copies: nobody knows how.
     assert "nobody noted how" in rebuild(traces(standings=noted)).unclear[f"{GROUP:03x}"]
+
+
+def test_what_a_merge_that_was_called_off_has_left_is_none_that_was_finished() -> None:
+    """Who was ready has a note of the whole for ever. A merge that may have been finished is unclear."""
+    low, high = halves_of(GROUP, 17)
+    merging = begin_merge(split_part(LAYOUT[GROUP], GROUP, [low, high]), GROUP)
+    whole = Standing(merged_epoch(merging, 0), merging.cfg)
+    parts = {slice_number(0, part): Standing(1, merging.cfg) for part in (low, high)}
+    noted = {A: {GROUP: whole, **parts}}
+    called_off = cancel_merge(merging)
+    found = group_in(rebuild(traces(called_off, standings=noted)))
+    assert found == called_off
+    for view, part in zip(found.views(), (low, high), strict=True):
+        assert state(view, 0, A, noted[A][slice_number(0, part)]) is State.ACTIVE
+    for before in (merging, split_part(LAYOUT[GROUP], GROUP, [low, high])):
+        assert "nobody noted how" in rebuild(traces(before, standings=noted)).unclear[f"{GROUP:03x}"]
+    again = begin_merge(called_off, GROUP)
+    later = {A: noted[A] | {GROUP: Standing(merged_epoch(again, 0), again.cfg)}}
+    assert "nobody noted how" in rebuild(traces(called_off, standings=later)).unclear[f"{GROUP:03x}"]
 
 
 def test_a_merge_that_was_finished_is_later_than_its_beginning() -> None:
