@@ -256,7 +256,8 @@ def moves_of(plan: Plan, layout: Layout) -> list[Move]:
     for change, piece in plan.parts_of_changes(layout):
         if change.kind == FILL:
             raise ConfigError(
-                f"the plan has to {change.kind} {change.piece}: this version cannot do that yet"
+                f"the plan has to make {change.piece}, one more replica: `ssastore replicas set` does that, "
+                "and a plan that is made afterwards balances it"
             )
         lost = change.source if change.kind == RECOVER else ""
         moves.append(Move(slice_number(change.piece.plane, number_of_part(piece)), change.target, lost))

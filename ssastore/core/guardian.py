@@ -27,7 +27,7 @@ from ssastore.core.cluster import NODE_PREFIX, NodeRecord
 from ssastore.core.election import Deposed, Election, GuardedControl
 from ssastore.core.membership import AbsentRecord, absent_key, read_presence
 from ssastore.core.renumbering import Renumberer
-from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
+from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings, read_move_settings
 from ssastore.env import Clock, Compare, ControlStore, Write, spawn
 from ssastore.errors import ConfigError, SsaStoreError
 from ssastore.limits import (
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RECOVERED = "its slices are being recovered at other nodes"
+PAUSED = "nothing more of it is begun while moves are paused (ssastore resume)"
 FREE = "it owns nothing"
 REACHED = "its lease is gone, but it answers: only the control store does not hear from it"
 
@@ -223,6 +224,8 @@ class Guardian:
                 # Who is absent may be back soon: nothing is begun that had to wait for that.
                 absent = [*reached, *sorted(others)]
                 count, waiting = await self._keeping_office(self._deeds.order(control, left, absent))
+                if (await read_move_settings(control)).is_paused:
+                    waiting = PAUSED
             except ConfigError as error:
                 says |= dict.fromkeys(left, f"not recovered by itself: {error}")
             else:

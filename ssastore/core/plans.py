@@ -104,7 +104,8 @@ class Plan:
                 found = owners.pop(recut.whole)
                 owners.update({piece: list(found) for piece in recut.pieces})
         for change, piece in _pieces_of(self.changes, sorted(owners)):
-            if owners[piece][change.piece.plane] == change.target:
+            # A plane that is to be made need not be there yet.
+            if owners[piece][change.piece.plane : change.piece.plane + 1] == [change.target]:
                 owners[piece][change.piece.plane] = change.source
         for recut in self.splits:
             pieces = [owners.get(piece) for piece in recut.pieces]

@@ -588,6 +588,13 @@ async def test_who_rebuilds_a_slice_gets_no_other_plane_of_it() -> None:
     assert len(await ordered_moves(control)) == 2
 
 
+async def test_a_plan_with_more_planes_says_who_makes_them() -> None:
+    control, cluster = await five()
+    plan = plan_change(cluster, cluster.nodes, replicas=5)
+    with pytest.raises(ConfigError, match="ssastore replicas set"):
+        await order_plan(control, plan)
+
+
 async def test_a_plane_that_a_group_has_not_yet_cannot_be_moved() -> None:
     control = MemoryControlStore()
     await form(control, nodes=FIVE)

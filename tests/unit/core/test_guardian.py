@@ -15,10 +15,10 @@ from ssastore.core.cluster import CLOSING, CLUSTER_KEY, ClusterRecord, NodeRecor
 from ssastore.core.clusterreading import read_record
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.election import COORDINATOR_KEY, coordinator_of
-from ssastore.core.guardian import FREE, REACHED, RECOVERED, Deeds, Guardian, Watch, judge
+from ssastore.core.guardian import FREE, PAUSED, REACHED, RECOVERED, Deeds, Guardian, Watch, judge
 from ssastore.core.membership import ABSENT_PREFIX, AbsentRecord, absent_key, alive_key, read_presence
 from ssastore.core.renumbering import Renumberer, order_renumbering
-from ssastore.core.settings import RECOVERY_SETTINGS_KEY, RecoverySettings
+from ssastore.core.settings import MOVE_SETTINGS_KEY, RECOVERY_SETTINGS_KEY, MoveSettings, RecoverySettings
 from ssastore.env import ControlStore, Write
 from ssastore.errors import ConfigError
 from ssastore.limits import GUARD_GAP_MS, LEASE_MS, LOST_ORDER_EVERY_MS, RENUMBER_NOTE_S
@@ -252,6 +252,23 @@ def test_who_is_absent_for_less_long_is_told_to_who_orders() -> None:
         await cluster.back("n3")
         await asyncio.sleep(LOST_ORDER_EVERY_MS / 1000 + 2)
         assert cluster.left_out == set() and await cluster.says("n2") == RECOVERED
+
+    play(scenario)
+
+
+def test_it_is_said_that_a_pause_holds_recoveries_up() -> None:
+    """Somebody paused moves for an hour and forgot it: nothing is rebuilt, and it is ordered all the same."""
+
+    async def scenario(cluster: Cluster) -> None:
+        value = MoveSettings(is_paused=True).encode()
+        await cluster.store.transact([], [Write(MOVE_SETTINGS_KEY, value)])
+        cluster.start("n1")
+        await cluster.gone("n2")
+        await asyncio.sleep(AFTER_S + 20)
+        assert await cluster.ordered() == ["n2"] and await cluster.says("n2") == f"{RECOVERED}, but {PAUSED}"
+        await cluster.store.transact([], [Write(MOVE_SETTINGS_KEY, None)])
+        await asyncio.sleep(LOST_ORDER_EVERY_MS / 1000 + 5)
+        assert await cluster.says("n2") == RECOVERED
 
     play(scenario)
 
