@@ -182,6 +182,22 @@ class Keeping:
         await self._registers.put(place, Kind.OBJECT, key, current, kept.data, condition=same(found))
         return True
 
+    async def promote(self, place: Place, key: bytes, behind: str) -> None:
+        """Make the newest version current if there is no object, and no marker that says so.
+
+        What was over it was deleted by several at once, of whom each has seen what the other took away.
+        ``behind`` is the name of one of these: what is newer is being deleted by somebody who has not written
+        his marker yet.
+        """
+        while True:
+            found = await self._registers.state(place, Kind.OBJECT, key, head_only=True)
+            heir = None if found.is_live else await self.newest(place, key)
+            if heir is None or heir < behind:
+                return
+            with suppress(*RACED):
+                await self._inherit(place, key, found, heir)
+                return
+
     async def disinherit(self, place: Place, key: bytes, record: Found, found: Found) -> None:
         """Raise when a version may become current in the place of ``found``, which it cannot from then on."""
         version = record.metadata.version

@@ -23,6 +23,7 @@ Whether an operation that is repeated was successful before is seen from the end
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ssastore.core.buckets import Bucket
@@ -207,8 +208,15 @@ class Versions:
             await self.kept.write_once(place, key, name, Metadata("", 0), b"", born_ms)
             if status == SUSPENDED:
                 await self.kept.drop_nulls(place, key, after=name)
+            # Who deletes an earlier marker and did not see this one brings back what is older: he has done
+            # that, or cannot any more, as the state that he saw is over.
+            with suppress(*RACED):
+                gone = Found(at_ms, b"", b"", is_live=False)
+                await self._registers.bury(
+                    place, Kind.OBJECT, key, condition=same(gone), once=_turn(once, origin, gone)
+                )
+                return Deleted(existed, id_of(name))
             after = await self._registers.state(place, Kind.OBJECT, key, head_only=True)
-            # Who deletes an earlier marker and does not see this one yet brings back what is older.
             if not after.is_live or not name_in(after) > name:
                 return Deleted(existed, id_of(name))
             await self._registers.delete(place, Kind.VERSION, version_key(key, name))
@@ -323,16 +331,17 @@ class Versions:
         Raises:
             PreconditionFailed; ObjectNotFound: there is no such version, and a demand of it.
         """
-        existed, marker, at_ms = False, "", 0
+        existed, marker, at_ms, was_current, behind = False, "", 0, False, ""
         for _ in range(_TRIES):
             born_ms = self._clock.now_ms()
             found, record, is_current = await self._look(place, key, version_id)
-            if record is None:
+            # Another "null" version is there that was written since: it stays.
+            if record is None or (existed and shown_ms(record) > at_ms):
                 if not existed:
                     demand.check(Found(0, b"", b"", is_live=False))
+                elif was_current or marker:
+                    await self.kept.promote(place, key, behind)
                 return Deleted(existed, marker)
-            if existed and shown_ms(record) > at_ms:
-                return Deleted(existed, marker)  # Another "null" version, which was written since.
             if is_earlier and (is_current or await self._is_last_word(place, key, record, found)):
                 raise PreconditionFailed("the version is the current one")
             demand.check(record)
@@ -345,9 +354,12 @@ class Versions:
             except RACED:
                 continue
             existed, demand, at_ms = True, NOTHING, shown_ms(record)
+            was_current, behind = was_current or is_current, name_in(record)
             if is_marker(record.metadata):
                 marker = version_id
             if not (is_current or is_null(name_in(record))):
+                if was_current or marker:
+                    await self.kept.promote(place, key, behind)
                 return Deleted(True, marker)
         raise TryLater(_CONTENDED)
 

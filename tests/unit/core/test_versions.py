@@ -678,6 +678,89 @@ async def test_earlier_marker_is_deleted_while_a_later_one_is_made(objects: Obje
     assert await story(objects) == ["k:-*", "k:one"]
 
 
+async def test_deletion_that_broke_off_is_not_undone_when_an_earlier_marker_goes(objects: Objects) -> None:
+    """Only what a marker hid may be back without it."""
+    caller = caller_of(objects)
+    earlier = (await objects.delete(NAME, KEY)).marker
+    await put(objects, b"one")
+
+    async def die(message: Any) -> None:
+        if isinstance(message, Put) and message.kind == Kind.VERSION and "Delete" in caller.calls:
+            raise Unavailable("the client has died")
+
+    caller.calls.clear()
+    caller.hook = die
+    with pytest.raises(OutcomeUnknown):
+        await objects.delete(NAME, KEY)
+    caller.hook = None
+    await objects.delete(NAME, KEY, earlier)
+    with pytest.raises(ObjectNotFound):
+        await get(objects)
+
+
+async def test_object_is_not_back_that_is_deleted_while_an_earlier_marker_goes(objects: Objects) -> None:
+    """Who deletes that has looked between the two steps of the deletion, and brings back what he saw late."""
+    caller = caller_of(objects)
+    await put(objects, b"one")
+    earlier = (await objects.delete(NAME, KEY)).marker
+    is_about, may_go_on = asyncio.Event(), asyncio.Event()
+    going: list[asyncio.Task[Any]] = []
+
+    async def bring_back(message: Any) -> None:
+        if isinstance(message, Put) and message.kind == Kind.OBJECT:
+            is_about.set()
+            await may_go_on.wait()
+
+    async def meanwhile(message: Any) -> None:
+        if isinstance(message, Put) and message.kind == Kind.VERSION:
+            caller.hook = bring_back
+            going.append(asyncio.create_task(objects.delete(NAME, KEY, earlier)))
+            await is_about.wait()
+            caller.hook = None
+
+    caller.hook = meanwhile
+    await objects.delete(NAME, KEY)
+    may_go_on.set()
+    await asyncio.gather(*going)
+    with pytest.raises(ObjectNotFound):
+        await get(objects)
+    assert await story(objects) == ["k:-*", "k:one"]
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+@pytest.mark.parametrize("is_marker_first", [False, True])
+@pytest.mark.parametrize("is_over_it_a_marker", [False, True])
+async def test_marker_and_what_is_over_it_are_deleted_at_once(
+    objects: Objects, is_over_it_a_marker: bool, is_marker_first: bool, at: int
+) -> None:
+    """Whichever goes first, what they hid is the current version then."""
+    caller = caller_of(objects)
+    await put(objects, b"one")
+    marker = (await objects.delete(NAME, KEY)).marker
+    if is_over_it_a_marker:
+        version = (await objects.delete(NAME, KEY)).marker
+    else:
+        version = (await put(objects, b"three")).version
+    other = client(caller, 7)
+    await other.buckets.read(NAME)
+    first, second = (marker, version) if is_marker_first else (version, marker)
+    count = 0
+
+    async def meanwhile(message: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            caller.hook = None
+            await other.delete(NAME, KEY, second)
+
+    caller.hook = meanwhile
+    await objects.delete(NAME, KEY, first)
+    if caller.hook is not None:
+        caller.hook = None
+        await other.delete(NAME, KEY, second)
+    assert await story(objects) == ["k:one*"]
+
+
 @pytest.mark.parametrize("others", [3, 70])
 @pytest.mark.parametrize("at", range(1, 6))
 async def test_earlier_attempt_arrives_while_it_is_repeated(objects: Objects, at: int, others: int) -> None:
