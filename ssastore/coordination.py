@@ -12,6 +12,7 @@ from ssastore.core.clusterview import ClusterView
 from ssastore.core.guardian import Deeds, Guardian
 from ssastore.core.ordering import MoveState, abort_moves, ordered_moves
 from ssastore.core.renumbering import Heard, Renumberer
+from ssastore.core.usage import Historian, even_planes
 from ssastore.env import Clock, ControlStore
 from ssastore.rebalance import order_lost
 
@@ -27,6 +28,18 @@ def guardian_of(
     """The candidate of node ``name``. ``view`` is followed by the caller."""
     deeds = Deeds(lambda: _owners(view), _order, recall, reaches)
     return Guardian(control, name, deeds, Renumberer(lambda: view.record, heard), clock)
+
+
+def historian_of(
+    control: ControlStore,
+    view: ClusterView,
+    name: str,
+    measure: Callable[[], Awaitable[int | None]],
+    clock: Clock,
+) -> Historian:
+    """What notes how much is stored while node ``name`` coordinates. ``view`` is followed by the caller."""
+    # Asked for anew each time: a view that has lost its watch has other groups afterwards.
+    return Historian(control, name, measure, lambda: even_planes(view.groups), clock)
 
 
 def _owners(view: ClusterView) -> Collection[str]:

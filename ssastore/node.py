@@ -37,13 +37,12 @@ from ssastore.config import (
     watch_secrets,
     write_private,
 )
-from ssastore.coordination import guardian_of
+from ssastore.coordination import guardian_of, historian_of
 from ssastore.core.cluster import Cluster, NodeRecord
 from ssastore.core.clusterview import ClusterView
 from ssastore.core.forwarding import Forwarding
 from ssastore.core.reworking import unnamed, worker_state
 from ssastore.core.routekeeper import RouteKeeper, accepted_by
-from ssastore.core.usage import Historian, even_planes
 from ssastore.env import ControlStore, spawn
 from ssastore.errors import ConfigError, DataDirError, SsaStoreError
 from ssastore.limits import DRAIN_MS, GOAWAY_MS, LISTEN_BACKLOG
@@ -351,9 +350,7 @@ class Supervisor:
         prober = Prober(view, identity, links, SystemRandomness())
         guardian = guardian_of(control, view, name, prober.reaches, prober.heard, SystemClock())
         self._jobs.append(spawn("watch who is there", guardian.run()))
-        historian = Historian(
-            control, name, prober.used_bytes, partial(even_planes, view.groups), SystemClock()
-        )
+        historian = historian_of(control, view, name, prober.used_bytes, SystemClock())
         self._jobs.append(spawn("note what is stored", historian.run()))
         return prober
 
