@@ -170,13 +170,20 @@ class Blobs:
                 self._suspects.answered(iid)
                 if blake3(content).digest() == digest:
                     return content
-                failure = CorruptObject(f"blob {digest.hex()} does not match its digest")
+                said: SsaStoreError = CorruptObject(f"blob {digest.hex()} does not match its digest")
             except (ObjectNotFound, CorruptObject, Unavailable) as error:
                 if isinstance(error, Unavailable):
                     self._suspects.failed(iid)
-                # That one plane lacks it says little; that one cannot be asked or is rotten says more.
-                failure = failure if isinstance(error, ObjectNotFound) else error
+                said = error
+            failure = max(failure, said, key=_weight)
         raise failure
+
+
+def _weight(failure: SsaStoreError) -> int:
+    """What one plane says of a blob against another: whom nobody could ask may have it."""
+    if isinstance(failure, Unavailable):
+        return 2
+    return int(isinstance(failure, CorruptObject))
 
 
 @dataclass(slots=True)

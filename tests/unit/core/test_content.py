@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
+from itertools import permutations
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -388,6 +389,27 @@ async def test_reader_asks_only_for_what_the_range_needs() -> None:
 async def test_absent_blob_by_digest_is_not_found() -> None:
     with pytest.raises(ObjectNotFound):
         await Blobs(DirectCaller()).get(bytes(32))
+
+
+class Saying(DirectCaller):
+    """Three planes, each of which has something else to say of a blob."""
+
+    def __init__(self, *answers: Exception) -> None:
+        super().__init__()
+        self.replicas = 3
+        self._answers = iter(answers)
+
+    async def call(self, *_: Any, **__: Any) -> Any:
+        raise next(self._answers)
+
+
+@pytest.mark.parametrize("answers", [*permutations([ObjectNotFound, CorruptObject, Unavailable])])
+async def test_a_plane_that_cannot_be_asked_may_have_a_blob_that_others_lack(answers: Any) -> None:
+    with pytest.raises(Unavailable):
+        await Blobs(Saying(*[answer("so it is") for answer in answers])).get(bytes(32))
+    planes = [one for one in answers if one is not Unavailable] + [ObjectNotFound]
+    with pytest.raises(CorruptObject):
+        await Blobs(Saying(*[answer("so it is") for answer in planes])).get(bytes(32))
 
 
 async def test_many_segments_fold_into_manifests() -> None:
