@@ -6,8 +6,6 @@ import json
 import os
 import re
 import subprocess
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -48,8 +46,8 @@ def former(tmp_path: Path) -> Path:
     commit = "HEAD" if has_history.returncode else "HEAD^"
     archive = subprocess.run([*git, "archive", commit, "ssastore"], capture_output=True, check=True)
     folder = tmp_path / "former"
-    with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
+    folder.mkdir()
+    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
     return folder
 
 
