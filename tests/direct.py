@@ -12,10 +12,15 @@ from typing import Any
 
 from ssastore.core.acceptor import WRITES, Acceptor
 from ssastore.core.caller import STATUS_ERRORS
+from ssastore.core.coordinator import Coordinator
+from ssastore.core.objects import Objects
 from ssastore.core.place import Place, expected_position
+from ssastore.core.proposer import Proposer
 from ssastore.core.register import Ballots
 from ssastore.core.replies import Refusal
+from ssastore.core.settle import Settler
 from ssastore.core.shards import position_of_part
+from ssastore.core.tools import Tools, UpkeepRules
 from ssastore.keyspace import iid_of
 from ssastore.messages import Message, Status, decode_request
 from ssastore.store.memory import MemoryStore
@@ -108,3 +113,20 @@ def through_wire(header: Header, body: Body) -> tuple[Header, Body]:
     """A frame as the other side gets it."""
     (frame,) = FrameDecoder().feed(b"".join(encode(header, body)))
     return frame
+
+
+def tools_of(caller: DirectCaller, objects: Objects, rules: UpkeepRules) -> Tools:
+    """What background work of the caller's one node goes with."""
+    ballots = Ballots(1, 2)
+    proposer = Proposer(ballots, caller.clock, SeededRandomness(2))
+    return Tools(
+        store=caller.store,
+        acceptor=caller.acceptor,
+        clock=caller.clock,
+        caller=caller,
+        registers=objects.registers,
+        coordinator=Coordinator(caller.acceptor, proposer, caller.store, caller, caller.clock),
+        settler=Settler(proposer, ballots, caller.clock),
+        rules=rules,
+        buckets=objects.buckets,
+    )

@@ -8,19 +8,15 @@ from typing import Any
 import pytest
 
 from ssastore.core.blobstore import decode_reference
-from ssastore.core.coordinator import Coordinator
 from ssastore.core.named import LOST, QUESTION_BYTES, Looked, Named, Naming, naming_of
 from ssastore.core.objects import Objects
-from ssastore.core.proposer import Proposer
 from ssastore.core.records import reference_key, reference_name, split_place, split_reference_name
-from ssastore.core.register import Ballots
 from ssastore.core.registers import key_bytes
-from ssastore.core.settle import Settler
 from ssastore.core.sweep import Sweeper
 from ssastore.core.titles import Titles
-from ssastore.core.tools import Tools, UpkeepRules
+from ssastore.core.tools import UpkeepRules
 from ssastore.messages import RECORD_KINDS, GetBlob, Kind, Message
-from tests.direct import DirectCaller, SeededRandomness
+from tests.direct import DirectCaller, SeededRandomness, tools_of
 
 NAME = "photos"
 KEY = "k"
@@ -32,21 +28,8 @@ class World:
 
     def __init__(self) -> None:
         self.caller = caller = DirectCaller()
-        randomness = SeededRandomness()
-        self.objects = Objects(caller, caller.clock, randomness)
-        ballots = Ballots(1, 2)
-        proposer = Proposer(ballots, caller.clock, randomness)
-        tools = Tools(
-            store=caller.store,
-            acceptor=caller.acceptor,
-            clock=caller.clock,
-            caller=caller,
-            registers=self.objects.registers,
-            coordinator=Coordinator(caller.acceptor, proposer, caller.store, caller, caller.clock),
-            settler=Settler(proposer, ballots, caller.clock),
-            rules=UpkeepRules(),
-            buckets=self.objects.buckets,
-        )
+        self.objects = Objects(caller, caller.clock, SeededRandomness())
+        tools = tools_of(caller, self.objects, UpkeepRules())
         self.sweeper = Sweeper(tools, self.objects.blobs)
         self.named = Named(tools, self.objects.blobs, self.sweeper, Titles(self.objects.buckets.all))
         self.spent: list[int] = []

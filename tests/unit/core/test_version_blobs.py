@@ -7,17 +7,13 @@ from random import Random
 import pytest
 
 from ssastore.core.blobstore import references_of
-from ssastore.core.coordinator import Coordinator
 from ssastore.core.objects import Objects
-from ssastore.core.proposer import Proposer
 from ssastore.core.records import split_place
-from ssastore.core.register import Ballots
 from ssastore.core.registers import key_bytes
-from ssastore.core.settle import Settler
 from ssastore.core.sweep import Sweeper
-from ssastore.core.tools import Tools, UpkeepRules
+from ssastore.core.tools import UpkeepRules
 from ssastore.messages import Kind
-from tests.direct import DirectCaller, SeededRandomness
+from tests.direct import DirectCaller, SeededRandomness, tools_of
 
 NAME = "photos"
 KEY = "k"
@@ -29,21 +25,8 @@ class World:
 
     def __init__(self) -> None:
         self.caller = caller = DirectCaller()
-        randomness = SeededRandomness()
-        self.objects = Objects(caller, caller.clock, randomness)
-        ballots = Ballots(1, 2)
-        proposer = Proposer(ballots, caller.clock, randomness)
-        tools = Tools(
-            store=caller.store,
-            acceptor=caller.acceptor,
-            clock=caller.clock,
-            caller=caller,
-            registers=self.objects.registers,
-            coordinator=Coordinator(caller.acceptor, proposer, caller.store, caller, caller.clock),
-            settler=Settler(proposer, ballots, caller.clock),
-            rules=UpkeepRules(blob_grace_ms=GRACE_MS),
-            buckets=self.objects.buckets,
-        )
+        self.objects = Objects(caller, caller.clock, SeededRandomness())
+        tools = tools_of(caller, self.objects, UpkeepRules(blob_grace_ms=GRACE_MS))
         self._sweeper = Sweeper(tools, self.objects.blobs)
 
     async def put(self, data: bytes) -> str:
